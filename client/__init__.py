@@ -1,0 +1,1 @@
+"""The client: what user programs call, and the loop that talks to the scheduler for them."""

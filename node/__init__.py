@@ -1,0 +1,1 @@
+"""The node: keeper, template, daemon and the workers of one machine."""

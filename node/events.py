@@ -1,0 +1,172 @@
+"""What the node core may be told, and what it may ask for.
+
+Never behaviour. Columnar: one object a peer and loop turn, holding rows.
+"""
+
+from msgspec import Struct
+
+from ..protocol.ids import PeerId
+from ..protocol.messages import AnyMessage, Environment
+from .packets import ToDaemon, ToWorker
+
+# ------------------------------------------------------------------------------------------ events
+
+
+class Connected(Struct, gc=False, frozen=True):
+    """The link to the scheduler is up. Not resumed: a new link life; the node joins anew."""
+
+    epoch: int
+    resumed: bool
+
+
+class Disconnected(Struct, gc=False, frozen=True):
+    """The connection to the scheduler closed; the link tries again."""
+
+
+class Received(Struct, gc=False, frozen=True):
+    """A message came from the scheduler."""
+
+    message: AnyMessage
+
+
+class BlobReceived(Struct, gc=False, frozen=True):
+    """A large payload has come in whole, perhaps before the row that names it."""
+
+    key: bytes
+    payload: bytes
+
+
+class WorkerSpoke(Struct, gc=False, frozen=True):
+    """A packet came from a worker."""
+
+    worker: int
+    packet: ToDaemon
+
+
+class WorkerExited(Struct, gc=False, frozen=True):
+    """A worker's process ended and all its packets have been told before this."""
+
+    worker: int
+    #: exit code, or -signal number
+    status: int
+    #: name of the signal, or ""
+    signal_name: str
+    #: the last lines it wrote
+    stderr_tail: str
+
+
+class WorkerFailed(Struct, gc=False, frozen=True):
+    """A worker could not be started (fork failed, no descriptors)."""
+
+    worker: int
+    reason: str
+
+
+class PacketsTaken(Struct, gc=False, frozen=True):
+    """The answer to TakePackets: seqs of RunRows that lay unread in the worker's socket."""
+
+    worker: int
+    seqs: list[int]
+
+
+class PageRead(Struct, gc=False, frozen=True):
+    """The answer to ReadPage: per worker (its number, seq it has started last, still running it)."""
+
+    samples: list[tuple[int, int, bool]]
+
+
+class Spoke(Struct, gc=False, frozen=True):
+    """Workers wrote text: (worker, text, bytes dropped before it)."""
+
+    rows: list[tuple[int, bytes, int]]
+
+
+class Measured(Struct, gc=False, frozen=True):
+    """What the shell sees of the machine for the next beat."""
+
+    lag_s: float
+    memory_bytes: int
+
+
+class TimePassed(Struct, gc=False, frozen=True):
+    """Nothing but time."""
+
+
+Event = (
+    Connected | Disconnected | Received | BlobReceived | WorkerSpoke | WorkerExited | WorkerFailed
+    | PacketsTaken | PageRead | Spoke | Measured | TimePassed
+)  # fmt: skip
+
+# ---------------------------------------------------------------------------------------- commands
+
+
+class Send(Struct, gc=False, frozen=True):
+    """Send a message on the control link."""
+
+    message: AnyMessage
+
+
+class SendBlob(Struct, gc=False, frozen=True):
+    """Send a large payload on the bulk link."""
+
+    key: bytes
+    payload: bytes
+
+
+class StartWorker(Struct, gc=False, frozen=True):
+    """Fork a worker. `worker` is a fresh number; `page_slot` a free slot of the pulse page."""
+
+    worker: int
+    page_slot: int
+    client: PeerId
+    environment: Environment
+    env_vars: tuple[tuple[str, str], ...]
+    working_dir: str
+    num_cpus: float
+    same_host: bool
+
+
+class SendWorker(Struct, gc=False, frozen=True):
+    """Send a packet to a worker."""
+
+    worker: int
+    packet: ToWorker
+
+
+class TakePackets(Struct, gc=False, frozen=True):
+    """Read back what lies unread in the worker's socket; answered by PacketsTaken."""
+
+    worker: int
+
+
+class Revoke(Struct, gc=False, frozen=True):
+    """Write into the page: start nothing from this seq on (0: all may be started)."""
+
+    worker: int
+    seq: int
+
+
+class ReadPage(Struct, gc=False, frozen=True):
+    """Answered by PageRead, not sooner than `after_s` from now."""
+
+    workers: list[int]
+    after_s: float = 0.0
+
+
+class Interrupt(Struct, gc=False, frozen=True):
+    """Raise drumbeat.Interrupted in the worker's main thread if it still runs `seq`."""
+
+    worker: int
+    seq: int
+
+
+class Signal(Struct, gc=False, frozen=True):
+    """Signal the worker's process group: "TERM" or "KILL"."""
+
+    worker: int
+    name: str
+
+
+Command = (
+    Send | SendBlob | StartWorker | SendWorker | TakePackets | Revoke | ReadPage | Interrupt | Signal
+)

@@ -1,0 +1,182 @@
+"""Every word between a node daemon and its workers; they never leave the machine.
+
+MessagePack arrays like those of protocol.messages; one packet is one message. A packet that is too
+long for the socket travels in a memory file whose descriptor the packet carries (node/channel.py).
+"""
+
+from typing import Any
+
+from ..protocol.messages import Environment, Message, Row, TaskRow, ValueRow
+
+# ------------------------------------------------------------------------------ daemon -> worker
+
+
+class KindDefinition(Row):
+    """A kind that the worker has not seen: numbers are the node's own."""
+
+    number: int
+    name: str
+    #: the pickled (function, retry_exceptions)
+    payload: bytes
+    num_returns: int
+    max_retries: int
+
+
+class Setup(Message, tag="setup"):
+    """First packet: who you are. Applied before any task."""
+
+    #: the worker's number at this node, also its slot in the pulse page and its ids' ordinal
+    worker: int
+    peer: bytes
+    client: bytes
+    node: str
+    environment: Environment
+    #: True: the client runs on this host; take its sys_path and directory
+    same_host: bool
+    env_vars: tuple[tuple[str, str], ...]
+    working_dir: str
+    num_cpus: float
+
+
+class RunRow(Row):
+    """One attempt for this worker; `seq` rises by one from 1 over the worker's life."""
+
+    seq: int
+    id: bytes
+    attempt: int
+    kind: int
+    depth: int
+    args: bytes | None
+    values: tuple[ValueRow, ...]
+    #: GPU indexes for CUDA_VISIBLE_DEVICES; None: the task asks for none
+    gpus: tuple[int, ...] | None = None
+
+
+class Run(Message, tag="run"):
+    """Run these in order."""
+
+    definitions: list[KindDefinition]
+    rows: list[RunRow]
+
+
+class Answered(Message, tag="answered"):
+    """The answer to the worker's request of that number.
+
+    For Want: `rows` are those ready (a get that fails early holds the failed one last).
+    For Ask and CancelQueued: `data`.
+    """
+
+    request: int
+    rows: list[ValueRow] = []
+    timed_out: bool = False
+    data: Any = None
+    #: name of an error class to raise instead, with its text
+    error: str = ""
+    text: str = ""
+
+
+class Exit(Message, tag="exit"):
+    """Exit when the packets before this are done."""
+
+
+ToWorker = Setup | Run | Answered | Exit
+
+# ------------------------------------------------------------------------------ worker -> daemon
+
+
+class Ready(Message, tag="ready"):
+    """The worker has applied Setup; `error`: it could not (a bad working_dir), and exits."""
+
+    pid: int
+    error: str = ""
+
+
+class FinishedRow(Row):
+    """One attempt's end; see messages.DoneRow."""
+
+    seq: int
+    values: tuple[ValueRow, ...]
+    duration_s: float
+    retry: bool = False
+
+
+class Finished(Message, tag="finished"):
+    """Ended attempts, in order. `held`: refs that now live in this process and did not before."""
+
+    rows: list[FinishedRow]
+    held: list[bytes] = []
+
+
+class Returned(Message, tag="returned"):
+    """All rows from this seq on (of those received) have not been started and will not be."""
+
+    seqs: list[int]
+
+
+class Submitted(Message, tag="submitted"):
+    """Calls made by the running task. Kind numbers are the worker's own, defined before use."""
+
+    #: the submitting task
+    parent: bytes
+    depth: int
+    kinds: list["NestedKind"]
+    rows: list[TaskRow]
+    #: puts: rows with outcome VALUE
+    puts: list[ValueRow] = []
+
+
+class NestedKind(Row):
+    """A kind as a worker defines it to its node."""
+
+    number: int
+    function: bytes
+    name: str
+    #: messages.Options
+    options: Any
+    payload: bytes | None
+
+
+class Want(Message, tag="want"):
+    """The main thread waits; `rest` has been returned before. Lends the task's CPUs meanwhile.
+
+    `count` rows that are ready end it (a get: all, or the first that is no VALUE).
+    """
+
+    request: int
+    seq: int
+    ids: list[bytes]
+    count: int
+    timeout_s: float | None
+    #: True: get, send the rows' payloads and end at the first failure. False: wait, ids only.
+    values: bool
+    #: False: from another thread of the user's; lends nothing
+    lends: bool = True
+
+
+class Refs(Message, tag="refs"):
+    """Refs that came to life in this process for the first time, and that went for good."""
+
+    held: list[bytes]
+    dropped: list[bytes]
+
+
+class CancelTasks(Message, tag="cancel_tasks"):
+    """The running task cancels others."""
+
+    ids: list[bytes]
+    force: bool
+    recursive: bool
+    #: not 0: answered with data = list of bools
+    request: int = 0
+
+
+class Ask(Message, tag="ask"):
+    """A query to the scheduler; answered with data."""
+
+    request: int
+    what: str
+    limit: int
+    match: str
+
+
+ToDaemon = Ready | Finished | Returned | Submitted | Want | Refs | CancelTasks | Ask

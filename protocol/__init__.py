@@ -1,0 +1,1 @@
+"""The foundation that all three sides stand on: words, wire, link, errors, settings."""

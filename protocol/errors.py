@@ -1,0 +1,175 @@
+"""Every exception that Drumbeat raises, in one tree.
+
+Never an error without an address: each says what was wrong, where it came from and what to do. All
+are picklable with their attributes: an error's details are keyword arguments that become
+attributes and travel with it.
+
+    DrumbeatError
+      ConfigError            a setting is wrong
+      ProtocolError          RemoteProtocolError, VersionMismatch, MessageTooLarge
+      ClusterError           SchedulerUnreachable, Infeasible, NotInitialized, Backpressure,
+                             ResourceDeadlock
+      GetTimeoutError        (also TimeoutError)
+      TaskError              the user's exception; TaskCancelled, WorkerDied, NodeLost, PoisonTask,
+                             NotPicklable (also pickle.PicklingError), DependencyFailed
+      ObjectLost
+    Interrupted              (a BaseException) raised inside a task that is to stop
+"""
+
+import pickle
+from typing import Any, Self
+
+
+def _rebuild(error: type["DrumbeatError"], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    made = error.__new__(error, *args)
+    made.args = args
+    made.__dict__.update(state)
+    return made
+
+
+class DrumbeatError(Exception):
+    """The root of all errors that Drumbeat raises.
+
+    Args:
+        text: what was wrong, where it came from, what to do.
+        details: become attributes of the error.
+    """
+
+    def __init__(self, text: str = "", **details: Any) -> None:
+        super().__init__(text)
+        self.__dict__.update(details)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.args, self.__dict__.copy()))
+
+    def with_cause(self, cause: BaseException | None) -> Self:
+        """Return this error with `cause` as its `__cause__`."""
+        self.__cause__ = cause
+        return self
+
+
+class ConfigError(DrumbeatError):
+    """A setting or option is wrong: the text names it, its origin and what is allowed."""
+
+    #: the setting's name
+    setting: str = ""
+    #: where the value came from: an argument, an environment variable, a flag
+    origin: str = ""
+
+
+class ProtocolError(DrumbeatError):
+    """What two processes said to each other did not fit."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side broke the protocol; it is dropped."""
+
+
+class VersionMismatch(ProtocolError):
+    """Two processes whose protocol or Python versions do not work together."""
+
+
+class MessageTooLarge(ProtocolError):
+    """A value is larger than what can be sent."""
+
+    size_bytes: int = 0
+    limit_bytes: int = 0
+
+
+class ClusterError(DrumbeatError):
+    """The cluster could not do it."""
+
+
+class SchedulerUnreachable(ClusterError):
+    """No scheduler answers at the address, or it has gone for good."""
+
+
+class Infeasible(ClusterError):
+    """No node of the cluster is large enough for what a task asks for."""
+
+
+class NotInitialized(ClusterError):
+    """There is no cluster here: init() was not called, or shutdown() was, or this is a fork."""
+
+
+class Backpressure(ClusterError):
+    """More is submitted than may wait (submit_buffer_max), and this caller must not be blocked."""
+
+
+class ResourceDeadlock(ClusterError):
+    """All workers wait in get() and nothing can run; see workers_blocked_max."""
+
+
+class GetTimeoutError(DrumbeatError, TimeoutError):
+    """The value was not there in time; its task goes on."""
+
+
+class TaskError(DrumbeatError):
+    """A task failed. For an exception of the user's code see `cause` and `traceback_text`."""
+
+    #: the user's exception, or None where it could not be brought here
+    cause: BaseException | None = None
+    #: the remote traceback, frames of Drumbeat removed
+    traceback_text: str = ""
+    #: name of the function
+    name: str = ""
+    #: printed id of the task
+    task: str = ""
+    #: name of the node
+    node: str = ""
+    #: process id of the worker; 0: none
+    pid: int = 0
+    #: which attempt it was, from 1; 0: none was made
+    attempt: int = 0
+
+
+class TaskCancelled(TaskError):
+    """The task was cancelled before it had a value."""
+
+
+class WorkerDied(TaskError):
+    """The worker process that ran the task ended."""
+
+    #: exit code, or None when a signal ended it
+    exit_code: int | None = None
+    #: name of the signal ("SIGSEGV"), or ""
+    signal_name: str = ""
+    #: the last lines that the worker wrote
+    stderr_tail: str = ""
+
+
+class NodeLost(TaskError):
+    """The node that ran the task is gone."""
+
+
+class PoisonTask(TaskError):
+    """Three or more attempts ended together with their worker: the task itself kills them."""
+
+    #: how many workers it took along
+    deaths: int = 0
+
+
+class NotPicklable(TaskError, pickle.PicklingError):
+    """A value cannot be sent; `path` leads to the part at fault."""
+
+    #: "args[0].handlers[2].lock"
+    path: str = ""
+    #: that part's type
+    type_name: str = ""
+
+
+class DependencyFailed(TaskError):
+    """A task whose value this one needs failed; `cause` is that error."""
+
+
+class ObjectLost(DrumbeatError):
+    """A value is gone: its home has left, or nobody held it any more."""
+
+
+class Interrupted(BaseException):
+    """Raised inside a task that is to stop; catch it to clean up, or to return the best so far."""
+
+    def __init__(self, reason: str = "cancelled") -> None:
+        super().__init__(reason)
+        #: "cancelled"
+        self.reason = reason

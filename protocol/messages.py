@@ -1,0 +1,528 @@
+"""Every word on the wire between clients, scheduler and nodes; docs/protocol.md explains them.
+
+Messages are plain MessagePack arrays: a tag, then the fields in order. Rows are arrays without a
+tag; a message carries as many rows as were ready. Fields are only ever appended, with a default.
+
+A payload (pickled bytes) of at most `inline_bytes_max` rides in its row. A larger one leaves the
+row's payload empty (None), states its `size`, and follows in `Chunk`s on the peer's second link
+under the row's blob key (see `Chunk`).
+
+Nothing here may hold behaviour, and nothing here is ever a pickle to be opened by scheduler or
+node.
+"""
+
+from enum import IntEnum
+from typing import Annotated, Any
+
+from msgspec import Meta, Raw, Struct
+
+PROTOCOL_VERSION = 1
+
+PeerBytes = Annotated[bytes, Meta(min_length=6, max_length=6)]
+TaskBytes = Annotated[bytes, Meta(min_length=14, max_length=14)]
+ObjectBytes = Annotated[bytes, Meta(min_length=14, max_length=16)]
+ParentBytes = Annotated[bytes, Meta(max_length=14)]
+HashBytes = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Row(Struct, array_like=True, gc=False):
+    """A part of a message: an array without a tag."""
+
+
+class Message(Struct, array_like=True, gc=False):
+    """What crosses a process boundary: an array whose first element is its tag."""
+
+
+# ---------------------------------------------------------------------------------------- frames
+
+
+class Role:
+    """What a peer is to the scheduler."""
+
+    CLIENT = "client"
+    NODE = "node"
+
+
+class Channel(IntEnum):
+    """Which of a peer's two links a connection serves."""
+
+    CONTROL = 0
+    BULK = 1
+
+
+class Hello(Message, tag="hello"):
+    """Dialler -> scheduler, first on every new connection."""
+
+    protocol: int
+    role: str
+    peer: PeerBytes
+    channel: int
+    #: the scheduler epoch this link last lived in; 0 on the first connection
+    epoch: int
+    #: number of the last batch received in that life
+    received: Count
+    #: "3.11"
+    python: str
+    #: the node's name, or the client program's
+    name: str
+
+
+class Welcome(Message, tag="welcome"):
+    """Scheduler -> dialler: the link is up."""
+
+    epoch: int
+    received: Count
+    #: True: the same link goes on; both resend what the other has not received.
+    #: False: a new link life; both number from 1 and the core registers anew.
+    resumed: bool
+
+
+class Refused(Message, tag="refused"):
+    """Scheduler -> dialler: you do not fit, in plain words; do not try again unchanged."""
+
+    #: name of the error class to raise
+    error: str
+    reason: str
+
+
+class Reset(Message, tag="reset"):
+    """Scheduler -> whoever spoke before Hello: I do not know you; say Hello on a new connection."""
+
+
+class Batch(Message, tag="batch"):
+    """Both ways: messages, numbered from 1 in one link life; `ack` is the last batch received."""
+
+    seq: Count
+    ack: Count
+    messages: list[Raw]
+
+
+class Ack(Message, tag="ack"):
+    """Both ways: nothing to say, but received up to here. Also the probe for a closed peer."""
+
+    ack: Count
+
+
+Frame = Hello | Welcome | Refused | Reset | Batch | Ack
+
+
+# ------------------------------------------------------------------------------------ definitions
+
+
+class Options(Row, frozen=True):
+    """How a task is run: what scheduler and node must know of it. Hashable."""
+
+    num_cpus: Annotated[float, Meta(ge=0)] = 1.0
+    num_gpus: Annotated[float, Meta(ge=0)] = 0.0
+    #: sorted (name, amount) pairs
+    resources: tuple[tuple[str, float], ...] = ()
+    num_returns: Annotated[int, Meta(ge=0, le=65_536)] = 1
+    max_retries: Annotated[int, Meta(ge=0)] = 3
+    #: the worker holds the types and judges; here only: is there anything to judge
+    retry_exceptions: bool = False
+    retry_backoff_s: Annotated[float, Meta(ge=0)] = 0.1
+    wait_for_nodes: bool = False
+    priority: int = 0
+    #: name or hexadecimal id of the only node that may run it; "" for any
+    node: str = ""
+    spread: bool = False
+    max_calls: Count = 0
+    #: sorted (name, value) pairs
+    env_vars: tuple[tuple[str, str], ...] = ()
+    working_dir: str = ""
+    #: workers of different pools are never shared (an Executor with an initializer is one)
+    pool: str = ""
+
+
+class KindRow(Row):
+    """A function together with its options, and the number that stands for both on this link."""
+
+    number: Count
+    #: BLAKE2b-16 of the function's payload
+    function: HashBytes
+    #: for people: `resize`
+    name: str
+    options: Options
+    #: the pickled function; None with size 0: sent earlier in this link life
+    payload: bytes | None = None
+    size: Count = 0
+
+
+class Define(Message, tag="define"):
+    """Client or node -> scheduler: kinds that later rows will name by number."""
+
+    #: the client whose code it is
+    client: PeerBytes
+    rows: list[KindRow]
+
+
+class Forget(Message, tag="forget"):
+    """Client or node -> scheduler: kinds that this peer will not use again in this link life."""
+
+    kinds: list[int]
+
+
+class Environment(Row):
+    """What a client's workers need to find its code."""
+
+    #: where the client runs; its workers take sys_path and directory only on this host
+    host: str = ""
+    directory: str = ""
+    sys_path: tuple[str, ...] = ()
+    pid: int = 0
+    python: str = ""
+
+
+class Enter(Message, tag="enter"):
+    """Client -> scheduler, first in a new link life."""
+
+    name: str
+    environment: Environment
+
+
+class Leave(Message, tag="leave"):
+    """Client or node -> scheduler: I am going; cancel what is mine and forget me."""
+
+
+# ------------------------------------------------------------------------------------ tasks, values
+
+
+class Failure(Row):
+    """Why the system could not give a value: becomes the error class of that name."""
+
+    #: name of a class in protocol.errors
+    error: str
+    text: str
+    #: that class's attributes
+    details: dict[str, str | int | float | None] = {}
+    #: DependencyFailed: why the dependency failed, when that was a failure too
+    cause: "Failure | None" = None
+
+
+class Outcome(IntEnum):
+    """What became of a task."""
+
+    #: payload is the pickled value
+    VALUE = 0
+    #: payload is a pickled error report: the user's code raised
+    ERROR = 1
+    #: failure says why; for DependencyFailed a payload may hold the dependency's error report
+    FAILURE = 2
+
+
+class ValueRow(Row):
+    """An object's value, or why there is none. Blob key: id."""
+
+    id: ObjectBytes
+    outcome: int
+    payload: bytes | None = None
+    size: Count = 0
+    #: objects whose refs lie inside the payload
+    contained: tuple[ObjectBytes, ...] = ()
+    failure: Failure | None = None
+
+
+class TaskRow(Row):
+    """One call. Blob key of the arguments: id + b"a"."""
+
+    id: TaskBytes
+    kind: Count
+    #: pickled (args, kwargs) with a placeholder for each dependency; None and size 0: no arguments
+    args: bytes | None = None
+    size: Count = 0
+    #: objects to be passed by value, in the order of their placeholders, no duplicates
+    deps: tuple[ObjectBytes, ...] = ()
+    #: objects whose refs lie inside args
+    contained: tuple[ObjectBytes, ...] = ()
+    #: values of deps that the submitter has at hand and that are small
+    values: tuple[ValueRow, ...] = ()
+
+
+class Submit(Message, tag="submit"):
+    """Client or node -> scheduler: new tasks. An id that is already known is a no-op."""
+
+    client: PeerBytes
+    #: the task whose code submitted these; empty from a client
+    parent: ParentBytes
+    #: 0 from a client, parent's + 1 from a worker
+    depth: Count
+    rows: list[TaskRow]
+
+
+class Results(Message, tag="results"):
+    """Scheduler -> submitter: final outcomes of its tasks' objects (num_returns=0: id of the task)."""
+
+    rows: list[ValueRow]
+
+
+class Cancel(Message, tag="cancel"):
+    """Client or node -> scheduler. With a request number it is answered by Cancelled."""
+
+    ids: list[TaskBytes]
+    force: bool
+    recursive: bool
+    request: int = 0
+
+
+class Cancelled(Message, tag="cancelled"):
+    """Scheduler -> canceller: for each id, whether it had not started and now never will."""
+
+    request: int
+    dropped: list[bool]
+
+
+class Values(Message, tag="values"):
+    """Home -> scheduler -> whoever fetched: values of objects."""
+
+    rows: list[ValueRow]
+
+
+class Fetch(Message, tag="fetch"):
+    """Client or node -> scheduler: send me these objects' values when there are any."""
+
+    ids: list[ObjectBytes]
+
+
+class Wanted(Message, tag="wanted"):
+    """Scheduler -> home: send me these objects' values (Values) as soon as you have them."""
+
+    ids: list[ObjectBytes]
+
+
+# ------------------------------------------------------------------------------------------ holders
+
+
+class Shared(Message, tag="shared"):
+    """Scheduler -> home: others hold these now; keep them though you hold none yourself."""
+
+    ids: list[ObjectBytes]
+
+
+class Unshared(Message, tag="unshared"):
+    """Scheduler -> home: nobody else holds these any more."""
+
+    ids: list[ObjectBytes]
+
+
+class Release(Message, tag="release"):
+    """Holder -> scheduler: I hold these no more; with each the number of deliveries it had."""
+
+    rows: list[tuple[ObjectBytes, int]]
+
+
+class Settled(Message, tag="settled"):
+    """Scheduler -> node: the refs inside these tasks' results are counted; drop your pins."""
+
+    tasks: list[TaskBytes]
+
+
+# -------------------------------------------------------------------------------------------- nodes
+
+
+class Join(Message, tag="join"):
+    """Node -> scheduler, first in a new link life."""
+
+    #: "lab3": stays the same over the lives of the daemon
+    name: str
+    host: str
+    pid: int
+    #: "CPU", "GPU" and custom resources -> amount
+    resources: dict[str, float]
+
+
+class Beat(Message, tag="beat"):
+    """Node -> scheduler, each interval."""
+
+    #: how late the daemon's loop has been at worst since the last beat
+    lag_s: float
+    workers: Count
+    blocked: Count
+    #: (task, attempt, seconds since start)
+    running: list[tuple[TaskBytes, int, float]]
+    memory_bytes: Count = 0
+
+
+class EnvironmentRow(Row):
+    """A client and its environment."""
+
+    client: PeerBytes
+    environment: Environment
+
+
+class NodeKindRow(Row):
+    """A kind as a node knows it; numbers belong to the link between scheduler and node."""
+
+    number: Count
+    client: PeerBytes
+    function: HashBytes
+    name: str
+    options: Options
+    #: None with size 0: this function was sent earlier in this link life
+    payload: bytes | None = None
+    size: Count = 0
+
+
+class Prepare(Message, tag="prepare"):
+    """Scheduler -> node: clients and kinds that later rows will name. Blob key: function."""
+
+    clients: list[EnvironmentRow]
+    kinds: list[NodeKindRow]
+
+
+class Discard(Message, tag="discard"):
+    """Scheduler -> node: kinds that are not used any more; clients that have left (kill theirs)."""
+
+    kinds: list[int]
+    clients: list[PeerBytes]
+
+
+class AssignRow(Row):
+    """One attempt to run. Blob key of the arguments: id + b"a"; of a value: its id."""
+
+    id: TaskBytes
+    attempt: Count
+    kind: Count
+    #: the scheduler's running number: the node's queue has the order (-priority, -depth, order)
+    order: Count
+    depth: Count
+    #: expected duration, or -1: unknown
+    expected_s: float
+    args: bytes | None = None
+    size: Count = 0
+    contained: tuple[ObjectBytes, ...] = ()
+    #: one for each dependency, in the order of the placeholders
+    values: tuple[ValueRow, ...] = ()
+
+
+class Assign(Message, tag="assign"):
+    """Scheduler -> node: run these, as your resources allow."""
+
+    rows: list[AssignRow]
+
+
+class Stop(Message, tag="stop"):
+    """Scheduler -> node: cancel these attempts; each is answered by a row in Done."""
+
+    rows: list[tuple[TaskBytes, int, bool]]
+
+
+class DoneRow(Row):
+    """What became of one attempt. Blob key: id + index of the value, see `values`."""
+
+    id: TaskBytes
+    attempt: Count
+    #: one for each of num_returns; exactly one with outcome ERROR or FAILURE; none for num_returns=0
+    values: tuple[ValueRow, ...]
+    #: start to end in the worker; -1: it never started
+    duration_s: float
+    #: an ERROR that the task's retry_exceptions asks to be tried again
+    retry: bool = False
+    #: it ended with its worker's death
+    died: bool = False
+
+
+class Done(Message, tag="done"):
+    """Node -> scheduler: ended attempts."""
+
+    rows: list[DoneRow]
+
+
+class Blocked(Message, tag="blocked"):
+    """Node -> scheduler: attempts that wait in get() and lend their CPUs (True), or took them back."""
+
+    rows: list[tuple[TaskBytes, int, bool]]
+
+
+class TakeBack(Message, tag="take_back"):
+    """Scheduler -> node: give back up to this many attempts that have not started, last ones first."""
+
+    count: Count
+
+
+class TakenBack(Message, tag="taken_back"):
+    """Node -> scheduler: these will not start here. Always answers a TakeBack, if need be empty."""
+
+    rows: list[tuple[TaskBytes, int]]
+
+
+class OutputRow(Row):
+    """Text that a worker wrote to stdout or stderr."""
+
+    name: str
+    pid: int
+    node: str
+    text: bytes
+    #: bytes that were cut off before this text
+    dropped: Count = 0
+
+
+class Output(Message, tag="output"):
+    """Node -> scheduler -> client: what the client's workers printed."""
+
+    client: PeerBytes
+    rows: list[OutputRow]
+
+
+# ------------------------------------------------------------------------------------ what users see
+
+
+class Shape(Row):
+    """What one node could give to a task if it were idle."""
+
+    name: str
+    id: PeerBytes
+    resources: dict[str, float]
+
+
+class Shapes(Message, tag="shapes"):
+    """Scheduler -> client: the nodes there are, whenever that changes."""
+
+    rows: list[Shape]
+
+
+class Notice(Message, tag="notice"):
+    """Scheduler -> client: something the user should read."""
+
+    text: str
+
+
+class Query(Message, tag="query"):
+    """Anyone -> scheduler: `what` is status, nodes or tasks; answered by Answer."""
+
+    request: int
+    what: str
+    limit: Count = 100
+    #: tasks: only those whose name or id begins so
+    match: str = ""
+
+
+class Answer(Message, tag="answer"):
+    """Scheduler -> asker: plain data (maps, lists, text, numbers)."""
+
+    request: int
+    data: Any
+
+
+class Chunk(Message, tag="chunk"):
+    """Both ways, on the bulk link only: part `index` of `count` of a payload."""
+
+    key: Annotated[bytes, Meta(min_length=14, max_length=17)]
+    index: Count
+    count: Annotated[int, Meta(ge=1)]
+    data: bytes
+
+
+ToScheduler = (
+    Define | Forget | Enter | Leave | Submit | Cancel | Values | Fetch | Release | Join | Beat
+    | Done | Blocked | TakenBack | Output | Query
+)  # fmt: skip
+ToClient = (
+    Results | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice | Answer
+)
+ToNode = (
+    Prepare | Discard | Assign | Stop | Settled | TakeBack | Results | Cancelled | Values | Wanted
+    | Shared | Unshared | Answer
+)  # fmt: skip
+AnyMessage = ToScheduler | ToClient | ToNode
+

@@ -1,0 +1,221 @@
+"""Every setting, written once: name, type, default, bounds, unit and help.
+
+The keyword arguments of `init`, the flags of the command line, the environment variables
+(`DRUMBEAT_` + the name in capitals) and docs/settings.md are all read from this one class. Nothing
+else reads the environment for a setting.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple, Self, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from .errors import ConfigError
+
+ENVIRONMENT_PREFIX = "DRUMBEAT_"
+
+Positive = Meta(gt=0)
+NotNegative = Meta(ge=0)
+
+
+def _help(text: str) -> Meta:
+    return Meta(description=text)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of one process. Units are the last word of a name: s, bytes, max (a count)."""
+
+    # liveness
+    heartbeat_interval_s: Annotated[float, Positive, _help("Time between a node's beats.")] = 1.0
+    suspect_after_intervals: Annotated[
+        float, Positive, _help("Silent for so many intervals: the node gets no new work.")
+    ] = 3.0
+    lost_after_intervals: Annotated[
+        float, Positive, _help("Silent for so many intervals: the node is given up.")
+    ] = 10.0
+    connection_lost_s: Annotated[
+        float, Positive, _help("A node whose connection closed and does not return is lost after.")
+    ] = 0.7
+    client_grace_s: Annotated[
+        float, Positive, _help("A client whose connection closed and does not return is gone after.")
+    ] = 10.0
+    client_silence_s: Annotated[
+        float, Positive, _help("A connected but silent client is given up after.")
+    ] = 600.0
+    pulse_interval_s: Annotated[float, Positive, _help("Time between a busy worker's pulses.")] = (
+        0.25
+    )
+
+    # link
+    frame_bytes_max: Annotated[int, Positive, _help("Largest frame on the wire.")] = 1 << 20
+    inline_bytes_max: Annotated[
+        int, Positive, _help("Larger payloads travel in chunks on the bulk link.")
+    ] = 64 << 10
+    value_bytes_max: Annotated[
+        int, Positive, _help("Largest argument list, value or function that can be sent.")
+    ] = 64 << 20
+    link_window_batches_max: Annotated[int, Positive, _help("Unacknowledged batches a link.")] = 64
+    link_window_bytes_max: Annotated[int, Positive, _help("Unacknowledged bytes a link.")] = 8 << 20
+    ack_delay_s: Annotated[
+        float, Positive, _help("An acknowledgement that rides on nothing goes after.")
+    ] = 0.02
+    reconnect_min_s: Annotated[float, Positive, _help("Shortest pause before a reconnect.")] = 0.1
+    reconnect_max_s: Annotated[float, Positive, _help("Longest pause before a reconnect.")] = 0.3
+    handshake_timeout_s: Annotated[float, Positive, _help("Time for a connection's handshake.")] = 2.0
+    connect_timeout_s: Annotated[
+        float, Positive, _help("init() gives up when no scheduler answers for so long.")
+    ] = 15.0
+
+    # submitting
+    submit_buffer_max: Annotated[
+        int, Positive, _help("Tasks a client may have unfinished before .remote() blocks.")
+    ] = 2_000_000
+    submit_buffer_bytes_max: Annotated[
+        int, Positive, _help("Bytes of arguments a client may have unfinished before it blocks.")
+    ] = 1 << 30
+    small_value_bytes: Annotated[
+        int, NotNegative, _help("Known values up to this size are sent along with a dependency.")
+    ] = 4 << 10
+    no_node_notice_s: Annotated[
+        float, Positive, _help("Work that no node can run: the client says so after.")
+    ] = 10.0
+    infeasible_timeout_s: Annotated[
+        float, Positive, _help("Work that no node can run any more fails after.")
+    ] = 60.0
+
+    # scheduling
+    window_s: Annotated[float, Positive, _help("Work queued at a node ahead of each slot.")] = 0.020
+    window_tasks_max: Annotated[int, Positive, _help("Tasks queued at a node a slot.")] = 4096
+    packet_s: Annotated[float, Positive, _help("Expected work sent to a worker at once.")] = 0.001
+    packet_tasks_max: Annotated[int, Positive, _help("Tasks sent to a worker at once.")] = 128
+    packet_overdue_s: Annotated[
+        float, Positive, _help("A packet that takes so much longer than expected is taken back.")
+    ] = 0.005
+    poison_deaths: Annotated[
+        int, Positive, _help("Attempts that ended with their worker before PoisonTask.")
+    ] = 3
+    retry_backoff_max_s: Annotated[float, Positive, _help("Longest pause before a retry.")] = 30.0
+
+    # workers
+    workers_blocked_max: Annotated[
+        int, Positive, _help("Workers of a node that may lend their CPUs while they wait in get().")
+    ] = 64
+    workers_max: Annotated[int, Positive, _help("Worker processes a node may have.")] = 512
+    worker_idle_s: Annotated[float, Positive, _help("A worker idle for so long ends.")] = 300.0
+    start_timeout_s: Annotated[
+        float, Positive, _help("A worker that is not ready after so long is killed.")
+    ] = 300.0
+    cancel_grace_s: Annotated[
+        float, NotNegative, _help("From Interrupted to SIGTERM when a running task is cancelled.")
+    ] = 5.0
+    term_grace_s: Annotated[float, NotNegative, _help("From SIGTERM to SIGKILL.")] = 2.0
+    output_bytes_max: Annotated[
+        int, Positive, _help("Output of a worker kept until it is forwarded; above, it is cut.")
+    ] = 4 << 20
+
+    # processes
+    exit_grace_s: Annotated[
+        float, Positive, _help("At interpreter exit everything is over after.")
+    ] = 2.0
+    runtime_directory: Annotated[
+        str, _help("Where local clusters keep their sockets; empty: the user's runtime directory.")
+    ] = ""
+    log_level: Annotated[str, _help("Level of the daemons' logs: debug, info, warning, error.")] = (
+        "warning"
+    )
+    socket_kind: Annotated[
+        str, _help("Sockets between node and worker: seqpacket, dgram; auto takes the best there is.")
+    ] = "auto"
+    memory_files: Annotated[
+        str, _help("Large packets and output: memfd, file; auto takes the best there is.")
+    ] = "auto"
+
+    @classmethod
+    def load(
+        cls, given: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+    ) -> Self:
+        """Return the settings: arguments, else environment, else defaults.
+
+        Args:
+            given: values by name, as from keyword arguments or flags.
+            environ: the environment; None takes the process's own.
+
+        Raises:
+            ConfigError: an unknown name, or a value out of bounds; says which and where from.
+        """
+        values: dict[str, Any] = {}
+        for name in cls.__struct_fields__:
+            text = (os.environ if environ is None else environ).get(environment_name(name))
+            if text is not None:
+                origin = f"environment variable {environment_name(name)}"
+                values[name] = _checked(name, text, origin, strict=False)
+        for name, value in (given or {}).items():
+            if name not in cls.__struct_fields__:
+                raise ConfigError(
+                    f"there is no setting {name!r}; the settings are "
+                    + ", ".join(sorted(cls.__struct_fields__)),
+                    setting=name,
+                    origin="argument",
+                )
+            values[name] = _checked(name, value, f"argument {name}", strict=True)
+        return cls(**values)
+
+    def changed(self) -> dict[str, Any]:
+        """Return what differs from the defaults: enough to make a child process agree."""
+        defaults = type(self)()
+        return {
+            name: getattr(self, name)
+            for name in self.__struct_fields__
+            if getattr(self, name) != getattr(defaults, name)
+        }
+
+
+class Description(NamedTuple):
+    """One row of the table of settings."""
+
+    name: str
+    type: type
+    default: Any
+    unit: str
+    environment: str
+    help: str
+
+
+def environment_name(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def describe() -> list[Description]:
+    """Return the table of all settings, in the order of the class."""
+    hints = get_type_hints(Settings, include_extras=True)
+    defaults = Settings()
+    rows = []
+    for name in Settings.__struct_fields__:
+        base, *metas = get_args(hints[name])
+        text = next(meta.description for meta in metas if meta.description)
+        unit = name.rsplit("_", 1)[-1]
+        unit = {"s": "seconds", "bytes": "bytes", "intervals": "heartbeats"}.get(unit, "")
+        unit = "bytes" if "bytes" in name else unit
+        rows.append(
+            Description(name, base, getattr(defaults, name), unit, environment_name(name), text)
+        )
+    return rows
+
+
+_HINTS = get_type_hints(Settings, include_extras=True)
+
+
+def _checked(name: str, value: Any, origin: str, *, strict: bool) -> Any:
+    hint = _HINTS[name]
+    try:
+        return msgspec.convert(value, hint, strict=strict)
+    except msgspec.ValidationError as error:
+        base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        raise ConfigError(
+            f"{origin} = {value!r} does not fit the setting {name} ({base.__name__}): {error}",
+            setting=name,
+            origin=origin,
+        ) from None

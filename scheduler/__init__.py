@@ -1,0 +1,1 @@
+"""The scheduler: decides which node runs what; never runs or unpickles user code."""

@@ -1,0 +1,91 @@
+"""What the scheduler core may be told, and what it may ask for.
+
+Never behaviour. Columnar: one object a peer and loop turn, holding messages with their rows.
+"""
+
+from msgspec import Struct
+
+from ..protocol.ids import PeerId
+from ..protocol.messages import AnyMessage, Hello
+
+# ------------------------------------------------------------------------------------------ events
+
+
+class PeerJoined(Struct, gc=False, frozen=True):
+    """A peer said Hello and a new link life began (not a resumed one)."""
+
+    peer: PeerId
+    hello: Hello
+
+
+class PeerReturned(Struct, gc=False, frozen=True):
+    """A peer's connection came back within its link life; nothing was lost."""
+
+    peer: PeerId
+
+
+class PeerDisconnected(Struct, gc=False, frozen=True):
+    """A peer's connection closed. It may return."""
+
+    peer: PeerId
+
+
+class PeerHeard(Struct, gc=False, frozen=True):
+    """Frames came from these peers in this turn: signs of life."""
+
+    peers: list[PeerId]
+
+
+class Received(Struct, gc=False, frozen=True):
+    """A message came from a peer. Valid in form; the core judges whether it is in place."""
+
+    peer: PeerId
+    message: AnyMessage
+
+
+class BlobReceived(Struct, gc=False, frozen=True):
+    """A large payload has come from a peer in whole, perhaps before the row that names it."""
+
+    peer: PeerId
+    key: bytes
+    payload: bytes
+
+
+class TimePassed(Struct, gc=False, frozen=True):
+    """Nothing but time; `late_s` is how much later than asked the shell came round."""
+
+    late_s: float = 0.0
+
+
+Event = (
+    PeerJoined | PeerReturned | PeerDisconnected | PeerHeard | Received | BlobReceived | TimePassed
+)
+
+# ---------------------------------------------------------------------------------------- commands
+
+
+class Send(Struct, gc=False, frozen=True):
+    """Send a message on a peer's control link."""
+
+    peer: PeerId
+    message: AnyMessage
+
+
+class SendBlob(Struct, gc=False, frozen=True):
+    """Send a large payload on a peer's bulk link."""
+
+    peer: PeerId
+    key: bytes
+    payload: bytes
+
+
+class Drop(Struct, gc=False, frozen=True):
+    """Forget a peer's links and close its connections, telling it why if there is a reason."""
+
+    peer: PeerId
+    #: name of an error class, or "" when it left by itself
+    error: str = ""
+    reason: str = ""
+
+
+Command = Send | SendBlob | Drop
