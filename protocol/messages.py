@@ -66,6 +66,8 @@ class Hello(Message, tag="hello"):
     python: str
     #: the node's name, or the client program's
     name: str
+    #: number of that link life; 0: none yet. Bulk: the life of the control link it belongs to
+    life: Count = 0
 
 
 class Welcome(Message, tag="welcome"):
@@ -76,6 +78,8 @@ class Welcome(Message, tag="welcome"):
     #: True: the same link goes on; both resend what the other has not received.
     #: False: a new link life; both number from 1 and the core registers anew.
     resumed: bool
+    #: number of the link life, unique within the epoch
+    life: Count = 0
 
 
 class Refused(Message, tag="refused"):
@@ -511,6 +515,17 @@ class Chunk(Message, tag="chunk"):
     index: Count
     count: Annotated[int, Meta(ge=1)]
     data: bytes
+
+
+class Part(Message, tag="part"):
+    """Both ways, on the control link: a piece of a message that is too long for one frame.
+
+    The pieces of one message follow one another; joined, they are its encoding.
+    """
+
+    data: bytes
+    #: whether this is the message's last piece
+    last: bool
 
 
 ToScheduler = (

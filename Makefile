@@ -1,0 +1,107 @@
+# Each target does all of its own set-up. `make` alone lists them.
+#
+#   PYTHON=python3.12       the interpreter that .venv is made with (default python3; 3.11 or newer)
+#   PYTHON312= PYTHON313=   interpreters for the further unit test runs of `make check`
+#   SEED=17                 with `make sim`: replay this seed, with every step
+#   SEEDS=100000 START=0    with `make soak`: how many seeds, and the first
+#   FAST=1                  with `make bench`: fewer turns
+
+PYTHON ?= python3
+SEEDS ?= 100000
+START ?= 0
+
+RUN := .venv/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check --quiet
+# a test run that hangs is ended, where the timeout command exists
+LIMIT := $(if $(shell command -v timeout 2>/dev/null),timeout -k 10)
+
+.PHONY: help demo dev format lint types test unit sim integration check soak bench clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo         a local cluster parses the Python standard library: see it work"
+	@echo "make test         unit tests, some simulated clusters, a real one: under two minutes"
+	@echo "make check        everything that must hold before a change goes in: under ten minutes"
+	@echo
+	@echo "make dev          the virtual environment .venv with all tools"
+	@echo "make format       format the code and write the generated pages of docs/"
+	@echo "make lint         ruff"
+	@echo "make types        mypy, strict"
+	@echo "make unit         the unit tests"
+	@echo "make sim          the simulator's tests; make sim SEED=17 replays one seed"
+	@echo "make integration  the tests with real processes"
+	@echo "make soak         the simulator for as long as you like: make soak SEEDS=100000"
+	@echo "make bench        the benchmarks against the pools of the standard library"
+	@echo "make clean        remove what these made"
+
+$(RUN):
+	@.ci/venv .venv "$(PYTHON)"
+
+.venv/run.stamp: pyproject.toml | $(RUN)
+	@echo "installing Drumbeat into .venv"
+	@$(PIP) install -e .
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml | $(RUN)
+	@echo "installing Drumbeat and the development tools into .venv"
+	@$(PIP) install -e '.[dev]'
+	@touch .venv/run.stamp $@
+
+# static tools find the package by its name here, since the repository's root is the package
+build/types/drumbeat:
+	@mkdir -p build/types
+	@ln -sfn ../.. $@
+
+demo: .venv/run.stamp
+	@$(RUN) examples/census.py
+
+dev: .venv/dev.stamp build/types/drumbeat
+	@echo "ready: . .venv/bin/activate"
+
+format: .venv/dev.stamp
+	@$(RUN) -m ruff format .
+	@$(RUN) -m ruff check --fix-only .
+	@$(RUN) tests/support/settings_page.py
+
+lint: .venv/dev.stamp
+	@$(RUN) -m ruff check .
+
+types: .venv/dev.stamp build/types/drumbeat
+	@$(RUN) -m mypy
+
+unit: .venv/dev.stamp
+	@$(LIMIT) $(if $(LIMIT),300) $(RUN) -m pytest tests/unit
+
+ifdef SEED
+sim: .venv/dev.stamp
+	@$(RUN) tests/sim/run.py --seed $(SEED) --verbose
+else
+sim: .venv/dev.stamp
+	@$(LIMIT) $(if $(LIMIT),300) $(RUN) -m pytest tests/sim
+endif
+
+integration: .venv/dev.stamp
+	@$(LIMIT) $(if $(LIMIT),480) $(RUN) -m pytest tests/integration
+
+test: unit
+	@$(LIMIT) $(if $(LIMIT),120) $(RUN) tests/sim/run.py --seeds 100
+	@$(LIMIT) $(if $(LIMIT),120) $(RUN) -m pytest tests/integration/test_smoke.py
+
+check: .venv/dev.stamp
+	@$(RUN) -m ruff format --check .
+	@$(MAKE) --no-print-directory lint types unit
+	@.ci/unit-on 3.12 "$(PYTHON312)"
+	@.ci/unit-on 3.13 "$(PYTHON313)"
+	@$(MAKE) --no-print-directory sim integration
+
+soak: .venv/dev.stamp
+	@$(RUN) tests/sim/run.py --seeds $(SEEDS) --start $(START)
+
+bench: .venv/run.stamp
+	@$(RUN) -m benchmarks $(if $(FAST),--fast)
+
+clean:
+	@rm -rf .venv .venvs build drumbeat.egg-info benchmarks/results
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

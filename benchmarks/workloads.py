@@ -1,0 +1,56 @@
+"""What the benchmarks run: plain functions that every system is given alike, and their rows."""
+
+import time
+from dataclasses import dataclass
+
+
+def nothing() -> None:
+    """Do nothing: what is left is the price of the call."""
+
+
+def one(leaf: int) -> int:
+    """Return what was given."""
+    return leaf
+
+
+def add(left: int, right: int) -> int:
+    """Add two numbers."""
+    return left + right
+
+
+def fail(number: int) -> None:
+    """Raise an exception of an everyday kind."""
+    raise ValueError(f"task {number} was told to fail")
+
+
+def burn(seconds: float) -> None:
+    """Use so much time of a core: computing, not sleeping."""
+    end_s = time.thread_time() + seconds
+    while time.thread_time() < end_s:
+        pass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    title: str
+    unit: str
+    #: which way is better
+    more_is_better: bool = False
+    #: the systems that can do it; empty: all
+    systems: tuple[str, ...] = ()
+
+
+ROWS = (
+    Row("round_trip", "no-op task, round trip, median", "ms"),
+    Row("throughput", "20,000 no-op tasks, submit and gather", "tasks/s", more_is_better=True),
+    Row("tree", "tree reduce, 4,096 leaves, refs as arguments", "s", systems=("drumbeat",)),
+    Row("errors", "1,000 tasks that raise", "s"),
+    Row("efficiency", "20 ms tasks on 2 workers, efficiency", "", more_is_better=True),
+    Row("cold_start", "cold start to first result", "s"),
+    Row("import", "import", "ms"),
+    Row("idle_memory", "idle memory, all processes with the program (PSS)", "MB"),
+    Row("idle_cpu", "idle CPU, all processes with the program", "% of a core"),
+)

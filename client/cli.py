@@ -1,0 +1,246 @@
+"""The command line: `drumbeat status | nodes | tasks | cancel` on a running local cluster.
+
+Never decides anything: it asks the scheduler what the public API could ask, and prints it. One line
+says what is wrong and what to type instead.
+
+Exit codes: 0 done, 1 the cluster could not do it, 2 the command line was wrong, 3 no cluster.
+"""
+
+import difflib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NoReturn
+
+import click
+
+from .. import __version__
+from ..protocol.errors import DrumbeatError
+from ..protocol.ids import ObjectId, parse, show
+from ..protocol.session import Session
+from . import cli_cluster, cli_tables
+
+FAILED = 1
+WRONG_USAGE = 2
+NO_CLUSTER = 3
+
+#: how a command comes by its session: handed in, so that tests need no cluster
+Connect = Callable[[str | None], AbstractContextManager[Session]]
+
+
+class Commands(click.Group):
+    """A group of commands that answers a mistyped one with the nearest it has."""
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which was probably meant."""
+        typed = args[0]
+        if self.get_command(context, typed) is None and not typed.startswith("-"):
+            names = self.list_commands(context)
+            near = difflib.get_close_matches(typed, names, n=1, cutoff=0.5)
+            advice = f"did you mean `drumbeat {near[0]}`?" if near else f"try {', '.join(names)}"
+            refuse(f"there is no command {cli_tables.plain(typed)!r}; {advice}", WRONG_USAGE)
+        return super().resolve_command(context, args)
+
+
+def refuse(text: str, code: int) -> NoReturn:
+    """Say in one line what is wrong, and exit."""
+    click.echo(f"drumbeat: {text}", err=True)
+    sys.exit(code)
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help; the marker keeps click from joining the lines."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def at_cluster(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which cluster is meant."""
+    return click.option(
+        "--address",
+        metavar="DIRECTORY",
+        help="The directory of the local cluster; without it DRUMBEAT_ADDRESS, "
+        "else the cluster of yours that started last.",
+    )(command)
+
+
+def as_json(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option for programs."""
+    return click.option("--json", "json_wanted", is_flag=True, help="Print JSON, for programs.")(
+        command
+    )
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 the cluster could not do it, 2 wrong usage, 3 no cluster found.",
+)
+@click.version_option(__version__, prog_name="drumbeat", message="%(prog)s %(version)s")
+def commands() -> None:
+    """See and steer a running Drumbeat cluster.
+
+    A local cluster lives as long as the program that called drumbeat.init(); type these in another
+    terminal.
+    """
+
+
+@commands.command(epilog=examples("drumbeat status", "drumbeat status --json"))
+@click.pass_obj
+@at_cluster
+@as_json
+def status(connect: Connect, address: str | None, json_wanted: bool) -> None:
+    """Say in a few lines how the cluster is doing."""
+    with connect(address) as session:
+        answer = session.query("status")
+    if json_wanted:
+        print_json(answer)
+    else:
+        cli_tables.show(cli_tables.status_table(answer))
+
+
+@commands.command(epilog=examples("drumbeat nodes", "drumbeat nodes --json"))
+@click.pass_obj
+@at_cluster
+@as_json
+def nodes(connect: Connect, address: str | None, json_wanted: bool) -> None:
+    """List the nodes: what they have, what is free, what they run."""
+    with connect(address) as session:
+        rows = session.query("nodes", limit=10_000)
+    if json_wanted:
+        print_json(rows)
+    elif rows:
+        cli_tables.show(cli_tables.rows_table(rows, cli_tables.NODE_COLUMNS))
+    else:
+        click.echo("the cluster has no node at the moment")
+
+
+@commands.command(
+    epilog=examples(
+        "drumbeat tasks",
+        "drumbeat tasks resize --limit 20",
+        "drumbeat tasks 5f0c2b9a11d4-0-2a --json",
+    )
+)
+@click.pass_obj
+@at_cluster
+@as_json
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Rows at most."
+)
+@click.argument("match", default="")
+def tasks(connect: Connect, address: str | None, json_wanted: bool, limit: int, match: str) -> None:
+    """List the tasks that have no result yet, running ones first.
+
+    MATCH keeps those whose function's name or whose id begins so.
+    """
+    with connect(address) as session:
+        rows = session.query("tasks", limit=limit, match=match)
+    if json_wanted:
+        print_json(rows)
+    elif rows:
+        cli_tables.show(cli_tables.rows_table(rows, cli_tables.TASK_COLUMNS))
+        if len(rows) == limit:
+            click.echo(f"the first {limit}; more with --limit", err=True)
+    else:
+        which = f" that begins with {cli_tables.plain(match)!r}" if match else ""
+        click.echo(f"no unfinished task{which}")
+
+
+@commands.command(
+    epilog=examples(
+        "drumbeat cancel 5f0c2b9a11d4-0-2a",
+        "drumbeat cancel --force 5f0c2b9a11d4-0-2a 5f0c2b9a11d4-0-2b",
+    )
+)
+@click.pass_obj
+@at_cluster
+@as_json
+@click.option("--force", is_flag=True, help="Kill at once, without asking the task to stop.")
+@click.option("--no-children", is_flag=True, help="Let the tasks that it submitted go on.")
+@click.argument("ids", metavar="TASK...", nargs=-1, required=True)
+def cancel(
+    connect: Connect,
+    address: str | None,
+    json_wanted: bool,
+    force: bool,
+    no_children: bool,
+    ids: tuple[str, ...],
+) -> None:
+    """Cancel tasks by the ids that `drumbeat tasks` shows.
+
+    A queued task is dropped. A running one is asked to stop (drumbeat.Interrupted), and its worker
+    is ended when it does not.
+    """
+    wanted = {}
+    for text in ids:
+        try:
+            task = parse(text)
+        except ValueError:
+            refuse(
+                f"{cli_tables.plain(text)!r} is not a task id, which looks like 5f0c2b9a11d4-0-2a; "
+                "`drumbeat tasks` lists them",
+                WRONG_USAGE,
+            )
+        wanted[show(task)] = ObjectId(task)
+    with connect(address) as session:
+        states = {text: state_of(session, text) for text in wanted}
+        found = [id_ for text, id_ in wanted.items() if states[text]]
+        if found:
+            session.cancel(found, force, not no_children)
+            session.query("status")  # the answer proves that what was sent before has arrived
+    if json_wanted:
+        print_json([{"id": text, "was": state or "unknown"} for text, state in states.items()])
+    else:
+        for text, state in states.items():
+            if state:
+                click.echo(f"{text}: was {state}, is being cancelled")
+    unknown = [text for text, state in states.items() if not state]
+    if unknown:
+        refuse(
+            f"no unfinished task {', '.join(unknown)}; `drumbeat tasks` lists those there are",
+            FAILED,
+        )
+
+
+def state_of(session: Session, text: str) -> str:
+    """Return the state of an unfinished task, or "" if there is none of that id."""
+    for row in session.query("tasks", limit=1000, match=text):
+        if row["id"] == text:
+            return cli_tables.plain(row["state"])
+    return ""
+
+
+def print_json(data: Any) -> None:
+    """Print plain data as JSON; ids that are bytes as hexadecimal digits."""
+    click.echo(json.dumps(data, indent=2, default=lambda value: value.hex()))
+
+
+def main(arguments: Sequence[str] | None = None, connect: Connect | None = None) -> None:
+    """Run the command line; an error becomes one line and an exit code."""
+    try:
+        commands.main(
+            arguments,
+            prog_name="drumbeat",
+            standalone_mode=False,
+            obj=connect or cli_cluster.connected,
+        )
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(WRONG_USAGE)
+    except click.UsageError as error:
+        text = cli_tables.plain(error.format_message().rstrip("."))
+        path = error.ctx.command_path if error.ctx else "drumbeat"
+        refuse(f"{text}; `{path} --help` shows what it takes", WRONG_USAGE)
+    except click.Abort:
+        sys.exit(130)
+    except cli_cluster.NoCluster as error:
+        refuse(str(error), NO_CLUSTER)
+    except DrumbeatError as error:
+        refuse(cli_tables.plain(str(error).partition("\n")[0]), FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Tables for the command line: plain data from the scheduler in, rich tables out.
+
+Never trusts text: names of tasks, nodes and clients come from anybody's program, so no markup is
+read from them and control characters are shown, not sent to the terminal.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+#: what a table shows first, and the heading; further keys follow under their own names
+NODE_COLUMNS = {
+    "name": "node",
+    "state": "state",
+    "running": "running",
+    "blocked": "waiting in get",
+    "assigned": "assigned",
+    "workers": "workers",
+    "resources": "resources",
+    "free": "free",
+    "lag_s": "loop lag",
+    "last_heard_s": "last heard",
+    "id": "id",
+}
+TASK_COLUMNS = {
+    "id": "task",
+    "name": "function",
+    "state": "state",
+    "node": "node",
+    "attempt": "attempt",
+    "running_s": "running",
+    "age_s": "age",
+    "client": "client",
+}
+
+
+def plain(text: object) -> str:
+    """Return text with every character that could steer a terminal written out."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in str(text)
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: 12 ms, 3.4 s, 5 min 12 s, 2 h 7 min."""
+    if seconds < 0:
+        return ""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def amount(value: float) -> str:
+    """Return a count or a fraction without noise: 3, 0.5, 1,250,000."""
+    if isinstance(value, int) or value.is_integer():
+        return f"{int(value):,}"
+    return f"{value:,.3f}".rstrip("0").rstrip(".")
+
+
+def cell(key: str, value: Any) -> str:
+    """Return one value of an answer as text."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        if key.endswith("_s") and not key.endswith("per_s"):
+            return duration(value)
+        return amount(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{plain(name)} {cell('', part)}" for name, part in value.items())
+    if isinstance(value, str | bytes):
+        return plain(value.hex() if isinstance(value, bytes) else value)
+    if isinstance(value, Iterable):
+        return ", ".join(cell("", part) for part in value)
+    return plain(value)
+
+
+def heading(key: str) -> str:
+    """Return a key as a heading: `last_heard_s` is "last heard"."""
+    return plain(key).removesuffix("_s").replace("_", " ")
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Table:
+    """Return a table of maps, one a row."""
+    keys = [key for key in columns if any(key in row for row in rows)]
+    keys += sorted({key for row in rows for key in row} - set(columns))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for key in keys:
+        numbers = all(isinstance(row.get(key), int | float | None) for row in rows)
+        table.add_column(
+            Text(columns.get(key, heading(key))),
+            justify="right" if numbers else "left",
+            no_wrap=key in {"id", "state"},
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(cell(key, row.get(key))) for key in keys))
+    return table
+
+
+def status_table(status: Mapping[str, Any]) -> Table:
+    """Return the overview: one line a group."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in status.items():
+        table.add_row(Text(heading(key)), Text(cell(key, value)))
+    return table
+
+
+def show(table: Table, console: Console | None = None) -> None:
+    """Print a table: as wide as the terminal, or as wide as it needs to be in a file or pipe."""
+    console = console or Console()
+    if not console.is_terminal:
+        console = Console(file=console.file, width=240, color_system=None)
+    console.print(table)

@@ -1,0 +1,537 @@
+"""The client's decisions: what is submitted and not yet in hand, what the scheduler is told.
+
+Never blocks, never reads a clock, never touches a socket. `handle` takes one event and fills
+outboxes; `turn` hands out the commands of a whole loop turn, so the price is paid a turn, not a
+task. What was submitted is kept until its result is in hand: in a new link life (the scheduler was
+restarted, or gave us up) all of it is told again, save what may have run and must not run twice.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from ..protocol.ids import TASK_BYTES, ObjectId, PeerId, TaskId, home_of, objects_of, show, task_of
+from ..protocol.messages import (
+    Answer,
+    AnyMessage,
+    Cancel,
+    Cancelled,
+    Define,
+    Enter,
+    Environment,
+    Failure,
+    Fetch,
+    Forget,
+    Leave,
+    Notice,
+    Outcome,
+    Output,
+    Query,
+    Release,
+    Results,
+    Shapes,
+    Shared,
+    Submit,
+    TaskRow,
+    Unshared,
+    ValueRow,
+    Values,
+    Wanted,
+)
+from ..protocol.settings import Settings
+from . import events
+from .events import Call, Command, Free, Print, Reply, Resolve, Send, SendBlob, ShapesKnown
+from .home import HERE, PENDING, Entry, Home
+from .kinds import Kinds
+
+#: rows of a Submit: enough to make its price small, few enough to be on the way early
+SUBMIT_ROWS_MAX: Final = 512
+
+
+class ClientCore:
+    """See the module.
+
+    Args:
+        settings: of this process.
+        peer: this client's id.
+        name: the program's name, for people.
+        environment: what workers need to find the program's code.
+    """
+
+    def __init__(
+        self, settings: Settings, peer: PeerId, name: str, environment: Environment
+    ) -> None:
+        self._settings = settings
+        self._peer = peer
+        self._name = name
+        self._environment = environment
+        self.home = Home(peer, settings.inline_bytes_max)
+        self.kinds = Kinds(settings.inline_bytes_max)
+        #: submitted, result not yet in hand; in the order of submission
+        self.tasks: dict[TaskId, Call] = {}
+        #: values still to come of tasks that have several
+        self._remaining: dict[TaskId, int] = {}
+        #: submitted while there was no link
+        self._unsent: dict[TaskId, None] = {}
+        #: link lives that ended while the task may have been running
+        self._charged: dict[TaskId, int] = {}
+        #: tasks whose cancelling was asked for -> (force, recursive)
+        self._cancelled: dict[TaskId, tuple[bool, bool]] = {}
+        #: asked, not answered: request -> (answers so far, task ids at the places still open)
+        self._cancels: dict[int, tuple[list[bool], dict[int, TaskId], bool, bool]] = {}
+        self._questions: dict[int, Query] = {}
+        self._up = False
+        self._epoch = 0
+        self._commands: list[Command] = []
+        self._departing: list[TaskRow] = []
+        #: tasks whose results are in hand, and their bytes of arguments; they only rise
+        self.finished = 0
+        self.finished_bytes = 0
+        self.counters: dict[str, int] = {"stale_dropped": 0, "resubmitted": 0}
+        #: rare events and why: (now_s, what)
+        self.story: deque[tuple[float, str]] = deque(maxlen=256)
+        self._handlers: dict[type, Callable[[Any, float], None]] = {
+            events.Connected: self._on_connected,
+            events.Disconnected: self._on_disconnected,
+            events.Received: self._on_received,
+            events.BlobReceived: self._on_blob,
+            events.Submitted: self._on_submitted,
+            events.Put: self._on_put,
+            events.RefsChanged: self._on_refs_changed,
+            events.Pinned: self._on_pinned,
+            events.Awaited: self._on_awaited,
+            events.CancelAsked: self._on_cancel_asked,
+            events.Asked: self._on_asked,
+            events.KindsDropped: self._on_kinds_dropped,
+            events.Leaving: self._on_leaving,
+            events.TimePassed: self._on_time_passed,
+            Results: self._on_results,
+            Values: self._on_values,
+            Wanted: self._on_wanted,
+            Shared: self._on_shared,
+            Unshared: self._on_unshared,
+            Cancelled: self._on_cancelled,
+            Answer: self._on_answer,
+            Output: self._on_text,
+            Notice: self._on_text,
+            Shapes: self._on_shapes,
+        }
+
+    # ------------------------------------------------------------------------------ the door
+
+    def handle(self, event: events.Event, now_s: float) -> list[Command]:
+        """Take one event; what it leads to is handed out by `turn`."""
+        self._handlers[type(event)](event, now_s)
+        return []
+
+    def turn(self, now_s: float) -> list[Command]:  # noqa: ARG002  # the face of every core
+        """Return the commands of all events since the last turn, to be carried out in order."""
+        home = self.home
+        self.kinds.forget_unused(len(self.tasks), self.tasks.values)
+        if self._departing:
+            self._depart()
+        if self._up:
+            self._tell_kinds()
+            send = self._send
+            if home.answers:
+                send(Values(home.answers))
+                home.answers = []
+            if home.fetches:
+                send(Fetch(home.fetches))
+                home.fetches = []
+            if home.releases:
+                send(Release(home.releases))
+                home.releases = []
+            if self.kinds.forgotten:
+                send(Forget(self.kinds.forgotten))
+                self.kinds.forgotten = []
+        if home.blobs:
+            self._commands += [SendBlob(key, payload) for key, payload in home.blobs]
+            home.blobs = []
+        if home.resolved:
+            self._commands.append(Resolve(home.resolved))
+            home.resolved = []
+        if home.freed:
+            self._commands.append(Free(home.freed))
+            home.freed = []
+        commands = self._commands
+        if commands:
+            self._commands = []
+        return commands
+
+    def deadline_s(self) -> float | None:
+        """Return None: nothing here happens by time alone."""
+        return None
+
+    def _send(self, message: AnyMessage) -> None:
+        self._commands.append(Send(message))
+
+    def _on_received(self, event: events.Received, now_s: float) -> None:
+        message = event.message
+        self._handlers[type(message)](message, now_s)
+
+    # ---------------------------------------------------------------------------- submitting
+
+    def _on_submitted(self, event: events.Submitted, _now_s: float) -> None:
+        self.kinds.add(event.kinds)
+        tasks, entries, departing = self.tasks, self.home.entries, self._departing
+        inline_bytes_max = self._settings.inline_bytes_max
+        for call in event.calls:
+            row = call.row
+            id_ = row.id
+            tasks[id_] = call  # type: ignore[index]
+            if call.options.num_returns == 1:
+                entries[id_] = Entry()  # type: ignore[index]
+            else:
+                self._expect_values(TaskId(id_), call.options.num_returns)
+            args = row.args
+            if row.deps or row.contained:
+                self.home.pin(row.deps)
+                self.home.pin(row.contained)
+                departing.append(self._dressed(row, row.kind))
+            elif args is not None and len(args) > inline_bytes_max:
+                departing.append(self._dressed(row, row.kind))
+            else:
+                departing.append(row)
+
+    def _expect_values(self, id_: TaskId, num_returns: int) -> None:
+        for object_id in objects_of(id_, num_returns):
+            self.home.entries[object_id] = Entry()
+        self._remaining[id_] = num_returns
+
+    def _dressed(self, row: TaskRow, kind: int) -> TaskRow:
+        """Return the row as it travels: small known values ride along, large arguments do not."""
+        args, size = row.args, row.size
+        if args is not None and len(args) > self._settings.inline_bytes_max:
+            size = len(args)
+            args = None
+        values = []
+        small_value_bytes = self._settings.small_value_bytes
+        for dependency in row.deps:
+            entry = self.home.entries.get(ObjectId(dependency))
+            value = None if entry is None else entry.row
+            if (
+                value is not None
+                and value.outcome == Outcome.VALUE
+                and len(value.payload or b"") <= small_value_bytes
+            ):
+                values.append(value)
+        return TaskRow(row.id, kind, args, size, row.deps, row.contained, tuple(values))
+
+    def _depart(self) -> None:
+        rows = self._departing
+        self._departing = []
+        if not self._up:
+            self._unsent.update((TaskId(row.id), None) for row in rows)
+            return
+        self._tell_kinds()
+        for start in range(0, len(rows), SUBMIT_ROWS_MAX):
+            part = rows[start : start + SUBMIT_ROWS_MAX] if len(rows) > SUBMIT_ROWS_MAX else rows
+            self._send(Submit(self._peer, b"", 0, part))
+        for row in rows:
+            if row.args is None and row.size:
+                payload = self.tasks[TaskId(row.id)].row.args
+                if payload is not None:
+                    self._commands.append(SendBlob(row.id + b"a", payload))
+
+    def _tell_kinds(self) -> None:
+        rows, blobs = self.kinds.untold()
+        if rows:
+            self._send(Define(self._peer, rows))
+            self._commands += [SendBlob(key, payload) for key, payload in blobs]
+
+    def _on_put(self, event: events.Put, _now_s: float) -> None:
+        for row in event.rows:
+            self.home.keep(row)
+
+    def _on_refs_changed(self, event: events.RefsChanged, _now_s: float) -> None:
+        self.home.change_refs(event.changes)
+
+    def _on_pinned(self, event: events.Pinned, _now_s: float) -> None:
+        self.home.pin(event.ids)
+        for id_ in event.ids:
+            self.home.pinned[id_] = self.home.pinned.get(id_, 0) + 1
+
+    def _on_awaited(self, event: events.Awaited, _now_s: float) -> None:
+        self.home.fetch(event.ids)
+
+    def _on_kinds_dropped(self, event: events.KindsDropped, _now_s: float) -> None:
+        self.kinds.drop(event.kinds)
+
+    # ------------------------------------------------------------------------------- results
+
+    def _on_results(self, message: Results, _now_s: float) -> None:
+        tasks, home, kinds = self.tasks, self.home, self.kinds
+        entries, resolved = home.entries, home.resolved
+        for row in message.rows:
+            id_ = row.id
+            call = tasks.get(id_)  # type: ignore[call-overload]
+            payload = row.payload
+            if (
+                call is None
+                or call.options.num_returns != 1
+                or row.contained
+                or (payload is None and row.size)
+                or kinds.dropping
+            ):
+                self._on_result(row)
+                continue
+            asked = call.row
+            if asked.deps or asked.contained or self._charged or self._cancelled:
+                self._on_result(row)
+                continue
+            del tasks[id_]  # type: ignore[arg-type]
+            self.finished += 1
+            if asked.args is not None:
+                self.finished_bytes += len(asked.args)
+            entry = entries[id_]  # type: ignore[index]
+            if entry.refs and not entry.wanted:
+                entry.row = row
+                entry.state = HERE
+                resolved.append(row)
+            else:
+                home.resolve(ObjectId(id_), entry, row)
+
+    def _on_result(self, row: ValueRow) -> None:
+        # Any row, the rare ones too: large, several values, with refs inside, stale.
+        task = task_of(ObjectId(row.id))
+        call = self.tasks.get(task)
+        entry = self.home.entries.get(ObjectId(row.id))
+        of_task = len(row.id) == TASK_BYTES
+        if call is None or (not of_task and (entry is None or entry.state != PENDING)):
+            self.counters["stale_dropped"] += 1
+            self.home.refuse(row)
+        elif self.home.filled(row):
+            self._resolve(task, call, row)
+
+    def _resolve(self, task: TaskId, call: Call, row: ValueRow) -> None:
+        """Store a complete row, which stands for one value or for a whole task."""
+        entries = self.home.entries
+        if len(row.id) == TASK_BYTES:
+            num_returns = call.options.num_returns
+            for object_id in objects_of(task, num_returns):
+                entry = entries[object_id]
+                if entry.state == PENDING:
+                    same = row if num_returns == 1 else msgspec.structs.replace(row, id=object_id)
+                    self.home.resolve(object_id, entry, same)
+            if num_returns == 0 and row.contained:
+                self.home.refuse(row)
+            self._finish(task, call)
+            return
+        self.home.resolve(ObjectId(row.id), entries[ObjectId(row.id)], row)
+        self._remaining[task] -= 1
+        if self._remaining[task] == 0:
+            self._finish(task, call)
+
+    def _finish(self, task: TaskId, call: Call) -> None:
+        row = call.row
+        del self.tasks[task]
+        self.finished += 1
+        self.finished_bytes += len(row.args or b"")
+        self._remaining.pop(task, None)
+        self._unsent.pop(task, None)
+        self._charged.pop(task, None)
+        self._cancelled.pop(task, None)
+        self.kinds.finished(row.kind)
+        self.home.unpin(row.deps)
+        self.home.unpin(row.contained)
+
+    def _fail(self, task: TaskId, error: str, text: str) -> None:
+        """Give a task a failure that was decided here."""
+        call = self.tasks[task]
+        text = f"{self.kinds.name_of(call.row.kind)} ({show(task)}) {text}"
+        failure = Failure(error, text, {"name": self.kinds.name_of(call.row.kind)})
+        self._resolve(task, call, ValueRow(task, Outcome.FAILURE, failure=failure))
+
+    def _on_blob(self, event: events.BlobReceived, _now_s: float) -> None:
+        row = self.home.payload_came(event.key, event.payload)
+        if row is None:
+            return
+        if home_of(ObjectId(row.id)) == self._peer:
+            self._on_result(row)
+        else:
+            self.home.fetched(row)
+
+    def _on_values(self, message: Values, _now_s: float) -> None:
+        for row in message.rows:
+            if self.home.filled(row):
+                self.home.fetched(row)
+
+    def _on_wanted(self, message: Wanted, _now_s: float) -> None:
+        self.home.want(message.ids)
+
+    def _on_shared(self, message: Shared, _now_s: float) -> None:
+        self.home.share(message.ids, shared=True)
+
+    def _on_unshared(self, message: Unshared, _now_s: float) -> None:
+        self.home.share(message.ids, shared=False)
+
+    # ---------------------------------------------------------------------------- cancelling
+
+    def _on_cancel_asked(self, event: events.CancelAsked, now_s: float) -> None:
+        self._depart()
+        open_places: dict[int, TaskId] = {}
+        dropped = []
+        for place, task in enumerate(event.ids):
+            call = self.tasks.get(task)
+            own = home_of(task) == self._peer
+            dropped.append(False)
+            if call is None and own:
+                continue
+            if call is not None and task in self._unsent:
+                self._fail(task, "TaskCancelled", "was cancelled before it was sent")
+                dropped[place] = True
+                continue
+            if call is not None and not event.request:
+                self._cancelled[task] = (event.force, event.recursive)
+            open_places[place] = task
+        self.story.append((now_s, f"cancel {len(event.ids)}, of which {len(open_places)} are out"))
+        if event.request and not open_places:
+            self._commands.append(Reply(event.request, dropped))
+            return
+        if event.request:
+            self._cancels[event.request] = (dropped, open_places, event.force, event.recursive)
+        if open_places and self._up:
+            ids = list(open_places.values())
+            self._send(Cancel(list(ids), event.force, event.recursive, event.request))
+
+    def _on_cancelled(self, message: Cancelled, _now_s: float) -> None:
+        asked = self._cancels.pop(message.request, None)
+        if asked is None:
+            self.counters["stale_dropped"] += 1
+            return
+        dropped, open_places, _, _ = asked
+        for place, was_dropped in zip(open_places, message.dropped, strict=False):
+            dropped[place] = was_dropped
+        self._commands.append(Reply(message.request, dropped))
+
+    # ------------------------------------------------------------------------- asking, words
+
+    def _on_asked(self, event: events.Asked, _now_s: float) -> None:
+        query = Query(event.request, event.what, event.limit, event.match)
+        self._questions[event.request] = query
+        if self._up:
+            self._send(query)
+
+    def _on_answer(self, message: Answer, _now_s: float) -> None:
+        if self._questions.pop(message.request, None) is None:
+            self.counters["stale_dropped"] += 1
+            return
+        self._commands.append(Reply(message.request, message.data))
+
+    def _on_text(self, message: Output | Notice, _now_s: float) -> None:
+        self._commands.append(Print(message))
+
+    def _on_shapes(self, message: Shapes, _now_s: float) -> None:
+        self._commands.append(ShapesKnown(message))
+
+    def _on_leaving(self, _event: events.Leaving, now_s: float) -> None:
+        self.story.append((now_s, "leaving"))
+        if self._up:
+            self._depart()
+            self._send(Leave())
+
+    def _on_time_passed(self, event: events.TimePassed, now_s: float) -> None:
+        pass
+
+    # ----------------------------------------------------------------------------- link lives
+
+    def _on_disconnected(self, _event: events.Disconnected, now_s: float) -> None:
+        self._depart()  # what was submitted before this may be on the link
+        self._up = False
+        self.story.append((now_s, "disconnected"))
+
+    def _on_connected(self, event: events.Connected, now_s: float) -> None:
+        earlier, self._epoch = self._epoch, event.epoch
+        self._depart()
+        self._up = True
+        self.story.append((now_s, f"connected: epoch {event.epoch}, resumed {event.resumed}"))
+        if event.resumed and earlier:
+            self._submit_again(list(self._unsent))
+            return
+        self._send(Enter(self._name, self._environment))
+        if earlier:
+            self.home.start_anew()
+            self.kinds.start_anew()
+            self._judge_lost_link(now_s)
+        self._submit_again(list(self.tasks))
+        for request, (_, open_places, force, recursive) in self._cancels.items():
+            self._send(Cancel(list(open_places.values()), force, recursive, request))
+        for query in self._questions.values():
+            self._send(query)
+
+    def _judge_lost_link(self, now_s: float) -> None:
+        """Of what was sent in the life that ended, fail what may have run as often as it may."""
+        failed = 0
+        for task, call in list(self.tasks.items()):
+            if task in self._unsent:
+                continue
+            if task in self._cancelled:
+                self._fail(task, "TaskCancelled", "was cancelled")
+                continue
+            charged = self._charged.get(task, 0)
+            if charged >= call.options.max_retries:
+                failed += 1
+                self._fail(
+                    task,
+                    "NodeLost",
+                    "may have run: the scheduler that it was sent to is gone, and max_retries="
+                    f"{call.options.max_retries} allows no further attempt",
+                )
+            else:
+                self._charged[task] = charged + 1
+        self.story.append((now_s, f"new life: {failed} failed, {len(self.tasks)} submitted again"))
+
+    def _submit_again(self, tasks: list[TaskId]) -> None:
+        self._unsent.clear()
+        for task in tasks:
+            row = self.tasks[task].row
+            charged = self._charged.get(task, 0)
+            kind = self.kinds.with_fewer_retries(row.kind, charged) if charged else row.kind
+            self.counters["resubmitted"] += bool(charged)
+            self._departing.append(self._dressed(row, kind))
+        self._depart()
+
+    # ------------------------------------------------------------------------------- for proofs
+
+    def at_rest(self) -> dict[str, int]:
+        """Return the size of every map; all are 0 when nobody holds or waits for anything."""
+        return {
+            "tasks": len(self.tasks),
+            "remaining": len(self._remaining),
+            "unsent": len(self._unsent),
+            "charged": len(self._charged),
+            "cancelled": len(self._cancelled),
+            "cancels": len(self._cancels),
+            "questions": len(self._questions),
+            **self.home.sizes(),
+        }
+
+    def check_invariants(self) -> None:
+        """Assert that all maps agree.
+
+        Raises:
+            AssertionError: they do not, which is a bug.
+        """
+        pins: dict[bytes, int] = {**self.home.pinned}
+        for task, call in self.tasks.items():
+            for id_ in (*call.row.deps, *call.row.contained):
+                pins[id_] = pins.get(id_, 0) + 1
+            values = objects_of(task, call.options.num_returns)
+            waiting = [i for i in values if self.home.entries[i].state == PENDING]
+            assert waiting or not values, f"{show(task)} is kept though it has its values"
+            assert self._remaining.get(task, len(waiting)) == len(waiting) or not values
+        for entry in self.home.entries.values():
+            for id_ in () if entry.row is None else entry.row.contained:
+                pins[id_] = pins.get(id_, 0) + 1
+        for id_, entry in self.home.entries.items():
+            kept = entry.refs or entry.pins or entry.shared or entry.wanted
+            assert kept or entry.state == PENDING, f"{show(id_)} is kept for nobody"
+            assert entry.pins == pins.get(id_, 0), f"{show(id_)}: {entry.pins} pins"
+            assert (entry.state == HERE) == (entry.row is not None), show(id_)
+            own_task = task_of(id_) in self.tasks
+            assert entry.state != PENDING or own_task, f"{show(id_)} waits for no task"
+        for some in (self._unsent, self._charged, self._cancelled, self._remaining):
+            assert all(task in self.tasks for task in some)

@@ -1,0 +1,65 @@
+"""Holds back Python's signal handlers while the main thread turns the client's loop.
+
+Never loses a signal: what came meanwhile is given to the program's own handler right afterwards.
+Without this a Ctrl-C could raise KeyboardInterrupt in the middle of a core's work.
+"""
+
+import _signal  # the same functions as in `signal`, without turning each handler into an enum
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final, Self
+
+#: signals for which programs have handlers that raise
+SIGNALS: Final = tuple(
+    int(getattr(signal, name))
+    for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+)
+
+
+class Deferral:
+    """A context in which handlers only note that a signal came. For the main thread alone.
+
+    Args:
+        wake: called when a signal came, to end a poll.
+    """
+
+    __slots__ = ("_saved", "_wake", "caught")
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._saved: list[tuple[int, Any]] = []
+        self.caught: list[tuple[int, FrameType | None]] = []
+
+    def __enter__(self) -> Self:
+        try:
+            for number in SIGNALS:
+                handler = _signal.getsignal(number)
+                if callable(handler):
+                    self._saved.append((number, handler))
+                    _signal.signal(number, self._note)
+        except BaseException:
+            self._restore()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        saved = dict(self._saved)
+        self._restore()
+        for number, frame in self.caught:
+            saved[number](number, frame)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.caught.append((number, frame))
+        self._wake()
+
+    def _restore(self) -> None:
+        # A handler that is back may raise at once: the others are restored all the same.
+        if not self._saved:
+            return
+        number, handler = self._saved.pop()
+        try:
+            self._restore()
+        finally:
+            _signal.signal(number, handler)

@@ -1,0 +1,281 @@
+"""Remote functions: `@drumbeat.remote`, `.options(...)` and `.remote(...)`.
+
+Never runs a function and never waits for one. A function is pickled at its first submit; each call
+then costs one pickle of its arguments and one small record.
+"""
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+
+from ..protocol.payload import pack_call, pack_function, portable
+from ..protocol.references import ObjectRef, orphaned, refuse_fork
+from ..protocol.session import FunctionDefinition, Kind, Session, current
+from . import options as options_
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: so many variants by .options() and so many forms of a call are remembered a function
+VARIANTS_MAX: Final = 256
+FORMS_MAX: Final = 256
+
+
+def session_or_start() -> Session:
+    """Return this process's session; start a local cluster if nobody called init().
+
+    Raises:
+        NotInitialized: this is a forked child of a process that uses Drumbeat.
+    """
+    session = current()
+    if session is not None and session.alive:
+        return session
+    if orphaned():
+        raise refuse_fork()
+    from . import local
+
+    local.init()
+    session = current()
+    assert session is not None, "init() makes a session or raises"
+    return session
+
+
+class _Function:
+    """What all variants of one remote function share: the function, its signature, its pickles."""
+
+    __slots__ = ("asynchronous", "call", "definitions", "fewest", "forms", "most", "name")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.call = function
+        self.asynchronous = _is_coroutine_function(function)
+        self.name = _name_of(function)
+        self.definitions: dict[Any, FunctionDefinition] = {}
+        #: calls with so many positional arguments and no others are right; most=-1: not known yet
+        self.fewest = 0
+        self.most = -1
+        #: other calls that were right: (number of arguments, names of keyword arguments)
+        self.forms: dict[tuple[int, tuple[str, ...]], None] = {}
+
+    def definition(self, retry_exceptions: options_.RetryExceptions) -> FunctionDefinition:
+        """Return the function as it is sent; pickled when first asked for."""
+        found = self.definitions.get(retry_exceptions)
+        if found is None:
+            call = AsyncCall(self.call) if self.asynchronous else self.call
+            found = pack_function(call, retry_exceptions, self.name)
+            self.definitions[retry_exceptions] = found
+        return found
+
+    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Refuse a call that does not fit the signature.
+
+        Raises:
+            TypeError: as a direct call would.
+        """
+        if not kwargs and self.fewest <= len(args) <= self.most:
+            return
+        form = (len(args), tuple(kwargs))
+        if form in self.forms:
+            return
+        try:
+            signature = inspect.signature(self.call)
+        except (TypeError, ValueError):
+            self.most = 1 << 62  # a builtin without a signature: the worker will tell
+        else:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{self.name}(): {error}") from None
+            if self.most < 0:
+                self.fewest, self.most = _range_of(signature)
+        if len(self.forms) >= FORMS_MAX:
+            self.forms.clear()
+        self.forms[form] = None
+
+
+class AsyncCall:
+    """An `async def` function as a plain one: a worker runs it to its end in a loop of its own."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = portable(function)
+        self.__name__ = _name_of(function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return asyncio.run(self.function(*args, **kwargs))
+
+
+class RemoteFunction(Generic[P, T]):
+    """A function whose calls run in the cluster: `f.remote(...)` returns an ObjectRef at once."""
+
+    def __init__(
+        self,
+        function: Callable[P, T],
+        given: Mapping[str, Any] | None = None,
+        *,
+        pool: str = "",
+        shared: _Function | None = None,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self._given = dict(given or {})
+        self._checked = options_.check(self._given, pool)
+        self._shared = _Function(function) if shared is None else shared
+        self._variants: dict[Any, RemoteFunction[P, T]] = {}
+        self._kind: Kind | None = None
+        self._single = self._checked.options.num_returns == 1
+
+    @property
+    def function(self) -> Callable[P, T]:
+        """The function itself, to be called here and now."""
+        return self._shared.call
+
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[T]:
+        """Call the function in the cluster; returns at once.
+
+        Returns:
+            A reference to the value; with num_returns=n a list of n references, with 0 None.
+
+        Raises:
+            TypeError: the arguments do not fit the function's signature.
+            NotPicklable: an argument cannot be sent; says which part of it.
+            Infeasible: no node is large enough for what the task asks for.
+        """
+        session = current()
+        if session is None or not session.alive:
+            session = session_or_start()
+        kind = self._kind
+        if kind is None or (kind.session is not session and kind.session is not None):
+            kind = self.kind()
+        shared = self._shared
+        if kwargs or not shared.fewest <= len(args) <= shared.most:
+            shared.check(args, kwargs)
+        ids = session.submit(kind, pack_call(args, kwargs))
+        if self._single:
+            return ObjectRef(ids[0], session)
+        return _new_refs(ids, session)  # type: ignore[no-any-return]  # by num_returns, see above
+
+    def options(self, **given: Any) -> "RemoteFunction[P, T]":
+        """Return the same function with other options; those not named stay as they are.
+
+        Raises:
+            TypeError: an unknown option (the message names the options there are).
+            ValueError: a value out of bounds.
+        """
+        key = tuple([(name, _frozen(value)) for name, value in given.items()])
+        try:
+            found = self._variants.get(key)
+        except TypeError:  # a value that cannot be hashed is checked each time
+            return RemoteFunction(self.function, {**self._given, **given}, shared=self._shared)
+        if found is None:
+            found = RemoteFunction(self.function, {**self._given, **given}, shared=self._shared)
+            if len(self._variants) >= VARIANTS_MAX:
+                self._variants.clear()
+            self._variants[key] = found
+        return found
+
+    def kind(self) -> Kind:
+        """Return function and options as a session submits them, new for a new session."""
+        definition = self._shared.definition(self._checked.retry_exceptions)
+        name = self._checked.name or self._shared.name
+        self._kind = Kind(definition, self._checked.options, name)
+        return self._kind
+
+    def __call__(self, *_: Any, **__: Any) -> T:
+        name = self._shared.name
+        raise TypeError(
+            f"{name} is a remote function: call {name}.remote(...) to run it in the cluster, "
+            f"or {name}.function(...) to run it here"
+        )
+
+    def __repr__(self) -> str:
+        given = "".join(f", {name}={value!r}" for name, value in self._given.items())
+        return f"<remote function {self._shared.name}{given}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In two steps, since a function that calls itself holds this object in its globals.
+        state = (portable(self.function), self._given, self._checked.options.pool)
+        return (_empty, (), state)
+
+    def __setstate__(self, state: tuple[Callable[P, T], dict[str, Any], str]) -> None:
+        function, given, pool = state
+        self.__init__(function, given, pool=pool)  # type: ignore[misc]  # made by _empty
+
+
+def _empty() -> RemoteFunction[..., Any]:
+    made: RemoteFunction[..., Any] = RemoteFunction.__new__(RemoteFunction)
+    return made
+
+
+def _new_refs(ids: list[Any], session: Session) -> Any:
+    return [ObjectRef(id_, session) for id_ in ids] or None
+
+
+@overload
+def remote(function: Callable[P, Coroutine[Any, Any, T]], /) -> RemoteFunction[P, T]: ...
+@overload
+def remote(function: Callable[P, T], /) -> RemoteFunction[P, T]: ...
+@overload
+def remote(**options: Any) -> Callable[[Callable[P, T]], RemoteFunction[P, T]]: ...
+def remote(function: Any = None, /, **options: Any) -> Any:
+    """Make a function remote: `@remote`, `@remote(num_cpus=2)` or `remote(function)`.
+
+    Raises:
+        TypeError: an unknown option, or not a function.
+    """
+    if function is None:
+        options_.check(options)
+        return functools.partial(_remote, options=options)
+    return _remote(function, options)
+
+
+def _remote(function: Any, options: Mapping[str, Any]) -> RemoteFunction[..., Any]:
+    if isinstance(function, RemoteFunction):
+        return function.options(**options) if options else function
+    if isinstance(function, type):
+        raise TypeError(
+            f"drumbeat.remote takes a function, and {function.__name__} is a class; "
+            "a class cannot be made remote in this version"
+        )
+    if not callable(function):
+        raise TypeError(f"drumbeat.remote takes a function, not {function!r}")
+    return RemoteFunction(function, options)
+
+
+def _name_of(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__name__", None)
+    return name if isinstance(name, str) else type(function).__name__
+
+
+def _is_coroutine_function(function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function):
+        return True
+    call = getattr(type(function), "__call__", None)  # noqa: B004  # an object with async __call__
+    return not inspect.isroutine(function) and inspect.iscoroutinefunction(call)
+
+
+def _range_of(signature: inspect.Signature) -> tuple[int, int]:
+    """Return how many positional arguments alone are right: from, to; (1, 0) if no number is."""
+    fewest = most = 0
+    for parameter in signature.parameters.values():
+        required = parameter.default is parameter.empty
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            most += 1
+            fewest += required
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            most = 1 << 62
+        elif parameter.kind is parameter.KEYWORD_ONLY and required:
+            return 1, 0
+    return fewest, most
+
+
+def _frozen(value: Any) -> Any:
+    """Return a form of an option's value that tells it apart from others and can be hashed."""
+    if isinstance(value, Mapping):
+        return tuple(sorted(value.items()))
+    if isinstance(value, list):
+        return tuple(value)
+    return value if type(value) is str else (type(value), value)

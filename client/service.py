@@ -1,0 +1,373 @@
+"""The loop around the client core: moves messages, hands over results, and is turned by one thread.
+
+Never decides anything about a task. Whoever holds the loop's lock turns it: the I/O thread, or a
+thread that waits in get() and saves two handovers between threads by turning it itself. After such
+a thread the I/O thread stands aside for a moment, since the next get() is likely to follow at once.
+"""
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final
+
+from ..protocol import clock
+from ..protocol.errors import DrumbeatError, SchedulerUnreachable
+from ..protocol.ids import ObjectId, PeerId, TaskId
+from ..protocol.messages import AnyMessage, Role, ValueRow
+from ..protocol.settings import Settings
+from ..protocol.transport import Blob, DialShell, Down, Message, Poller, Refused, Up
+from . import events
+from .board import Board, Waiter
+from .core import ClientCore
+from .deferral import Deferral
+
+#: the I/O thread takes over when nobody has turned the loop for so long
+ASIDE_S: Final = 0.003
+#: a thread that waits for longer than this need not expect the next get() to follow at once
+SETTLED_S: Final = 0.05
+#: refs that went are told this late at most
+IDLE_S: Final = 0.25
+
+_main_thread = threading.main_thread
+
+
+class Inbox:
+    """What caller threads leave for the core; appended to by any thread, emptied by the loop."""
+
+    __slots__ = ("asked", "awaited", "calls", "cancels", "kinds", "kinds_dropped", "pins", "refs")
+
+    def __init__(self) -> None:
+        #: Calls and puts (ValueRows), in order
+        self.calls: deque[Any] = deque()
+        self.kinds: deque[Any] = deque()
+        self.refs: deque[tuple[ObjectId, int]] = deque()
+        self.pins: deque[ObjectId] = deque()
+        self.awaited: deque[list[ObjectId]] = deque()
+        self.cancels: deque[events.CancelAsked] = deque()
+        self.asked: deque[events.Asked] = deque()
+        self.kinds_dropped: deque[int] = deque()
+
+    def waits(self) -> bool:
+        """Say whether there is anything to do."""
+        return bool(
+            self.calls or self.refs or self.awaited or self.cancels or self.asked or self.pins
+        )
+
+
+class Service:
+    """See the module.
+
+    Args:
+        core: decides.
+        board: where results go.
+        inbox: where events of the program come from.
+        dial: makes the connection; called in `start`.
+        show: given Output, Notice and Shapes messages; must be quick.
+        ended: told once, with the reason, when the loop has ended for good.
+    """
+
+    def __init__(
+        self,
+        core: ClientCore,
+        board: Board,
+        inbox: Inbox,
+        dial: Callable[[], DialShell],
+        show: Callable[[AnyMessage], None],
+        ended: Callable[[DrumbeatError], None],
+    ) -> None:
+        self.core = core
+        self._board = board
+        self._inbox = inbox
+        self._show = show
+        self._ended = ended
+        self._lock = threading.Lock()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._shell = dial()
+        self._poller = Poller()
+        self._poller.add_fd(self._wake_fd)
+        self._shell.register(self._poller)
+        #: True while whoever turns the loop sleeps, or is about to
+        self.sleeping = False
+        self._stopping = False
+        self._over = False
+        #: a waiting thread found the I/O thread at the loop and would have turned it itself
+        self._wished = False
+        self._drives = 0
+        self._driving = False
+        self._settled = False
+        self._back = threading.Event()
+        self.connected = False
+        self._thread = threading.Thread(target=self._run, name="drumbeat-io", daemon=True)
+
+    def start(self) -> None:
+        """Start the I/O thread."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """End the sleep of whoever turns the loop."""
+        self.sleeping = False
+        try:
+            os.eventfd_write(self._wake_fd, 1)
+        except OSError:
+            pass  # closed, or full: then it wakes anyway
+
+    # --------------------------------------------------------------------- any thread: waiting
+
+    def wait(self, waiter: Waiter, timeout_s: float | None) -> bool:
+        """Wait until `waiter` is woken, turning the loop meanwhile if nobody else does."""
+        if waiter.done:
+            return True
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        if not self._lock.locked() and not self._over:
+            if threading.current_thread() is _main_thread():
+                with Deferral(self.wake) as deferral:
+                    self._drive(waiter, until, deferral)
+            else:
+                self._drive(waiter, until, None)
+            if waiter.done:
+                return True
+        self._wished = True
+        while not waiter.done:
+            if self.sleeping:
+                self.wake()
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            waiter.sleep(left)
+        return True
+
+    def _drive(self, waiter: Waiter, until: float | None, deferral: Deferral | None) -> None:
+        if not self._lock.acquire(blocking=False):
+            return
+        self._driving = True
+        self._drives += 1
+        self.sleeping = False
+        try:
+            self._settled = False
+            begun = time.monotonic()
+            while True:
+                self._guarded_turn()
+                if waiter.done or self._over or (deferral is not None and deferral.caught):
+                    return
+                now = time.monotonic()
+                if until is not None and now >= until:
+                    return
+                self._settled = now - begun > SETTLED_S
+                timeout_s = IDLE_S if self._settled else SETTLED_S
+                self._poll(timeout_s if until is None else min(timeout_s, until - now))
+        finally:
+            self.sleeping = False
+            settled, self._settled, self._driving = self._settled, False, False
+            self._lock.release()
+            if settled or self._stopping or self._board.somebody_waits():
+                self._back.set()
+
+    # --------------------------------------------------------------------------- the I/O thread
+
+    def _run(self) -> None:
+        if hasattr(select, "epoll"):
+            import signal
+
+            # signals go to the threads of the program, so that Ctrl-C ends their sleep at once
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        while not self._over:
+            if self._lock.acquire(blocking=False):
+                try:
+                    self._turn_until_wished()
+                finally:
+                    self._lock.release()
+            self._stand_aside()
+
+    def _turn_until_wished(self) -> None:
+        while True:
+            self._guarded_turn()
+            if self._over:
+                return
+            if self._wished and not self._stopping and not self._board.somebody_waits():
+                self._wished = False
+                return
+            self._poll(IDLE_S)
+
+    def _stand_aside(self) -> None:
+        while not self._over and not self._stopping:
+            self._back.clear()
+            drives = self._drives
+            if self._back.wait(None if self._settled else ASIDE_S):
+                return
+            if not self._driving and self._drives == drives:
+                return
+
+    # ------------------------------------------------------------------------- turning the loop
+
+    def _guarded_turn(self) -> None:
+        """Turn once. An exception is our bug: everybody who waits is told, nobody waits on."""
+        try:
+            self._turn()
+        except BaseException as error:
+            story = "; ".join(f"{when:.3f} {what}" for when, what in list(self.core.story)[-10:])
+            reason = SchedulerUnreachable(
+                f"the client's loop failed: {type(error).__name__}: {error} (before it: {story})"
+            )
+            self._end(reason.with_cause(error))
+            if not isinstance(error, Exception):
+                raise
+
+    def _poll(self, timeout_s: float) -> None:
+        deadline_s = self._shell.deadline_s()
+        if deadline_s is not None:
+            timeout_s = min(timeout_s, deadline_s - clock.now_s())
+        self.sleeping = True
+        if self._inbox.waits() or self._stopping or timeout_s <= 0:
+            timeout_s = 0.0
+        ready = self._poller.poll(timeout_s)
+        self.sleeping = False
+        if self._wake_fd in ready:
+            try:
+                os.eventfd_read(self._wake_fd)
+            except BlockingIOError:
+                pass
+
+    def _turn(self) -> None:
+        if self._over:
+            return
+        now_s = clock.now_s()
+        core, shell, board = self.core, self._shell, self._board
+        for happening in shell.turn(now_s):
+            kind = type(happening)
+            if kind is Message:
+                core.handle(events.Received(happening.message), now_s)
+            elif kind is Blob:
+                core.handle(events.BlobReceived(happening.key, happening.payload), now_s)
+            elif kind is Up:
+                self.connected = True
+                core.handle(events.Connected(happening.epoch, happening.resumed), now_s)
+            elif kind is Down:
+                self.connected = False
+                core.handle(events.Disconnected(), now_s)
+            elif kind is Refused:
+                self._end(error_named(happening.error, happening.reason))
+                return
+        self._empty_inbox(now_s)
+        for command in core.turn(now_s):
+            kind = type(command)
+            if kind is events.Send:
+                shell.send(command.message)
+            elif kind is events.Resolve:
+                for callback, row in board.resolve(command.rows):
+                    callback(row)
+            elif kind is events.Free:
+                board.free(command.ids)
+            elif kind is events.SendBlob:
+                shell.send_blob(command.key, command.payload)
+            elif kind is events.Reply:
+                board.reply(command.request, command.data)
+            else:
+                self._show(command.message)
+        shell.flush(now_s)
+        if board.conditions:
+            board.look_at_conditions()
+        if self._stopping:
+            self._say_goodbye(now_s)
+
+    def _empty_inbox(self, now_s: float) -> None:
+        # Taken in the opposite order of being filled: whatever an entry taken here presupposes (the
+        # call behind a ref, the ref behind a wait) is taken after it, and told to the core before.
+        inbox, handle = self._inbox, self.core.handle
+        asked = taken(inbox.asked)
+        cancels = taken(inbox.cancels)
+        awaited = taken(inbox.awaited)
+        dropped = taken(inbox.kinds_dropped)
+        refs = taken(inbox.refs)
+        pins = taken(inbox.pins)
+        calls = taken(inbox.calls)
+        kinds = taken(inbox.kinds)
+        if calls or kinds:
+            self._submit(kinds, calls, now_s)
+        if pins:
+            handle(events.Pinned(pins), now_s)
+        if refs:
+            handle(events.RefsChanged(refs), now_s)
+        if dropped:
+            handle(events.KindsDropped(dropped), now_s)
+        for ids in awaited:
+            handle(events.Awaited(ids), now_s)
+        for event in (*cancels, *asked):
+            handle(event, now_s)
+
+    def _submit(self, kinds: list[Any], calls: list[Any], now_s: float) -> None:
+        handle = self.core.handle
+        if not any(type(item) is ValueRow for item in calls):
+            handle(events.Submitted(kinds, calls), now_s)
+            return
+        some: list[events.Call] = []
+        for item in calls:
+            if type(item) is ValueRow:
+                handle(events.Submitted(kinds, some), now_s)
+                handle(events.Put([item]), now_s)
+                kinds, some = [], []
+            else:
+                some.append(item)
+        handle(events.Submitted(kinds, some), now_s)
+
+    # ---------------------------------------------------------------------------------- the end
+
+    def stop(self, timeout_s: float) -> None:
+        """Tell the scheduler that this client leaves, and end; called once, from any thread."""
+        self._stopping = True
+        self._back.set()
+        self.wake()
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+
+    def _say_goodbye(self, now_s: float) -> None:
+        self.core.handle(events.Leaving(), now_s)
+        for command in self.core.turn(now_s):
+            if type(command) is events.Send:
+                self._shell.send(command.message)
+        self._shell.flush(now_s)
+        self._end(None)
+
+    def fail(self, error: DrumbeatError) -> None:
+        """End because of something outside: the cluster's processes will not run."""
+        self._ended(error)
+        self.stop(1.0)
+
+    def _end(self, error: DrumbeatError | None) -> None:
+        if self._over:
+            return
+        self._over = True
+        self.connected = False
+        try:
+            self._shell.close(0.2)
+            self._poller.close()
+        finally:
+            if error is not None:
+                self._ended(error)
+
+
+def taken(some: deque[Any]) -> list[Any]:
+    """Return what lies in a deque that other threads append to, and remove that."""
+    take = some.popleft
+    return [take() for _ in range(len(some))]
+
+
+def error_named(name: str, text: str) -> DrumbeatError:
+    """Return the error of a class in protocol.errors."""
+    from ..protocol import errors
+
+    found = getattr(errors, name, SchedulerUnreachable)
+    if not (isinstance(found, type) and issubclass(found, DrumbeatError)):
+        found = SchedulerUnreachable
+    return found(text)
+
+
+def dialler(endpoint: str, peer: PeerId, name: str, settings: Settings) -> DialShell:
+    """Return the shell that connects a client to an endpoint."""
+    return DialShell(endpoint, Role.CLIENT, peer, name, settings, Random(peer))
+
+
+__all__ = ["Inbox", "Service", "TaskId", "dialler", "error_named"]

@@ -1,0 +1,291 @@
+"""The records that the node's rooms share: kinds, shapes, attempts, crews, workers.
+
+Never a decision: rules live in the rooms that use these (slots, dispatch, waits, stops, core).
+
+    Kind     a function with its options, as the scheduler defined it
+    Shape    all queued attempts that any worker of one crew could run with the same resources
+    Crew     the workers of one key: nobody else's attempts ever run in them
+    Attempt  one try of one task, from Assign to Done
+    Worker   one process
+"""
+
+from bisect import insort
+from collections import deque
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from ..protocol.messages import AssignRow, NodeKindRow, Options
+from .packets import KindDefinition
+
+#: resources are counted in ten-thousandths, so that sums are exact
+UNIT = 10_000
+
+# what an attempt is doing
+ARRIVING = 0  # a part of it (arguments, a value, its function) is still on the bulk link
+QUEUED = 1
+SENT = 2  # in a worker's hands, or in its socket
+GONE = 3
+
+# how far a running attempt's end has been asked for
+NOT_STOPPED = 0
+ASKED = 1  # its packets are being called back; it may not have started
+INTERRUPTED = 2
+TERMINATED = 3
+KILLED = 4
+
+
+def units(amount: float) -> int:
+    """Return an amount of a resource in whole units; a positive amount is never none at all."""
+    return max(1, round(amount * UNIT)) if amount > 0 else 0
+
+
+class Demand(NamedTuple):
+    """What one attempt holds while it runs, in units."""
+
+    cpus: int
+    gpus: int
+    #: sorted (name, units) pairs
+    others: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def of(cls, options: Options) -> "Demand":
+        """Return what a task with these options asks for."""
+        others = tuple((name, units(amount)) for name, amount in options.resources if amount > 0)
+        return cls(units(options.num_cpus), units(options.num_gpus), others)
+
+
+class WorkerKey(NamedTuple):
+    """Whose a worker is: it serves one key for life."""
+
+    client: bytes
+    env_vars: tuple[tuple[str, str], ...]
+    working_dir: str
+    num_cpus: float
+    pool: str
+
+    @classmethod
+    def of(cls, client: bytes, options: Options) -> "WorkerKey":
+        """Return the key of a task's workers."""
+        return cls(
+            client, options.env_vars, options.working_dir, options.num_cpus, options.pool
+        )
+
+
+class Kind:
+    """A function with its options, as the scheduler defined it for this node."""
+
+    __slots__ = (
+        "client", "definition", "function", "max_calls", "name", "number", "options", "payload",
+        "rank", "shape", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, row: NodeKindRow, shape: "Shape") -> None:
+        self.number = row.number
+        self.client = row.client
+        self.name = row.name
+        self.function = row.function
+        self.options = row.options
+        self.max_calls = row.options.max_calls
+        self.shape = shape
+        #: order among ranks: smaller first; the depth of a task is subtracted
+        self.rank = -row.options.priority << 32
+        self.payload: bytes | None = None
+        self.definition: KindDefinition | None = None
+        #: attempts that wait for the function to arrive
+        self.waiting: list[Attempt] = []
+
+    def arrive(self, payload: bytes) -> None:
+        """Take the function's payload; from now on workers can be told of this kind."""
+        options = self.options
+        self.payload = payload
+        self.definition = KindDefinition(
+            self.number, self.name, payload, options.num_returns, options.max_retries
+        )
+
+
+class Attempt(Struct, gc=False, eq=False):
+    """One try of one task, from Assign to Done (hot: one per task)."""
+
+    row: AssignRow
+    kind: Kind
+    rank: int
+    state: int = QUEUED
+    worker: int = 0
+    seq: int = 0
+    #: parts still to arrive
+    missing: int = 0
+    stop: int = NOT_STOPPED
+    force: bool = False
+    #: refs inside its arguments and values, held while it is here
+    pins: tuple[bytes, ...] = ()
+
+
+class Shape:
+    """Queued attempts of one crew and one demand, in lanes of equal rank, first come first."""
+
+    __slots__ = ("count", "crew", "demand", "lanes", "ranks", "workers")
+
+    def __init__(self, crew: "Crew", demand: Demand) -> None:
+        self.crew = crew
+        self.demand = demand
+        self.lanes: dict[int, deque[Attempt]] = {}
+        #: ranks that have a lane, sorted
+        self.ranks: list[int] = []
+        #: attempts QUEUED; lanes may still hold some that are GONE
+        self.count = 0
+        #: workers that hold this demand now
+        self.workers: dict[int, Worker] = {}
+
+    def push(self, attempt: Attempt) -> None:
+        """Queue an attempt at its place."""
+        attempt.state = QUEUED
+        self.count += 1
+        lane = self.lanes.get(attempt.rank)
+        if lane is None:
+            insort(self.ranks, attempt.rank)
+            self.lanes[attempt.rank] = deque((attempt,))
+            return
+        order = attempt.row.order
+        if not lane or lane[-1].row.order < order:
+            lane.append(attempt)
+        elif order < lane[0].row.order:
+            lane.appendleft(attempt)
+        else:
+            place = next(i for i, other in enumerate(lane) if other.row.order >= order)
+            lane.insert(place, attempt)
+
+    def lane(self) -> deque[Attempt] | None:
+        """Return the first lane, its first attempt QUEUED; None when nothing is queued."""
+        if not self.count:
+            self.lanes.clear()
+            self.ranks.clear()
+            return None
+        while True:
+            lane = self.lanes[self.ranks[0]]
+            while lane:
+                if lane[0].state == QUEUED:
+                    return lane
+                lane.popleft()
+            del self.lanes[self.ranks.pop(0)]
+
+    def head(self) -> tuple[int, int]:
+        """Return (rank, order) of the first attempt; something must be queued."""
+        lane = self.lane()
+        assert lane is not None
+        return lane[0].rank, lane[0].row.order
+
+    def drop(self, attempt: Attempt) -> None:
+        """Take a queued attempt out; its place in the lane is cleared away when its turn comes."""
+        attempt.state = GONE
+        self.count -= 1
+        if not self.count:
+            self.lane()
+
+    def queued(self) -> list[Attempt]:
+        """Return all that is queued, in order."""
+        return [
+            attempt
+            for rank in self.ranks
+            for attempt in self.lanes[rank]
+            if attempt.state == QUEUED
+        ]
+
+
+class Crew:
+    """The workers of one key."""
+
+    __slots__ = ("failures", "idle", "key", "members", "pause_until_s", "starting")
+
+    def __init__(self, key: WorkerKey) -> None:
+        self.key = key
+        #: longest idle first
+        self.idle: dict[int, Worker] = {}
+        self.starting = 0
+        self.members = 0
+        #: starts that failed since one succeeded
+        self.failures = 0
+        self.pause_until_s = 0.0
+
+
+class Waiter(Struct, eq=False):
+    """A worker's get or wait that is not answered yet."""
+
+    worker: int
+    request: int
+    #: seq of the attempt whose main thread waits; 0: another thread
+    seq: int
+    #: distinct, in the order asked
+    ids: tuple[bytes, ...]
+    count: int
+    values: bool
+    deadline_s: float | None
+    #: of ids, how many are ready
+    ready: int = 0
+    timed_out: bool = False
+    #: name and text of an error to raise instead
+    error: str = ""
+    text: str = ""
+    #: no longer waits for objects, only for its CPUs
+    over: bool = False
+
+
+class Worker:
+    """One process, from StartWorker to WorkerExited."""
+
+    __slots__ = (
+        "calls", "crew", "defined", "dropped", "exiting", "exiting_since_s", "flight", "ghosts",
+        "gpus", "holds", "lent", "long", "main", "name", "nested", "number", "packets",
+        "page_slot", "pid", "reading", "ready", "revoked", "seq", "shape", "since_s", "started",
+        "started_s", "taking", "until_s", "waits",
+    )  # fmt: skip
+
+    def __init__(self, number: int, page_slot: int, crew: Crew, now_s: float) -> None:
+        self.number = number
+        self.page_slot = page_slot
+        self.crew = crew
+        self.started_s = now_s
+        self.pid = 0
+        self.ready = False
+        #: told to exit; gets no more work
+        self.exiting = False
+        self.exiting_since_s = 0.0
+        #: killed because its client or the link's life ended: whatever it says is ignored
+        self.dropped = False
+        #: rows sent and not ended, by seq, rising
+        self.flight: dict[int, Attempt] = {}
+        #: last seq of each packet in flight
+        self.packets: deque[int] = deque()
+        self.seq = 0
+        #: when all that is in flight should be done
+        self.until_s = 0.0
+        #: since when the first row in flight may be running
+        self.since_s = 0.0
+        #: idle: since when
+        self.long = False
+        #: the shape whose demand it holds
+        self.shape: Shape | None = None
+        self.gpus: tuple[int, ...] | None = None
+        #: CPU units of its demand that are lent out
+        self.lent = 0
+        self.defined: set[int] = set()
+        #: calls sent, of kinds with max_calls
+        self.calls: dict[int, int] = {}
+        #: objects whose refs live in it
+        self.holds: dict[bytes, None] = {}
+        #: its kind numbers -> ours towards the scheduler
+        self.nested: dict[int, int] = {}
+        self.waits: dict[int, Waiter] = {}
+        #: the wait of its main thread
+        self.main: Waiter | None = None
+        #: last seq seen as started in its page; -1: never looked
+        self.started = -1
+        #: answers to ReadPage and TakePackets outstanding
+        self.reading = 0
+        self.taking = 0
+        #: what its page says: start nothing from here on
+        self.revoked = 0
+        #: seqs taken from it by the page that it has not returned yet
+        self.ghosts: dict[int, None] = {}
+        #: function that it ran last
+        self.name = ""

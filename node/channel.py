@@ -1,0 +1,244 @@
+"""A packet socket between two processes of a node: bounds kept, descriptors carried along.
+
+Never opens what it carries. What is too long for the socket travels in a memory file whose
+descriptor the packet holds; the receiver does not notice.
+"""
+
+import errno
+import mmap
+import os
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from .kernel import memory_file, socket_pair
+
+#: Longer ones go by memory file. Small enough that two fit any socket's buffer.
+PACKET_BYTES_MAX: Final = 64 << 10
+_FDS_MAX: Final = 4
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_FDS_MAX * 4)
+
+#: The first byte of a packet that stands for a memory file. MessagePack never uses it.
+_IN_FILE: Final = 0xC1
+_FILE_HEADER: Final = struct.Struct("!BQ")
+
+#: Errors that mean: the other side has not read enough yet.
+_FULL: Final = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
+_RETRY_S: Final = 0.001
+
+_CLOSE_ON_EXEC: Final[int] = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_NO_FDS: Final[tuple[int, ...]] = ()
+
+
+class Packet(NamedTuple):
+    """What came. `data` is overwritten by the next receive; whoever takes `fds` closes them."""
+
+    data: memoryview | mmap.mmap
+    fds: tuple[int, ...] = ()
+
+
+class Closed(EOFError):
+    """The other end is closed and everything it sent has been received."""
+
+
+class _Waiting(NamedTuple):
+    data: bytes
+    fds: tuple[int, ...]
+
+
+def buffer() -> bytearray:
+    """Return memory to receive into; the channels of one thread may share it."""
+    return bytearray(PACKET_BYTES_MAX)
+
+
+class Channel:
+    """One end. Any thread may send; only one at a time may receive."""
+
+    __slots__ = ("_buffer", "_memory_files", "_view", "_waiting", "socket")
+
+    def __init__(
+        self, end: socket.socket, memory_files: str = "auto", shared: bytearray | None = None
+    ) -> None:
+        self.socket = end
+        self._memory_files = memory_files
+        self._buffer = buffer() if shared is None else shared
+        self._view = memoryview(self._buffer)
+        self._waiting: deque[_Waiting] = deque()
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self.socket.fileno()
+
+    def close(self) -> None:
+        """Close this end; what waits to be sent is dropped."""
+        while self._waiting:
+            _close(self._waiting.popleft().fds)
+        self.socket.close()
+
+    # ------------------------------------------------------------------------------- receiving
+
+    def receive(self, wait: bool = True) -> Packet | None:
+        """Return the next packet; without `wait`, None if there is none.
+
+        Raises:
+            Closed: there will be none any more.
+        """
+        flags = _CLOSE_ON_EXEC if wait else _CLOSE_ON_EXEC | socket.MSG_DONTWAIT
+        try:
+            length, ancillary, seen, _ = self.socket.recvmsg_into(
+                (self._buffer,), _ANCILLARY_BYTES, flags
+            )
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            # Said once, before the packets that are still there: the other end left some unread.
+            return self.receive(wait)
+        if not ancillary:
+            if not length:
+                raise Closed
+            if seen & socket.MSG_TRUNC:
+                raise OSError(errno.EMSGSIZE, "a packet was longer than agreed")
+            return Packet(self._view[:length])
+        fds = _fds_of(ancillary)
+        if self._buffer[0] != _IN_FILE:
+            return Packet(self._view[:length], fds)
+        return Packet(_read_file(fds[-1], _FILE_HEADER.unpack_from(self._buffer)[1]), fds[:-1])
+
+    # --------------------------------------------------------------------------------- sending
+
+    def send(self, data: bytes, fds: tuple[int, ...] = _NO_FDS) -> None:
+        """Send a packet; wait while the other side has no room.
+
+        Raises:
+            Closed: the other side is gone.
+        """
+        if len(data) <= PACKET_BYTES_MAX and not fds:
+            try:
+                self.socket.send(data)
+                return
+            except ConnectionError:
+                raise Closed from None
+            except OSError as error:
+                if error.errno not in (*_FULL, errno.EMSGSIZE):
+                    raise
+        packet = self._packed(data, fds)
+        try:
+            while not self._offer(packet, 0):
+                time.sleep(_RETRY_S)
+        finally:
+            _close(packet.fds[len(fds) :])
+
+    def post(self, data: bytes, fds: tuple[int, ...] = _NO_FDS) -> bool:
+        """Send a packet now, or when there is room; return whether nothing waits.
+
+        `fds` are duplicated where they have to wait: the caller may close them at once.
+        """
+        if not self._waiting and not fds and len(data) <= PACKET_BYTES_MAX:
+            try:
+                self.socket.send(data, socket.MSG_DONTWAIT)
+                return True
+            except ConnectionError:
+                raise Closed from None
+            except OSError as error:
+                if error.errno not in (*_FULL, errno.EMSGSIZE):
+                    raise
+        owned = tuple(os.dup(fd) for fd in fds)
+        self._waiting.append(self._packed(data, owned))
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Send what waits, as far as there is room; return whether nothing waits any more."""
+        waiting = self._waiting
+        while waiting:
+            if not self._offer(waiting[0], socket.MSG_DONTWAIT):
+                return False
+            _close(waiting.popleft().fds)
+        return True
+
+    @property
+    def waits(self) -> bool:
+        """Whether something waits for room."""
+        return bool(self._waiting)
+
+    def take_waiting(self) -> list[bytes]:
+        """Take back what waits for room, in order, memory files read."""
+        taken = []
+        while self._waiting:
+            data, fds = self._waiting.popleft()
+            if data[:1] == bytes((_IN_FILE,)):
+                with _read_file(os.dup(fds[-1]), _FILE_HEADER.unpack(data)[1]) as content:
+                    data = content[:]
+            taken.append(data)
+            _close(fds)
+        return taken
+
+    def _offer(self, packet: _Waiting, flags: int) -> bool:
+        data, fds = packet
+        try:
+            if fds:
+                rights = struct.pack(f"{len(fds)}i", *fds)
+                self.socket.sendmsg(
+                    (data,), ((socket.SOL_SOCKET, socket.SCM_RIGHTS, rights),), flags
+                )
+            else:
+                self.socket.send(data, flags)
+        except ConnectionError:
+            raise Closed from None
+        except OSError as error:
+            if error.errno in _FULL:
+                return False
+            raise
+        return True
+
+    def _packed(self, data: bytes, fds: tuple[int, ...]) -> _Waiting:
+        """Return what is to be sent for this packet; a memory file is the last descriptor."""
+        if len(data) <= PACKET_BYTES_MAX and not self._is_too_long(data):
+            return _Waiting(data, fds)
+        file = memory_file(self._memory_files)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(file, view) :]
+        return _Waiting(_FILE_HEADER.pack(_IN_FILE, len(data)), (*fds, file))
+
+    def _is_too_long(self, data: bytes) -> bool:
+        # A system whose sockets refuse what we asked for has a smaller buffer than we set.
+        room = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        return len(data) > room // 2
+
+
+def channel_pair(socket_kind: str = "auto", memory_files: str = "auto") -> tuple[Channel, Channel]:
+    """Return two joined channels."""
+    one, other = socket_pair(socket_kind)
+    return Channel(one, memory_files), Channel(other, memory_files)
+
+
+def channel_of(fd: int, memory_files: str = "auto", shared: bytearray | None = None) -> Channel:
+    """Return the channel of a socket whose descriptor was received or inherited."""
+    return Channel(socket.socket(fileno=fd), memory_files, shared)
+
+
+def _fds_of(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, ...]:
+    fds: tuple[int, ...] = ()
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            count = len(data) // 4
+            fds += struct.unpack(f"{count}i", data[: count * 4])
+    if not _CLOSE_ON_EXEC:
+        for fd in fds:
+            os.set_inheritable(fd, False)
+    return fds
+
+
+def _read_file(fd: int, length: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(fd, length, prot=mmap.PROT_READ)
+    finally:
+        os.close(fd)
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,519 @@
+"""The keeper: parent of all processes of a node. It starts them, watches them, ends them.
+
+Never decides about work, never has a second thread, never loads ZeroMQ: nothing in it can hang. It
+adopts every orphan below it, so nothing that a task started outlives what it belongs to.
+
+What it is told, by packets of plain text: by the template `born TICKET PID`, `failed TICKET
+REASON`, `notice TEXT`; by the daemon `signal PID NUMBER`, `group PID NUMBER`. What it tells the
+daemon: those three, `exited PID STATUS`, and `template` (with the link to a new template).
+
+A process that a task started in a session of its own lives no longer than its parent: the keeper
+ends it as soon as it is an orphan.
+"""
+
+import faulthandler
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Final, NamedTuple
+
+from ..protocol.settings import Settings
+from . import kernel
+from .channel import Channel, Closed, channel_pair
+from .page import PulsePage
+from .template import Template
+
+#: exit code of a daemon or keeper that found a bug of its own
+EXIT_BUG: Final = 70
+_CRASHES_MAX: Final = 3
+_CRASHES_WITHIN_S: Final = 60.0
+_PAUSE_MIN_S: Final = 0.05
+_PAUSE_MAX_S: Final = 5.0
+_TICK_S: Final = 1.0
+_ABORT_GRACE_S: Final = 1.0
+_END_S: Final = 10.0
+_NOTICES_MAX: Final = 16
+
+
+class House(NamedTuple):
+    """What the keeper hands to the daemon that it has forked."""
+
+    #: the link to the keeper; the link to the template comes through it
+    keeper: Channel
+    page: PulsePage
+    #: a pipe that ends with the keeper
+    lifeline: int
+    keeper_pid: int
+    settings: Settings
+
+
+def run(
+    daemon_main: Callable[[House], int | None],
+    settings: Settings,
+    *,
+    preload: Sequence[str] = (),
+    owner_fd: int | None = None,
+) -> int:
+    """Keep a node until its daemon stops cleanly, its owner ends or TERM comes.
+
+    Args:
+        daemon_main: called in each new daemon process; returns its exit code, 0: a clean stop.
+        settings: of the node.
+        preload: names of modules that the template imports.
+        owner_fd: a pipe or socket; its end of file is the end of the node.
+
+    Returns:
+        The exit code: 0, or EXIT_BUG when the daemon failed over and over.
+    """
+    return Keeper(daemon_main, settings, preload, owner_fd).run()
+
+
+class Keeper:
+    """See the module."""
+
+    def __init__(
+        self,
+        daemon_main: Callable[[House], int | None],
+        settings: Settings,
+        preload: Sequence[str] = (),
+        owner_fd: int | None = None,
+    ) -> None:
+        self._daemon_main = daemon_main
+        self._settings = settings
+        self._preload = tuple(preload)
+        self._owner_fd = owner_fd
+        self._pid = os.getpid()
+        self._page = PulsePage()
+        self._lifeline, self._life = os.pipe()
+        self._wake, self._waker = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(self._waker, False)
+        self._workers: dict[int, int] = {}  # pid -> ticket
+        self._template: Channel | None = None
+        self._template_pid = 0
+        self._template_ends: deque[float] = deque()
+        self._template_due: float | None = None
+        self._daemon: Channel | None = None
+        self._daemon_pid = 0
+        self._daemon_ends: deque[float] = deque()
+        self._daemon_bugs: deque[float] = deque()
+        self._daemon_due: float | None = None
+        self._notices: deque[str] = deque(maxlen=_NOTICES_MAX)
+        self._watch = _Watch(settings)
+        self._terms = 0
+        self._stop_by: float | None = None
+        self._exit_code: int | None = None
+
+    # ------------------------------------------------------------------------------------ loop
+
+    def run(self) -> int:
+        """Keep the node; return the exit code."""
+        if not kernel.adopt_orphans():
+            self._notices.append("this system leaves orphans to others: they may outlive a task")
+        previous = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        handlers = {
+            number: signal.signal(number, handler)
+            for number, handler in (
+                (signal.SIGCHLD, _nothing),
+                (signal.SIGTERM, self._on_term),
+                (signal.SIGINT, self._on_term),
+            )
+        }
+        try:
+            self._start_template()
+            self._start_daemon()
+            while self._exit_code is None:
+                self._turn()
+        finally:
+            self._end_everything()
+            signal.set_wakeup_fd(previous)
+            for number, before in handlers.items():
+                signal.signal(number, before)
+            for fd in (self._lifeline, self._life, self._wake, self._waker):
+                os.close(fd)
+        return self._exit_code
+
+    def _on_term(self, _number: int, _frame: FrameType | None) -> None:
+        self._terms += 1
+
+    def _turn(self) -> None:
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        if self._owner_fd is not None:
+            poll.register(self._owner_fd, select.POLLIN)
+        for link in (self._template, self._daemon):
+            if link is not None:
+                poll.register(link, select.POLLIN | (select.POLLOUT if link.waits else 0))
+        ready = {fd for fd, _ in poll.poll(self._pause_s() * 1000)}
+        now_s = time.monotonic()
+        if self._wake in ready:
+            _drain(self._wake)
+        self._hear_template()
+        self._hear_daemon()
+        self._reap()
+        self._end_orphans()
+        if self._owner_fd in ready and not os.read(self._owner_fd or 0, 4096):
+            self._exit_code = 0
+        self._stop(now_s)
+        self._restart(now_s)
+        number = self._watch.verdict(self._daemon_pid, self._page.beats(), now_s)
+        if number:
+            _signal(self._daemon_pid, number)
+
+    def _pause_s(self) -> float:
+        due = [at for at in (self._template_due, self._daemon_due, self._stop_by) if at is not None]
+        return max(0.0, min([_TICK_S, *(at - time.monotonic() for at in due)]))
+
+    def _stop(self, now_s: float) -> None:
+        """TERM: the daemon stops in peace; a second TERM or its grace gone by: all ends now."""
+        if not self._terms:
+            return
+        if self._stop_by is None:
+            self._stop_by = now_s + self._settings.exit_grace_s
+            _signal(self._daemon_pid, signal.SIGTERM)
+        if self._terms > 1 or now_s >= self._stop_by or not self._daemon_pid:
+            self._exit_code = 0
+
+    def _restart(self, now_s: float) -> None:
+        if self._exit_code is not None:
+            return
+        if self._template_due is not None and now_s >= self._template_due:
+            self._start_template()
+            self._introduce()
+        if self._daemon_due is not None and now_s >= self._daemon_due:
+            self._start_daemon()
+
+    # --------------------------------------------------------------------------------- starting
+
+    def _start_template(self) -> None:
+        self._template_due = None
+        settings = self._settings
+        mine, theirs = channel_pair(settings.socket_kind, settings.memory_files)
+        _flush()
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                self._leave(mine)
+                Template(
+                    theirs,
+                    self._page,
+                    self._lifeline,
+                    self._pid,
+                    settings.pulse_interval_s,
+                    settings.memory_files,
+                ).run(self._preload)
+            except BaseException:  # noqa: BLE001  # reported, and the process ends
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        theirs.close()
+        self._template, self._template_pid = mine, pid
+        for worker in self._workers:
+            self._tell_template(f"alive {worker}")
+
+    def _start_daemon(self) -> None:
+        self._daemon_due = None
+        settings = self._settings
+        mine, theirs = channel_pair(settings.socket_kind, settings.memory_files)
+        _flush()
+        pid = os.fork()
+        if not pid:
+            status = EXIT_BUG
+            try:
+                self._leave(mine)
+                kernel.die_with_parent(self._pid)
+                faulthandler.enable()
+                house = House(theirs, self._page, self._lifeline, self._pid, settings)
+                status = self._daemon_main(house) or 0
+            except SystemExit as error:
+                status = error.code if isinstance(error.code, int) else 1 if error.code else 0
+            except BaseException:  # noqa: BLE001  # reported, and the process ends
+                traceback.print_exc()
+            finally:
+                _flush()
+                os._exit(status)
+        theirs.close()
+        self._daemon, self._daemon_pid = mine, pid
+        self._watch.begin(self._page.beats(), time.monotonic())
+        for text in self._notices:
+            self._tell_daemon(f"notice {text}")
+        self._introduce()
+
+    def _leave(self, mine: Channel) -> None:
+        """In a new child: give up all that is the keeper's own."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for fd in (self._life, self._wake, self._waker):
+            os.close(fd)
+        if self._owner_fd is not None and self._owner_fd > 2:
+            os.close(self._owner_fd)
+        for link in (mine, self._template, self._daemon):
+            if link is not None:
+                link.close()
+
+    def _introduce(self) -> None:
+        """Join template and daemon by a link of their own."""
+        if self._template is None or self._daemon is None:
+            return
+        ends = kernel.socket_pair(self._settings.socket_kind)
+        self._tell_template("daemon", ends[0].fileno())
+        self._tell_daemon("template", ends[1].fileno())
+        for end in ends:
+            end.close()
+
+    # ------------------------------------------------------------------------------------ links
+
+    def _tell_template(self, text: str, *fds: int) -> None:
+        if self._template is not None:
+            try:
+                self._template.post(text.encode(), fds)
+            except Closed:
+                pass  # its end is reaped in a moment
+
+    def _tell_daemon(self, text: str, *fds: int) -> None:
+        if self._daemon is not None:
+            try:
+                self._daemon.post(text.encode(), fds)
+            except Closed:
+                pass  # its end is reaped in a moment
+
+    def _hear_template(self) -> None:
+        for text in _texts(self._template):
+            word, _, rest = text.partition(" ")
+            if word == "born":
+                ticket, pid = map(int, rest.split(" "))
+                self._workers[pid] = ticket
+                self._tell_template(f"alive {pid}")
+            elif word == "notice":
+                self._notices.append(rest)
+            self._tell_daemon(text)
+
+    def _hear_daemon(self) -> None:
+        for text in _texts(self._daemon):
+            word, pid, number = text.split(" ")
+            # Known means not reaped: the number cannot belong to anybody else yet.
+            if int(pid) in self._workers:
+                (_signal_group if word == "group" else _signal)(int(pid), int(number))
+
+    # ------------------------------------------------------------------------------------ deaths
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                # Look first: while the leader is a zombie, its group's number is still its own.
+                seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if seen is None:
+                return
+            pid = seen.si_pid
+            if pid not in self._workers and pid not in (self._template_pid, self._daemon_pid):
+                self._hear_template()
+            if pid in self._workers:
+                _signal_group(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+            self._ended(pid, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, pid: int, status: int) -> None:
+        if pid == self._template_pid:
+            self._template_ended(status)
+        elif pid == self._daemon_pid:
+            self._daemon_ended(status)
+        elif self._workers.pop(pid, None) is not None:
+            self._tell_daemon(f"exited {pid} {status}")
+            self._tell_template(f"gone {pid}")
+
+    def _template_ended(self, status: int) -> None:
+        self._hear_template()
+        if self._template is not None:
+            self._template.close()
+        self._template, self._template_pid = None, 0
+        if self._terms or self._exit_code is not None:
+            return
+        now_s = time.monotonic()
+        self._template_due = now_s + _back_off_s(self._template_ends, now_s)
+        text = f"the template ended ({_ending(status)}) and is started again"
+        self._tell_daemon(f"notice {text}")
+
+    def _daemon_ended(self, status: int) -> None:
+        if self._daemon is not None:
+            self._daemon.close()
+        self._daemon, self._daemon_pid = None, 0
+        self._watch.end()
+        if self._exit_code is not None:
+            return
+        if status == 0 or self._terms:
+            self._exit_code = 0
+            return
+        self._end_workers()
+        now_s = time.monotonic()
+        _say(f"drumbeat node: the daemon ended ({_ending(status)})")
+        if status > 0:
+            _back_off_s(self._daemon_bugs, now_s)
+            if len(self._daemon_bugs) >= _CRASHES_MAX:
+                _say(
+                    f"drumbeat node: {len(self._daemon_bugs)} times within"
+                    f" {_CRASHES_WITHIN_S:.0f} s; this node stops for good"
+                )
+                self._exit_code = EXIT_BUG
+                return
+        self._daemon_due = now_s + _back_off_s(self._daemon_ends, now_s)
+
+    def _end_orphans(self) -> bool:
+        """End every child that is none of ours and not in a worker's group; were there any?"""
+        known = (self._template_pid, self._daemon_pid)
+        strangers = [
+            pid
+            for pid in kernel.children(self._pid)
+            if pid not in self._workers and pid not in known
+        ]
+        if not strangers:
+            return False
+        # A worker is named before it is adopted: what is unnamed now is no worker.
+        self._hear_template()
+        found = False
+        for pid in strangers:
+            if pid in self._workers:
+                continue
+            try:
+                group = os.getpgid(pid)
+            except ProcessLookupError:
+                continue
+            if group in self._workers:
+                continue
+            found = True
+            (_signal_group if group == pid else _signal)(pid, signal.SIGKILL)
+        return found
+
+    def _end_workers(self) -> None:
+        """End all workers and whatever they started; template and daemon stay as they are."""
+        until_s = time.monotonic() + _END_S
+        while time.monotonic() < until_s:
+            self._hear_template()
+            for pid in self._workers:
+                _signal_group(pid, signal.SIGKILL)
+            self._reap()
+            if not self._end_orphans() and not self._workers:
+                return
+            time.sleep(0.002)
+
+    def _end_everything(self) -> None:
+        self._exit_code = self._exit_code or 0
+        for pid in (self._daemon_pid, self._template_pid):
+            _signal(pid, signal.SIGKILL)
+        until_s = time.monotonic() + _END_S
+        while (self._daemon_pid or self._template_pid) and time.monotonic() < until_s:
+            self._reap()
+            time.sleep(0.001)
+        self._end_workers()
+        self._reap()
+
+
+class _Watch:
+    """Judges the daemon by its beat in the page: abort, so that it says where it is; then kill."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._stale_max_s = settings.lost_after_intervals * settings.heartbeat_interval_s
+        self._start_max_s = settings.start_timeout_s
+        self.end()
+
+    def begin(self, beats: int, now_s: float) -> None:
+        """A new daemon: it may take its time until the first beat."""
+        self._beats, self._seen_s, self._stale_s = beats, now_s, 0.0
+        self._limit_s = self._start_max_s
+        self._aborted = False
+
+    def end(self) -> None:
+        """There is no daemon."""
+        self.begin(0, 0.0)
+        self._limit_s = float("inf")
+
+    def verdict(self, pid: int, beats: int, now_s: float) -> int:
+        """Return the signal to send to the daemon now; 0: none."""
+        passed_s, self._seen_s = now_s - self._seen_s, now_s
+        if beats != self._beats:
+            self._beats, self._stale_s, self._aborted = beats, 0.0, False
+            self._limit_s = self._stale_max_s
+            return 0
+        # Only time in which both of us could run counts: late ourselves, we judge by one tick.
+        if kernel.process_state(pid) not in ("T", "t"):
+            self._stale_s += min(passed_s, 1.5 * _TICK_S)
+        if self._stale_s < self._limit_s:
+            return 0
+        if self._aborted:
+            return signal.SIGKILL
+        _say(f"drumbeat node: the daemon has had no beat for {self._stale_s:.1f} s; aborting it")
+        self._aborted = True
+        self._stale_s = self._limit_s - _ABORT_GRACE_S
+        return signal.SIGABRT
+
+
+def _texts(link: Channel | None) -> list[str]:
+    texts: list[str] = []
+    if link is not None:
+        try:
+            link.flush()
+            while packet := link.receive(wait=False):
+                texts.append(bytes(packet.data).decode())
+        except Closed:
+            pass  # its end is reaped in a moment
+    return texts
+
+
+def _back_off_s(ends: deque[float], now_s: float) -> float:
+    """Note an end; return how long to wait: doubling with each one in the last minute."""
+    ends.append(now_s)
+    while ends[0] < now_s - _CRASHES_WITHIN_S:
+        ends.popleft()
+    return min(_PAUSE_MAX_S, _PAUSE_MIN_S * 2 ** (len(ends) - 1)) if len(ends) > 1 else 0.0
+
+
+def _ending(status: int) -> str:
+    return signal.Signals(-status).name if status < 0 else f"exit code {status}"
+
+
+def _signal(pid: int, number: int) -> None:
+    if pid:
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass  # it is gone, or has become somebody else's
+
+
+def _signal_group(pid: int, number: int) -> None:
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        _signal(pid, number)  # it is gone, or has not yet made its group
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """Take a signal, so that it wakes the loop."""
+
+
+def _drain(fd: int) -> None:
+    try:
+        while os.read(fd, 4096):
+            pass
+    except BlockingIOError:
+        pass
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None:
+        print(text, file=sys.stderr, flush=True)

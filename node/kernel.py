@@ -1,0 +1,134 @@
+"""The door to calls that not every system has, each with what is done where it is missing.
+
+Never decides: callers say what they want, this room says whether it could be had. The settings
+`socket_kind` and `memory_files` force a fallback, so that it can be tried on any system.
+
+    adopting orphans    Linux only; elsewhere a grandchild that left its group outlives its worker
+    dying with parent   Linux only; elsewhere the end of the lifeline pipe says so
+    SOCK_SEQPACKET      else SOCK_DGRAM: no end of file, so the keeper alone tells of a death
+    memory files        else an unlinked file in /dev/shm or the directory for temporary files
+    punching holes      else the file keeps what was read until it is emptied
+"""
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import sys
+import tempfile
+from functools import cache
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_FALLOC_FL_KEEP_SIZE = 1
+_FALLOC_FL_PUNCH_HOLE = 2
+
+#: A packet of this length fits the buffer of any socket of ours.
+SOCKET_BUFFER_BYTES = 256 << 10
+
+
+@cache
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def _prctl(option: int, value: int) -> bool:
+    libc = _libc()
+    return libc is not None and libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) == 0
+
+
+def adopt_orphans() -> bool:
+    """Become the parent of every descendant whose own parent ends."""
+    return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent: int) -> bool:
+    """Have the kernel kill this process when `parent` ends; at once if it has already.
+
+    It follows the parent's thread that made this process: for parents with one thread only.
+    """
+    done = _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    return done
+
+
+def outlive_parent() -> None:
+    """Undo `die_with_parent`."""
+    _prctl(_PR_SET_PDEATHSIG, 0)
+
+
+def socket_pair(kind: str = "auto") -> tuple[socket.socket, socket.socket]:
+    """Return two joined sockets that keep the bounds of packets: seqpacket, dgram or auto."""
+    if kind != "dgram":
+        try:
+            return _sized(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        except (AttributeError, OSError):
+            if kind == "seqpacket" or not hasattr(socket, "AF_UNIX"):
+                raise
+    return _sized(socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+
+
+def _sized(pair: tuple[socket.socket, socket.socket]) -> tuple[socket.socket, socket.socket]:
+    for end in pair:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+    return pair
+
+
+def memory_file(kind: str = "auto", name: str = "drumbeat") -> int:
+    """Return a descriptor of an empty file without a name, in memory: memfd, file or auto."""
+    if kind != "file":
+        try:
+            return os.memfd_create(name, os.MFD_CLOEXEC)
+        except (AttributeError, OSError):
+            if kind == "memfd":
+                raise
+    directory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    fd, path = tempfile.mkstemp(prefix="drumbeat-", dir=directory)
+    os.unlink(path)
+    return fd
+
+
+def append_only(fd: int) -> None:
+    """Let every write to this open file go to its end."""
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
+
+
+def punch_hole(fd: int, length: int) -> bool:
+    """Give back the memory of a file's first `length` bytes; its size and the rest stay."""
+    libc = _libc()
+    if libc is None:
+        return False
+    mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
+    return bool(libc.fallocate(fd, mode, ctypes.c_long(0), ctypes.c_long(length)) == 0)
+
+
+def process_state(pid: int) -> str:
+    """Return the letter of a process's state (T: stopped, t: traced, Z: dead), "" if unknown."""
+    stat = _stat(pid)
+    return stat[0] if stat else ""
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes whose parent is `pid`; [] where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        pass
+    try:
+        everyone = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+    return [one for one in everyone if (stat := _stat(one)) and int(stat[1]) == pid]
+
+
+def _stat(pid: int) -> list[str]:
+    # The name stands in brackets and may hold anything, brackets and blanks too.
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].decode("ascii").split()
+    except OSError:
+        return []

@@ -1,0 +1,316 @@
+"""The node as home of what its workers submit and put, and as holder of refs to others' objects.
+
+Never looks inside a value; refs that lie in one are named in its row. A value lives as long as a
+worker holds its ref, something here pins it, others share it, or somebody waits for it. What a
+holder owes the scheduler is counted by deliveries: see Holders in docs/protocol.md.
+"""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ..protocol.ids import TASK_BYTES, ObjectId, TaskId, home_of, objects_of, show, task_of
+from ..protocol.messages import Failure, Outcome, ValueRow
+from .attempts import Waiter, Worker
+
+
+class Entry(Struct, gc=False, eq=False):
+    """What the node knows of one object."""
+
+    #: True: submitted or put by a worker of this node
+    home: bool
+    row: ValueRow | None = None
+    #: home: its task is not over
+    pending: bool = False
+    #: workers that hold it, and pins: attempts, calls and results in which it lies
+    count: int = 0
+    #: deliveries from the scheduler since the last Release
+    received: int = 0
+    #: home: others hold it
+    shared: bool = False
+    #: home: the scheduler wants the value
+    wanted: bool = False
+    #: foreign: asked for
+    fetched: bool = False
+    waiters: tuple[Waiter, ...] = ()
+
+
+class Call(Struct, gc=False, eq=False):
+    """A task that one of our workers submitted and whose result is not here yet."""
+
+    client: bytes
+    num_returns: int
+    #: dependencies and refs inside its arguments
+    pins: tuple[bytes, ...]
+    #: results still to come
+    left: int
+
+
+class Objects:
+    """All objects that this node knows."""
+
+    def __init__(self, peer: bytes, small_value_bytes: int) -> None:
+        self._peer = peer
+        self._small_value_bytes = small_value_bytes
+        self.entries: dict[bytes, Entry] = {}
+        self.calls: dict[bytes, Call] = {}
+        #: refs inside results that we reported, until the scheduler has counted them
+        self.unsettled: dict[bytes, list[tuple[bytes, ...]]] = {}
+        #: to be told to the scheduler
+        self.fetches: list[bytes] = []
+        self.values: list[ValueRow] = []
+        #: waiters whose wait is over
+        self.satisfied: list[Waiter] = []
+        # Entries that may have lost their last reason to exist. Looked at once a turn, so that a
+        # pin that moves from one owner to the next is never seen as gone.
+        self._loose: dict[bytes, None] = {}
+
+    # ------------------------------------------------------------------------------------ holding
+
+    def hold(self, worker: Worker, ids: Iterable[bytes]) -> None:
+        """Refs live in a worker now."""
+        for id_ in ids:
+            if id_ not in worker.holds:
+                worker.holds[id_] = None
+                self._entry(id_).count += 1
+
+    def drop(self, worker: Worker, ids: Iterable[bytes]) -> None:
+        """A worker's last ref to these has gone."""
+        held = []
+        for id_ in ids:
+            if id_ in worker.holds:
+                del worker.holds[id_]
+                held.append(id_)
+        self.unpin(held)
+
+    def worker_gone(self, worker: Worker) -> None:
+        """A worker has ended: it holds nothing."""
+        self.unpin(worker.holds)
+        worker.holds = {}
+
+    def pin(self, ids: Iterable[bytes]) -> None:
+        """Something here needs these."""
+        for id_ in ids:
+            self._entry(id_).count += 1
+
+    def unpin(self, ids: Iterable[bytes]) -> None:
+        """Something here needs these no more."""
+        for id_ in ids:
+            self.entries[id_].count -= 1
+            self._loose[id_] = None
+
+    def deliver(self, ids: Iterable[bytes]) -> None:
+        """The scheduler sent us refs: it counts us as holder of each."""
+        for id_ in ids:
+            self._entry(id_).received += 1
+            self._loose[id_] = None
+
+    def sweep(self) -> list[tuple[bytes, int]]:
+        """Free what nobody needs; return what is to be released at the scheduler."""
+        released: list[tuple[bytes, int]] = []
+        loose, entries = self._loose, self.entries
+        while loose:
+            id_ = loose.popitem()[0]
+            entry = entries.get(id_)
+            if entry is None or entry.count or entry.waiters or entry.wanted:
+                continue
+            if entry.received:
+                released.append((id_, entry.received))
+                entry.received = 0
+            if entry.home and (entry.shared or entry.pending):
+                continue
+            del entries[id_]
+            if entry.row is not None and entry.row.contained:
+                self.unpin(entry.row.contained)
+        return released
+
+    # ----------------------------------------------------------------------- what workers submit
+
+    def submit(self, task: TaskId, call: Call, worker: Worker) -> None:
+        """A worker submitted a task: we are home of its values, which the worker holds."""
+        self.calls[task] = call
+        self.pin(call.pins)
+        ids = objects_of(task, call.num_returns)
+        for id_ in ids:
+            self._entry(id_).pending = True
+        self.hold(worker, ids)
+
+    def put(self, row: ValueRow, worker: Worker) -> None:
+        """A worker put a value."""
+        self.hold(worker, (row.id,))
+        self._resolve(row)
+
+    def known(self, id_: bytes) -> ValueRow | None:
+        """Return a dependency's row if it is here and small enough to be sent along."""
+        entry = self.entries.get(id_)
+        if entry is None or entry.row is None:
+            return None
+        row = entry.row
+        if len(row.payload or b"") > self._small_value_bytes:
+            return None
+        return row if entry.home or row.outcome == Outcome.VALUE else None
+
+    def result(self, row: ValueRow) -> None:
+        """A submitted task has a final outcome (its contained refs are delivered already)."""
+        task = task_of(ObjectId(row.id))
+        call = self.calls.get(task)
+        if call is None:
+            return
+        if row.outcome != Outcome.VALUE and len(row.id) == TASK_BYTES:
+            call.left = 0
+            for id_ in objects_of(task, call.num_returns):
+                self._resolve(row if id_ == row.id else replace(row, id=id_))
+        else:
+            call.left -= 1
+            if call.num_returns:
+                self._resolve(row)
+        if call.left <= 0:
+            del self.calls[task]
+            self.unpin(call.pins)
+
+    def fail(self, task: TaskId, failure: Failure) -> None:
+        """A submitted task comes to nothing, for a reason found here."""
+        self.result(ValueRow(task, Outcome.FAILURE, failure=failure))
+
+    def client_left(self, client: bytes) -> None:
+        """A client has gone, and with it all that its workers submitted."""
+        for task in [task for task, call in self.calls.items() if call.client == client]:
+            self.fail(TaskId(task), Failure("ObjectLost", "its client has left the cluster"))
+
+    # ------------------------------------------------------------------------ what the others say
+
+    def value(self, row: ValueRow) -> None:
+        """The answer to a Fetch (its contained refs are delivered already)."""
+        entry = self.entries.get(row.id)
+        if entry is not None and not entry.home:
+            self._resolve(row)
+
+    def want(self, ids: Iterable[bytes]) -> None:
+        """The scheduler wants values of ours as soon as they are there."""
+        for id_ in ids:
+            entry = self.entries.get(id_)
+            if entry is not None and entry.row is not None:
+                self.values.append(entry.row)
+            elif entry is not None and entry.pending:
+                entry.wanted = True
+            else:
+                self.values.append(lost(id_))
+
+    def share(self, ids: Iterable[bytes]) -> None:
+        """Others hold these."""
+        for id_ in ids:
+            self._entry(id_).shared = True
+
+    def unshare(self, ids: Iterable[bytes]) -> None:
+        """Nobody else holds these."""
+        for id_ in ids:
+            entry = self.entries.get(id_)
+            if entry is not None:
+                entry.shared = False
+                self._loose[id_] = None
+
+    def settle(self, tasks: Iterable[bytes]) -> None:
+        """The scheduler has counted the refs inside these tasks' results."""
+        for task in tasks:
+            waiting = self.unsettled.get(task)
+            if waiting:
+                self.unpin(waiting.pop(0))
+                if not waiting:
+                    del self.unsettled[task]
+
+    def unsettle(self, task: bytes, contained: tuple[bytes, ...]) -> None:
+        """A result with refs inside was reported: pin them until it is settled."""
+        self.pin(contained)
+        self.unsettled.setdefault(task, []).append(contained)
+
+    # ------------------------------------------------------------------------------------ waiting
+
+    def wait(self, waiter: Waiter) -> None:
+        """Register a worker's get or wait; it may be satisfied at once."""
+        for id_ in waiter.ids:
+            entry = self._entry(id_)
+            entry.waiters = (*entry.waiters, waiter)
+            if entry.row is None and entry.home and not entry.pending:
+                entry.row = lost(id_)
+            if entry.row is not None:
+                self._count(waiter, entry.row)
+            elif not entry.home and not entry.fetched:
+                entry.fetched = True
+                self.fetches.append(id_)
+
+    def rows_for(self, waiter: Waiter) -> list[ValueRow]:
+        """Return what a waiter is to be told: a get's list ends with its first failure."""
+        found = []
+        for id_ in waiter.ids:
+            row = self.entries[id_].row
+            if row is None:
+                continue
+            found.append(row if waiter.values else ValueRow(row.id, row.outcome))
+        if waiter.values:
+            for place, row in enumerate(found):
+                if row.outcome != Outcome.VALUE:
+                    return found[: place + 1]
+        return found
+
+    def leave(self, waiter: Waiter) -> None:
+        """A waiter has been answered, or its worker has gone."""
+        for id_ in waiter.ids:
+            entry = self.entries[id_]
+            entry.waiters = tuple(other for other in entry.waiters if other is not waiter)
+            self._loose[id_] = None
+
+    # ------------------------------------------------------------------------------------ inside
+
+    def _entry(self, id_: bytes) -> Entry:
+        entry = self.entries.get(id_)
+        if entry is None:
+            home = home_of(ObjectId(id_)) == self._peer
+            entry = self.entries[id_] = Entry(home)
+        return entry
+
+    def _resolve(self, row: ValueRow) -> None:
+        entry = self.entries.get(row.id)
+        if entry is None or entry.row is not None:
+            return
+        entry.row = row
+        entry.pending = entry.fetched = False
+        self.pin(row.contained)
+        if entry.wanted:
+            entry.wanted = False
+            self.values.append(row)
+        for waiter in entry.waiters:
+            self._count(waiter, row)
+        self._loose[row.id] = None
+
+    def _count(self, waiter: Waiter, row: ValueRow) -> None:
+        waiter.ready += 1
+        failed = waiter.values and row.outcome != Outcome.VALUE
+        if not waiter.over and (failed or waiter.ready >= waiter.count):
+            waiter.over = True
+            self.satisfied.append(waiter)
+
+    # -------------------------------------------------------------------------------- for checking
+
+    def check_invariants(self, holds: dict[bytes, int]) -> None:
+        """Check every count against what it counts; `holds`: by workers and attempts."""
+        counted = dict(holds)
+        owners: list[Iterable[bytes]] = [call.pins for call in self.calls.values()]
+        owners += [pins for lists in self.unsettled.values() for pins in lists]
+        owners += [entry.row.contained for entry in self.entries.values() if entry.row is not None]
+        for ids in owners:
+            for id_ in ids:
+                counted[id_] = counted.get(id_, 0) + 1
+        for id_, entry in self.entries.items():
+            assert entry.count == counted.get(id_, 0), (show(id_), entry, counted.get(id_, 0))
+            assert entry.home == (home_of(ObjectId(id_)) == self._peer), show(id_)
+            assert not (entry.pending and entry.row is not None), show(id_)
+            assert not entry.pending or task_of(ObjectId(id_)) in self.calls, show(id_)
+        for id_ in counted:
+            assert id_ in self.entries, show(id_)
+
+
+def lost(id_: bytes) -> ValueRow:
+    """Return the row of an object that nobody has."""
+    text = f"the object {show(id_)} is gone: nobody held it any more"
+    return ValueRow(id_, Outcome.FAILURE, failure=Failure("ObjectLost", text))

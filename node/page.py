@@ -1,0 +1,83 @@
+"""The pulse page: shared memory in which workers, node and keeper see each other's progress.
+
+Never a message: words are stored whole, one writer each, and read by whoever likes, without a
+system call. It is made before the processes fork and dies with the last of them.
+"""
+
+import mmap
+from typing import Final, NamedTuple
+
+#: slot 0 is the daemon's own
+SLOTS: Final = 4096
+_WORDS: Final = 8
+_SLOT_BYTES: Final = _WORDS * 8
+
+# the words of a slot
+BEAT: Final = 0
+#: seq of the row started last
+STARTED: Final = 1
+#: seq of the row that runs; 0: none
+RUNNING: Final = 2
+PHASE: Final = 3
+#: written by the node: start nothing from this seq on; 0: all may be started
+REVOKED: Final = 4
+#: written by the node: seq of the row that is to be interrupted
+INTERRUPT: Final = 5
+
+# the phases of a worker
+STARTING: Final = 0
+IDLE: Final = 1
+UNPICKLING: Final = 2
+RUNNING_CODE: Final = 3
+PICKLING: Final = 4
+WAITING: Final = 5
+
+DAEMON_SLOT: Final = 0
+
+#: A slot: its eight words, each 64 bits.
+Words = memoryview
+
+
+class Sample(NamedTuple):
+    """What a slot says of its worker."""
+
+    started: int
+    running: int
+    phase: int
+
+
+class PulsePage:
+    """All slots. Made once by the keeper; every process forked from it sees the same memory."""
+
+    __slots__ = ("_words",)
+
+    def __init__(self) -> None:
+        self._words = memoryview(mmap.mmap(-1, SLOTS * _SLOT_BYTES)).cast("Q")
+
+    def slot(self, number: int) -> Words:
+        """Return the words of a slot, to be read and written in place."""
+        if not 0 <= number < SLOTS:
+            raise ValueError(f"the pulse page has slots 0 to {SLOTS - 1}, not {number}")
+        return self._words[number * _WORDS : (number + 1) * _WORDS]
+
+    def clear(self, number: int) -> None:
+        """Empty a slot before a new worker gets it."""
+        words = self.slot(number)
+        for index in range(_WORDS):
+            words[index] = 0
+
+    def sample(self, number: int) -> Sample:
+        """Read what a worker is doing."""
+        words = self.slot(number)
+        # `started` after `running`: a row seen running is never newer than the one seen started.
+        running = words[RUNNING]
+        return Sample(words[STARTED], running, words[PHASE])
+
+    def beat(self, number: int = DAEMON_SLOT) -> None:
+        """Say: I live."""
+        words = self.slot(number)
+        words[BEAT] = (words[BEAT] + 1) & 0xFFFF_FFFF_FFFF_FFFF
+
+    def beats(self, number: int = DAEMON_SLOT) -> int:
+        """Return how often that slot's owner has said so."""
+        return int(self.slot(number)[BEAT])

@@ -1,0 +1,136 @@
+"""What the rooms of the node core share: the records, the outboxes, and how an attempt ends.
+
+Never decides when an attempt ends; only how that is written down and told.
+"""
+
+from collections import deque
+from typing import Any
+
+from msgspec.structs import replace
+
+from ..protocol.ids import show
+from ..protocol.messages import DoneRow, Failure, Message, Outcome, ValueRow
+from ..protocol.settings import Settings
+from .attempts import GONE, QUEUED, Attempt, Worker
+from .events import Command, Send, SendBlob, SendWorker
+from .objects import Objects
+from .packets import Answered
+from .slots import Queue, Slots
+
+STORY_LINES_MAX = 500
+
+
+class NodeState:
+    """The node core's memory."""
+
+    def __init__(
+        self, settings: Settings, peer: bytes, name: str, resources: dict[str, float]
+    ) -> None:
+        self.settings = settings
+        self.peer = peer
+        self.name = name
+        self.slots = Slots(resources)
+        self.queue = Queue()
+        self.objects = Objects(peer, settings.small_value_bytes)
+        self.attempts: dict[bytes, Attempt] = {}
+        #: all processes, also those that were told to end
+        self.workers: dict[int, Worker] = {}
+        #: outboxes: commands in order; rows that go in one message at the end of the turn
+        self.commands: list[Command] = []
+        self.done: list[DoneRow] = []
+        self.blocked: list[tuple[bytes, int, bool]] = []
+        self.story: deque[tuple[float, str]] = deque(maxlen=STORY_LINES_MAX)
+        self.counters: dict[str, int] = dict.fromkeys(
+            (
+                "cancelled", "deadlocks", "finished", "requeued", "restarts", "stale_dropped",
+                "taken_back", "workers_died", "workers_failed", "workers_started",
+            ),
+            0,
+        )  # fmt: skip
+
+    def note(self, now_s: float, text: str) -> None:
+        """Remember a rare event, for whoever has to find out what happened."""
+        self.story.append((now_s, text))
+
+    def send(self, message: Message) -> None:
+        """Send a message to the scheduler."""
+        self.commands.append(Send(message))  # type: ignore[arg-type]  # one of AnyMessage
+
+    def answer(self, worker: Worker, answered: Answered) -> None:
+        """Answer a worker's request."""
+        self.commands.append(SendWorker(worker.number, answered))
+
+    def outgoing(self, row: ValueRow) -> ValueRow:
+        """Return the row as it is sent: a large payload goes by the bulk link."""
+        payload = row.payload
+        if payload is None or len(payload) <= self.settings.inline_bytes_max:
+            return row
+        self.commands.append(SendBlob(row.id, payload))
+        return replace(row, payload=None, size=len(payload))
+
+    def finish(
+        self,
+        attempt: Attempt,
+        values: tuple[ValueRow, ...],
+        duration_s: float,
+        *,
+        retry: bool = False,
+        died: bool = False,
+    ) -> None:
+        """An attempt has ended: tell the scheduler and forget it."""
+        row = attempt.row
+        contained = tuple(id_ for value in values for id_ in value.contained)
+        if contained:
+            self.objects.unsettle(row.id, contained)
+        sent = tuple(self.outgoing(value) for value in values)
+        self.done.append(DoneRow(row.id, row.attempt, sent, duration_s, retry, died))
+        self.forget(attempt)
+
+    def fail(
+        self,
+        attempt: Attempt,
+        error: str,
+        text: str,
+        *,
+        duration_s: float = -1.0,
+        died: bool = False,
+        **details: Any,
+    ) -> None:
+        """An attempt has ended without a value, for a reason that is not the user's code."""
+        row = attempt.row
+        worker = self.workers.get(attempt.worker)
+        details |= {
+            "name": attempt.kind.name,
+            "task": show(row.id),
+            "node": self.name,
+            "pid": worker.pid if worker else 0,
+            "attempt": row.attempt,
+        }
+        failure = Failure(error, text, details)
+        value = ValueRow(row.id, Outcome.FAILURE, failure=failure)
+        self.finish(attempt, (value,), duration_s, died=died)
+
+    def cancelled(self, attempt: Attempt, duration_s: float = -1.0) -> None:
+        """An attempt has ended because it was cancelled, without a value."""
+        self.counters["cancelled"] += 1
+        began = "before it started" if duration_s < 0 else "while it ran"
+        text = f"{attempt.kind.name} was cancelled {began}"
+        self.fail(attempt, "TaskCancelled", text, duration_s=duration_s)
+
+    def forget(self, attempt: Attempt) -> None:
+        """An attempt is no more ours: reported, taken back, or its client has gone."""
+        if attempt.state == QUEUED:
+            self.queue.drop(attempt)
+        attempt.state = GONE
+        del self.attempts[attempt.row.id]
+        if attempt.pins:
+            self.objects.unpin(attempt.pins)
+
+    def requeue(self, attempt: Attempt) -> None:
+        """An attempt that has surely not started leaves its worker's hands."""
+        attempt.worker = attempt.seq = 0
+        if attempt.stop:
+            self.cancelled(attempt)
+        else:
+            self.counters["requeued"] += 1
+            self.queue.push(attempt)

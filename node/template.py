@@ -1,0 +1,245 @@
+"""The template: a small process with everything imported, from which workers are forked.
+
+Never runs a user's task, has one thread, and knows no ZeroMQ. It forks twice, so that a worker is
+the keeper's child and the end of the template harms no worker. Importing this module loads neither
+client nor zmq; running it loads what workers will need.
+
+What it is told, by packets of plain text: by the keeper `daemon` (with its link to the daemon),
+`alive PID`, `gone PID`; by the daemon `fork TICKET SLOT` (with the worker's socket and output).
+What it tells the keeper: `born TICKET PID`, `failed TICKET REASON`, `notice TEXT`.
+"""
+
+import faulthandler
+import gc
+import importlib
+import os
+import random
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from . import kernel
+from .channel import Channel, Closed, Packet, channel_of
+from .page import PulsePage, Words
+
+#: What decides how many threads a numeric library starts, read when it is loaded.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+_PACKAGE = __name__.rpartition(".")[0].rpartition(".")[0]
+_NEEDED_BY_WORKERS = ("protocol.payload", "protocol.outcomes", "node.worker", "client.api")
+_RE_PARENTED_S = 0.0001
+
+
+class Template:
+    """One life of the template process.
+
+    Args:
+        keeper: the link to the keeper.
+        page: the pulse page.
+        lifeline: a pipe that ends with the keeper.
+        keeper_pid: the future parent of all workers.
+        pulse_interval_s: for the workers.
+        memory_files: for the channels.
+    """
+
+    def __init__(
+        self,
+        keeper: Channel,
+        page: PulsePage,
+        lifeline: int,
+        keeper_pid: int,
+        pulse_interval_s: float,
+        memory_files: str,
+    ) -> None:
+        self._keeper = keeper
+        self._page = page
+        self._lifeline = lifeline
+        self._keeper_pid = keeper_pid
+        self._pulse_interval_s = pulse_interval_s
+        self._memory_files = memory_files
+        self._daemon: Channel | None = None
+        self._alive: dict[int, None] = {}
+        self._free_variables: tuple[str, ...] = ()
+
+    def run(self, preload: Sequence[str]) -> NoReturn:
+        """Import, then fork whenever the daemon asks, until the keeper is gone."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A preload that never returns must not outlive the keeper; later the sweep is ours to do.
+        kernel.die_with_parent(self._keeper_pid)
+        self._free_variables = tuple(v for v in THREAD_VARIABLES if v not in os.environ)
+        for variable in self._free_variables:
+            os.environ[variable] = "1"
+        self._import(preload)
+        kernel.outlive_parent()
+        gc.collect()
+        gc.freeze()
+        while True:
+            self._turn()
+
+    def _import(self, preload: Sequence[str]) -> None:
+        names = [f"{_PACKAGE}.{name}" for name in _NEEDED_BY_WORKERS]
+        for name in [*names, "cloudpickle", *preload]:
+            try:
+                importlib.import_module(name)
+            except BaseException as error:  # noqa: BLE001  # a module may even call sys.exit
+                reason = "".join(traceback.format_exception_only(error)).strip()
+                self._tell(f"notice {name} could not be preloaded: {reason}"[:4000])
+
+    # ----------------------------------------------------------------------------------- links
+
+    def _turn(self) -> None:
+        poll = select.poll()
+        poll.register(self._lifeline, select.POLLIN)
+        poll.register(self._keeper, select.POLLIN)
+        if self._daemon is not None:
+            poll.register(self._daemon, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll()}
+        try:
+            if self._keeper.fileno() in ready:
+                while packet := self._keeper.receive(wait=False):
+                    self._hear_keeper(packet)
+        except Closed:
+            self._sweep()
+        if self._lifeline in ready:
+            self._sweep()
+        daemon = self._daemon
+        if daemon is not None and daemon.fileno() in ready:
+            try:
+                packet = daemon.receive(wait=False)
+            except Closed:
+                daemon.close()
+                self._daemon = None
+            else:
+                if packet:
+                    self._hear_daemon(packet)
+
+    def _hear_keeper(self, packet: Packet) -> None:
+        word, *rest = bytes(packet.data).decode().split(" ")
+        if word == "daemon":
+            if self._daemon is not None:
+                self._daemon.close()
+            self._daemon = channel_of(packet.fds[0], self._memory_files)
+        elif word == "alive":
+            self._alive[int(rest[0])] = None
+        elif word == "gone":
+            self._alive.pop(int(rest[0]), None)
+
+    def _hear_daemon(self, packet: Packet) -> None:
+        _, ticket, slot = bytes(packet.data).decode().split(" ")
+        link, output = packet.fds
+        try:
+            self._fork(int(ticket), int(slot), link, output)
+        finally:
+            os.close(link)
+            os.close(output)
+
+    def _tell(self, text: str) -> None:
+        try:
+            self._keeper.send(text.encode(errors="replace"))
+        except Closed:
+            # The next turn sees the end of the lifeline.
+            pass
+
+    def _sweep(self) -> NoReturn:
+        """The keeper is gone: its workers die by themselves, what they started dies here."""
+        for pid in self._alive:
+            try:
+                os.killpg(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+        os._exit(0)
+
+    # ----------------------------------------------------------------------------------- forks
+
+    def _fork(self, ticket: int, slot: int, link: int, output: int) -> None:
+        try:
+            middle = os.fork()
+        except OSError as error:
+            self._tell(f"failed {ticket} fork: {error}")
+            return
+        if middle:
+            os.waitpid(middle, 0)
+            return
+        status = 1
+        try:
+            status = self._fork_again(ticket, slot, link, output)
+        finally:
+            os._exit(status)
+
+    def _fork_again(self, ticket: int, slot: int, link: int, output: int) -> int:
+        """In the process between: fork the worker, name it, end, so that the keeper adopts it."""
+        middle = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._tell(f"failed {ticket} fork: {error}")
+            return 1
+        if pid:
+            # Told before the adoption: the keeper never meets a child it has not heard of.
+            self._tell(f"born {ticket} {pid}")
+            return 0
+        words = self._page.slot(slot)
+        try:
+            self._become_worker(middle, link, output)
+            self._work(words, link)
+        except BaseException:  # noqa: BLE001  # nothing may run the template's loop in a worker
+            traceback.print_exc()
+        return 1
+
+    def _become_worker(self, middle: int, link: int, output: int) -> None:
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL if number != signal.SIGPIPE else signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        # What preloaded modules hold open stays open; all that is ours and not the worker's goes.
+        self._keeper.close()
+        if self._daemon is not None:
+            self._daemon.close()
+        os.close(nothing)
+        os.close(output)
+        _open_streams()
+        faulthandler.enable(file=2)
+        random.seed()
+        numpy_random = sys.modules.get("numpy.random")
+        if numpy_random is not None:
+            numpy_random.seed()
+        while os.getppid() == middle:
+            time.sleep(_RE_PARENTED_S)
+        kernel.die_with_parent(self._keeper_pid)
+
+    def _work(self, words: Words, link: int) -> NoReturn:
+        worker = importlib.import_module(".worker", __package__)
+        worker.main(
+            channel_of(link, self._memory_files),
+            words,
+            keeper_pid=self._keeper_pid,
+            pulse_interval_s=self._pulse_interval_s,
+            free_variables=self._free_variables,
+        )
+        raise AssertionError("a worker does not return")
+
+
+def _open_streams() -> None:
+    """Make stdout and stderr anew: line by line, into the worker's output, whatever there was."""
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        stream = open(  # noqa: SIM115  # lives as long as the process
+            fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115

@@ -1,0 +1,234 @@
+"""Workers that wait in get(): they lend their CPUs, and have them back before get returns.
+
+Never lends GPUs or custom resources, never more than workers_blocked_max at a time, and never lets
+a get wait for ever: when all wait and nothing can run, the youngest is told so.
+"""
+
+from collections import deque
+
+from ..protocol.ids import ObjectId
+from .attempts import Waiter, Worker
+from .packets import Answered, Want
+from .state import NodeState
+
+#: a deadlock is called after this long: other nodes may yet bring a value
+DEADLOCK_AFTER_S = 1.0
+#: nothing is queued here: what is waited for may run elsewhere, so be slower to judge
+DEADLOCK_UNSEEN_AFTER_S = 5.0
+
+
+class Waits:
+    """All gets and waits of this node's workers."""
+
+    def __init__(self, state: NodeState) -> None:
+        self._state = state
+        #: workers that lend CPUs now, and those that wait (or want to go on) without lending
+        self.lenders: dict[int, Worker] = {}
+        self.keepers: dict[int, Worker] = {}
+        #: gets that are over and want their CPUs back, in order
+        self.regaining: deque[Waiter] = deque()
+        #: waiters with a deadline
+        self._timed: dict[tuple[int, int], Waiter] = {}
+        self._stuck_since_s: float | None = None
+
+    def want(self, worker: Worker, packet: Want, now_s: float) -> None:
+        """A worker waits for objects."""
+        ids = tuple(dict.fromkeys(packet.ids))
+        attempt = worker.flight.get(packet.seq) if packet.lends else None
+        waiter = Waiter(
+            worker=worker.number,
+            request=packet.request,
+            seq=packet.seq if attempt is not None else 0,
+            ids=ids,
+            count=len(ids) if packet.values else min(packet.count, len(ids)),
+            values=packet.values,
+            deadline_s=None if packet.timeout_s is None else now_s + packet.timeout_s,
+        )
+        worker.waits[waiter.request] = waiter
+        if not ids or waiter.count <= 0:
+            waiter.over = True
+            self._state.objects.satisfied.append(waiter)
+        self._state.objects.wait(waiter)
+        if waiter.over:
+            return
+        if waiter.deadline_s is not None:
+            self._timed[worker.number, waiter.request] = waiter
+        if attempt is not None:
+            worker.main = waiter
+            self._lend(worker)
+
+    def settle(self, now_s: float) -> None:
+        """Answer what is over, as far as CPUs are free; lend, and look for a deadlock."""
+        for waiter in [w for w in self._timed.values() if (w.deadline_s or 0.0) <= now_s]:
+            waiter.timed_out = not waiter.over
+            self._over(waiter)
+        satisfied = self._state.objects.satisfied
+        while satisfied:
+            waiters, satisfied[:] = satisfied[:], []
+            for waiter in waiters:
+                self._over(waiter)
+        self._regain()
+        if self.keepers:
+            self._lend_more()
+            self._look_for_deadlock(now_s)
+        else:
+            self._stuck_since_s = None
+
+    def ended(self, worker: Worker, seq: int) -> None:
+        """The attempt ended although its main thread had a get open (it was interrupted)."""
+        waiter = worker.main
+        if waiter is not None and waiter.seq == seq:
+            self._forget(worker, waiter)
+
+    def released(self, worker: Worker) -> None:
+        """A worker holds no resources any more, so it lends none."""
+        worker.lent = 0
+        self.lenders.pop(worker.number, None)
+
+    def gone(self, worker: Worker) -> None:
+        """A worker has ended, or is about to: nobody waits in it."""
+        for waiter in list(worker.waits.values()):
+            self._forget(worker, waiter)
+
+    def deadline_s(self) -> float | None:
+        """Return when `settle` is next due for time alone."""
+        times = [w.deadline_s for w in self._timed.values() if w.deadline_s is not None]
+        if self._stuck_since_s is not None:
+            times.append(self._stuck_since_s + self._patience_s())
+        return min(times, default=None)
+
+    def count(self) -> int:
+        """Return how many waits are open."""
+        return sum(len(worker.waits) for worker in self._state.workers.values())
+
+    # ------------------------------------------------------------------------------------ inside
+
+    def _lend(self, worker: Worker) -> None:
+        shape = worker.shape
+        if shape is None or not shape.demand.cpus:
+            return
+        if len(self.lenders) >= self._state.settings.workers_blocked_max:
+            self.keepers[worker.number] = worker
+            return
+        self.keepers.pop(worker.number, None)
+        worker.lent = shape.demand.cpus
+        self.lenders[worker.number] = worker
+        self._state.slots.lend(worker.lent)
+        self._tell(worker, True)
+
+    def _lend_more(self) -> None:
+        # A get that is over counts as a lender until it has its CPUs, and may have to wait for
+        # those of a worker that keeps its own: that one lends in its place.
+        spare = self._state.settings.workers_blocked_max - len(self.lenders)
+        spare += len(self.regaining)
+        for worker in list(self.keepers.values())[: max(0, spare)]:
+            shape = worker.shape
+            if worker.main is None or worker.main.over or shape is None:
+                continue
+            del self.keepers[worker.number]
+            worker.lent = shape.demand.cpus
+            self.lenders[worker.number] = worker
+            self._state.slots.lend(worker.lent)
+            self._tell(worker, True)
+        self._regain()
+
+    def _regain(self) -> None:
+        while self.regaining:
+            waiter = self.regaining[0]
+            worker = self._state.workers[waiter.worker]
+            if not self._state.slots.regain(worker.lent):
+                return
+            self.regaining.popleft()
+            worker.lent = 0
+            del self.lenders[worker.number]
+            self._tell(worker, False)
+            self._answer(worker, waiter)
+
+    def _over(self, waiter: Waiter) -> None:
+        worker = self._state.workers.get(waiter.worker)
+        if worker is None or worker.waits.get(waiter.request) is not waiter:
+            return
+        waiter.over = True
+        self._timed.pop((worker.number, waiter.request), None)
+        if worker.main is waiter and worker.lent:
+            if waiter not in self.regaining:
+                self.regaining.append(waiter)
+        else:
+            self._answer(worker, waiter)
+
+    def _answer(self, worker: Worker, waiter: Waiter) -> None:
+        rows = [] if waiter.error else self._state.objects.rows_for(waiter)
+        self._forget(worker, waiter)
+        answered = Answered(
+            waiter.request, rows, waiter.timed_out, error=waiter.error, text=waiter.text
+        )
+        self._state.answer(worker, answered)
+
+    def _forget(self, worker: Worker, waiter: Waiter) -> None:
+        self._state.objects.leave(waiter)
+        worker.waits.pop(waiter.request, None)
+        self._timed.pop((worker.number, waiter.request), None)
+        if worker.main is waiter:
+            worker.main = None
+            self.keepers.pop(worker.number, None)
+        if waiter in self.regaining:
+            self.regaining.remove(waiter)
+
+    def _tell(self, worker: Worker, blocked: bool) -> None:
+        waiter = worker.main
+        attempt = worker.flight.get(waiter.seq) if waiter is not None else None
+        if attempt is not None:
+            self._state.blocked.append((attempt.row.id, attempt.row.attempt, blocked))
+
+    def _patience_s(self) -> float:
+        return DEADLOCK_AFTER_S if self._state.queue.waiting else DEADLOCK_UNSEEN_AFTER_S
+
+    def _stuck(self) -> bool:
+        # Every worker that has work waits, and what is queued finds no room.
+        state = self._state
+        for worker in state.workers.values():
+            if not worker.ready or (worker.flight and worker.main is None):
+                return False
+        held = [worker.shape for worker in self.keepers.values() if worker.shape is not None]
+        shapes = [*state.queue.waiting, *held]
+        return all(state.slots.count(shape.demand, 1) == 0 for shape in shapes)
+
+    def _look_for_deadlock(self, now_s: float) -> None:
+        if not self._stuck():
+            self._stuck_since_s = None
+            return
+        if self._stuck_since_s is None:
+            self._stuck_since_s = now_s
+        if now_s < self._stuck_since_s + self._patience_s():
+            return
+        self._stuck_since_s = None
+        worker = list(self.keepers.values())[-1]
+        waiter = worker.main
+        assert waiter is not None
+        limit = self._state.settings.workers_blocked_max
+        waiter.error = "ResourceDeadlock"
+        waiter.text = (
+            f"all workers of node {self._state.name} wait in get() and nothing can run: "
+            f"{len(self.lenders)} have lent their CPUs, which is all that workers_blocked_max "
+            f"({limit}) allows; raise it, or nest less deeply"
+        )
+        self._state.counters["deadlocks"] += 1
+        self._state.note(now_s, f"deadlock: worker {worker.number} is told ({waiter.text})")
+        self._over(waiter)
+
+    # -------------------------------------------------------------------------------- for checking
+
+    def check_invariants(self) -> None:
+        """Check that lenders, keepers and waits agree."""
+        for number, worker in self.lenders.items():
+            assert worker.lent and number in self._state.workers, number
+            assert number not in self.keepers, number
+        for worker in self._state.workers.values():
+            assert bool(worker.lent) == (worker.number in self.lenders), worker.number
+            assert worker.main is None or worker.main.request in worker.waits, worker.number
+            for waiter in worker.waits.values():
+                for id_ in waiter.ids:
+                    entry = self._state.objects.entries[ObjectId(id_)]
+                    assert any(other is waiter for other in entry.waiters)
+        for waiter in self.regaining:
+            assert self._state.workers[waiter.worker].main is waiter

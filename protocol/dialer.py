@@ -1,0 +1,283 @@
+"""The dialling end of a connection: when to connect, what to say first, when to try again.
+
+Never a socket, never the clock, never chance of its own: events in, commands out.
+
+States: IDLE (not asked to connect) -> OPENING (socket open, Hello sent) -> UP (Welcome came), from
+either of the two back to WAITING (for the next try), and STOPPED for good. The link, with all that
+is queued and unacknowledged, outlives the connections of one link life.
+"""
+
+from enum import IntEnum
+from random import Random
+
+from msgspec import Raw, Struct
+
+from . import messages
+from .codec import decode_frame, encode
+from .errors import RemoteProtocolError
+from .ids import PeerId
+from .link import Link
+from .messages import PROTOCOL_VERSION, Ack, Batch, Channel, Hello, Reset, Welcome
+from .settings import Settings
+
+#: Until it has first been connected, a dialler tries again at once for so long: the scheduler is
+#: likely just starting.
+EAGER_S = 2.0
+EAGER_MIN_S = 0.010
+EAGER_MAX_S = 0.020
+#: A peer with nothing to say gives a sign of life so often.
+KEEPALIVE_S = 10.0
+
+
+class OpenSocket(Struct, gc=False, frozen=True):
+    """Command: open a fresh socket to the endpoint."""
+
+
+class CloseSocket(Struct, gc=False, frozen=True):
+    """Command: close the socket, dropping what it still holds."""
+
+
+class SendFrame(Struct, gc=False, frozen=True):
+    """Command: send this on the open socket."""
+
+    data: bytes
+
+
+class Delivered(Struct, gc=False, frozen=True):
+    """Report: messages came, in order, each for the first time."""
+
+    messages: list[Raw]
+
+
+class Up(Struct, gc=False, frozen=True):
+    """Report: the link is up. Not resumed: a new link life, everything is to be told again."""
+
+    epoch: int
+    resumed: bool
+    life: int
+
+
+class Down(Struct, gc=False, frozen=True):
+    """Report: the connection that was up is gone; the dialler tries again."""
+
+    reason: str
+
+
+class Unknown(Struct, gc=False, frozen=True):
+    """Report: the scheduler does not know this connection; the dialler tries again."""
+
+
+class Refused(Struct, gc=False, frozen=True):
+    """Report: the scheduler will not have us, in plain words; the dialler has stopped."""
+
+    #: name of an error class
+    error: str
+    reason: str
+
+
+Command = OpenSocket | CloseSocket | SendFrame | Delivered | Up | Down | Unknown | Refused
+
+
+class State(IntEnum):
+    """Where a dialler stands."""
+
+    IDLE = 0
+    WAITING = 1
+    OPENING = 2
+    UP = 3
+    STOPPED = 4
+
+
+class Dialer:
+    """Keeps one connection up, for ever, until it is stopped or refused.
+
+    Args:
+        role: a `messages.Role`.
+        peer: who dials.
+        channel: the control link decides about lives; the bulk link follows it by `renew`.
+        name: the node's name, or the client program's.
+        python: "3.11".
+        settings: bounds and times.
+        rng: for the jitter.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        peer: PeerId,
+        channel: Channel,
+        name: str,
+        python: str,
+        settings: Settings,
+        rng: Random,
+    ) -> None:
+        self._role = role
+        self._peer = peer
+        self._channel = channel
+        self._name = name
+        self._python = python
+        self._settings = settings
+        self._rng = rng
+        self.link = Link(settings)
+        self.state = State.IDLE
+        #: the link life: the scheduler's epoch and the life's number within it; 0: none yet
+        self.epoch = 0
+        self.life = 0
+        self._due_s: float | None = None
+        self._eager_until_s = 0.0
+        self._said_at_s = 0.0
+        self._keepalive_s = min(KEEPALIVE_S, settings.client_silence_s / 6)
+        self.connects = 0
+        self.frames_refused = 0
+
+    @property
+    def up(self) -> bool:
+        """Whether the connection stands."""
+        return self.state is State.UP
+
+    def start(self, now_s: float) -> list[Command]:
+        """Connect, and stay connected."""
+        if self.state is not State.IDLE:
+            return []
+        self._eager_until_s = now_s + EAGER_S
+        return self._open(now_s)
+
+    def renew(self, epoch: int, life: int, now_s: float) -> list[Command]:
+        """Begin with an empty link in the life that the control link has just begun (bulk)."""
+        if self.state is State.STOPPED:
+            return []
+        commands = self._close()
+        self.epoch, self.life = epoch, life
+        self.link = Link(self._settings)
+        return commands + self._open(now_s)
+
+    def abandon(self, reason: str, now_s: float) -> list[Command]:
+        """Connect anew and in a new life: what was said in this one does not add up."""
+        if self.state is State.STOPPED:
+            return []
+        self.epoch = self.life = 0
+        return self._retry(reason, now_s)
+
+    def probe(self) -> list[Command]:
+        """Find out whether the scheduler still knows this connection: if not, it says so."""
+        return [SendFrame(self.link.acknowledge())] if self.up else []
+
+    def stop(self) -> list[Command]:
+        """Never connect again. The socket is left to whoever closes it (it may have to linger)."""
+        self.state = State.STOPPED
+        self._due_s = None
+        return []
+
+    def closed(self, reason: str, now_s: float) -> list[Command]:
+        """The connection closed, or could not be made."""
+        if self.state not in (State.OPENING, State.UP):
+            return []
+        return self._retry(reason, now_s)
+
+    def received(self, frame: bytes, now_s: float) -> list[Command]:
+        """A frame came on the open socket."""
+        if self.state not in (State.OPENING, State.UP):
+            return []
+        try:
+            read = decode_frame(frame)
+            if isinstance(read, (Batch, Ack)) and self.state is State.UP:
+                delivered = self.link.received(read, now_s, len(frame))
+                return [Delivered(delivered)] if delivered else []
+            if isinstance(read, Welcome) and self.state is State.OPENING:
+                return self._welcomed(read, now_s)
+        except RemoteProtocolError as error:
+            self.frames_refused += 1
+            return self._retry(str(error), now_s)
+        if isinstance(read, messages.Refused):
+            commands = self._close()
+            self.stop()
+            return [*commands, Refused(read.error, read.reason)]
+        if isinstance(read, Reset):
+            reset = self._retry("the scheduler does not know this connection", now_s)
+            return [*reset, Unknown()]
+        self.frames_refused += 1
+        return self._retry(f"a {type(read).__name__} is out of place", now_s)
+
+    def time_passed(self, now_s: float) -> list[Command]:
+        """Do what is due. Receive first what has come: a late loop is no reason to give up."""
+        if self._due_s is None or now_s < self._due_s:
+            return []
+        if self.state is State.WAITING:
+            return self._open(now_s)
+        return self._retry(f"no welcome within {self._settings.handshake_timeout_s:g} s", now_s)
+
+    def flush(self, now_s: float) -> list[bytes]:
+        """Return the frames to send now: all that is queued, as far as the window allows."""
+        if self.state is not State.UP:
+            return []
+        frames = self.link.flush(now_s)
+        if not frames and now_s >= self._said_at_s + self._keepalive_s:
+            frames.append(self.link.acknowledge())
+        if frames:
+            self._said_at_s = now_s
+        return frames
+
+    def deadline_s(self) -> float | None:
+        """Return when `time_passed` and `flush` are due at the latest; None: never."""
+        if self.state is not State.UP:
+            return self._due_s
+        keepalive_s = self._said_at_s + self._keepalive_s
+        ack_s = self.link.deadline_s()
+        return keepalive_s if ack_s is None else min(ack_s, keepalive_s)
+
+    # ----------------------------------------------------------------------------------- inside
+
+    def _open(self, now_s: float) -> list[Command]:
+        self.state = State.OPENING
+        self._due_s = now_s + self._settings.handshake_timeout_s
+        hello = Hello(
+            PROTOCOL_VERSION,
+            self._role,
+            self._peer,
+            int(self._channel),
+            self.epoch,
+            self.link.received_seq,
+            self._python,
+            self._name,
+            self.life,
+        )
+        return [OpenSocket(), SendFrame(encode(hello))]
+
+    def _close(self) -> list[Command]:
+        return [CloseSocket()] if self.state in (State.OPENING, State.UP) else []
+
+    def _welcomed(self, welcome: Welcome, now_s: float) -> list[Command]:
+        same_life = (welcome.epoch, welcome.life) == (self.epoch, self.life)
+        if welcome.resumed:
+            if not same_life:
+                raise RemoteProtocolError("welcome.life: not the life that was asked for")
+            try:
+                self.link.resume(welcome.received)
+            except RemoteProtocolError:
+                # The two ends disagree about what was said: only a new life helps.
+                self.epoch = self.life = 0
+                raise
+        else:
+            self.epoch, self.life = welcome.epoch, welcome.life
+            self.link = Link(self._settings)
+        self.state = State.UP
+        self._due_s = None
+        self._said_at_s = now_s
+        self.connects += 1
+        return [Up(welcome.epoch, welcome.resumed, welcome.life)]
+
+    def _retry(self, reason: str, now_s: float) -> list[Command]:
+        was_up = self.state is State.UP
+        commands = self._close()
+        self.state = State.WAITING
+        if not self.connects and now_s < self._eager_until_s:
+            pause_s = self._rng.uniform(EAGER_MIN_S, EAGER_MAX_S)
+        else:
+            settings = self._settings
+            pause_s = self._rng.uniform(
+                settings.reconnect_min_s, max(settings.reconnect_min_s, settings.reconnect_max_s)
+            )
+        self._due_s = now_s + pause_s
+        if was_up:
+            commands.append(Down(reason))
+        return commands

@@ -1,0 +1,228 @@
+"""Futures of the standard library whose result is a row of ours, opened by whoever asks for it.
+
+Never opens a value, and never runs a user's callback, in the thread that moves a session's
+messages: a callback that waits would stop the very thread that it waits for.
+"""
+
+import asyncio
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+from weakref import ref as weak
+
+from .messages import ValueRow
+from .outcomes import VALUE, error_of, value_of
+from .references import ObjectRef
+from .session import Session
+
+T = TypeVar("T")
+
+
+class _Unopened(Exception):  # noqa: N818  # no error: an error's row
+    """A row that is not a value, as the exception of a future."""
+
+    def __init__(self, row: ValueRow) -> None:
+        super().__init__(row)
+        self.row = row
+
+
+class RowFuture(Future[T]):
+    """A future that is given a ValueRow and opens it once, in the thread that asks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: (value, error) once opened
+        self._opened: tuple[Any, BaseException | None] | None = None
+
+    def set_row(self, row: ValueRow) -> None:
+        """Finish the future."""
+        if row.outcome == VALUE:
+            self.set_result(row)  # type: ignore[arg-type]  # opened by result()
+        else:
+            self.set_exception(_Unopened(row))
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the value, or raise what the task raised."""
+        if self._opened is None:
+            try:
+                found: Any = super().result(timeout)
+            except _Unopened as unopened:
+                found = unopened.row
+            if not isinstance(found, ValueRow):
+                return found  # type: ignore[no-any-return]  # set without a row
+            self._open(found)
+        assert self._opened is not None
+        value, error = self._opened
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, self  # no cycle through the traceback
+        return value  # type: ignore[no-any-return]
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the task raised, or None."""
+        if self._opened is None:
+            found: Any = super().exception(timeout)
+            if found is None:
+                found = super().result(0)
+            elif isinstance(found, _Unopened):
+                found = found.row
+            else:
+                return found  # type: ignore[no-any-return]  # set without a row
+            if not isinstance(found, ValueRow):
+                return None
+            self._open(found)
+        assert self._opened is not None
+        return self._opened[1]
+
+    def _open(self, row: ValueRow) -> None:
+        error = error_of(row)
+        value = None
+        if error is None:
+            try:
+                value = value_of(row)
+            except Exception as failed:  # noqa: BLE001  # it is the future's outcome now
+                error = failed
+        self._opened = (value, error)
+
+
+# ------------------------------------------------------------------------ the thread for callbacks
+
+
+class _Delivery:
+    """One thread a process that finishes futures and so runs their callbacks, in order."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Have the thread, from a thread that may wait for it."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="drumbeat-callbacks", daemon=True
+                )
+                self._thread.start()
+
+    def call(self, function: Callable[..., Any], *args: Any) -> None:
+        """Have a function called in the thread; returns at once."""
+        self._queue.put((function, args))
+
+    def _run(self) -> None:
+        while True:
+            function, args = self._queue.get()
+            try:
+                function(*args)
+            except Exception:
+                import logging
+
+                logging.getLogger("drumbeat").exception("a callback raised")
+            del function, args
+
+
+_delivery = _Delivery()
+
+
+def _after_fork() -> None:
+    global _delivery  # noqa: PLW0603  # the parent's thread does not exist here
+    _delivery = _Delivery()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def start_delivery() -> None:
+    """Make sure that `deliver` has its thread; call it before the first row can come."""
+    _delivery.start()
+
+
+def deliver(function: Callable[..., Any], *args: Any) -> None:
+    """Call a function in the thread for callbacks; takes no lock and never waits."""
+    _delivery.call(function, *args)
+
+
+def future_of(ref: ObjectRef[T], session: Session) -> Future[T]:
+    """Return a future of a reference; it holds the reference until it is done."""
+    future: RowFuture[T] = RowFuture()
+    future.set_running_or_notify_cancel()
+    row = session.peek(ref.id)
+    if row is not None:
+        future.set_row(row)
+        return future
+    start_delivery()
+    session.when_ready(ref.id, _Finisher(ref, future))
+    return future
+
+
+class _Finisher:
+    """Finishes a future; keeps the reference, and so the value, until then."""
+
+    __slots__ = ("future", "ref")
+
+    def __init__(self, ref: ObjectRef[Any], future: RowFuture[Any]) -> None:
+        self.ref = ref
+        self.future = future
+
+    def __call__(self, row: ValueRow) -> None:
+        deliver(self.future.set_row, row)
+
+
+# ----------------------------------------------------------------------------------------- asyncio
+
+
+class _Arrivals:
+    """Rows on their way into one event loop: it is woken once a burst, not once a row."""
+
+    __slots__ = ("_loop", "_rows", "_woken")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Weakly: this lives as long as its loop does, and must not keep it.
+        self._loop = weak(loop)
+        self._rows: deque[tuple[asyncio.Future[ValueRow], ValueRow]] = deque()
+        self._woken = False
+
+    def add(self, future: "asyncio.Future[ValueRow]", row: ValueRow) -> None:
+        """Hand over a row, from any thread."""
+        self._rows.append((future, row))
+        if not self._woken:
+            self._woken = True
+            loop = self._loop()
+            try:
+                if loop is not None:
+                    loop.call_soon_threadsafe(self._settle)
+            except RuntimeError:
+                self._rows.clear()  # the loop is closed: nobody waits any more
+
+    def _settle(self) -> None:
+        self._woken = False  # first: what comes from now on wakes the loop again
+        rows = self._rows
+        while rows:
+            future, row = rows.popleft()
+            if not future.done():
+                future.set_result(row)
+
+
+_arrivals: WeakKeyDictionary[asyncio.AbstractEventLoop, _Arrivals] = WeakKeyDictionary()
+
+
+async def wait_in_loop(ref: ObjectRef[T], session: Session) -> T:
+    """Wait for a reference without blocking the running event loop."""
+    row = session.peek(ref.id)
+    if row is None:
+        loop = asyncio.get_running_loop()
+        arrivals = _arrivals.get(loop)
+        if arrivals is None:
+            arrivals = _arrivals[loop] = _Arrivals(loop)
+        future: asyncio.Future[ValueRow] = loop.create_future()
+        session.when_ready(ref.id, lambda row: arrivals.add(future, row))
+        row = await future
+    value: T = value_of(row)
+    return value

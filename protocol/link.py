@@ -1,0 +1,188 @@
+"""A link: numbered batches, each delivered once and in order over connections that come and go.
+
+Never a socket, never the clock. One `Link` is one end of one link life; a connection that is lost
+is followed by `resume` with what the peer has received, and a new life needs a new `Link`.
+"""
+
+from collections import deque
+
+from msgspec import Raw
+
+from .codec import BATCH_OVERHEAD_BYTES, encode_ack, encode_batch, message_bytes_max
+from .errors import MessageTooLarge, RemoteProtocolError
+from .messages import Ack, Batch
+from .settings import Settings
+
+
+class Link:
+    """One end. The owner queues encoded messages, and flushes once a turn."""
+
+    __slots__ = (
+        "_ack_delay_s", "_ack_due_s", "_ack_told", "_acked_seq", "_frame_bytes_max",
+        "_message_bytes_max", "_queue", "_resend", "_sent_seq", "_unacked", "_unacked_bytes",
+        "_untold_bytes", "_window_batches_max", "_window_bytes_max", "acks_sent",
+        "batches_received", "batches_resent", "duplicates_dropped", "queued_bytes", "received_seq",
+    )  # fmt: skip
+
+    def __init__(self, settings: Settings) -> None:
+        self._frame_bytes_max = settings.frame_bytes_max
+        self._message_bytes_max = message_bytes_max(settings.frame_bytes_max)
+        self._window_batches_max = settings.link_window_batches_max
+        self._window_bytes_max = settings.link_window_bytes_max
+        self._ack_delay_s = settings.ack_delay_s
+        self._queue: deque[bytes] = deque()
+        #: bytes queued that no batch carries yet
+        self.queued_bytes = 0
+        # (number, frame) of batches sent and not acknowledged
+        self._unacked: deque[tuple[int, bytes]] = deque()
+        self._unacked_bytes = 0
+        self._resend: list[bytes] = []
+        self._sent_seq = 0
+        self._acked_seq = 0
+        #: number of the last batch received
+        self.received_seq = 0
+        self._ack_told = 0
+        self._untold_bytes = 0
+        self._ack_due_s: float | None = None
+        self.acks_sent = 0
+        self.batches_received = 0
+        self.batches_resent = 0
+        self.duplicates_dropped = 0
+
+    @property
+    def backlog(self) -> int:
+        """How many messages wait for a batch: not zero while the window is full."""
+        return len(self._queue)
+
+    @property
+    def unacked(self) -> int:
+        """How many batches were sent and are not acknowledged."""
+        return len(self._unacked)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing waits to be sent, resent or acknowledged by this end."""
+        return not self._queue and not self._resend and self._ack_due_s is None
+
+    def queue(self, encoded: bytes) -> None:
+        """Queue one encoded message.
+
+        Raises:
+            MessageTooLarge: no frame can hold it; the caller should have split it.
+        """
+        size_bytes = len(encoded)
+        if size_bytes > self._message_bytes_max:
+            raise MessageTooLarge(
+                f"a message of {size_bytes:,} bytes does not fit a frame",
+                size_bytes=size_bytes,
+                limit_bytes=self._message_bytes_max,
+            )
+        self._queue.append(encoded)
+        self.queued_bytes += size_bytes
+
+    def flush(self, now_s: float) -> list[bytes]:
+        """Return the frames to send now, in order; to be called while a connection is up.
+
+        Everything queued goes, in as few batches as can be, as far as the window allows.
+        """
+        frames: list[bytes] = []
+        if self._resend:
+            frames, self._resend = self._resend, []
+            self.batches_resent += len(frames)
+        while (
+            self._queue
+            and len(self._unacked) < self._window_batches_max
+            and self._unacked_bytes < self._window_bytes_max
+        ):
+            frames.append(self._pack())
+        if self._ack_due_s is not None and now_s >= self._ack_due_s:
+            frames.append(self.acknowledge())
+        return frames
+
+    def _pack(self) -> bytes:
+        queue = self._queue
+        messages: list[bytes] = []
+        room_bytes = self._frame_bytes_max - BATCH_OVERHEAD_BYTES
+        while queue and (room_bytes := room_bytes - len(queue[0])) >= 0:
+            messages.append(queue.popleft())
+        self._sent_seq = seq = self._sent_seq + 1
+        frame = encode_batch(seq, self.received_seq, messages)
+        self.queued_bytes -= sum(map(len, messages))
+        self._unacked.append((seq, frame))
+        self._unacked_bytes += len(frame)
+        self._told()
+        return frame
+
+    def acknowledge(self) -> bytes:
+        """Return an Ack frame: due or not, it is also the sign of life and the probe."""
+        self._told()
+        self.acks_sent += 1
+        return encode_ack(self.received_seq)
+
+    def _told(self) -> None:
+        self._ack_told = self.received_seq
+        self._untold_bytes = 0
+        self._ack_due_s = None
+
+    def received(self, frame: Batch | Ack, now_s: float, size_bytes: int = 0) -> list[Raw]:
+        """Take in a Batch or Ack that came on the connection; return its messages.
+
+        Args:
+            frame: what came.
+            now_s: the clock.
+            size_bytes: the frame's length, for the acknowledgement at half the window's bytes.
+
+        Raises:
+            RemoteProtocolError: it acknowledges what was never sent, or a batch before it is
+                missing. The connection is of no use any more; the link is, once resumed.
+        """
+        if frame.ack != self._acked_seq:
+            self._acknowledged(frame.ack)
+        if type(frame) is not Batch:
+            return []
+        expected = self.received_seq + 1
+        if frame.seq != expected:
+            if frame.seq > expected:
+                raise RemoteProtocolError(f"batch.seq: batch {frame.seq} came before {expected}")
+            self.duplicates_dropped += 1
+            self._ack_due_s = now_s
+            return []
+        self.received_seq = expected
+        self.batches_received += 1
+        self._untold_bytes += size_bytes
+        if (
+            2 * (expected - self._ack_told) >= self._window_batches_max
+            or 2 * self._untold_bytes >= self._window_bytes_max
+        ):
+            self._ack_due_s = now_s
+        elif self._ack_due_s is None:
+            self._ack_due_s = now_s + self._ack_delay_s
+        return frame.messages
+
+    def _acknowledged(self, ack: int) -> None:
+        if ack > self._sent_seq:
+            raise RemoteProtocolError(f"ack: {ack} acknowledged, {self._sent_seq} sent")
+        unacked = self._unacked
+        while unacked and unacked[0][0] <= ack:
+            self._unacked_bytes -= len(unacked.popleft()[1])
+        # A resent batch says what was received when it was first sent: older news are no news.
+        self._acked_seq = max(self._acked_seq, ack)
+
+    def resume(self, peer_received: int) -> None:
+        """Go on over a new connection: the next flush first resends what the peer has not received.
+
+        Raises:
+            RemoteProtocolError: the peer cannot have received that; only a new life helps.
+        """
+        if not self._acked_seq <= peer_received <= self._sent_seq:
+            raise RemoteProtocolError(
+                f"received: {peer_received} is not between {self._acked_seq} and {self._sent_seq}"
+            )
+        self._acknowledged(peer_received)
+        self._resend = [frame for _, frame in self._unacked]
+        # Hello and Welcome have told the peer what this end has received.
+        self._told()
+
+    def deadline_s(self) -> float | None:
+        """Return when the next flush is due though nothing new is queued; None: never."""
+        return self._ack_due_s

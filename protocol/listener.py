@@ -1,0 +1,308 @@
+"""The listening end of all connections: who is behind which routing id, and in which link life.
+
+Never a socket, never the clock: frames and closings in, commands out. What a frame means to tasks
+is not known here.
+
+A *route* is the routing id of one connection. A peer has up to two, control and bulk; a Hello on a
+new route replaces the old one. A peer's links live from its first Hello until `drop`: a connection
+that comes back in between resumes them.
+"""
+
+from msgspec import Raw, Struct
+
+from . import messages
+from .codec import decode_frame, encode
+from .errors import RemoteProtocolError, VersionMismatch
+from .ids import PeerId
+from .link import Link
+from .messages import PROTOCOL_VERSION, Ack, Batch, Channel, Hello, Reset, Role, Welcome
+from .settings import Settings
+
+#: A closed connection is seen by a probe that cannot be routed. The transport may be a little
+#: slower to take a route out than to tell of the closing, so the probes are repeated.
+PROBE_PAUSES_S = (0.001, 0.010, 0.100)
+
+_ROLES = (Role.CLIENT, Role.NODE)
+_RESET = encode(Reset())
+
+
+class SendFrame(Struct, gc=False, frozen=True):
+    """Command: send this on a route."""
+
+    route: bytes
+    data: bytes
+
+
+class Delivered(Struct, gc=False, frozen=True):
+    """Report: messages came from a peer, in order, each for the first time."""
+
+    peer: PeerId
+    channel: int
+    messages: list[Raw]
+
+
+class Joined(Struct, gc=False, frozen=True):
+    """Report: a new link life begins. If the peer was known, its earlier life is over."""
+
+    peer: PeerId
+    hello: Hello
+
+
+class Returned(Struct, gc=False, frozen=True):
+    """Report: the connection of the control link is back in the same life; nothing was lost."""
+
+    peer: PeerId
+
+
+class Disconnected(Struct, gc=False, frozen=True):
+    """Report: the connection of the control link is gone. The peer may return."""
+
+    peer: PeerId
+
+
+Command = SendFrame | Delivered | Joined | Returned | Disconnected
+
+
+class Connection:
+    """One of a peer's two links, and the route it has at present."""
+
+    __slots__ = ("channel", "link", "peer", "route")
+
+    def __init__(self, peer: PeerId, channel: int, settings: Settings) -> None:
+        self.peer = peer
+        self.channel = channel
+        self.link = Link(settings)
+        self.route: bytes | None = None
+
+
+class _Life:
+    """A peer in one link life."""
+
+    __slots__ = ("connections", "hello", "number")
+
+    def __init__(self, hello: Hello, number: int, settings: Settings) -> None:
+        peer = PeerId(hello.peer)
+        self.hello = hello
+        self.number = number
+        self.connections = tuple(
+            Connection(peer, channel, settings) for channel in (Channel.CONTROL, Channel.BULK)
+        )
+
+
+class Listener:
+    """Answers Hello, keeps the links, tells who speaks.
+
+    Args:
+        settings: bounds and times.
+        epoch: this life of the scheduler.
+    """
+
+    def __init__(self, settings: Settings, epoch: int) -> None:
+        self._settings = settings
+        self._epoch = epoch
+        self._lives: dict[PeerId, _Life] = {}
+        self._lives_begun = 0
+        self._routes: dict[bytes, Connection] = {}
+        # Connections with something to send or to acknowledge.
+        self._busy: dict[Connection, None] = {}
+        self._probes_due_s: list[float] = []
+        #: frames dropped because they made no sense where they came
+        self.frames_refused = 0
+        #: frames of connections that had not said Hello, or whose peer was dropped
+        self.strangers_reset = 0
+
+    def __len__(self) -> int:
+        """How many peers have a link life."""
+        return len(self._lives)
+
+    def received(self, route: bytes, frame: bytes, now_s: float) -> list[Command]:
+        """A frame came on a route."""
+        connection = self._routes.get(route)
+        try:
+            read = decode_frame(frame)
+            if connection is None:
+                return self._from_stranger(route, read)
+            if isinstance(read, (Batch, Ack)):
+                delivered = connection.link.received(read, now_s, len(frame))
+                self._busy[connection] = None
+                if delivered:
+                    return [Delivered(connection.peer, connection.channel, delivered)]
+                return []
+            raise RemoteProtocolError(f"a {type(read).__name__} is out of place")
+        except RemoteProtocolError as error:
+            self.frames_refused += 1
+            if connection is None:
+                # Perhaps a Hello of another version of the protocol: it should know why.
+                return [_refuse(route, error)]
+            # The link may yet be good: the peer is to say Hello on a new connection.
+            return [SendFrame(route, _RESET), *self.unreachable(route)]
+
+    def speaker(self, route: bytes) -> PeerId | None:
+        """Return the peer behind a route."""
+        connection = self._routes.get(route)
+        return None if connection is None else connection.peer
+
+    def connection(self, peer: PeerId, channel: Channel = Channel.CONTROL) -> Connection | None:
+        """Return a peer's connection; None: it has no link life."""
+        life = self._lives.get(peer)
+        return None if life is None else life.connections[channel]
+
+    def queue(self, peer: PeerId, encoded: bytes, channel: Channel = Channel.CONTROL) -> bool:
+        """Queue one encoded message for a peer; False: it has no link life, nothing is queued."""
+        life = self._lives.get(peer)
+        if life is None:
+            return False
+        connection = life.connections[channel]
+        connection.link.queue(encoded)
+        self._busy[connection] = None
+        return True
+
+    def mark_busy(self, connection: Connection) -> None:
+        """Flush this connection too: something was queued on its link."""
+        self._busy[connection] = None
+
+    def flush(self, now_s: float) -> list[tuple[bytes, bytes]]:
+        """Return (route, frame) pairs to send now, in order."""
+        if not self._busy:
+            return []
+        sends: list[tuple[bytes, bytes]] = []
+        busy, self._busy = self._busy, {}
+        for connection in busy:
+            route, link = connection.route, connection.link
+            if route is None:
+                continue
+            for frame in link.flush(now_s):
+                sends.append((route, frame))  # noqa: PERF401  # mostly one frame
+            if link.deadline_s() is not None:
+                self._busy[connection] = None
+        return sends
+
+    def unreachable(self, route: bytes) -> list[Command]:
+        """The route leads nowhere any more: its connection has closed."""
+        connection = self._routes.pop(route, None)
+        if connection is None:
+            return []
+        connection.route = None
+        self._busy.pop(connection, None)
+        if connection.channel == Channel.CONTROL:
+            return [Disconnected(connection.peer)]
+        return []
+
+    def some_connection_closed(self, now_s: float) -> None:
+        """A connection closed; whose is not known, so all routes are to be probed."""
+        self._probes_due_s = [now_s + pause_s for pause_s in PROBE_PAUSES_S]
+
+    def time_passed(self, now_s: float) -> list[Command]:
+        """Do what is due: probes."""
+        if not self._probes_due_s or now_s < self._probes_due_s[0]:
+            return []
+        self._probes_due_s = [due_s for due_s in self._probes_due_s if due_s > now_s]
+        return [
+            SendFrame(route, connection.link.acknowledge())
+            for route, connection in self._routes.items()
+        ]
+
+    def drop(self, peer: PeerId, error: str = "", reason: str = "") -> list[Command]:
+        """Forget a peer and its links; with an error's name, tell it why and not to come again."""
+        life = self._lives.pop(peer, None)
+        if life is None:
+            return []
+        commands: list[Command] = []
+        for connection in life.connections:
+            route = connection.route
+            self._busy.pop(connection, None)
+            if route is None:
+                continue
+            del self._routes[route]
+            if error and connection.channel == Channel.CONTROL:
+                commands.append(SendFrame(route, encode(messages.Refused(error, reason))))
+        return commands
+
+    def deadline_s(self) -> float | None:
+        """Return when `time_passed` and `flush` are due at the latest; None: never."""
+        dues_s = [
+            due_s
+            for connection in self._busy
+            if connection.route is not None and (due_s := connection.link.deadline_s()) is not None
+        ]
+        dues_s += self._probes_due_s[:1]
+        return min(dues_s, default=None)
+
+    # ------------------------------------------------------------------------------------ Hello
+
+    def _from_stranger(self, route: bytes, read: messages.Frame) -> list[Command]:
+        if not isinstance(read, Hello):
+            self.strangers_reset += 1
+            return [SendFrame(route, _RESET)]
+        refusal = self._refusal(read)
+        if refusal is not None:
+            return [_refuse(route, refusal)]
+        if read.channel == Channel.BULK:
+            return self._bulk(route, read)
+        peer = PeerId(read.peer)
+        life = self._lives.get(peer)
+        if life is not None and (read.epoch, read.life) == (self._epoch, life.number):
+            connection = life.connections[Channel.CONTROL]
+            try:
+                connection.link.resume(read.received)
+            except RemoteProtocolError:
+                # The two ends disagree about what was said: a new life is all that helps.
+                self.frames_refused += 1
+            else:
+                return [self._welcome(route, connection, life, resumed=True), Returned(peer)]
+        self.drop(peer)
+        self._lives_begun += 1
+        self._lives[peer] = life = _Life(read, self._lives_begun, self._settings)
+        connection = life.connections[Channel.CONTROL]
+        return [self._welcome(route, connection, life, resumed=False), Joined(peer, read)]
+
+    def _bulk(self, route: bytes, hello: Hello) -> list[Command]:
+        peer = PeerId(hello.peer)
+        life = self._lives.get(peer)
+        if life is None or (hello.epoch, hello.life) != (self._epoch, life.number):
+            self.strangers_reset += 1
+            return [SendFrame(route, _RESET)]
+        connection = life.connections[Channel.BULK]
+        try:
+            connection.link.resume(hello.received)
+        except RemoteProtocolError:
+            # Payloads are lost: the whole life is, and the control link is to know.
+            self.frames_refused += 1
+            control = life.connections[Channel.CONTROL].route
+            self.drop(peer)
+            resets: list[Command] = [
+                SendFrame(lost, _RESET) for lost in (control, route) if lost is not None
+            ]
+            return [*resets, Disconnected(peer)]
+        return [self._welcome(route, connection, life, resumed=True)]
+
+    def _welcome(
+        self, route: bytes, connection: Connection, life: _Life, *, resumed: bool
+    ) -> SendFrame:
+        if connection.route is not None:
+            del self._routes[connection.route]
+        connection.route = route
+        self._routes[route] = connection
+        self._busy[connection] = None
+        received = connection.link.received_seq
+        return SendFrame(route, encode(Welcome(self._epoch, received, resumed, life.number)))
+
+    def _refusal(self, hello: Hello) -> Exception | None:
+        if hello.protocol != PROTOCOL_VERSION:
+            return VersionMismatch(
+                f"{hello.name} speaks protocol {hello.protocol}, this scheduler speaks"
+                f" {PROTOCOL_VERSION}; install the same version of Drumbeat on both sides"
+            )
+        if hello.role not in _ROLES:
+            return RemoteProtocolError(f"hello.role: {hello.role!r} is neither client nor node")
+        if hello.channel not in (Channel.CONTROL, Channel.BULK):
+            return RemoteProtocolError(f"hello.channel: {hello.channel} is neither 0 nor 1")
+        known = self._lives.get(PeerId(hello.peer))
+        if known is not None and known.hello.role != hello.role:
+            return RemoteProtocolError(f"hello.role: this peer is a {known.hello.role}")
+        return None
+
+
+def _refuse(route: bytes, error: Exception) -> SendFrame:
+    refused = messages.Refused(type(error).__name__, str(error))
+    return SendFrame(route, encode(refused))

@@ -1,0 +1,95 @@
+"""What flows over a peer's links in one link life: messages decoded, payloads cut and joined.
+
+Never a socket; knows nothing of connections, which come and go below it.
+"""
+
+from typing import Any
+
+from msgspec import Raw, Struct
+
+from .blobs import Assembler, Chunker
+from .codec import Reader, decode_chunk, encode
+from .errors import RemoteProtocolError
+from .ids import NO_PEER, PeerId
+from .link import Link
+from .messages import AnyMessage
+from .settings import Settings
+
+#: Chunks moved to a bulk link in one turn: control messages go in between.
+CHUNKS_PER_TURN_MAX = 4
+
+
+class Message(Struct, gc=False, frozen=True):
+    """A message came; at the listening end also from whom."""
+
+    message: AnyMessage
+    peer: PeerId = NO_PEER
+
+
+class Blob(Struct, gc=False, frozen=True):
+    """A large payload has come in whole."""
+
+    key: bytes
+    payload: bytes
+    peer: PeerId = NO_PEER
+
+
+class Rejected(Struct, gc=False, frozen=True):
+    """What came did not fit and was dropped (and counted); for the log."""
+
+    reason: str
+    peer: PeerId = NO_PEER
+
+
+class Heard(Struct, gc=False, frozen=True):
+    """Frames came from these peers in this turn: signs of life."""
+
+    peers: list[PeerId]
+
+
+class Traffic:
+    """One end of one link life: a new life needs a new one, and all that was under way is gone."""
+
+    __slots__ = ("assembler", "chunker", "reader")
+
+    def __init__(self, reader: Reader, settings: Settings) -> None:
+        self.reader = reader
+        self.chunker = Chunker(settings.frame_bytes_max)
+        # Twice the largest payload: a peer sends one after the other, but may mix.
+        self.assembler = Assembler(2 * settings.value_bytes_max)
+
+    def take_in(self, raws: list[Raw], peer: PeerId, out: list[Any]) -> int:
+        """Decode messages of the control link; return how many did not fit and were dropped."""
+        read = self.reader.read
+        rejected = 0
+        for raw in raws:
+            try:
+                message = read(raw)
+            except RemoteProtocolError as error:
+                rejected += 1
+                out.append(Rejected(str(error), peer))
+            else:
+                if message is not None:
+                    out.append(Message(message, peer))
+        return rejected
+
+    def take_in_bulk(self, raws: list[Raw], peer: PeerId, out: list[Any]) -> None:
+        """Put payloads together.
+
+        Raises:
+            RemoteProtocolError: a chunk does not fit, so a payload would never be whole.
+        """
+        for raw in raws:
+            chunk = decode_chunk(raw)
+            payload = self.assembler.add(chunk)
+            if payload is not None:
+                out.append(Blob(chunk.key, payload, peer))
+
+    def feed(self, link: Link) -> None:
+        """Move chunks to the link, not many more than it can send now."""
+        while link.backlog < CHUNKS_PER_TURN_MAX and (chunk := self.chunker.take()) is not None:
+            link.queue(encode(chunk))
+
+    def hungry(self, link: Link) -> bool:
+        """Whether the link could be fed at once: there are chunks, and its window is open."""
+        return bool(self.chunker) and not link.backlog

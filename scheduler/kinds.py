@@ -1,0 +1,212 @@
+"""Functions with their options: known once, however many peers and tasks use them.
+
+Never opens a function. Peers name kinds by numbers of their own; towards the nodes one number
+stands for a kind everywhere.
+"""
+
+from functools import partial
+
+from ..protocol.ids import PeerId
+from ..protocol.messages import (
+    EnvironmentRow,
+    KindRow,
+    NodeKindRow,
+    Options,
+)
+from .placement import Board
+from .state import Misbehaved, Node, Peer, State, ignore
+from .tasks import Function, Kind, Shape
+
+_KindKey = tuple[PeerId, bytes, str, Options]
+_ShapeKey = tuple[PeerId, float, float, tuple[tuple[str, float], ...], str, bool, bool]
+
+
+class Kinds:
+    """All kinds, functions and shapes in use."""
+
+    __slots__ = ("_board", "_functions", "_kinds", "_serial", "_shapes", "_state")
+
+    def __init__(self, state: State, board: Board) -> None:
+        self._state = state
+        self._board = board
+        self._serial = 0
+        self._kinds: dict[_KindKey, Kind] = {}
+        self._functions: dict[tuple[PeerId, bytes], Function] = {}
+        self._shapes: dict[_ShapeKey, Shape] = {}
+
+    # ---------------------------------------------------------------------------------- peers' words
+
+    def define(self, peer: Peer, client: PeerId, rows: list[KindRow]) -> None:
+        """A peer gives numbers to kinds of a client."""
+        present = self._state.client(client) is not None
+        for row in rows:
+            if row.number in peer.kinds:
+                raise Misbehaved(f"it gave the number {row.number} to two kinds")
+            if not present:
+                # A node may not know yet that the client has left; its number stays known.
+                peer.kinds[row.number] = None
+                if row.payload is None and row.size:
+                    peer.expect(row.function, ignore)
+                continue
+            kind = self._intern(client, row)
+            kind.uses += 1
+            peer.kinds[row.number] = kind
+            function = kind.function
+            if row.payload is not None:
+                self._complete(function, row.payload)
+            elif row.size:
+                function.size = row.size
+                peer.expect(row.function, partial(self._complete, function))
+            elif function.payload is None and not function.size:
+                raise Misbehaved(f"it defined {row.name!r} without its code, never sent before")
+
+    def forget(self, peer: Peer, numbers: list[int]) -> None:
+        """A peer will not use these numbers any more."""
+        for number in numbers:
+            kind = peer.kinds.pop(number, None)
+            if kind is not None:
+                self.unuse(kind)
+
+    def unuse(self, kind: Kind) -> None:
+        """A number or a task of a kind is gone."""
+        kind.uses -= 1
+        if kind.uses:
+            return
+        del self._kinds[kind.client, kind.function.hash, kind.name, kind.options]
+        for node in self._state.nodes.values():
+            if node.kinds.pop(kind.number, None) is not None:
+                self._leave_function(node, kind)
+                self._state.out.discard_kind(node.id, kind.number)
+        function, shape = kind.function, kind.shape
+        function.kinds -= 1
+        if not function.kinds:
+            del self._functions[function.client, function.hash]
+        shape.kinds -= 1
+        if not shape.kinds:
+            del self._shapes[_shape_key(shape.client, kind.options)]
+            self._board.forget(shape)
+
+    def forget_peer(self, peer: Peer) -> None:
+        """A peer is gone, and its numbers with it."""
+        self.forget(peer, list(peer.kinds))
+
+    def forget_client(self, client: PeerId) -> None:
+        """A client is gone: nodes forget all that is its; numbers for it lead nowhere."""
+        for peer in self._state.peers.values():
+            for number, kind in peer.kinds.items():
+                if kind is not None and kind.client == client:
+                    peer.kinds[number] = None
+                    self.unuse(kind)
+        for node in self._state.nodes.values():
+            if client in node.clients:
+                del node.clients[client]
+                for number in [n for n, kind in node.kinds.items() if kind.client == client]:
+                    self._leave_function(node, node.kinds.pop(number))
+                self._state.out.discard_client(node.id, client)
+
+    # ---------------------------------------------------------------------------------- nodes' needs
+
+    def prepare(self, node: Node, kind: Kind) -> None:
+        """Tell a node of a kind, and of its client, before the first task of the kind."""
+        out = self._state.out
+        client = kind.client
+        if client not in node.clients:
+            node.clients[client] = None
+            environment = self._state.peers[client].environment
+            out.introduce(node.id, EnvironmentRow(client, environment))
+        node.kinds[kind.number] = kind
+        function = kind.function
+        key = client, function.hash
+        row = NodeKindRow(kind.number, client, function.hash, kind.name, kind.options)
+        users = node.functions.get(key, 0)
+        node.functions[key] = users + 1
+        if not users:
+            payload = function.payload
+            if payload is not None and len(payload) <= self._state.settings.inline_bytes_max:
+                row.payload = payload
+            else:
+                row.size = function.size
+                if payload is not None:
+                    out.blob(node.id, function.hash, payload)
+        out.prepare(node.id, row)
+
+    # -------------------------------------------------------------------------------------- inside
+
+    def _intern(self, client: PeerId, row: KindRow) -> Kind:
+        key = client, row.function, row.name, row.options
+        kind = self._kinds.get(key)
+        if kind is None:
+            function = self._functions.get((client, row.function))
+            if function is None:
+                function = self._functions[client, row.function] = Function(client, row.function)
+            function.kinds += 1
+            shape_key = _shape_key(client, row.options)
+            self._serial += 1
+            shape = self._shapes.get(shape_key)
+            if shape is None:
+                shape = self._shapes[shape_key] = Shape(self._serial, client, row.options)
+            shape.kinds += 1
+            kind = self._kinds[key] = Kind(self._serial, row.name, row.options, function, shape)
+        return kind
+
+    def _complete(self, function: Function, payload: bytes) -> None:
+        if function.payload is not None:
+            return
+        function.payload = payload
+        function.size = len(payload)
+        key = function.client, function.hash
+        # Nodes that were told of the kind while the code was on its way.
+        for node in self._state.nodes.values():
+            if key in node.functions:
+                self._state.out.blob(node.id, function.hash, payload)
+
+    def _leave_function(self, node: Node, kind: Kind) -> None:
+        key = kind.client, kind.function.hash
+        node.functions[key] -= 1
+        if not node.functions[key]:
+            del node.functions[key]
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of all maps."""
+        return {
+            "kinds": len(self._kinds),
+            "functions": len(self._functions),
+            "shapes": len(self._shapes),
+        }
+
+    def check_invariants(self) -> None:
+        """Assert that everything is used as often as is counted."""
+        uses: dict[int, int] = {}
+        for peer in self._state.peers.values():
+            for kind in peer.kinds.values():
+                if kind is not None:
+                    uses[kind.number] = uses.get(kind.number, 0) + 1
+            for record in peer.tasks.values():
+                uses[record.kind.number] = uses.get(record.kind.number, 0) + 1
+        for node in self._state.nodes.values():
+            for record in (*node.assigned.values(), *node.delivering.values()):
+                # Those whose submitter is gone are known to their node alone.
+                if not record.owner.here:
+                    uses[record.kind.number] = uses.get(record.kind.number, 0) + 1
+        functions: dict[tuple[PeerId, bytes], int] = {}
+        for kind in self._kinds.values():
+            assert kind.uses == uses.pop(kind.number)
+            assert self._state.client(kind.client) is not None
+            key = kind.client, kind.function.hash
+            functions[key] = functions.get(key, 0) + 1
+            assert self._functions[key] is kind.function
+        assert not uses
+        assert functions == {key: function.kinds for key, function in self._functions.items()}
+        assert sum(shape.kinds for shape in self._shapes.values()) == len(self._kinds)
+
+
+def _shape_key(client: PeerId, options: Options) -> _ShapeKey:
+    return (
+        client,
+        options.num_cpus,
+        options.num_gpus,
+        options.resources,
+        options.node,
+        options.spread,
+        options.wait_for_nodes,
+    )

@@ -1,0 +1,170 @@
+"""Values that tasks and peers wait for, and where they come from.
+
+Never keeps a value longer than unfinished tasks depend on it: its home keeps it. A value comes
+from a task that is not finished yet, or else from its home, which is asked once.
+"""
+
+from ..protocol.ids import TASK_BYTES, ObjectId, PeerId, home_of, objects_of, show, task_of
+from ..protocol.messages import Outcome, ValueRow
+from .state import State
+from .tasks import TaskRecord, lost
+
+
+class Entry:
+    """An object that somebody waits for or depends on."""
+
+    __slots__ = ("dependants", "fetchers", "row")
+
+    def __init__(self, row: ValueRow | None = None) -> None:
+        #: its value with the payload complete; None: awaited
+        self.row = row
+        #: unfinished tasks that have it as an argument
+        self.dependants: dict[bytes, TaskRecord] = {}
+        #: peers that asked for it
+        self.fetchers: dict[PeerId, None] = {}
+
+
+class Objects:
+    """All objects that are waited for."""
+
+    __slots__ = ("_state", "entries")
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.entries: dict[ObjectId, Entry] = {}
+
+    def need(self, record: TaskRecord) -> ValueRow | None:
+        """Have a new task wait for its dependencies; return one that has failed already."""
+        row = record.row
+        given = {value.id: value for value in row.values}
+        failed = None
+        for id_ in row.deps:
+            value = given.get(id_)
+            if value is None:
+                entry = self._entry(ObjectId(id_), None)
+                if row.id in entry.dependants:
+                    continue
+                entry.dependants[row.id] = record
+                value = entry.row
+                if value is None:
+                    record.unmet += 1
+                    continue
+            if value.outcome != Outcome.VALUE and failed is None:
+                failed = value
+        return failed
+
+    def values_for(self, record: TaskRecord) -> list[ValueRow]:
+        """Return the values of a task's dependencies, all of which are there, in their order."""
+        row = record.row
+        given = {value.id: value for value in row.values}
+        values = []
+        for id_ in row.deps:
+            value = given.get(id_)
+            if value is None:
+                value = self.entries[ObjectId(id_)].row
+                assert value is not None
+            values.append(value)
+        return values
+
+    def release(self, record: TaskRecord) -> None:
+        """A task has its outcome: it depends on nothing any more."""
+        for id_ in record.row.deps:
+            entry = self.entries.get(ObjectId(id_))
+            if entry is not None and entry.dependants.pop(record.row.id, None) is not None:
+                self._tidy(ObjectId(id_), entry)
+
+    def fetch(self, peer: PeerId, ids: list[bytes]) -> None:
+        """A peer asks for objects."""
+        for id_ in ids:
+            entry = self._entry(ObjectId(id_), peer)
+            if entry.row is None:
+                entry.fetchers[peer] = None
+            else:
+                self._state.out.value(peer, entry.row)
+
+    def awaits(self, id_: ObjectId) -> bool:
+        """Return whether a value would be of use."""
+        entry = self.entries.get(id_)
+        return entry is not None and entry.row is None
+
+    def arrived(self, row: ValueRow) -> list[TaskRecord]:
+        """A value is there: answer those who fetched it, return the tasks that waited for it."""
+        id_ = ObjectId(row.id)
+        entry = self.entries.get(id_)
+        if entry is None or entry.row is not None:
+            return []
+        entry.row = row
+        for peer in entry.fetchers:
+            self._state.out.value(peer, row)
+        entry.fetchers.clear()
+        self._tidy(id_, entry)
+        return list(entry.dependants.values())
+
+    def of_task(self, record: TaskRecord, row: ValueRow) -> list[ValueRow]:
+        """Return a task's one row as rows for those of its objects that somebody waits for."""
+        return [
+            ValueRow(
+                id=id_, outcome=row.outcome, payload=row.payload, size=row.size,
+                contained=row.contained, failure=row.failure,
+            )
+            for id_ in objects_of(record.id, record.kind.options.num_returns)
+            if id_ in self.entries
+        ]  # fmt: skip
+
+    def forget_peer(self, peer: PeerId) -> list[ValueRow]:
+        """A peer is gone; return rows for the objects that went with it."""
+        rows = []
+        for id_, entry in list(self.entries.items()):
+            entry.fetchers.pop(peer, None)
+            if entry.row is None and home_of(id_) == peer:
+                rows.append(_lost_with_home(id_))
+            else:
+                self._tidy(id_, entry)
+        return rows
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of all maps."""
+        return {"objects": len(self.entries)}
+
+    def check_invariants(self) -> None:
+        """Assert that no value is kept for nobody, and that those who wait are there."""
+        for id_, entry in self.entries.items():
+            assert entry.dependants or entry.fetchers
+            assert entry.row is None or not entry.fetchers
+            assert entry.row is not None or self._state.has_home(id_)
+            for task, record in entry.dependants.items():
+                assert record.row.id == task
+                assert id_ in record.row.deps
+            for peer in entry.fetchers:
+                assert self._state.out.is_here(peer)
+
+    def _entry(self, id_: ObjectId, asker: PeerId | None) -> Entry:
+        """Return the entry of an object, asking its home if need be.
+
+        An object that is lost gets an entry of its own that is not kept.
+        """
+        entry = self.entries.get(id_)
+        if entry is not None:
+            return entry
+        record = self._state.find(task_of(id_))
+        home = home_of(id_)
+        if record is not None:
+            count = record.kind.options.num_returns
+            index = int.from_bytes(id_[TASK_BYTES:], "big")
+            if (len(id_) == TASK_BYTES) != (count == 1) or index >= count:
+                text = f"task {show(record.row.id)} returns {count} values; {show(id_)} is none"
+                return Entry(lost(id_, text))
+        elif home == asker or not self._state.has_home(id_):
+            return Entry(_lost_with_home(id_))
+        else:
+            self._state.out.want(home, id_)
+        entry = self.entries[id_] = Entry()
+        return entry
+
+    def _tidy(self, id_: ObjectId, entry: Entry) -> None:
+        if not entry.dependants and not entry.fetchers:
+            self.entries.pop(id_, None)
+
+
+def _lost_with_home(id_: ObjectId) -> ValueRow:
+    return lost(id_, f"the value of {show(id_)} is gone: nobody here keeps it any more")

@@ -1,0 +1,254 @@
+"""What is to be sent at the end of a turn: one message a peer and kind, in a stated order.
+
+Never decides what is sent. It joins rows to messages, and it counts the refs inside what leaves,
+since that is the moment at which the receiver begins to hold them.
+"""
+
+from ..protocol.ids import ObjectId, PeerId, TaskId, home_of
+from ..protocol.messages import (
+    AnyMessage,
+    Assign,
+    AssignRow,
+    Discard,
+    EnvironmentRow,
+    NodeKindRow,
+    Prepare,
+    Results,
+    Settled,
+    Shared,
+    Stop,
+    TakeBack,
+    Unshared,
+    ValueRow,
+    Values,
+    Wanted,
+)
+from .events import Command, Drop, Send, SendBlob
+from .holders import Holders
+
+
+class Outbox:
+    """Everything that the next turn sends. Peers in it are there; `forget` those that go."""
+
+    __slots__ = (
+        "_blobs",
+        "_clients",
+        "_discarded_clients",
+        "_discarded_kinds",
+        "_drops",
+        "_here",
+        "_holders",
+        "_inline_bytes_max",
+        "_kinds",
+        "_letters",
+        "_settled",
+        "_shared",
+        "_stops",
+        "_take_backs",
+        "_values",
+        "_wanted",
+        "assigns",
+        "results",
+    )
+
+    def __init__(self, holders: Holders, inline_bytes_max: int) -> None:
+        self._holders = holders
+        self._inline_bytes_max = inline_bytes_max
+        self._here: dict[PeerId, None] = {}
+        self._drops: list[Drop] = []
+        #: by home: True for shared, False for shared no more; the last word counts
+        self._shared: dict[PeerId, dict[ObjectId, bool]] = {}
+        self._discarded_clients: dict[PeerId, list[bytes]] = {}
+        self._discarded_kinds: dict[PeerId, list[int]] = {}
+        self._clients: dict[PeerId, list[EnvironmentRow]] = {}
+        self._kinds: dict[PeerId, list[NodeKindRow]] = {}
+        #: filled by the hot path directly
+        self.assigns: dict[PeerId, list[AssignRow]] = {}
+        self.results: dict[PeerId, list[ValueRow]] = {}
+        self._stops: dict[PeerId, list[tuple[bytes, int, bool]]] = {}
+        self._values: dict[PeerId, list[ValueRow]] = {}
+        self._wanted: dict[PeerId, list[bytes]] = {}
+        self._settled: dict[PeerId, list[bytes]] = {}
+        self._take_backs: dict[PeerId, int] = {}
+        self._letters: list[Send] = []
+        self._blobs: list[SendBlob] = []
+
+    # ------------------------------------------------------------------------------ who is there
+
+    def meet(self, peer: PeerId) -> None:
+        """A peer is there: things may be addressed to it."""
+        self._here[peer] = None
+
+    def forget(self, peer: PeerId) -> None:
+        """A peer is gone: so is what was to be sent to it, and what it held."""
+        self._here.pop(peer, None)
+        for rows in (
+            self._shared, self._discarded_clients, self._discarded_kinds, self._clients,
+            self._kinds, self.assigns, self.results, self._stops, self._values, self._wanted,
+            self._settled, self._take_backs,
+        ):  # fmt: skip
+            rows.pop(peer, None)
+        self._letters = [letter for letter in self._letters if letter.peer != peer]
+        self._blobs = [blob for blob in self._blobs if blob.peer != peer]
+        for object_id in self._holders.forget_peer(peer):
+            self._tell_home(object_id, False)
+
+    def is_here(self, peer: PeerId) -> bool:
+        """Return whether things may be addressed to this peer."""
+        return peer in self._here
+
+    # ------------------------------------------------------------------------------------ values
+
+    def packed(self, peer: PeerId, row: ValueRow) -> ValueRow:
+        """Return a value as it goes to a peer; count its refs, and send it apart if it is large."""
+        if row.contained:
+            self.contain(peer, row.contained)
+        payload = row.payload
+        if payload is None or len(payload) <= self._inline_bytes_max:
+            return row
+        self._blobs.append(SendBlob(peer, row.id, payload))
+        return ValueRow(
+            id=row.id,
+            outcome=row.outcome,
+            size=len(payload),
+            contained=row.contained,
+            failure=row.failure,
+        )
+
+    def contain(self, peer: PeerId, contained: tuple[bytes, ...]) -> None:
+        """Something that holds these refs goes to a peer."""
+        for id_ in contained:
+            object_id = ObjectId(id_)
+            # A home that is gone keeps nothing; the ref leads nowhere and need not be counted.
+            if home_of(object_id) in self._here and self._holders.deliver(object_id, peer):
+                self._tell_home(object_id, True)
+
+    def released(self, object_id: ObjectId, peer: PeerId, count: int) -> None:
+        """A peer gives deliveries back."""
+        if self._holders.release(object_id, peer, count):
+            self._tell_home(object_id, False)
+
+    def _tell_home(self, object_id: ObjectId, shared: bool) -> None:
+        home = home_of(object_id)
+        if home in self._here:
+            self._shared.setdefault(home, {})[object_id] = shared
+
+    # ------------------------------------------------------------------------------------- posting
+
+    def drop(self, peer: PeerId, error: str = "", reason: str = "") -> None:
+        """Have the shell drop a peer."""
+        self._drops.append(Drop(peer, error, reason))
+
+    def letter(self, peer: PeerId, message: AnyMessage) -> None:
+        """Send a message of its own."""
+        self._letters.append(Send(peer, message))
+
+    def blob(self, peer: PeerId, key: bytes, payload: bytes) -> None:
+        """Send a large payload."""
+        self._blobs.append(SendBlob(peer, key, payload))
+
+    def value(self, peer: PeerId, row: ValueRow) -> None:
+        """Answer a fetch."""
+        self._values.setdefault(peer, []).append(self.packed(peer, row))
+
+    def want(self, home: PeerId, object_id: ObjectId) -> None:
+        """Ask a home for a value."""
+        self._wanted.setdefault(home, []).append(object_id)
+
+    def stop(self, node: PeerId, task: TaskId, attempt: int, force: bool) -> None:
+        """Cancel an attempt."""
+        self._stops.setdefault(node, []).append((task, attempt, force))
+
+    def settle(self, node: PeerId, task: TaskId) -> None:
+        """The refs in a task's results are counted."""
+        self._settled.setdefault(node, []).append(task)
+
+    def take_back(self, node: PeerId, count: int) -> None:
+        """Ask for unstarted attempts."""
+        self._take_backs[node] = count
+
+    def introduce(self, node: PeerId, client: EnvironmentRow) -> None:
+        """Tell a node of a client."""
+        self._clients.setdefault(node, []).append(client)
+
+    def prepare(self, node: PeerId, kind: NodeKindRow) -> None:
+        """Tell a node of a kind."""
+        self._kinds.setdefault(node, []).append(kind)
+
+    def discard_kind(self, node: PeerId, number: int) -> None:
+        """A kind is not used any more."""
+        self._discarded_kinds.setdefault(node, []).append(number)
+
+    def discard_client(self, node: PeerId, client: PeerId) -> None:
+        """A client has left; what was to be sent to the node for it is not."""
+        self._discarded_clients.setdefault(node, []).append(client)
+        if (rows := self._clients.get(node)) is not None:
+            self._clients[node] = [row for row in rows if row.client != client]
+        if (kinds := self._kinds.get(node)) is not None:
+            self._kinds[node] = [kind for kind in kinds if kind.client != client]
+
+    def withdraw(self, node: PeerId, task: TaskId) -> None:
+        """An attempt is not to be sent after all, nor stopped."""
+        if (rows := self.assigns.get(node)) is not None:
+            self.assigns[node] = [row for row in rows if row.id != task]
+        if (stops := self._stops.get(node)) is not None:
+            self._stops[node] = [stop for stop in stops if stop[0] != task]
+
+    # ------------------------------------------------------------------------------------ flushing
+
+    def flush(self) -> list[Command]:
+        """Return all that is to be sent, in this order, and be empty.
+
+        1. drops;
+        2. Shared, before anything that lets a home drop its own pins;
+        3. Discard, then Prepare, then Assign (which use what was prepared), then Stop;
+        4. Results, Values, Wanted;
+        5. Settled and Unshared, after what was counted;
+        6. TakeBack and single messages; large payloads last.
+        """
+        commands: list[Command] = list(self._drops)
+        self._drops.clear()
+        self._flush_definitions(commands)
+        for peer, assigned in self.assigns.items():
+            if assigned:
+                commands.append(Send(peer, Assign(assigned)))
+        commands += [Send(peer, Stop(stops)) for peer, stops in self._stops.items() if stops]
+        commands += [Send(peer, Results(rows)) for peer, rows in self.results.items()]
+        commands += [Send(peer, Values(rows)) for peer, rows in self._values.items()]
+        commands += [Send(peer, Wanted(ids)) for peer, ids in self._wanted.items()]
+        commands += [Send(peer, Settled(tasks)) for peer, tasks in self._settled.items()]
+        for peer, objects in self._shared.items():
+            gone: list[bytes] = [id_ for id_, shared in objects.items() if not shared]
+            if gone:
+                commands.append(Send(peer, Unshared(gone)))
+        commands += [Send(peer, TakeBack(count)) for peer, count in self._take_backs.items()]
+        commands += self._letters
+        commands += self._blobs
+        for rows in (
+            self.assigns, self.results, self._stops, self._values, self._wanted, self._settled,
+            self._shared, self._take_backs,
+        ):  # fmt: skip
+            rows.clear()
+        self._letters.clear()
+        self._blobs.clear()
+        return commands
+
+    def _flush_definitions(self, commands: list[Command]) -> None:
+        for peer, objects in self._shared.items():
+            shared: list[bytes] = [id_ for id_, held in objects.items() if held]
+            if shared:
+                commands.append(Send(peer, Shared(shared)))
+        if self._discarded_kinds or self._discarded_clients:
+            for peer in {**self._discarded_kinds, **self._discarded_clients}:
+                kinds = self._discarded_kinds.get(peer, [])
+                clients = self._discarded_clients.get(peer, [])
+                commands.append(Send(peer, Discard(kinds, clients)))
+            self._discarded_kinds.clear()
+            self._discarded_clients.clear()
+        if self._kinds or self._clients:
+            for peer in {**self._clients, **self._kinds}:
+                message = Prepare(self._clients.get(peer, []), self._kinds.get(peer, []))
+                if message.clients or message.kinds:
+                    commands.append(Send(peer, message))
+            self._kinds.clear()
+            self._clients.clear()

@@ -1,0 +1,353 @@
+"""The queue of ready tasks, and which node a task goes to.
+
+Never touches a task's state, nor anything of a node but to read it. What it costs to place a task
+does not grow with the queue, nor, for tasks that ask for CPUs alone, with the number of nodes.
+"""
+
+from bisect import insort
+from collections import deque
+from collections.abc import Iterable, Iterator
+from heapq import heapify, heappop, heappush, heapreplace
+
+from ..protocol.ids import PeerId
+from ..protocol.settings import Settings
+from .state import Node
+from .tasks import QUEUED, UNITS, Kind, Shape, TaskRecord
+
+
+class ShapeQueue:
+    """Ready tasks of one priority, depth and shape, first come first."""
+
+    __slots__ = ("_entries", "_fifo", "_returned", "shape", "size")
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        #: how many are in it. Those that were discarded lie on as dead entries
+        self.size = 0
+        self._fifo: deque[TaskRecord] = deque()
+        #: heap of those that came back, which are older than their place in the line
+        self._returned: list[tuple[int, TaskRecord]] = []
+
+    def push(self, record: TaskRecord) -> None:
+        """Add a task; one older than the last goes where it belongs."""
+        self.size += 1
+        fifo = self._fifo
+        if fifo and fifo[-1].order > record.order:
+            heappush(self._returned, (record.order, record))
+        else:
+            fifo.append(record)
+
+    def head(self) -> TaskRecord | None:
+        """Return the first task without taking it."""
+        fifo, returned = self._fifo, self._returned
+        while fifo and fifo[0].state != QUEUED:
+            fifo.popleft()
+        while returned and returned[0][1].state != QUEUED:
+            heappop(returned)
+        if returned and (not fifo or returned[0][0] < fifo[0].order):
+            return returned[0][1]
+        return fifo[0] if fifo else None
+
+    def pop(self) -> None:
+        """Take the task that `head` has just returned."""
+        self.size -= 1
+        fifo, returned = self._fifo, self._returned
+        if returned and (not fifo or returned[0][0] < fifo[0].order):
+            heappop(returned)
+        else:
+            fifo.popleft()
+
+    def discard(self) -> None:
+        """One of the tasks is about to leave the state QUEUED: it counts no more."""
+        self.size -= 1
+        if len(self._fifo) > 64 and self.size < len(self._fifo) // 4:
+            self._fifo = deque(record for record in self._fifo if record.state == QUEUED)
+
+    def __iter__(self) -> Iterator[TaskRecord]:
+        """All tasks, in no order that matters."""
+        for record in self._fifo:
+            if record.state == QUEUED:
+                yield record
+        for _, record in self._returned:
+            if record.state == QUEUED:
+                yield record
+
+
+Level = tuple[int, int]
+
+
+def level_of(record: TaskRecord) -> Level:
+    """Return what comes before the order of submission: priority, then depth."""
+    return -record.kind.priority, -record.depth
+
+
+class ReadyQueue:
+    """All ready tasks: by priority, then depth, then order of submission."""
+
+    __slots__ = ("_levels", "_queues", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._levels: list[Level] = []
+        self._queues: dict[Level, dict[Shape, ShapeQueue]] = {}
+
+    def queue_of(self, level: Level, shape: Shape) -> ShapeQueue:
+        """Return the queue of a level and shape; good until the next `sweep`."""
+        queues = self._queues.get(level)
+        if queues is None:
+            queues = self._queues[level] = {}
+            insort(self._levels, level)
+        queue = queues.get(shape)
+        if queue is None:
+            queue = queues[shape] = ShapeQueue(shape)
+        return queue
+
+    def push(self, record: TaskRecord) -> None:
+        """Add a task."""
+        self.size += 1
+        self.queue_of(level_of(record), record.kind.shape).push(record)
+
+    def discard(self, record: TaskRecord) -> None:
+        """A task that is in it is about to leave the state QUEUED."""
+        self.size -= 1
+        self._queues[level_of(record)][record.kind.shape].discard()
+
+    def pop(self, queue: ShapeQueue) -> None:
+        """Take the head of a queue."""
+        self.size -= 1
+        queue.pop()
+
+    def levels(self) -> Iterator[list[ShapeQueue]]:
+        """The queues of each level, most urgent level first."""
+        for level in self._levels:
+            yield list(self._queues[level].values())
+
+    def queues(self) -> Iterator[ShapeQueue]:
+        """All queues that are not empty."""
+        for level in self._levels:
+            for queue in self._queues[level].values():
+                if queue.size:
+                    yield queue
+
+    def sweep(self) -> None:
+        """Forget queues that are empty."""
+        for level in [*self._levels]:
+            queues = self._queues[level]
+            for shape in [shape for shape, queue in queues.items() if not queue.size]:
+                del queues[shape]
+            if not queues:
+                del self._queues[level]
+                self._levels.remove(level)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of all maps."""
+        return {"queued": self.size, "queue_levels": len(self._queues)}
+
+    def check_invariants(self) -> None:
+        """Assert that the counts are true."""
+        assert self._levels == sorted(self._queues)
+        total = 0
+        for level, queues in self._queues.items():
+            for shape, queue in queues.items():
+                records = list(queue)
+                assert len(records) == queue.size
+                total += queue.size
+                for record in records:
+                    assert level_of(record) == level
+                    assert record.kind.shape is shape
+        assert total == self.size
+
+
+class _Ranking:
+    """Nodes by a key, least first. Entries whose key is out of date are skipped when met."""
+
+    __slots__ = ("_heap", "_keys")
+
+    def __init__(self) -> None:
+        self._keys: dict[Node, float] = {}
+        self._heap: list[tuple[float, int, Node]] = []
+
+    def set(self, node: Node, key: float) -> None:
+        if self._keys.get(node) == key:
+            return
+        self._keys[node] = key
+        heap = self._heap
+        if heap and heap[0][2] is node:
+            heapreplace(heap, (key, node.serial, node))
+        else:
+            heappush(heap, (key, node.serial, node))
+        if len(heap) > 64 + 4 * len(self._keys):
+            self._heap = [(rank, node.serial, node) for node, rank in self._keys.items()]
+            heapify(self._heap)
+
+    def remove(self, node: Node) -> None:
+        self._keys.pop(node, None)
+
+    def first(self) -> Node | None:
+        heap, keys = self._heap, self._keys
+        while heap:
+            key, _, node = heap[0]
+            if keys.get(node) == key:
+                return node
+            heappop(heap)
+        return None
+
+
+class Board:
+    """The nodes, ranked by what they have free and by how much work waits at them."""
+
+    __slots__ = (
+        "_candidates",
+        "_candidates_version",
+        "_changed",
+        "_free",
+        "_nodes",
+        "_tasks_max",
+        "_version",
+        "_window_s",
+        "_work",
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        self._window_s = settings.window_s
+        self._tasks_max = settings.window_tasks_max
+        self._nodes: dict[PeerId, Node] = {}
+        #: changes with the nodes that exist
+        self._version = 0
+        self._changed: dict[Node, None] = {}
+        self._free = _Ranking()
+        self._work = _Ranking()
+        #: for each shape that asks for more than CPUs: the nodes that could ever run it
+        self._candidates: dict[Shape, list[Node]] = {}
+        self._candidates_version = 0
+
+    def add(self, node: Node) -> None:
+        """A node has joined."""
+        self._nodes[node.id] = node
+        self._version += 1
+        self._changed[node] = None
+
+    def remove(self, node: Node) -> None:
+        """A node is gone."""
+        del self._nodes[node.id]
+        self._version += 1
+        self._changed.pop(node, None)
+        self._free.remove(node)
+        self._work.remove(node)
+
+    def touch(self, node: Node) -> None:
+        """What a node has, or whether it is suspect, has changed."""
+        self._changed[node] = None
+
+    def fits_ever(self, shape: Shape) -> bool:
+        """Return whether some node could run the shape if it were idle."""
+        if shape.feasible_version != self._version:
+            shape.feasible_version = self._version
+            shape.feasible = any(_could_run(node, shape) for node in self._nodes.values())
+        return shape.feasible
+
+    def choose(self, kind: Kind) -> Node | None:
+        """Return the node that a task of this kind goes to now, or None to keep it."""
+        if self._changed:
+            self._rank()
+        if not kind.shape.simple:
+            return self._choose_among(self._nodes_for(kind.shape), kind)
+        node = self._free.first()
+        if node is None:
+            return None
+        if node.free_cpu + node.lent_cpu >= kind.shape.cpu and self._has_slot(node, kind):
+            return node
+        if kind.average_s < 0:
+            return None
+        node = self._work.first()
+        if node is not None and _could_run(node, kind.shape) and self._has_room(node, kind):
+            return node
+        return None
+
+    def slots(self, node: Node, shape: Shape) -> int:
+        """Return how many tasks of a shape a node runs at once, at least 1."""
+        # Those that ask for no CPU are bound by the node's CPUs all the same.
+        slots = node.cpu // (shape.cpu or UNITS)
+        for name, amount in shape.others:
+            slots = min(slots, node.total.get(name, 0) // amount)
+        return max(1, slots)
+
+    def _has_slot(self, node: Node, kind: Kind) -> bool:
+        # Resources alone bound nothing for a shape that asks for none.
+        return len(node.assigned) - node.blocked < self._tasks_max * self.slots(node, kind.shape)
+
+    def _has_room(self, node: Node, kind: Kind) -> bool:
+        """Whether a task may go to a node ahead of time."""
+        slots = self.slots(node, kind.shape)
+        count = len(node.assigned) - node.blocked
+        return (
+            count < slots * min(kind.ramp, self._tasks_max)
+            and node.work_s + kind.average_s <= slots * self._window_s
+        )
+
+    def _rank(self) -> None:
+        for node in self._changed:
+            if node.suspect:
+                self._free.remove(node)
+                self._work.remove(node)
+            else:
+                self._free.set(node, -node.free_cpu - node.lent_cpu)
+                self._work.set(node, node.work_s / (node.cpu or UNITS))
+        self._changed.clear()
+
+    def _nodes_for(self, shape: Shape) -> list[Node]:
+        if self._candidates_version != self._version:
+            self._candidates.clear()
+            self._candidates_version = self._version
+        nodes = self._candidates.get(shape)
+        if nodes is None:
+            nodes = [node for node in self._nodes.values() if _could_run(node, shape)]
+            self._candidates[shape] = nodes
+        return nodes
+
+    def forget(self, shape: Shape) -> None:
+        """A shape is not used any more."""
+        self._candidates.pop(shape, None)
+
+    def _choose_among(self, nodes: Iterable[Node], kind: Kind) -> Node | None:
+        shape, number = kind.shape, kind.number
+        able = [node for node in nodes if not node.suspect]
+        free = [node for node in able if _fits(node, shape) and self._has_slot(node, kind)]
+        if not free and kind.average_s >= 0:
+            free = [node for node in able if self._has_room(node, kind)]
+        if not free:
+            return None
+        if shape.spread:
+            return min(
+                free, key=lambda node: (node.spread.get(number, 0), len(node.assigned), node.serial)
+            )
+        return min(free, key=lambda node: (-node.free_cpu - node.lent_cpu, node.serial))
+
+    def idle(self, record: TaskRecord) -> Node | None:
+        """Return a node that has everything free that a task asks for, if there is one."""
+        shape = record.kind.shape
+        if self._changed:
+            self._rank()
+        if shape.simple:
+            node = self._free.first()
+            return node if node is not None and _fits(node, shape) else None
+        for node in self._nodes_for(shape):
+            if not node.suspect and _fits(node, shape):
+                return node
+        return None
+
+
+def _fits(node: Node, shape: Shape) -> bool:
+    """Whether a node has free what a shape asks for."""
+    if node.free_cpu + node.lent_cpu < shape.cpu:
+        return False
+    return all(node.free.get(name, 0) >= amount for name, amount in shape.others)
+
+
+def _could_run(node: Node, shape: Shape) -> bool:
+    """Whether a node could run a shape if it were idle."""
+    if shape.cpu > node.cpu:
+        return False
+    if shape.node and shape.node not in {node.name, node.id.hex()}:
+        return False
+    return all(node.total.get(name, 0) >= amount for name, amount in shape.others)

@@ -1,0 +1,346 @@
+"""What the scheduler knows: peers, nodes, and what every part of it shares.
+
+Never decides; it holds the records and keeps each node's account of resources true.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+from ..protocol.ids import NO_PEER, ObjectId, PeerId, TaskId, home_of
+from ..protocol.messages import Environment, Hello, Join, Role
+from ..protocol.settings import Settings
+from .holders import Holders
+from .outbox import Outbox
+from .tasks import FINISHED, Kind, TaskRecord, units
+
+STORY_LINES_MAX: Final = 500
+
+BlobTaker = Callable[[bytes], None]
+
+
+class Misbehaved(Exception):
+    """A peer said what it may not say; it is dropped. Nothing of anyone else's is touched."""
+
+
+class Peer:
+    """A client or node process, as long as its link lives."""
+
+    __slots__ = (
+        "connected",
+        "early",
+        "early_bytes",
+        "entered",
+        "environment",
+        "expected",
+        "here",
+        "id",
+        "kinds",
+        "name",
+        "node",
+        "python",
+        "role",
+        "tasks",
+    )
+
+    def __init__(self, peer: PeerId, hello: Hello) -> None:
+        self.id = peer
+        self.role = hello.role
+        self.name = hello.name
+        self.python = hello.python
+        #: False once it is forgotten, for those who still point to it
+        self.here = True
+        self.connected = True
+        #: whether it has said Enter or Join
+        self.entered = False
+        self.environment = Environment()
+        self.node: Node | None = None
+        #: what its numbers mean; None: a kind of a client that has left
+        self.kinds: dict[int, Kind | None] = {}
+        #: its unfinished tasks
+        self.tasks: dict[TaskId, TaskRecord] = {}
+        #: large payloads whose row has not come
+        self.early: dict[bytes, deque[bytes]] = {}
+        self.early_bytes = 0
+        #: who waits for a large payload, by its key
+        self.expected: dict[bytes, deque[BlobTaker]] = {}
+
+    def expect(self, key: bytes, then: BlobTaker) -> None:
+        """A row named a large payload: call `then` with it as soon as it is there."""
+        payloads = self.early.get(key)
+        if payloads is None:
+            self.expected.setdefault(key, deque()).append(then)
+            return
+        payload = payloads.popleft()
+        self.early_bytes -= len(payload)
+        if not payloads:
+            del self.early[key]
+        then(payload)
+
+    def received(self, key: bytes, payload: bytes, early_bytes_max: int) -> None:
+        """A large payload is there, perhaps before the row that names it.
+
+        Raises:
+            Misbehaved: too many have come that no row names.
+        """
+        takers = self.expected.get(key)
+        if takers is not None:
+            then = takers.popleft()
+            if not takers:
+                del self.expected[key]
+            then(payload)
+            return
+        self.early.setdefault(key, deque()).append(payload)
+        self.early_bytes += len(payload)
+        if self.early_bytes > early_bytes_max:
+            raise Misbehaved(f"it sent {self.early_bytes} bytes of payloads that no row names")
+
+
+def ignore(_payload: bytes) -> None:
+    """Take a payload whose row was of no use."""
+
+
+class Node:
+    """A machine's daemon: what it can do, what it has been given, what it told."""
+
+    __slots__ = (
+        "assigned",
+        "beat_s",
+        "blocked",
+        "clients",
+        "cpu",
+        "delivering",
+        "free",
+        "free_cpu",
+        "functions",
+        "host",
+        "id",
+        "joined_s",
+        "kinds",
+        "lag_s",
+        "lent_cpu",
+        "memory_bytes",
+        "name",
+        "peer",
+        "pid",
+        "resources",
+        "running",
+        "serial",
+        "spread",
+        "suspect",
+        "take_back_after_s",
+        "taking_back",
+        "total",
+        "work_s",
+        "workers",
+        "workers_blocked",
+    )
+
+    def __init__(self, peer: Peer, join: Join, serial: int, now_s: float) -> None:
+        self.id = peer.id
+        self.peer = peer
+        #: nodes are ordered by the time they joined
+        self.serial = serial
+        self.name = join.name
+        self.host = join.host
+        self.pid = join.pid
+        self.resources = dict(join.resources)
+        self.total = {name: units(amount) for name, amount in join.resources.items()}
+        self.free = self.total.copy()
+        self.cpu = self.total.get("CPU", 0)
+        #: kept apart from `free`, which it would be in, because it changes with every task
+        self.free_cpu = self.free.pop("CPU", 0)
+        #: CPUs of attempts that wait in get()
+        self.lent_cpu = 0
+        self.blocked = 0
+        #: attempts that it has
+        self.assigned: dict[TaskId, TaskRecord] = {}
+        #: attempts that ended, whose large values are on their way
+        self.delivering: dict[TaskId, TaskRecord] = {}
+        #: expected durations of all it has and that do not wait in get()
+        self.work_s = 0.0
+        #: kind number -> how many it has, for kinds that are to be spread
+        self.spread: dict[int, int] = {}
+        self.suspect = False
+        # What it has been told.
+        self.clients: dict[PeerId, None] = {}
+        self.kinds: dict[int, Kind] = {}
+        #: how many of its kinds use a function
+        self.functions: dict[tuple[PeerId, bytes], int] = {}
+        # Taking back.
+        self.taking_back = False
+        self.take_back_after_s = 0.0
+        # What it last told of itself.
+        self.joined_s = now_s
+        self.beat_s = now_s
+        self.lag_s = 0.0
+        self.workers = 0
+        self.workers_blocked = 0
+        self.memory_bytes = 0
+        self.running: list[tuple[bytes, int, float]] = []
+
+    def take(self, record: TaskRecord) -> None:
+        """Count an attempt as its own."""
+        shape = record.kind.shape
+        self.assigned[record.id] = record
+        record.node = self
+        self.free_cpu -= shape.cpu
+        self.work_s += record.expected_s
+        if shape.others:
+            for name, amount in shape.others:
+                self.free[name] = self.free.get(name, 0) - amount
+        if shape.spread:
+            number = record.kind.number
+            self.spread[number] = self.spread.get(number, 0) + 1
+
+    def release(self, record: TaskRecord) -> None:
+        """Count an attempt as its own no more."""
+        shape = record.kind.shape
+        del self.assigned[record.id]
+        record.node = None
+        if record.blocked:
+            record.blocked = False
+            self.blocked -= 1
+            self.lent_cpu -= shape.cpu
+        else:
+            self.work_s = self.work_s - record.expected_s if self.assigned else 0.0
+        self.free_cpu += shape.cpu
+        if shape.others:
+            for name, amount in shape.others:
+                self.free[name] += amount
+        if shape.spread:
+            number = record.kind.number
+            self.spread[number] -= 1
+            if not self.spread[number]:
+                del self.spread[number]
+
+    def set_blocked(self, record: TaskRecord, blocked: bool) -> None:
+        """An attempt begins or ceases to wait in get(): it lends its CPUs, nothing else."""
+        if record.blocked == blocked:
+            return
+        record.blocked = blocked
+        sign = 1 if blocked else -1
+        self.blocked += sign
+        self.lent_cpu += sign * record.kind.shape.cpu
+        self.work_s -= sign * record.expected_s
+
+    @property
+    def spare_cpu(self) -> int:
+        """CPUs that a new attempt could use, by the scheduler's account; may be negative."""
+        return self.free_cpu + self.lent_cpu
+
+    def check_invariants(self) -> None:
+        """Assert that the account is what follows from the attempts."""
+        cpu = lent = blocked = 0
+        others: dict[str, int] = {}
+        spread: dict[int, int] = {}
+        work_s = 0.0
+        for task, record in self.assigned.items():
+            shape = record.kind.shape
+            assert record.node is self
+            assert record.id == task
+            cpu += shape.cpu
+            lent += shape.cpu if record.blocked else 0
+            blocked += record.blocked
+            work_s += 0.0 if record.blocked else record.expected_s
+            for name, amount in shape.others:
+                others[name] = others.get(name, 0) + amount
+            if shape.spread:
+                spread[record.kind.number] = spread.get(record.kind.number, 0) + 1
+            assert record.kind.number in self.kinds
+            assert record.kind.client in self.clients
+        assert self.free_cpu == self.cpu - cpu
+        assert self.lent_cpu == lent
+        assert self.blocked == blocked
+        assert abs(self.work_s - work_s) < 1e-6 * (1 + work_s)
+        assert self.spread == spread
+        for name, free in self.free.items():
+            assert free == self.total.get(name, 0) - others.get(name, 0)
+        for record in self.delivering.values():
+            assert record.node is self
+            assert record.unmet > 0
+        uses: dict[tuple[PeerId, bytes], int] = {}
+        for kind in self.kinds.values():
+            key = kind.client, kind.function.hash
+            uses[key] = uses.get(key, 0) + 1
+        assert self.functions == uses
+
+
+class State:
+    """What the parts of the core share."""
+
+    __slots__ = (
+        "counters",
+        "epoch",
+        "holders",
+        "nodes",
+        "nodes_version",
+        "now_s",
+        "out",
+        "peers",
+        "rng",
+        "settings",
+        "started_s",
+        "story",
+    )
+
+    def __init__(self, settings: Settings, epoch: int, rng: Random) -> None:
+        self.settings = settings
+        self.epoch = epoch
+        self.rng = rng
+        self.now_s = 0.0
+        self.started_s: float | None = None
+        self.peers: dict[PeerId, Peer] = {}
+        #: in the order they joined
+        self.nodes: dict[PeerId, Node] = {}
+        #: changes with the nodes there are
+        self.nodes_version = 0
+        self.holders = Holders()
+        self.out = Outbox(self.holders, settings.inline_bytes_max)
+        self.counters: dict[str, int] = dict.fromkeys(
+            ("submitted", "finished", "failed", "cancelled", "retried", "stale_dropped",
+             "taken_back", "peers_dropped", "nodes_lost", "clients_gone"), 0
+        )  # fmt: skip
+        self.story: deque[tuple[float, str]] = deque(maxlen=STORY_LINES_MAX)
+
+    def tell(self, line: str) -> None:
+        """Remember a rare event and why."""
+        self.story.append((self.now_s, line))
+
+    def find(self, task: TaskId) -> TaskRecord | None:
+        """Return a task that has no outcome yet and whose submitter is there."""
+        peer = self.peers.get(home_of(task))
+        return None if peer is None else peer.tasks.get(task)
+
+    def client(self, peer: PeerId) -> Peer | None:
+        """Return a client that has entered."""
+        found = self.peers.get(peer)
+        if found is None or found.role != Role.CLIENT or not found.entered:
+            return None
+        return found
+
+    def has_home(self, object_id: ObjectId) -> bool:
+        """Return whether the home of an object is there."""
+        return self.out.is_here(home_of(object_id))
+
+    def check_invariants(self) -> None:
+        """Assert that peers, nodes and holders agree."""
+        self.holders.check_invariants()
+        serials = [node.serial for node in self.nodes.values()]
+        assert serials == sorted(serials)
+        for peer_id, node in self.nodes.items():
+            assert self.peers[peer_id].node is node
+            node.check_invariants()
+        for peer_id, peer in self.peers.items():
+            assert peer_id == peer.id != NO_PEER
+            assert peer.here
+            assert self.out.is_here(peer_id)
+            assert (peer.node is not None) == (peer_id in self.nodes)
+            assert peer.early_bytes == sum(
+                len(payload) for payloads in peer.early.values() for payload in payloads
+            )
+            for task, record in peer.tasks.items():
+                assert record.id == task
+                assert record.owner is peer
+                assert record.state != FINISHED

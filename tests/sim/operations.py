@@ -1,0 +1,187 @@
+"""The tape of one run: its sizes, what users do and what goes wrong, all drawn from the seed.
+
+Every entry stands for itself: it names others by picks (modulo what there is when it happens), so
+that any part of a tape is a tape, which is what shrinking needs. Never runs anything.
+"""
+
+from typing import Any
+
+import msgspec
+
+from .scripts import Spec
+
+
+class Entry(msgspec.Struct, tag_field="do", omit_defaults=True, kw_only=True):
+    """Something that happens at a time."""
+
+    at_s: float
+
+
+class Submit(Entry, tag="submit"):
+    """A user submits one task, or several alike."""
+
+    client: int
+    spec: Spec
+    copies: int = 1
+
+
+class Put(Entry, tag="put"):
+    """A user puts a value, perhaps with refs inside."""
+
+    client: int
+    label: int
+    size: int = 0
+    contains: list[int] = []
+
+
+class Get(Entry, tag="get"):
+    """A user waits for values."""
+
+    client: int
+    picks: list[int]
+    timeout_s: float | None = None
+
+
+class Wait(Entry, tag="wait"):
+    """A user waits until so many are ready."""
+
+    client: int
+    picks: list[int]
+    count: int = 1
+    timeout_s: float | None = None
+
+
+class Drop(Entry, tag="drop"):
+    """A user lets refs go."""
+
+    client: int
+    picks: list[int]
+
+
+class Cancel(Entry, tag="cancel"):
+    """A user cancels; `asks`: and wants to know what had not started."""
+
+    client: int
+    picks: list[int]
+    force: bool = False
+    recursive: bool = True
+    asks: bool = False
+
+
+class Share(Entry, tag="share"):
+    """A user pickles a ref outside Drumbeat and another one loads it."""
+
+    client: int
+    to: int
+    pick: int
+
+
+class Query(Entry, tag="query"):
+    """A user asks the scheduler something."""
+
+    client: int
+    what: str
+
+
+class Leave(Entry, tag="leave"):
+    """A client says goodbye, or just ends."""
+
+    client: int
+    crash: bool = False
+
+
+class KillWorker(Entry, tag="kill_worker"):
+    """A worker process dies."""
+
+    node: int
+    pick: int
+    signal: str = "KILL"
+
+
+class StopWorker(Entry, tag="stop_worker"):
+    """A worker process stands still."""
+
+    node: int
+    pick: int
+    for_s: float
+
+
+class ForkFails(Entry, tag="fork_fails"):
+    """A node cannot start workers."""
+
+    node: int
+    for_s: float
+
+
+class CrashNode(Entry, tag="crash_node"):
+    """A node daemon dies; the keeper kills its workers and starts a new one."""
+
+    node: int
+    down_s: float
+
+
+class Pause(Entry, tag="pause"):
+    """A process stands still: "scheduler", "n0", "c0"."""
+
+    who: str
+    for_s: float
+
+
+class Cut(Entry, tag="cut"):
+    """A peer's connections break: control (0), bulk (1), both (2)."""
+
+    who: str
+    which: int = 2
+    half_open: bool = False
+
+
+class Stall(Entry, tag="stall"):
+    """One direction of a peer's connections goes silent."""
+
+    who: str
+    way: str
+    for_s: float
+
+
+class Slow(Entry, tag="slow"):
+    """A peer's network is slow."""
+
+    who: str
+    factor: float
+    for_s: float
+
+
+Operation = Submit | Put | Get | Wait | Drop | Cancel | Share | Query | Leave
+Fault = KillWorker | StopWorker | ForkFails | CrashNode | Pause | Cut | Stall | Slow
+FAULTS = (KillWorker, StopWorker, ForkFails, CrashNode, Pause, Cut, Stall, Slow)
+
+
+class Scenario(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A whole run: the seed decides delays, all else stands here."""
+
+    seed: int
+    #: name -> resources
+    nodes: dict[str, dict[str, float]]
+    clients: int
+    settings: dict[str, Any]
+    chaos_s: float
+    delay_s: float = 1e-4
+    jitter_s: float = 1e-4
+    bytes_per_s: float = 1e9
+    #: check_invariants() of a core each so many turns
+    audit_each: int = 5
+    tape: list[Operation | Fault] = []
+
+
+to_json = msgspec.json.Encoder().encode
+from_json = msgspec.json.Decoder(Scenario).decode
+
+
+def load(text: bytes) -> Scenario:
+    """Read a scenario that was saved."""
+    return from_json(text)
+
+
+def dump(scenario: Scenario) -> bytes:
+    """Write a scenario as text for people and for `load`."""
+    return msgspec.json.format(to_json(scenario), indent=1)

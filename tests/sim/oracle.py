@@ -1,0 +1,320 @@
+"""The oracle: what users saw and what workers executed, and whether the promises were kept.
+
+Never looks into a core. What can be judged at once (a wrong value, a task run too often, a node
+over-committed) is judged at once; what needs the whole story (was anybody entitled to fail like
+that?) is judged at the end, in `judge.py`.
+"""
+
+from collections import Counter
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from drumbeat.node.packets import Answered, RunRow
+from drumbeat.protocol.ids import ObjectId, TaskId, objects_of, task_of
+from drumbeat.protocol.messages import Options, Outcome, ValueRow
+
+from . import scripts
+from .scripts import Script, Spec, Thing, Value
+
+if TYPE_CHECKING:
+    from .clock import Clock
+    from .pool import FakePool
+
+
+class Execution:
+    """One run of a task's code."""
+
+    __slots__ = ("attempt", "began_s", "gpus", "has_cpus", "is_running", "node", "peer", "task")
+
+    def __init__(
+        self, task: "Known", attempt: int, pool: "FakePool", gpus: tuple[int, ...], began_s: float
+    ) -> None:
+        self.task = task
+        self.attempt = attempt
+        self.node = pool.node
+        self.peer = pool.peer
+        self.gpus = gpus
+        self.began_s = began_s
+        self.is_running = True
+        self.has_cpus = True
+
+
+class Known:
+    """One task, from its submit on."""
+
+    __slots__ = (
+        "cancelled_s", "deps", "died", "dropped_s", "ended", "executions", "id", "is_asked_to_stop",
+        "options", "parent", "rows", "spec",
+    )  # fmt: skip
+
+    def __init__(self, id_: TaskId, spec: Spec, deps: list[bytes], parent: bytes) -> None:
+        self.id = id_
+        self.spec = spec
+        self.options: Options = scripts.options_of(spec)
+        self.deps = deps
+        self.parent = parent
+        self.executions: list[Execution] = []
+        #: executions that ended with their worker, and that came to their end
+        self.died = 0
+        self.ended = 0
+        self.is_asked_to_stop = False
+        #: since when its user knows that it was cancelled, and that it never ran
+        self.cancelled_s = -1.0
+        self.dropped_s = -1.0
+        #: the final rows that somebody saw, by object
+        self.rows: dict[bytes, ValueRow] = {}
+
+
+class Oracle:
+    """All that was seen."""
+
+    def __init__(self, clock: "Clock", capacities: dict[str, dict[str, float]]) -> None:
+        self.clock = clock
+        self.capacities = capacities
+        self.tasks: dict[bytes, Known] = {}
+        self.things: dict[bytes, Thing] = {}
+        self.violations: list[str] = []
+        self.counts: Counter[str] = Counter()
+        #: peers one of whose link lives ended, by a crash or because they were given up
+        self.lives_lost: dict[bytes, int] = {}
+        #: rows that were no value -> who saw them
+        self.failures: list[tuple[ValueRow, str]] = []
+        #: two runs of one task at once: the first one's node must turn out to be lost
+        self.doubles: list[tuple[Known, bytes]] = []
+        self._used: dict[str, dict[str, float]] = {name: {} for name in capacities}
+        self._gpus: dict[tuple[str, int], float] = {}
+        self._hashes: dict[int, bytes] = {}
+
+    def wrong(self, text: str) -> None:
+        """A promise is broken."""
+        self.violations.append(f"{self.clock.now_s:.6f}: {text}")
+
+    def count(self, path: str) -> None:
+        """A rare path was taken."""
+        self.counts[path] += 1
+
+    def life_lost(self, peer: bytes) -> None:
+        """A link life of this peer ended."""
+        self.lives_lost[peer] = self.lives_lost.get(peer, 0) + 1
+
+    def function_hash(self, function: int) -> bytes:
+        """Return the name of a function's payload."""
+        found = self._hashes.get(function)
+        if found is None:
+            payload = scripts.function_payload(function)
+            found = self._hashes[function] = blake2b(payload, digest_size=16).digest()
+        return found
+
+    # -------------------------------------------------------------------------- what is asked for
+
+    def submitted(
+        self, id_: TaskId, script: Script, deps: list[bytes], parent: bytes = b"", attempt: int = 0
+    ) -> None:
+        """A user or a task submits."""
+        if id_ in self.tasks:
+            self.wrong(f"the id {id_.hex()} was given twice")
+        spec = script.spec
+        self.tasks[id_] = Known(id_, spec, deps, parent)
+        things = scripts.ideal(
+            spec,
+            spec.label,
+            [self.things[dep] for dep in deps],
+            [self.things[ref] for ref in script.contained],
+        )
+        self.things.update(zip(objects_of(id_, len(things)), things, strict=True))
+
+    def was_put(self, id_: ObjectId, value: Value, client: bytes = b"") -> None:
+        """A user or a task puts a value."""
+        self.things[id_] = Thing(value.number, [self.things[ref] for ref in value.refs])
+
+    def cancel_asked(self, ids: list[bytes]) -> None:
+        """Somebody cancels these."""
+        for id_ in ids:
+            if (known := self.tasks.get(id_)) is not None:
+                known.is_asked_to_stop = True
+
+    def cancel_answered(self, ids: list[bytes], dropped: list[bool]) -> None:
+        """The canceller was told which had not started and never will."""
+        if len(ids) != len(dropped):
+            self.wrong(f"{len(ids)} tasks cancelled, {len(dropped)} answers")
+        for id_, is_dropped in zip(ids, dropped, strict=False):
+            known = self.tasks.get(id_)
+            if known is None or not is_dropped:
+                continue
+            self.count("dropped by cancel")
+            known.dropped_s = self.clock.now_s
+            if any(execution.is_running for execution in known.executions):
+                self.wrong(f"{id_.hex()} is said to be dropped and runs")
+
+    # -------------------------------------------------------------------------- what is executed
+
+    def check_function(self, payload: bytes, spec: Spec) -> None:
+        """A worker must have the right function."""
+        if payload != scripts.function_payload(spec.function):
+            self.wrong(f"task {spec.label} came with another function: {payload[:20]!r}")
+
+    def check_arguments(self, row: RunRow, script: Script) -> list[int]:
+        """Every dependency must be there, right, and in its place; return their numbers."""
+        known = self.tasks[row.id]
+        if [value.id for value in row.values] != known.deps:
+            self.wrong(f"{row.id.hex()} came with other dependencies than it was given")
+            return []
+        numbers = []
+        for value in row.values:
+            if value.outcome != Outcome.VALUE or value.payload is None:
+                self.wrong(f"{row.id.hex()} came with {value.id.hex()} that has no value")
+                return []
+            self.check_row(value, "a task's arguments")
+            numbers.append(scripts.read_value(value.payload).number)
+        return numbers
+
+    def started(self, pool: "FakePool", worker: int, row: RunRow, script: Script) -> Execution:
+        """A task's code begins to run."""
+        now_s = self.clock.now_s
+        known = self.tasks.get(row.id)
+        if known is None or known.spec.label != script.spec.label:
+            self.wrong(f"{row.id.hex()} runs with the arguments of task {script.spec.label}")
+            known = Known(TaskId(row.id), script.spec, [], b"")
+        self.count("executions")
+        for execution in known.executions:
+            if execution.attempt == row.attempt and not self.lives_lost.get(row.id[:6]):
+                self.wrong(f"attempt {row.attempt} of {row.id.hex()} was run twice")
+            if execution.is_running:
+                self.doubles.append((known, execution.peer))
+        made = Execution(known, row.attempt, pool, row.gpus or (), now_s)
+        known.executions.append(made)
+        if len(known.executions) > 1 + known.options.max_retries:
+            self.wrong(
+                f"{row.id.hex()} was run {len(known.executions)} times, "
+                f"with max_retries={known.options.max_retries}"
+            )
+        if known.dropped_s >= 0:
+            self.wrong(f"{row.id.hex()} starts though its canceller was told it never will")
+        if known.cancelled_s >= 0 and not self.lives_lost:
+            self.wrong(f"{row.id.hex()} starts though its user saw TaskCancelled")
+        self._take(made, 1.0)
+        self._check_capacity(made)
+        return made
+
+    def ended(self, execution: Execution) -> None:
+        """It came to its end, well or not."""
+        execution.task.ended += 1
+        self._give_back(execution)
+
+    def reported(self, execution: Execution) -> None:
+        """The worker has told the node."""
+
+    def died(self, execution: Execution) -> None:
+        """Its worker died with it, or with its result."""
+        self.count("executions that died")
+        execution.task.died += 1
+        self._give_back(execution)
+
+    def lent(self, execution: "Execution | None") -> None:
+        """It waits in get() and lends its CPUs."""
+        if execution is not None and execution.is_running:
+            self._use(execution, "CPU", -execution.task.options.num_cpus)
+            execution.has_cpus = False
+
+    def regained(self, execution: "Execution | None") -> None:
+        """It goes on, so it must have its CPUs back."""
+        if execution is not None and execution.is_running:
+            self.count("CPUs lent and regained")
+            self._use(execution, "CPU", execution.task.options.num_cpus)
+            execution.has_cpus = True
+            self._check_capacity(execution)
+
+    def _give_back(self, execution: Execution) -> None:
+        if execution.is_running:
+            execution.is_running = False
+            self._take(execution, -1.0)
+
+    def _take(self, execution: Execution, sign: float) -> None:
+        options = execution.task.options
+        if execution.has_cpus:
+            self._use(execution, "CPU", sign * options.num_cpus)
+        self._use(execution, "GPU", sign * options.num_gpus)
+        for name, amount in options.resources:
+            self._use(execution, name, sign * amount)
+        if options.num_gpus:
+            share = sign * (options.num_gpus / max(1, len(execution.gpus)))
+            for gpu in execution.gpus:
+                key = (execution.node, gpu)
+                self._gpus[key] = self._gpus.get(key, 0.0) + share
+                if self._gpus[key] > 1 + 1e-6:
+                    self.wrong(f"GPU {gpu} of {execution.node} serves {self._gpus[key]:g} tasks")
+
+    def _use(self, execution: Execution, name: str, amount: float) -> None:
+        if amount:
+            used = self._used[execution.node]
+            used[name] = used.get(name, 0.0) + amount
+
+    def _check_capacity(self, execution: Execution) -> None:
+        capacity = self.capacities[execution.node]
+        for name, amount in self._used[execution.node].items():
+            if amount > capacity.get(name, 0.0) + 1e-6:
+                self.wrong(f"{execution.node} uses {amount:g} {name} of {capacity.get(name, 0):g}")
+        options = execution.task.options
+        if options.num_gpus and sum(1 for _ in execution.gpus) < options.num_gpus:
+            self.wrong(f"{execution.task.id.hex()} asked for {options.num_gpus} GPUs, got "
+                       f"{len(execution.gpus)}")  # fmt: skip
+        if options.node and options.node != execution.node:
+            self.wrong(f"{execution.task.id.hex()} asked for {options.node}, is on {execution.node}")
+
+    # -------------------------------------------------------------------------- what is seen
+
+    def check_row(self, row: ValueRow, who: str) -> None:
+        """Somebody sees an object's final row."""
+        known = self.tasks.get(task_of(ObjectId(row.id)))
+        if row.outcome == Outcome.VALUE:
+            self._check_value(row, who)
+        else:
+            self.count(f"saw {row.failure.error if row.failure else 'an error'}")
+            self.failures.append((row, who))
+        if known is None or (row.failure is not None and row.failure.error == "ObjectLost"):
+            return
+        if row.failure is not None and row.failure.error == "TaskCancelled":
+            known.cancelled_s = self.clock.now_s
+        before = known.rows.setdefault(row.id, row)
+        if (before.outcome, before.payload, _error(before)) != (
+            row.outcome, row.payload, _error(row),
+        ):  # fmt: skip
+            self.wrong(f"{row.id.hex()} was {_say(before)} and is {_say(row)} for {who}")
+
+    def _check_value(self, row: ValueRow, who: str) -> None:
+        thing = self.things.get(row.id)
+        if thing is None or row.payload is None:
+            self.wrong(f"{who} got {row.id.hex()} without payload, or unknown")
+            return
+        value = scripts.read_value(row.payload)
+        if value.number != thing.number:
+            self.wrong(f"{who} got {value.number} as {row.id.hex()}, it is {thing.number}")
+        if tuple(value.refs) != tuple(row.contained):
+            self.wrong(f"{who} got {row.id.hex()}: its refs are not those that its row names")
+        if row.size != len(row.payload):
+            self.wrong(f"{who} got {row.id.hex()}: {len(row.payload)} bytes, {row.size} stated")
+
+    def check_wait(
+        self, ids: list[bytes], count: int, timeout_s: float | None, answer: Answered
+    ) -> None:
+        """The answer to a task's wait()."""
+        if any(row.id not in ids for row in answer.rows):
+            self.wrong("wait() was answered with objects not asked for")
+        if len(answer.rows) < count and not answer.timed_out and not answer.error:
+            self.wrong(f"wait() for {count} was answered with {len(answer.rows)}")
+        if answer.timed_out and timeout_s is None:
+            self.wrong("wait() without a timeout timed out")
+
+    def check_refusal(self, answer: Answered) -> None:
+        """The answer to a get() was an error."""
+        self.count(f"get refused with {answer.error}")
+        if answer.error != "ResourceDeadlock":
+            self.wrong(f"get() was refused with {answer.error}: {answer.text}")
+
+
+def _error(row: ValueRow) -> str:
+    return row.failure.error if row.failure is not None else ""
+
+
+def _say(row: ValueRow) -> str:
+    return _error(row) or ("a value" if row.outcome == Outcome.VALUE else "an error")

@@ -1,0 +1,216 @@
+"""A fake pool of worker processes: carries out what a node core commands, in virtual time.
+
+A worker here is a generator where the real one is a process: it reads packets, writes its page,
+runs scripts, is stopped, interrupted, killed. Packets go through their encoding both ways.
+
+Never decides what a node should do.
+"""
+
+from collections.abc import Callable
+from random import Random
+
+import msgspec
+from drumbeat.node import events
+from drumbeat.node.packets import Answered, Exit, Run, ToDaemon, ToWorker
+
+from .clock import Clock
+from .oracle import Oracle
+from .worker import Worker
+
+_encode = msgspec.msgpack.Encoder().encode
+_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
+_to_daemon = msgspec.msgpack.Decoder(ToDaemon).decode
+
+SIGNALS = {"TERM": 15, "KILL": 9, "SEGV": 11}
+
+
+class FakePool:
+    """The workers of one life of a node daemon.
+
+    Args:
+        tell: takes an event for the node core.
+        record: takes the bytes of every packet, for the digest.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        random: Random,
+        oracle: Oracle,
+        peer: bytes,
+        node: str,
+        tell: Callable[[events.Event], None],
+        record: Callable[[bytes], None],
+    ) -> None:
+        self.clock = clock
+        self.random = random
+        self.oracle = oracle
+        self.peer = peer
+        self.node = node
+        self.workers: dict[int, Worker] = {}
+        self.fork_fails_until_s = 0.0
+        self.alive = True
+        self._tell = tell
+        self._record = record
+        self._last_s: dict[int, float] = {}
+
+    # -------------------------------------------------------------------------------- commands
+
+    def carry_out(self, command: events.Command) -> bool:
+        """Do what the core commands; False if it is not for the pool."""
+        match command:
+            case events.SendWorker():
+                self._send(command.worker, command.packet)
+            case events.StartWorker():
+                self.oracle.count("worker started")
+                delay_s = self.random.uniform(0.002, 0.03)
+                self.clock.after(delay_s, self._start, command)
+            case events.TakePackets():
+                self.clock.after(self._hop_s(), self._take_packets, command.worker)
+            case events.Revoke():
+                worker = self.workers.get(command.worker)
+                if worker is not None:
+                    worker.revoked = command.seq
+                    self.oracle.count("worker revoked")
+            case events.ReadPage():
+                self.clock.after(
+                    max(command.after_s, 1e-6), self._read_page, list(command.workers)
+                )
+            case events.Interrupt():
+                self.clock.after(self._hop_s(), self._interrupt, command.worker, command.seq)
+            case events.Signal():
+                self.clock.after(self._hop_s(), self.signal, command.worker, command.name)
+            case _:
+                return False
+        return True
+
+    def _hop_s(self) -> float:
+        return self.random.uniform(1e-5, 1e-4)
+
+    def _start(self, command: events.StartWorker) -> None:
+        if not self.alive:
+            return
+        if self.clock.now_s < self.fork_fails_until_s:
+            self.oracle.count("fork failed")
+            self._tell(events.WorkerFailed(command.worker, "fork: no memory"))
+            return
+        if command.worker in self.workers:
+            self.oracle.wrong(f"{self.node} started worker {command.worker} twice")
+        self.workers[command.worker] = Worker(self, command)
+
+    def _send(self, number: int, packet: ToWorker) -> None:
+        worker = self.workers.get(number)
+        encoded = _encode(packet)
+        self._record(encoded)
+        if worker is None:
+            # The worker is being forked: its socket takes packets already. Or it is dead: lost.
+            self.clock.after(self._hop_s(), self._send_late, number, encoded, 400)
+            return
+        self.clock.after(self._hop_s(), self._arrive, worker, _to_worker(encoded))
+
+    def _send_late(self, number: int, encoded: bytes, tries: int) -> None:
+        worker = self.workers.get(number)
+        if worker is not None:
+            worker.arrive(_to_worker(encoded))
+        elif tries and self.alive:
+            self.clock.after(1e-4, self._send_late, number, encoded, tries - 1)
+
+    def _arrive(self, worker: Worker, packet: ToWorker) -> None:
+        if worker.is_alive:
+            worker.arrive(packet)
+
+    def _take_packets(self, number: int) -> None:
+        """Read back what lies unread; what is not work goes back in."""
+        worker = self.workers.get(number)
+        seqs: list[int] = []
+        if worker is not None:
+            kept: list[ToWorker] = []
+            for packet in worker.socket:
+                if isinstance(packet, Run):
+                    seqs += [row.seq for row in packet.rows]
+                else:
+                    kept.append(packet)
+            worker.socket.clear()
+            worker.socket.extend(kept)
+        if seqs:
+            self.oracle.count("packets taken back")
+        self._tell(events.PacketsTaken(number, seqs))
+
+    def _read_page(self, numbers: list[int]) -> None:
+        samples = [
+            (number, worker.started, worker.running == worker.started and worker.running != 0)
+            for number in numbers
+            if (worker := self.workers.get(number)) is not None
+        ]
+        self._tell(events.PageRead(samples))
+
+    def _interrupt(self, number: int, seq: int) -> None:
+        worker = self.workers.get(number)
+        if worker is not None and worker.running == seq:
+            worker.interrupt()
+
+    def signal(self, number: int, name: str) -> None:
+        """Signal a worker; a deaf task does not hear TERM."""
+        worker = self.workers.get(number)
+        if worker is None or not worker.is_alive:
+            return
+        if name == "TERM" and worker.is_deaf:
+            self.oracle.count("deaf to TERM")
+            return
+        self.oracle.count(f"worker got {name}")
+        worker.die(-SIGNALS[name], f"SIG{name}")
+
+    # -------------------------------------------------------------------------- from the workers
+
+    def spoke(self, worker: Worker, packet: ToDaemon) -> None:
+        """A worker sends a packet."""
+        encoded = _encode(packet)
+        self._record(encoded)
+        self._in_order(worker.number, events.WorkerSpoke(worker.number, _to_daemon(encoded)))
+
+    def wrote(self, worker: Worker, text: bytes) -> None:
+        """A worker printed."""
+        self._in_order(worker.number, events.Spoke([(worker.number, text, 0)]))
+
+    def exited(self, worker: Worker, status: int, signal_name: str) -> None:
+        """A worker's process ended: its page is told, then its end."""
+        started, running = worker.started, worker.running
+        if not self.alive:
+            return
+        number = worker.number
+        sample = (number, started, running == started and running != 0)
+        self._in_order(number, events.PageRead([sample]), self.random.uniform(0.0005, 0.01))
+        self._in_order(number, events.WorkerExited(number, status, signal_name, "the last words"))
+        self.clock.at(self._last_s[number], self._reaped, number)
+
+    def _reaped(self, number: int) -> None:
+        self.workers.pop(number, None)
+        self._last_s.pop(number, None)
+
+    def _in_order(self, number: int, event: events.Event, delay_s: float = 0.0) -> None:
+        when_s = self.clock.now_s + delay_s + self._hop_s()
+        self._last_s[number] = when_s = max(when_s, self._last_s.get(number, 0.0))
+        self.clock.at(when_s, self._deliver, event)
+
+    def _deliver(self, event: events.Event) -> None:
+        if self.alive:
+            self._tell(event)
+
+    # -------------------------------------------------------------------------------- faults
+
+    def kill_all(self) -> None:
+        """The daemon is gone: the keeper kills every worker."""
+        self.alive = False
+        for worker in list(self.workers.values()):
+            worker.die(-9, "SIGKILL")
+        self.workers.clear()
+
+    def pick(self, number: int) -> Worker | None:
+        """Return one of the living workers, busy ones first."""
+        living = [worker for worker in self.workers.values() if worker.is_alive]
+        busy = [worker for worker in living if worker.running]
+        chosen = busy or living
+        return chosen[number % len(chosen)] if chosen else None
+
+
+__all__ = ["Answered", "Exit", "FakePool", "Run"]

@@ -1,0 +1,180 @@
+"""The real connection shells over simulated sockets.
+
+protocol/transport.py is loaded a second time under another name, and in that copy its sockets are
+those of the simulated network. So dialer, listener, link, blobs and the shells that join them run
+here as they are. Never changes the module that everybody else uses.
+"""
+
+import importlib.util
+from collections import deque
+from random import Random
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+
+from drumbeat.protocol import transport as real
+from drumbeat.protocol.ids import PeerId
+from drumbeat.protocol.settings import Settings
+
+from .network import Connection, Network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENDPOINT: Final = "ipc:///simulated"
+
+
+class Place:
+    """A process, as its sockets see it: stands in for the poller that shells are attached to."""
+
+    def __init__(
+        self, network: Network, name: str, wake: "Callable[[], None]", listener: Any = None
+    ) -> None:
+        self.network = network
+        self.name = name
+        self.wake = wake
+        self.record: Callable[[bytes], None] = bytes
+        #: where a dialler's connections lead
+        self.listener = listener
+        self.sockets: list[Any] = []
+
+    def __call__(self) -> "Place":
+        return self
+
+
+class Dialing:
+    """One connection, as transport.Dialing offers it."""
+
+    def __init__(self, context: Any, endpoint: str, settings: Settings, poller: Place) -> None:
+        self._place = poller
+        self._incoming: deque[bytes] = deque()
+        self._unsent: list[bytes] | None = []
+        self._said = ""
+        self.junk_dropped = 0
+        self.connection = poller.network.connect(poller.name, self, poller.listener)
+        poller.sockets.append(self)
+
+    def receive(self, frames_max: int = real.FRAMES_PER_TURN_MAX) -> list[bytes]:
+        count = min(frames_max, len(self._incoming))
+        return [self._incoming.popleft() for _ in range(count)]
+
+    def send(self, frame: bytes) -> bool:
+        if self._unsent is not None:
+            self._unsent.append(frame)
+            return True
+        self.connection.up.send(frame)
+        return not self.connection.dialler_knows_end
+
+    def closing(self) -> str:
+        said, self._said = self._said, ""
+        if self._incoming and said:
+            self._said = said
+            return ""
+        return said
+
+    def close(self, linger_s: float = 0.0) -> None:
+        self._place.sockets.remove(self)
+        self.connection.hang_up()
+
+    # what the network tells
+
+    def opened(self, connection: Connection) -> None:
+        unsent, self._unsent = self._unsent, None
+        for frame in unsent or ():
+            connection.up.send(frame)
+
+    def closed(self, connection: Connection) -> None:
+        self._said = "disconnected"
+        self._place.wake()
+
+    def arrived(self, connection: Connection, frame: bytes) -> None:
+        self._place.record(frame)
+        self._incoming.append(frame)
+        self._place.wake()
+
+
+class Listening:
+    """All connections of the scheduler, as transport.Listening offers them."""
+
+    def __init__(self, context: Any, endpoint: str, settings: Settings, poller: Place) -> None:
+        self._place = poller
+        self._incoming: deque[list[bytes]] = deque()
+        self._routes: dict[bytes, Connection] = {}
+        self._said = ""
+        self.junk_dropped = 0
+        poller.sockets.append(self)
+
+    def receive(self, frames_max: int = real.FRAMES_PER_TURN_MAX) -> list[list[bytes]]:
+        count = min(frames_max, len(self._incoming))
+        return [self._incoming.popleft() for _ in range(count)]
+
+    def send(self, route: bytes, frame: bytes) -> bool:
+        connection = self._routes.get(route)
+        if connection is None:
+            return False
+        connection.down.send(frame)
+        return True
+
+    def closing(self) -> str:
+        said, self._said = self._said, ""
+        return said
+
+    def close(self, linger_s: float = 0.0) -> None:
+        for connection in self._routes.values():
+            connection.throw_out()
+        self._routes.clear()
+
+    # what the network tells
+
+    def listens(self) -> bool:
+        return True
+
+    def accepted(self, connection: Connection) -> None:
+        self._routes[connection.routing_id] = connection
+
+    def ended(self, connection: Connection) -> None:
+        self._routes.pop(connection.routing_id, None)
+        self._said = "disconnected"
+        self._place.wake()
+
+    def arrived(self, connection: Connection, frame: bytes) -> None:
+        self._place.record(frame)
+        self._incoming.append([connection.routing_id, frame])
+        self._place.wake()
+
+
+class _Context:
+    """Stands in for zmq.Context."""
+
+    def term(self) -> None:
+        """Nothing to wait for."""
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "drumbeat.protocol.simulated_transport", real.__file__
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    fakes = {"Dialing": Dialing, "Listening": Listening}
+    fakes["zmq"] = SimpleNamespace(Context=_Context)  # type: ignore[assignment]
+    module.__dict__.update(fakes)
+    return module
+
+
+simulated = _load()
+
+
+def dial(place: Place, role: str, peer: PeerId, settings: Settings, random: Random) -> Any:
+    """Return a DialShell whose sockets belong to `place`."""
+    simulated.Poller = place  # type: ignore[attr-defined]  # what the shell makes for itself
+    shell = simulated.DialShell(ENDPOINT, role, peer, place.name, settings, random)
+    shell.attach(place)
+    return shell
+
+
+def listen(place: Place, settings: Settings, epoch: int) -> Any:
+    """Return a ListenShell whose socket belongs to `place`."""
+    simulated.Poller = place  # type: ignore[attr-defined]
+    return simulated.ListenShell(ENDPOINT, settings, epoch)

@@ -1,0 +1,501 @@
+"""A fake worker process: reads packets, runs scripts, answers as the real worker does.
+
+Its main thread is a generator that yields how long it sleeps, or that it reads its socket. All that
+a real process could do at a bad moment (die between two packets, be stopped, hold results back) it
+does too.
+
+Never looks at the node's core.
+"""
+
+from collections import deque
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Final
+
+from drumbeat.node.events import StartWorker
+from drumbeat.node.packets import (
+    Answered,
+    CancelTasks,
+    Exit,
+    Finished,
+    FinishedRow,
+    KindDefinition,
+    NestedKind,
+    Ready,
+    Refs,
+    Returned,
+    Run,
+    RunRow,
+    Submitted,
+    ToWorker,
+    Want,
+)
+from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of
+from drumbeat.protocol.messages import Failure, Outcome, TaskRow, ValueRow
+
+from . import scripts
+from .scripts import Report, Script, Spec, Step, Value
+
+if TYPE_CHECKING:
+    from .oracle import Execution
+    from .pool import FakePool
+
+FLUSH_AFTER_S: Final = 0.001
+HELPER_AFTER_S: Final = 0.003
+
+#: what the main thread asks for: a sleep, its next packet, or its end
+READ: Final = "read"
+DIE: Final = "die"
+Request = float | str
+Main = Generator[Request, ToWorker | None, None]
+
+
+class Interrupted(BaseException):
+    """The task is to stop."""
+
+
+class TaskRaised(Exception):
+    """The script raises."""
+
+    def __init__(self, report: Report, error: str = "") -> None:
+        super().__init__(report)
+        self.report = report
+
+
+class Worker:
+    """One process."""
+
+    def __init__(self, pool: "FakePool", command: StartWorker) -> None:
+        self.pool = pool
+        self.clock = pool.clock
+        self.random = pool.random
+        self.oracle = pool.oracle
+        self.number = command.worker
+        self.client = command.client
+        self.num_cpus = command.num_cpus
+        self.is_alive = True
+        self.is_deaf = False
+        self.socket: deque[ToWorker] = deque()
+        #: the pulse page
+        self.started = 0
+        self.running = 0
+        self.revoked = 0
+        self.stopped_until_s = 0.0
+        self.execution: Execution | None = None
+        self._ids = IdFactory(PeerId(pool.peer), command.worker)
+        self._backlog: deque[RunRow] = deque()
+        self._kinds: dict[int, KindDefinition] = {}
+        self._announced: dict[bytes, int] = {}
+        self._pending: list[FinishedRow] = []
+        self._unreported: list[Execution] = []
+        self._last_flush_s = 0.0
+        self._unsent = Submitted(b"", 0, [], [])
+        self._requests = 0
+        self._seen_seq = 0
+        self._exiting = False
+        #: refs that live here, and those that the node knows of
+        self._local: dict[bytes, int] = {}
+        self._known: dict[bytes, None] = {}
+        self._token = 0
+        self._reading = False
+        self._interruptible = False
+        self._main = self._life()
+        self._go_on(None, self._token)
+
+    # -------------------------------------------------------------------------- how it is driven
+
+    def arrive(self, packet: ToWorker) -> None:
+        """A packet lies in the socket."""
+        self.socket.append(packet)
+        if self._reading:
+            self.clock.after(1e-5, self._read, self._token)
+
+    def interrupt(self) -> None:
+        """Raise Interrupted in the main thread."""
+        if not self.is_alive:
+            return
+        if self.clock.now_s < self.stopped_until_s:
+            self.clock.at(self.stopped_until_s, self.interrupt)
+        elif self._interruptible and not self.is_deaf:
+            self.oracle.count("task interrupted")
+            self._interruptible = False
+            self._token += 1
+            self._reading = False
+            self._next(self._main.throw, Interrupted())
+
+    def stop(self, for_s: float) -> None:
+        """SIGSTOP, and SIGCONT later."""
+        self.stopped_until_s = self.clock.now_s + for_s
+
+    def die(self, status: int, signal_name: str) -> None:
+        """The process ends here and now."""
+        if not self.is_alive:
+            return
+        self.is_alive = False
+        self._token += 1
+        self._main.close()
+        if self.execution is not None:
+            self.oracle.died(self.execution)
+        for execution in self._unreported:
+            self.oracle.died(execution)
+        self.pool.exited(self, status, signal_name)
+
+    def _go_on(self, packet: ToWorker | None, token: int) -> None:
+        if token != self._token or not self.is_alive:
+            return
+        if self.clock.now_s < self.stopped_until_s:
+            self.clock.at(self.stopped_until_s, self._go_on, packet, token)
+            return
+        self._token += 1
+        self._next(self._main.send, packet)
+
+    def _next(self, resume: "object", value: object) -> None:
+        try:
+            request = resume(value)  # type: ignore[operator]
+        except StopIteration:
+            self.die(0, "")
+            return
+        if request is DIE:
+            self.die(-11, "SIGSEGV")
+        elif request is READ:
+            self._reading = True
+            if self.socket:
+                self.clock.after(5e-6, self._read, self._token)
+        else:
+            self.clock.after(request, self._go_on, None, self._token)
+
+    def _read(self, token: int) -> None:
+        if token != self._token or not self.socket or not self.is_alive:
+            return
+        if self.clock.now_s < self.stopped_until_s:
+            self.clock.at(self.stopped_until_s, self._read, token)
+            return
+        self._reading = False
+        self._go_on(self.socket.popleft(), token)
+
+    # -------------------------------------------------------------------------- the main thread
+
+    def _life(self) -> Main:
+        yield self.random.uniform(0.0005, 0.01)
+        self.pool.spoke(self, Ready(pid=1000 + self.number))
+        while True:
+            if not self._backlog:
+                self._flush()
+                if self._exiting:
+                    return
+                packet = yield READ
+                self._take_in(packet)
+                continue
+            row = self._backlog.popleft()
+            self.started = row.seq
+            if self.random.random() < 0.1:
+                yield self.random.uniform(1e-6, 5e-4)
+            if self.revoked and row.seq >= self.revoked:
+                self._backlog.appendleft(row)
+                self._give_back()
+                continue
+            yield from self._run(row)
+
+    def _take_in(self, packet: ToWorker | None) -> None:
+        if isinstance(packet, Run):
+            for definition in packet.definitions:
+                self._kinds[definition.number] = definition
+            for row in packet.rows:
+                if row.seq <= self._seen_seq:
+                    self.oracle.wrong(f"seq {row.seq} after {self._seen_seq} in {self._who()}")
+                self._seen_seq = row.seq
+            self._backlog.extend(packet.rows)
+        elif isinstance(packet, Exit):
+            self._exiting = True
+
+    def _who(self) -> str:
+        return f"worker {self.number} of {self.pool.node}"
+
+    def _give_back(self) -> None:
+        if self._backlog:
+            self.oracle.count("rows returned")
+            self.pool.spoke(self, Returned([row.seq for row in self._backlog]))
+            self._backlog.clear()
+
+    def _run(self, row: RunRow) -> Main:
+        kind = self._kinds.get(row.kind)
+        if kind is None or row.args is None:
+            what = "kind" if kind is None else "arguments"
+            self.oracle.wrong(f"{row.id.hex()} came to {self._who()} without its {what}")
+            yield DIE
+            return
+        script = scripts.read_script(row.args)
+        self.oracle.check_function(kind.payload, script.spec)
+        self.is_deaf = script.spec.deaf
+        self.running = row.seq
+        self.execution = self.oracle.started(self.pool, self.number, row, script)
+        began_s = self.clock.now_s
+        self._interruptible = True
+        retry = False
+        task = _Running(self, row, kind, script)
+        try:
+            values = yield from task.perform()
+        except TaskRaised as raised:
+            retry = script.spec.options.get("retry_exceptions", False)
+            payload = scripts.pack(raised.report)
+            values = (ValueRow(row.id, Outcome.ERROR, payload, len(payload)),)
+        except Interrupted:
+            failure = Failure("TaskCancelled", "the task was cancelled")
+            values = (ValueRow(row.id, Outcome.FAILURE, failure=failure),)
+        self._interruptible = False
+        self.running = 0
+        self.is_deaf = False
+        execution, self.execution = self.execution, None
+        self.oracle.ended(execution)
+        self._unreported.append(execution)
+        self._flush_calls()
+        duration_s = self.clock.now_s - began_s
+        self._pending.append(FinishedRow(row.seq, tuple(values), duration_s, retry))
+        task.let_go()
+        late = self.clock.now_s - self._last_flush_s > FLUSH_AFTER_S
+        if late or kind.max_retries == 0 or not self._backlog:
+            self._flush()
+        else:
+            self.clock.after(HELPER_AFTER_S, self._helper)
+
+    def _helper(self) -> None:
+        """The helper thread: what is ready does not wait for the main thread."""
+        if self.is_alive and self.clock.now_s >= self.stopped_until_s:
+            self._flush_calls()
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self.pool.spoke(self, Finished(self._pending, self._newly_held()))
+            for execution in self._unreported:
+                self.oracle.reported(execution)
+            self._pending, self._unreported = [], []
+            self._last_flush_s = self.clock.now_s
+        self.tell_refs()
+
+    # -------------------------------------------------------------------------- refs
+
+    def hold(self, id_: bytes) -> None:
+        """One more ref lives in this process."""
+        self._local[id_] = self._local.get(id_, 0) + 1
+
+    def drop(self, id_: bytes) -> None:
+        """One ref less."""
+        left = self._local[id_] - 1
+        if left:
+            self._local[id_] = left
+        else:
+            del self._local[id_]
+
+    def _newly_held(self) -> list[bytes]:
+        held = [id_ for id_ in self._local if id_ not in self._known]
+        self._known.update(dict.fromkeys(held))
+        return held
+
+    def tell_refs(self) -> None:
+        """Tell the node what came to life here and what has gone for good."""
+        if self._unsent.rows or self._unsent.puts:
+            self._flush_calls()
+        held = self._newly_held()
+        dropped = [id_ for id_ in self._known if id_ not in self._local]
+        for id_ in dropped:
+            del self._known[id_]
+        if held or dropped:
+            self.pool.spoke(self, Refs(held, dropped))
+
+    # -------------------------------------------------------------------------- nested calls
+
+    def submit(self, row: RunRow, spec: Spec, script: Script, refs: list[bytes]) -> list[bytes]:
+        """Queue a child; its refs live here from now on."""
+        unsent = self._open_batch(row)
+        options = scripts.options_of(spec)
+        payload = scripts.function_payload(spec.function)
+        key = scripts.pack((spec.function, options))
+        number = self._announced.get(key)
+        if number is None:
+            number = self._announced[key] = len(self._announced) + 1
+            hash_ = self.oracle.function_hash(spec.function)
+            name = f"function{spec.function}"
+            unsent.kinds.append(NestedKind(number, hash_, name, options, payload))
+        task = self._ids()
+        args = scripts.pack(script)
+        contained = tuple(script.contained)
+        unsent.rows.append(TaskRow(task, number, args, len(args), tuple(refs), contained))
+        self.oracle.submitted(TaskId(task), script, refs, parent=row.id, attempt=row.attempt)
+        ids: list[bytes] = list(objects_of(TaskId(task), scripts.num_returns(spec)))
+        for id_ in ids:
+            self.hold(id_)
+            self._known[id_] = None
+        if len(unsent.rows) >= 128:
+            self._flush_calls()
+        return ids
+
+    def put(self, row: RunRow, value: Value) -> bytes:
+        """Keep a value as an object."""
+        unsent = self._open_batch(row)
+        id_ = self._ids()
+        payload = scripts.pack(value)
+        unsent.puts.append(
+            ValueRow(id_, Outcome.VALUE, payload, len(payload), tuple(value.refs))
+        )
+        self.oracle.was_put(ObjectId(id_), value, client=self.client)
+        self.hold(id_)
+        self._known[id_] = None
+        return id_
+
+    def _open_batch(self, row: RunRow) -> Submitted:
+        if not self._unsent.rows and not self._unsent.puts:
+            self._unsent = Submitted(row.id, row.depth + 1, [], [], [])
+            self.clock.after(HELPER_AFTER_S, self._helper)
+        return self._unsent
+
+    def _flush_calls(self) -> None:
+        unsent = self._unsent
+        if unsent.rows or unsent.puts:
+            self._unsent = Submitted(b"", 0, [], [])
+            self.pool.spoke(self, unsent)
+
+    def want(
+        self, row: RunRow, ids: list[bytes], count: int, timeout_s: float | None, values: bool
+    ) -> Generator[Request, ToWorker | None, Answered]:
+        """Wait as get() and wait() do, CPUs lent, the rest of the packet given back."""
+        self._flush_calls()
+        self._give_back()
+        self._flush()
+        self._requests += 1
+        request = self._requests
+        execution = self.execution
+        self.pool.spoke(self, Want(request, row.seq, ids, count, timeout_s, values))
+        self.oracle.lent(execution)
+        while True:
+            packet = yield READ
+            if isinstance(packet, Answered) and packet.request == request:
+                self.oracle.regained(execution)
+                return packet
+            self._take_in(packet)
+            self._give_back()
+
+    def cancel(self, ids: list[bytes], force: bool) -> None:
+        """Cancel other tasks."""
+        self._flush_calls()
+        self.pool.spoke(self, CancelTasks(ids, force, True))
+
+
+class _Running:
+    """One script being run."""
+
+    def __init__(self, worker: Worker, row: RunRow, kind: KindDefinition, script: Script) -> None:
+        self.worker = worker
+        self.row = row
+        self.kind = kind
+        self.script = script
+        self.spec = script.spec
+        self.cells: list[bytes] = []
+
+    def perform(self) -> Generator[Request, ToWorker | None, tuple[ValueRow, ...]]:
+        worker, spec, row = self.worker, self.spec, self.row
+        numbers = worker.oracle.check_arguments(row, self.script)
+        accumulated = scripts.mix(spec.label, *numbers)
+        for id_ in self.script.contained:
+            self._grow(id_)
+        for value in row.values:
+            for id_ in value.contained:
+                self._grow(id_)
+        if spec.label % 13 == 0:
+            worker.pool.wrote(worker, b"task %d\n" % spec.label)
+        if spec.seconds:
+            yield spec.seconds
+        if spec.deaths < 0 or row.attempt <= spec.deaths:
+            yield DIE
+        for index, step in enumerate(spec.steps):
+            accumulated = yield from self._step(index, step, accumulated)
+        if spec.after_s:
+            yield spec.after_s
+        if spec.errors < 0 or row.attempt <= spec.errors:
+            raise TaskRaised(Report(spec.label, "raised"))
+        return tuple(self._values(accumulated))
+
+    def _grow(self, id_: bytes) -> None:
+        self.cells.append(id_)
+        self.worker.hold(id_)
+
+    def _picked(self, picks: list[int]) -> list[bytes]:
+        return [self.cells[cell] for cell in scripts.distinct(picks, len(self.cells))]
+
+    def _step(
+        self, index: int, step: Step, accumulated: int
+    ) -> Generator[Request, ToWorker | None, int]:
+        worker, label = self.worker, self.spec.label
+        picked = self._picked(step.cells)
+        if step.do == "run":
+            yield step.seconds
+        elif step.do == "submit" and step.spec is not None:
+            child = step.spec
+            named = Script(
+                _named(child, scripts.child_label(label, index)),
+                self._picked(child.contains),
+                b"." * child.weight,
+            )
+            for id_ in worker.submit(self.row, child, named, self._picked(child.deps)):
+                self.cells.append(id_)
+        elif step.do == "put":
+            value = Value(scripts.put_number(label, index), picked, b"." * step.size)
+            self.cells.append(worker.put(self.row, value))
+        elif step.do == "get" and picked:
+            accumulated = yield from self._get(picked, step.timeout_s, accumulated)
+        elif step.do == "wait" and picked:
+            count = min(step.count, len(picked))
+            answer = yield from worker.want(self.row, picked, count, step.timeout_s, False)
+            worker.oracle.check_wait(picked, count, step.timeout_s, answer)
+        elif step.do == "cancel" and picked:
+            worker.oracle.cancel_asked([id_[:14] for id_ in picked])
+            worker.cancel(list(dict.fromkeys(id_[:14] for id_ in picked)), step.force)
+        return accumulated
+
+    def _get(
+        self, picked: list[bytes], timeout_s: float | None, accumulated: int
+    ) -> Generator[Request, ToWorker | None, int]:
+        worker = self.worker
+        answer = yield from worker.want(self.row, picked, len(picked), timeout_s, True)
+        if answer.timed_out:
+            worker.oracle.count("get timed out in a task")
+            answer = yield from worker.want(self.row, picked, len(picked), None, True)
+        if answer.error:
+            worker.oracle.check_refusal(answer)
+            raise TaskRaised(Report(self.spec.label, "deadlock"))
+        found = {row.id: row for row in answer.rows}
+        for row in answer.rows:
+            worker.oracle.check_row(row, worker.pool.node)
+            if row.outcome != Outcome.VALUE:
+                raise TaskRaised(Report(self.spec.label, "child", row.id))
+        if any(id_ not in found for id_ in picked):
+            worker.oracle.wrong(f"get in {self.row.id.hex()} was answered without all rows")
+            raise TaskRaised(Report(self.spec.label, "raised"))
+        values = [scripts.read_value(found[id_].payload or b"") for id_ in picked]
+        for value in values:
+            for id_ in value.refs:
+                self._grow(id_)
+        return scripts.mix(accumulated, *(value.number for value in values))
+
+    def _values(self, accumulated: int) -> list[ValueRow]:
+        made = []
+        sizes = self.spec.sizes
+        ids = objects_of(TaskId(self.row.id), self.kind.num_returns)
+        for index, id_ in enumerate(ids):
+            refs = self._picked(self.spec.gives) if index == 0 else []
+            padding = b"." * (sizes[index % len(sizes)] if sizes else 0)
+            number = scripts.value_number(accumulated, index)
+            payload = scripts.pack(Value(number, refs, padding))
+            made.append(ValueRow(id_, Outcome.VALUE, payload, len(payload), tuple(refs)))
+        return made
+
+    def let_go(self) -> None:
+        """The function returned: its refs die."""
+        for id_ in self.cells:
+            self.worker.drop(id_)
+        self.cells = []
+
+
+def _named(spec: Spec, label: int) -> Spec:
+    fields = {name: getattr(spec, name) for name in Spec.__struct_fields__}
+    fields["label"] = label
+    return Spec(**fields)
