@@ -1,3 +1,123 @@
 """A distributed task runner for Python clusters whose scheduler sees into every worker."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drumbeat.client.api import (
+        as_completed,
+        available_resources,
+        cancel,
+        cluster_resources,
+        get,
+        is_initialized,
+        map,  # noqa: A004  # as in concurrent.futures and multiprocessing
+        nodes,
+        put,
+        remote,
+        wait,
+    )
+    from drumbeat.client.executor import Executor
+    from drumbeat.client.local import init, shutdown
+    from drumbeat.protocol.errors import (
+        Backpressure,
+        ClusterError,
+        ConfigError,
+        DependencyFailed,
+        DrumbeatError,
+        GetTimeoutError,
+        Infeasible,
+        Interrupted,
+        MessageTooLarge,
+        NodeLost,
+        NotInitialized,
+        NotPicklable,
+        ObjectLost,
+        PoisonTask,
+        ProtocolError,
+        RemoteProtocolError,
+        ResourceDeadlock,
+        SchedulerUnreachable,
+        TaskCancelled,
+        TaskError,
+        VersionMismatch,
+        WorkerDied,
+    )
+    from drumbeat.protocol.payload import ship_by_value
+    from drumbeat.protocol.references import ObjectRef
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Backpressure",
+    "ClusterError",
+    "ConfigError",
+    "DependencyFailed",
+    "DrumbeatError",
+    "Executor",
+    "GetTimeoutError",
+    "Infeasible",
+    "Interrupted",
+    "MessageTooLarge",
+    "NodeLost",
+    "NotInitialized",
+    "NotPicklable",
+    "ObjectLost",
+    "ObjectRef",
+    "PoisonTask",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "ResourceDeadlock",
+    "SchedulerUnreachable",
+    "TaskCancelled",
+    "TaskError",
+    "VersionMismatch",
+    "WorkerDied",
+    "as_completed",
+    "available_resources",
+    "cancel",
+    "cluster_resources",
+    "get",
+    "init",
+    "is_initialized",
+    "map",
+    "nodes",
+    "put",
+    "remote",
+    "ship_by_value",
+    "shutdown",
+    "wait",
+]
+
+# Where the names live that are not errors. They are imported when first used, so that neither
+# `import drumbeat` nor a process that only needs drumbeat.node loads more than it must.
+_HOMES = {
+    "Executor": "drumbeat.client.executor",
+    "ObjectRef": "drumbeat.protocol.references",
+    "init": "drumbeat.client.local",
+    "ship_by_value": "drumbeat.protocol.payload",
+    "shutdown": "drumbeat.client.local",
+    "as_completed": "drumbeat.client.api",
+    "available_resources": "drumbeat.client.api",
+    "cancel": "drumbeat.client.api",
+    "cluster_resources": "drumbeat.client.api",
+    "get": "drumbeat.client.api",
+    "is_initialized": "drumbeat.client.api",
+    "map": "drumbeat.client.api",
+    "nodes": "drumbeat.client.api",
+    "put": "drumbeat.client.api",
+    "remote": "drumbeat.client.api",
+    "wait": "drumbeat.client.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'drumbeat' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES.get(name, "drumbeat.protocol.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

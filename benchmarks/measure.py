@@ -1,4 +1,4 @@
-"""One measurement: `python -m benchmarks.measure SYSTEM ROW [--fast]`, always a fresh process.
+"""One measurement, in a fresh process: `python -m benchmarks.measure SYSTEM ROW [--fast]`.
 
 Prints one number, in the unit of its row.
 """

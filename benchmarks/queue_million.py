@@ -1,4 +1,4 @@
-"""A million tasks in the queue: what each costs, whether the cluster still answers, the way out.
+"""A million tasks in the queue: what each costs, and whether the cluster still answers.
 
     python benchmarks/queue_million.py [--tasks N]
 

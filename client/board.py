@@ -6,6 +6,7 @@ read by any thread without a lock (a dict is read and written atomically).
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..protocol.ids import ObjectId
@@ -28,10 +29,8 @@ class Waiter:
     def wake(self) -> None:
         """Let the thread go on."""
         self.done = True
-        try:
+        with suppress(RuntimeError):  # woken already
             self._lock.release()
-        except RuntimeError:
-            pass  # woken already
 
     def sleep(self, timeout_s: float | None) -> bool:
         """Sleep until woken; False when the time was over first."""
@@ -53,7 +52,12 @@ class AllWaiter(Waiter):
         self._known: frozenset[ObjectId] | None = None
         self.failure: ValueRow | None = None
 
-    def notice(self, results: Results, rows: list[ValueRow], failed: list[ValueRow]) -> None:
+    def notice(
+        self,
+        results: Results,
+        rows: list[ValueRow],  # noqa: ARG002
+        failed: list[ValueRow],
+    ) -> None:
         """See `Waiter`. Looks only at the last object that is missing: results come in order."""
         if failed:
             if self._known is None:
@@ -85,7 +89,12 @@ class SomeWaiter(Waiter):
         self._missing = dict.fromkeys(ids)
         self._missing_max = len(self._missing) - count
 
-    def notice(self, results: Results, rows: list[ValueRow], failed: list[ValueRow]) -> None:
+    def notice(
+        self,
+        results: Results,  # noqa: ARG002
+        rows: list[ValueRow],
+        failed: list[ValueRow],  # noqa: ARG002
+    ) -> None:
         """See `Waiter`."""
         missing = self._missing
         for row in rows:

@@ -61,6 +61,7 @@ def at_cluster(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--address",
         metavar="DIRECTORY",
+        envvar="DRUMBEAT_ADDRESS",
         help="The directory of the local cluster; without it DRUMBEAT_ADDRESS, "
         "else the cluster of yours that started last.",
     )(command)
@@ -128,7 +129,7 @@ def nodes(connect: Connect, address: str | None, json_wanted: bool) -> None:
 @at_cluster
 @as_json
 @click.option(
-    "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Rows at most."
+    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Rows at most."
 )
 @click.argument("match", default="")
 def tasks(connect: Connect, address: str | None, json_wanted: bool, limit: int, match: str) -> None:
@@ -237,7 +238,7 @@ def main(arguments: Sequence[str] | None = None, connect: Connect | None = None)
     except click.Abort:
         sys.exit(130)
     except cli_cluster.NoCluster as error:
-        refuse(str(error), NO_CLUSTER)
+        refuse(cli_tables.plain(error), NO_CLUSTER)
     except DrumbeatError as error:
         refuse(cli_tables.plain(str(error).partition("\n")[0]), FAILED)
 

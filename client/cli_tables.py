@@ -21,20 +21,32 @@ NODE_COLUMNS = {
     "workers": "workers",
     "resources": "resources",
     "free": "free",
+    "memory_bytes": "memory",
     "lag_s": "loop lag",
     "last_heard_s": "last heard",
+    "host": "host",
+    "pid": "pid",
     "id": "id",
 }
 TASK_COLUMNS = {
     "id": "task",
     "name": "function",
     "state": "state",
+    "stopping": "stopping",
     "node": "node",
     "attempt": "attempt",
     "running_s": "running",
     "age_s": "age",
     "client": "client",
 }
+STATUS_HEADINGS = {
+    "uptime_s": "up for",
+    "clients": "clients, with this command",
+    "rate_per_s": "tasks a second, of late",
+    "stale_dropped": "stale results dropped",
+}
+#: identities, not amounts
+NUMBERS_AS_THEY_ARE = {"epoch", "pid", "attempt"}
 
 
 def plain(text: object) -> str:
@@ -66,7 +78,7 @@ def amount(value: float) -> str:
     """Return a count or a fraction without noise: 3, 0.5, 1,250,000."""
     if isinstance(value, int) or value.is_integer():
         return f"{int(value):,}"
-    return f"{value:,.3f}".rstrip("0").rstrip(".")
+    return f"{value:,.3f}".rstrip("0").rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def cell(key: str, value: Any) -> str:
@@ -76,11 +88,19 @@ def cell(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
+        if key in NUMBERS_AS_THEY_ARE:
+            return str(value)
+        if key.endswith("_bytes"):
+            return f"{value / 1e6:,.0f} MB"
         if key.endswith("_s") and not key.endswith("per_s"):
             return duration(value)
         return amount(value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{plain(name)} {cell('', part)}" for name, part in value.items())
+        return ", ".join(
+            f"{plain(name)} ({inner})" if isinstance(part, Mapping) else f"{plain(name)} {inner}"
+            for name, part in value.items()
+            if (inner := cell("", part))
+        )
     if isinstance(value, str | bytes):
         return plain(value.hex() if isinstance(value, bytes) else value)
     if isinstance(value, Iterable):
@@ -90,7 +110,7 @@ def cell(key: str, value: Any) -> str:
 
 def heading(key: str) -> str:
     """Return a key as a heading: `last_heard_s` is "last heard"."""
-    return plain(key).removesuffix("_s").replace("_", " ")
+    return plain(key).removesuffix("_s").removesuffix("_bytes").replace("_", " ")
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Table:
@@ -117,7 +137,7 @@ def status_table(status: Mapping[str, Any]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in status.items():
-        table.add_row(Text(heading(key)), Text(cell(key, value)))
+        table.add_row(Text(STATUS_HEADINGS.get(key, heading(key))), Text(cell(key, value)))
     return table
 
 

@@ -515,7 +515,7 @@ class ClientCore:
         Raises:
             AssertionError: they do not, which is a bug.
         """
-        pins: dict[bytes, int] = {**self.home.pinned}
+        pins: dict[bytes, int] = dict(self.home.pinned.items())
         for task, call in self.tasks.items():
             for id_ in (*call.row.deps, *call.row.contained):
                 pins[id_] = pins.get(id_, 0) + 1

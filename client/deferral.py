@@ -4,7 +4,8 @@ Never loses a signal: what came meanwhile is given to the program's own handler 
 Without this a Ctrl-C could raise KeyboardInterrupt in the middle of a core's work.
 """
 
-import _signal  # the same functions as in `signal`, without turning each handler into an enum
+# the same functions as in `signal`, without turning each handler into an enum
+import _signal  # type: ignore[import-not-found]
 import signal
 from collections.abc import Callable
 from types import FrameType

@@ -10,9 +10,10 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
+from ..protocol.ids import ObjectId
 from ..protocol.payload import pack_call, pack_function, portable
 from ..protocol.references import ObjectRef, orphaned, refuse_fork
-from ..protocol.session import FunctionDefinition, Kind, Session, current
+from ..protocol.session import FunctionDefinition, Kind, Packed, Session, current
 from . import options as options_
 
 P = ParamSpec("P")
@@ -45,11 +46,10 @@ def session_or_start() -> Session:
 class _Function:
     """What all variants of one remote function share: the function, its signature, its pickles."""
 
-    __slots__ = ("asynchronous", "call", "definitions", "fewest", "forms", "most", "name")
+    __slots__ = ("call", "definitions", "fewest", "forms", "most", "name")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.call = function
-        self.asynchronous = _is_coroutine_function(function)
         self.name = _name_of(function)
         self.definitions: dict[Any, FunctionDefinition] = {}
         #: calls with so many positional arguments and no others are right; most=-1: not known yet
@@ -62,8 +62,7 @@ class _Function:
         """Return the function as it is sent; pickled when first asked for."""
         found = self.definitions.get(retry_exceptions)
         if found is None:
-            call = AsyncCall(self.call) if self.asynchronous else self.call
-            found = pack_function(call, retry_exceptions, self.name)
+            found = pack_function(as_call(self.call), retry_exceptions, self.name)
             self.definitions[retry_exceptions] = found
         return found
 
@@ -102,6 +101,7 @@ class AsyncCall:
         self.__name__ = _name_of(function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function to its end."""
         return asyncio.run(self.function(*args, **kwargs))
 
 
@@ -173,14 +173,43 @@ class RemoteFunction(Generic[P, T]):
             self._variants[key] = found
         return found
 
+    @property
+    def name(self) -> str:
+        """What the function is called in tables and errors."""
+        return self._checked.name or self._shared.name
+
+    @property
+    def num_returns(self) -> int:
+        """The option num_returns."""
+        return self._checked.options.num_returns
+
+    @property
+    def retries(self) -> bool:
+        """Whether errors of the function's code may be tried again."""
+        return self._checked.options.retry_exceptions
+
+    def around(self, wrap: Callable[[Callable[..., Any]], Any]) -> "RemoteFunction[..., Any]":
+        """Return `wrap(function)` as a remote function with this one's options."""
+        shared = self._shared
+        call = as_call(shared.call)
+        given = {**self._given, "name": self.name}
+        return RemoteFunction(wrap(call), given, pool=self._checked.options.pool)
+
+    def submit(self, session: Session, packed: Packed) -> list[ObjectId]:
+        """Submit a call whose arguments are packed already."""
+        kind = self._kind
+        if kind is None or (kind.session is not session and kind.session is not None):
+            kind = self.kind()
+        return session.submit(kind, packed)
+
     def kind(self) -> Kind:
         """Return function and options as a session submits them, new for a new session."""
         definition = self._shared.definition(self._checked.retry_exceptions)
-        name = self._checked.name or self._shared.name
-        self._kind = Kind(definition, self._checked.options, name)
+        self._kind = Kind(definition, self._checked.options, self.name)
         return self._kind
 
     def __call__(self, *_: Any, **__: Any) -> T:
+        """Refuse to be called: here or in the cluster is for the caller to say."""
         name = self._shared.name
         raise TypeError(
             f"{name} is a remote function: call {name}.remote(...) to run it in the cluster, "
@@ -199,6 +228,13 @@ class RemoteFunction(Generic[P, T]):
     def __setstate__(self, state: tuple[Callable[P, T], dict[str, Any], str]) -> None:
         function, given, pool = state
         self.__init__(function, given, pool=pool)  # type: ignore[misc]  # made by _empty
+
+
+def as_call(function: Any) -> Callable[..., Any]:
+    """Return what a worker is to call for a function: plain, and run to its end."""
+    if isinstance(function, RemoteFunction):
+        function = function.function
+    return AsyncCall(function) if _is_coroutine_function(function) else function
 
 
 def _empty() -> RemoteFunction[..., Any]:

@@ -5,21 +5,33 @@ thread that waits in get() and saves two handovers between threads by turning it
 a thread the I/O thread stands aside for a moment, since the next get() is likely to follow at once.
 """
 
+import logging
 import os
-import select
+import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Any, Final
 
-from ..protocol import clock
+from ..protocol import clock, errors
 from ..protocol.errors import DrumbeatError, SchedulerUnreachable
-from ..protocol.ids import ObjectId, PeerId, TaskId
+from ..protocol.ids import ObjectId, PeerId
 from ..protocol.messages import AnyMessage, Role, ValueRow
 from ..protocol.settings import Settings
-from ..protocol.transport import Blob, DialShell, Down, Message, Poller, Refused, Up
+from ..protocol.transport import (
+    Blob,
+    DialHappening,
+    DialShell,
+    Down,
+    Message,
+    Poller,
+    Refused,
+    Rejected,
+    Up,
+)
 from . import events
 from .board import Board, Waiter
 from .core import ClientCore
@@ -33,6 +45,7 @@ SETTLED_S: Final = 0.05
 IDLE_S: Final = 0.25
 
 _main_thread = threading.main_thread
+log = logging.getLogger("drumbeat")
 
 
 class Inbox:
@@ -88,8 +101,8 @@ class Service:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._shell = dial()
         self._poller = Poller()
-        self._poller.add_fd(self._wake_fd)
-        self._shell.register(self._poller)
+        self._poller.add(self._wake_fd)
+        self._shell.attach(self._poller)
         #: True while whoever turns the loop sleeps, or is about to
         self.sleeping = False
         self._stopping = False
@@ -107,13 +120,15 @@ class Service:
         """Start the I/O thread."""
         self._thread.start()
 
+    def is_current_thread(self) -> bool:
+        """Whether the I/O thread itself asks, which must never wait."""
+        return threading.current_thread() is self._thread
+
     def wake(self) -> None:
         """End the sleep of whoever turns the loop."""
         self.sleeping = False
-        try:
+        if not self._over:
             os.eventfd_write(self._wake_fd, 1)
-        except OSError:
-            pass  # closed, or full: then it wakes anyway
 
     # --------------------------------------------------------------------- any thread: waiting
 
@@ -169,9 +184,7 @@ class Service:
     # --------------------------------------------------------------------------- the I/O thread
 
     def _run(self) -> None:
-        if hasattr(select, "epoll"):
-            import signal
-
+        if hasattr(signal, "pthread_sigmask"):
             # signals go to the threads of the program, so that Ctrl-C ends their sleep at once
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while not self._over:
@@ -223,13 +236,11 @@ class Service:
         self.sleeping = True
         if self._inbox.waits() or self._stopping or timeout_s <= 0:
             timeout_s = 0.0
-        ready = self._poller.poll(timeout_s)
+        ready = self._poller.wait(timeout_s)
         self.sleeping = False
         if self._wake_fd in ready:
-            try:
+            with suppress(BlockingIOError):
                 os.eventfd_read(self._wake_fd)
-            except BlockingIOError:
-                pass
 
     def _turn(self) -> None:
         if self._over:
@@ -237,41 +248,52 @@ class Service:
         now_s = clock.now_s()
         core, shell, board = self.core, self._shell, self._board
         for happening in shell.turn(now_s):
-            kind = type(happening)
-            if kind is Message:
+            if isinstance(happening, Message):
                 core.handle(events.Received(happening.message), now_s)
-            elif kind is Blob:
-                core.handle(events.BlobReceived(happening.key, happening.payload), now_s)
-            elif kind is Up:
-                self.connected = True
-                core.handle(events.Connected(happening.epoch, happening.resumed), now_s)
-            elif kind is Down:
-                self.connected = False
-                core.handle(events.Disconnected(), now_s)
-            elif kind is Refused:
-                self._end(error_named(happening.error, happening.reason))
-                return
+            else:
+                self._take(happening, now_s)
         self._empty_inbox(now_s)
         for command in core.turn(now_s):
-            kind = type(command)
-            if kind is events.Send:
-                shell.send(command.message)
-            elif kind is events.Resolve:
-                for callback, row in board.resolve(command.rows):
-                    callback(row)
-            elif kind is events.Free:
-                board.free(command.ids)
-            elif kind is events.SendBlob:
-                shell.send_blob(command.key, command.payload)
-            elif kind is events.Reply:
-                board.reply(command.request, command.data)
-            else:
-                self._show(command.message)
-        shell.flush(now_s)
+            self._do(command)
+        if not self._over:
+            shell.flush(now_s)
         if board.conditions:
             board.look_at_conditions()
-        if self._stopping:
+        if self._stopping and not self._over:
             self._say_goodbye(now_s)
+
+    def _take(self, happening: DialHappening, now_s: float) -> None:
+        match happening:
+            case Blob():
+                self.core.handle(events.BlobReceived(happening.key, happening.payload), now_s)
+            case Up():
+                self.connected = True
+                self.core.handle(events.Connected(happening.epoch, happening.resumed), now_s)
+            case Down():
+                self.connected = False
+                self.core.handle(events.Disconnected(), now_s)
+            case Refused():
+                self._end(error_named(happening.error, happening.reason))
+            case Rejected():
+                log.warning("a message from the scheduler was dropped: %s", happening.reason)
+
+    def _do(self, command: events.Command) -> None:
+        match command:
+            case _ if self._over:
+                pass
+            case events.Send():
+                self._shell.send(command.message)
+            case events.Resolve():
+                for callback, row in self._board.resolve(command.rows):
+                    callback(row)
+            case events.Free():
+                self._board.free(command.ids)
+            case events.SendBlob():
+                self._shell.send_blob(command.key, command.payload)
+            case events.Reply():
+                self._board.reply(command.request, command.data)
+            case events.Print() | events.ShapesKnown():
+                self._show(command.message)
 
     def _empty_inbox(self, now_s: float) -> None:
         # Taken in the opposite order of being filled: whatever an entry taken here presupposes (the
@@ -300,7 +322,7 @@ class Service:
 
     def _submit(self, kinds: list[Any], calls: list[Any], now_s: float) -> None:
         handle = self.core.handle
-        if not any(type(item) is ValueRow for item in calls):
+        if ValueRow not in map(type, calls):
             handle(events.Submitted(kinds, calls), now_s)
             return
         some: list[events.Call] = []
@@ -314,6 +336,10 @@ class Service:
         handle(events.Submitted(kinds, some), now_s)
 
     # ---------------------------------------------------------------------------------- the end
+
+    def __del__(self) -> None:
+        # not sooner: a thread that is about to write must not meet another's descriptor
+        os.close(self._wake_fd)
 
     def stop(self, timeout_s: float) -> None:
         """Tell the scheduler that this client leaves, and end; called once, from any thread."""
@@ -343,7 +369,6 @@ class Service:
         self.connected = False
         try:
             self._shell.close(0.2)
-            self._poller.close()
         finally:
             if error is not None:
                 self._ended(error)
@@ -357,8 +382,6 @@ def taken(some: deque[Any]) -> list[Any]:
 
 def error_named(name: str, text: str) -> DrumbeatError:
     """Return the error of a class in protocol.errors."""
-    from ..protocol import errors
-
     found = getattr(errors, name, SchedulerUnreachable)
     if not (isinstance(found, type) and issubclass(found, DrumbeatError)):
         found = SchedulerUnreachable
@@ -368,6 +391,3 @@ def error_named(name: str, text: str) -> DrumbeatError:
 def dialler(endpoint: str, peer: PeerId, name: str, settings: Settings) -> DialShell:
     """Return the shell that connects a client to an endpoint."""
     return DialShell(endpoint, Role.CLIENT, peer, name, settings, Random(peer))
-
-
-__all__ = ["Inbox", "Service", "TaskId", "dialler", "error_named"]

@@ -67,39 +67,46 @@ class WorkerKey(NamedTuple):
     @classmethod
     def of(cls, client: bytes, options: Options) -> "WorkerKey":
         """Return the key of a task's workers."""
-        return cls(
-            client, options.env_vars, options.working_dir, options.num_cpus, options.pool
-        )
+        return cls(client, options.env_vars, options.working_dir, options.num_cpus, options.pool)
+
+
+class Function:
+    """A function's pickled code, shared by the kinds that use it."""
+
+    __slots__ = ("kinds", "payload", "waiting")
+
+    def __init__(self) -> None:
+        self.payload: bytes | None = None
+        #: how many kinds use it
+        self.kinds = 0
+        #: attempts that wait for it to arrive
+        self.waiting: list[Attempt] = []
 
 
 class Kind:
     """A function with its options, as the scheduler defined it for this node."""
 
     __slots__ = (
-        "client", "definition", "function", "max_calls", "name", "number", "options", "payload",
-        "rank", "shape", "waiting",
+        "client", "function", "hash", "max_calls", "name", "number", "options", "rank", "shape",
     )  # fmt: skip
 
-    def __init__(self, row: NodeKindRow, shape: "Shape") -> None:
+    def __init__(self, row: NodeKindRow, shape: "Shape", function: Function) -> None:
         self.number = row.number
         self.client = row.client
         self.name = row.name
-        self.function = row.function
+        self.hash = row.function
+        self.function = function
         self.options = row.options
         self.max_calls = row.options.max_calls
         self.shape = shape
         #: order among ranks: smaller first; the depth of a task is subtracted
         self.rank = -row.options.priority << 32
-        self.payload: bytes | None = None
-        self.definition: KindDefinition | None = None
-        #: attempts that wait for the function to arrive
-        self.waiting: list[Attempt] = []
 
-    def arrive(self, payload: bytes) -> None:
-        """Take the function's payload; from now on workers can be told of this kind."""
-        options = self.options
-        self.payload = payload
-        self.definition = KindDefinition(
+    def definition(self) -> KindDefinition:
+        """Return what a worker must know of it; its function must have arrived."""
+        options, payload = self.options, self.function.payload
+        assert payload is not None
+        return KindDefinition(
             self.number, self.name, payload, options.num_returns, options.max_retries
         )
 
@@ -254,14 +261,14 @@ class Worker:
         self.dropped = False
         #: rows sent and not ended, by seq, rising
         self.flight: dict[int, Attempt] = {}
-        #: last seq of each packet in flight
-        self.packets: deque[int] = deque()
+        #: last seq and expected duration of each packet in flight
+        self.packets: deque[tuple[int, float]] = deque()
         self.seq = 0
         #: when all that is in flight should be done
         self.until_s = 0.0
-        #: since when the first row in flight may be running
+        #: since when the first row in flight may be running; idle: since when it is
         self.since_s = 0.0
-        #: idle: since when
+        #: what it runs is long or unknown: nothing waits behind it
         self.long = False
         #: the shape whose demand it holds
         self.shape: Shape | None = None

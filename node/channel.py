@@ -209,10 +209,12 @@ class Channel:
         return len(data) > room // 2
 
 
-def channel_pair(socket_kind: str = "auto", memory_files: str = "auto") -> tuple[Channel, Channel]:
+def channel_pair(
+    socket_kind: str = "auto", memory_files: str = "auto", shared: bytearray | None = None
+) -> tuple[Channel, Channel]:
     """Return two joined channels."""
     one, other = socket_pair(socket_kind)
-    return Channel(one, memory_files), Channel(other, memory_files)
+    return Channel(one, memory_files, shared), Channel(other, memory_files, shared)
 
 
 def channel_of(fd: int, memory_files: str = "auto", shared: bytearray | None = None) -> Channel:

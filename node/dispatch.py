@@ -4,54 +4,34 @@ Never lets more run than the slots hold, never mixes the keys of workers, and ne
 attempt take what an earlier one waits for.
 """
 
-from bisect import bisect_left
 from collections import deque
 
-from ..protocol.messages import Environment
-from .attempts import GONE, NOT_STOPPED, SENT, Attempt, Crew, Demand, Shape, Worker, WorkerKey
-from .events import ReadPage, Revoke, SendWorker, Signal, StartWorker, TakePackets
-from .packets import Exit, KindDefinition, Run, RunRow
+from .attempts import SENT, Demand, Shape, Worker, WorkerKey
+from .events import ReadPage, Revoke, SendWorker, TakePackets
+from .lives import Lives
+from .packets import KindDefinition, Run, RunRow
 from .slots import CPU, GPU
 from .state import NodeState
 from .waits import Waits
 
 #: packets in a worker's hands: one that it works on, one that hides the way here and back
 PACKETS_IN_FLIGHT_MAX = 2
-#: starts of one key that may fail in a row before its attempts fail
-START_FAILURES_MAX = 6
-START_BACKOFF_S = 0.1
-START_BACKOFF_MAX_S = 5.0
 #: a revoked worker sees the page before it starts anything else after this long
 PAGE_DELAY_S = 0.002
-#: workers started before anything is queued for them
-PRESTART_MAX = 4
 
 
 class Dispatch:
     """The workers of this node and what they are given."""
 
-    def __init__(self, state: NodeState, waits: Waits, host: str) -> None:
+    def __init__(self, state: NodeState, waits: Waits, lives: Lives) -> None:
         self._state = state
         self._waits = waits
-        self._host = host
-        self.environments: dict[bytes, Environment] = {}
-        self.crews: dict[WorkerKey, Crew] = {}
-        self.shapes: dict[tuple[WorkerKey, Demand], Shape] = {}
-        #: longest idle first
-        self.idle: dict[int, Worker] = {}
-        #: not Ready yet
-        self.starting: dict[int, Worker] = {}
-        #: told to exit
-        self.exiting: dict[int, Worker] = {}
+        self._lives = lives
+        self._shapes: dict[tuple[WorkerKey, Demand], Shape] = {}
         #: have rows that could run elsewhere if the first one takes too long
         self._watched: dict[int, Worker] = {}
-        self._last_number = 0
-        self._free_pages: list[int] = []
-        self._last_page = 0
-        # Workers that may start at once: forking is quick, but a machine has so many cores.
-        self._starting_max = max(4, self._state.slots.capacity[CPU] // 10_000)
         # Of one turn: resources that an earlier shape waits for; what is kept for starting workers.
-        self._closed: dict[str, Shape] = {}
+        self._closed: dict[str, Shape | None] = {}
         self._promised: list[tuple[Demand, tuple[int, ...]]] = []
         self._pause_until_s: float | None = None
 
@@ -59,30 +39,20 @@ class Dispatch:
 
     def shape(self, key: WorkerKey, demand: Demand) -> Shape:
         """Return the shape of these attempts."""
-        shape = self.shapes.get((key, demand))
+        shape = self._shapes.get((key, demand))
         if shape is None:
-            shape = self.shapes[key, demand] = Shape(self._crew(key), demand)
+            shape = self._shapes[key, demand] = Shape(self._lives.crew(key), demand)
         return shape
 
-    def _crew(self, key: WorkerKey) -> Crew:
-        crew = self.crews.get(key)
-        if crew is None:
-            crew = self.crews[key] = Crew(key)
-        return crew
-
-    def prestart(self, key: WorkerKey, now_s: float) -> None:
-        """Start a few workers before the first attempts come."""
-        crew = self._crew(key)
-        cpus = self._state.slots.capacity[CPU] // max(1, Demand(int(key.num_cpus * 10_000), 0, ())[0])
-        for _ in range(min(cpus, PRESTART_MAX) - crew.members):
-            if len(self._state.workers) < self._state.settings.workers_max:
-                self._start(crew, now_s)
-
     def forget_client(self, client: bytes) -> None:
-        """A client has left: its shapes are empty, its workers are being killed."""
-        self.environments.pop(client, None)
-        self.shapes = {key: shape for key, shape in self.shapes.items() if key[0].client != client}
-        self.crews = {key: crew for key, crew in self.crews.items() if key.client != client}
+        """A client has left: nothing of its shapes is queued."""
+        self._shapes = {
+            key: shape for key, shape in self._shapes.items() if key[0].client != client
+        }
+
+    def clear(self) -> None:
+        """The link's life is over."""
+        self._shapes.clear()
 
     # ------------------------------------------------------------------------------ once every turn
 
@@ -95,9 +65,7 @@ class Dispatch:
             self._closed = {}
             if self._waits.regaining:
                 # A get() that is over has its CPUs back before anything new starts.
-                worker = self._state.workers[self._waits.regaining[0].worker]
-                assert worker.shape is not None
-                self._closed[CPU] = worker.shape
+                self._closed[CPU] = None
             active = list(queue.waiting)
             while active:
                 shape = active[0] if len(active) == 1 else min(active, key=Shape.head)
@@ -109,8 +77,6 @@ class Dispatch:
             for demand, gpus in self._promised:
                 self._state.slots.give(demand, gpus)
             self._promised.clear()
-        self._end_idle(now_s)
-        self._check_starts(now_s)
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is next due for time alone."""
@@ -120,10 +86,6 @@ class Dispatch:
             for worker in self._watched.values()
             if not worker.revoked
         ]
-        if self.idle:
-            times.append(next(iter(self.idle.values())).since_s + settings.worker_idle_s)
-        times += [w.started_s + settings.start_timeout_s for w in self.starting.values()]
-        times += [w.exiting_since_s + settings.term_grace_s for w in self.exiting.values()]
         if self._pause_until_s is not None:
             times.append(self._pause_until_s)
         return min(times, default=None)
@@ -138,8 +100,8 @@ class Dispatch:
             takers = slots.count(shape.demand, len(crew.idle))
             gpus = slots.take(shape.demand) if takers > 0 else None
             if gpus is not None:
-                worker = crew.idle.popitem()[1]
-                del self.idle[worker.number]
+                worker = next(reversed(crew.idle.values()))
+                self._lives.leave_idle(worker)
                 worker.shape, worker.gpus = shape, gpus
                 shape.workers[worker.number] = worker
                 self._send(worker, shape, -(-shape.count // takers), now_s)
@@ -200,8 +162,7 @@ class Dispatch:
             flight[seq] = attempt
             if kind.number not in defined:
                 defined.add(kind.number)
-                assert kind.definition is not None
-                definitions.append(kind.definition)
+                definitions.append(kind.definition())
             rows.append(
                 RunRow(seq, row.id, row.attempt, kind.number, row.depth, row.args, row.values, gpus)
             )
@@ -219,40 +180,43 @@ class Dispatch:
         if not worker.packets:
             worker.since_s = worker.until_s = now_s
         worker.seq = seq
-        worker.packets.append(seq)
+        worker.packets.append((seq, expected_all_s))
         worker.until_s = max(worker.until_s, now_s) + expected_all_s
         if len(flight) > 1:
             self._watched[number] = worker
         self._state.commands.append(SendWorker(number, Run(definitions, rows)))
         if worker.exiting:
-            self._exit(worker, now_s)
+            self._lives.exit(worker, now_s)
 
     def ended(self, worker: Worker, last_seq: int, now_s: float) -> None:
         """Rows up to `last_seq` have ended, in order."""
         packets = worker.packets
-        while packets and packets[0] <= last_seq:
-            packets.popleft()
+        if packets and packets[0][0] <= last_seq:
+            while packets and packets[0][0] <= last_seq:
+                packets.popleft()
+            worker.until_s = now_s + sum(expected_s for _, expected_s in packets)
         worker.since_s = now_s
         if len(worker.flight) <= 1:
             self._watched.pop(worker.number, None)
             if not worker.flight:
-                self._release(worker, now_s)
+                self._settle(worker, now_s)
         elif worker.revoked:
             self._clear_revoked(worker, now_s)
 
     def left(self, worker: Worker, now_s: float) -> None:
         """Rows have left the worker's hands in another way than by their end."""
         flight = worker.flight
-        worker.packets = deque((next(reversed(flight)),)) if flight else deque()
+        expected_s = sum(max(0.0, attempt.row.expected_s) for attempt in flight.values())
+        worker.packets = deque(((next(reversed(flight)), expected_s),) if flight else ())
         if len(flight) <= 1:
             self._watched.pop(worker.number, None)
         if not flight:
-            self._release(worker, now_s)
+            self._settle(worker, now_s)
         elif worker.revoked:
             self._clear_revoked(worker, now_s)
 
-    def _release(self, worker: Worker, now_s: float) -> None:
-        # The worker has nothing: its resources are free, and it is idle unless it must not be.
+    def release(self, worker: Worker) -> None:
+        """Free what a worker held: it has nothing to do, or has ended."""
         worker.packets.clear()
         worker.long = False
         self._watched.pop(worker.number, None)
@@ -262,17 +226,14 @@ class Dispatch:
             self._waits.released(worker)
             del shape.workers[worker.number]
             worker.shape = worker.gpus = None
+
+    def _settle(self, worker: Worker, now_s: float) -> None:
+        # It has nothing in its hands: it rests, unless it may still return rows.
+        self.release(worker)
         if worker.revoked:
             self._clear_revoked(worker, now_s)
         else:
-            self._rest(worker, now_s)
-
-    def _rest(self, worker: Worker, now_s: float) -> None:
-        if not worker.ready or worker.exiting or worker.dropped or worker.flight:
-            return
-        worker.since_s = now_s
-        worker.crew.idle[worker.number] = worker
-        self.idle[worker.number] = worker
+            self._lives.rest(worker, now_s)
 
     # --------------------------------------------------------------------------------- taking back
 
@@ -323,15 +284,18 @@ class Dispatch:
         if worker.ghosts or worker.reading or worker.taking:
             return
         if worker.flight and next(reversed(worker.flight)) >= worker.revoked:
-            if len(worker.flight) > 1 or next(iter(worker.flight)) != worker.started:
-                return
+            return
         worker.revoked = 0
         self._state.commands.append(Revoke(worker.number, 0))
-        self._rest(worker, now_s)
+        if not worker.flight:
+            self._lives.rest(worker, now_s)
 
     def _call_back_overdue(self, now_s: float) -> None:
         late_s = self._state.settings.packet_overdue_s
         for worker in list(self._watched.values()):
+            if len(worker.flight) <= 1:
+                del self._watched[worker.number]
+                continue
             if worker.revoked or now_s < worker.until_s + late_s:
                 continue
             first = next(iter(worker.flight))
@@ -339,14 +303,12 @@ class Dispatch:
             self._state.note(now_s, f"{text}: {len(worker.flight) - 1} rows are called back")
             self.call_back(worker, first + 1)
 
-    # ------------------------------------------------------------------------ starting and ending
-
     def _start_for(self, shape: Shape, now_s: float) -> None:
         # No worker of this key is idle: start as many as could run something now, and keep those
         # resources from shapes that are later in line.
-        state, crew = self._state, shape.crew
+        state, lives, crew = self._state, self._lives, shape.crew
         slots = state.slots
-        need = slots.count(shape.demand, min(shape.count, self._starting_max))
+        need = slots.count(shape.demand, min(shape.count, lives.starting_max))
         if need <= 0:
             for name in slots.lacking(shape.demand):
                 self._closed.setdefault(name, shape)
@@ -355,152 +317,20 @@ class Dispatch:
             until_s = crew.pause_until_s
             self._pause_until_s = min(self._pause_until_s or until_s, until_s)
             return
-        wanted = min(need - crew.starting, self._starting_max - len(self.starting))
+        wanted = min(need - crew.starting, lives.starting_max - len(lives.starting))
         for _ in range(wanted):
             if len(state.workers) < state.settings.workers_max:
-                self._start(crew, now_s)
-            elif len(self.exiting) < wanted:
-                self._make_room(now_s)
+                lives.start(crew, now_s)
+            elif len(lives.exiting) < wanted:
+                lives.make_room(now_s)
         for _ in range(min(need, max(1, crew.starting))):
             gpus = slots.take(shape.demand)
             if gpus is None:
                 break
             self._promised.append((shape.demand, gpus))
-        if shape.demand.cpus and not slots.free[CPU]:
-            self._closed.setdefault(CPU, shape)
-
-    def _start(self, crew: Crew, now_s: float) -> None:
-        state, key = self._state, crew.key
-        self._last_number += 1
-        if self._free_pages:
-            page = self._free_pages.pop(0)
-        else:
-            self._last_page = page = self._last_page + 1
-        worker = Worker(self._last_number, page, crew, now_s)
-        state.workers[worker.number] = self.starting[worker.number] = worker
-        crew.starting += 1
-        crew.members += 1
-        environment = self.environments.get(key.client) or Environment()
-        state.counters["workers_started"] += 1
-        state.commands.append(
-            StartWorker(
-                worker.number, page, key.client, environment, key.env_vars,  # type: ignore[arg-type]
-                key.working_dir, key.num_cpus, environment.host == self._host,
-            )
-        )  # fmt: skip
-
-    def ready(self, worker: Worker, pid: int, now_s: float) -> None:
-        """A worker is set up."""
-        worker.pid = pid
-        if worker.ready or worker.number not in self.starting:
-            return
-        worker.ready = True
-        del self.starting[worker.number]
-        worker.crew.starting -= 1
-        worker.crew.failures = 0
-        self._rest(worker, now_s)
-
-    def unfit(self, worker: Worker, error: str, now_s: float) -> None:
-        """A worker could not be set up as its key asks: no other could."""
-        self._state.note(now_s, f"worker {worker.number} could not be set up: {error}")
-        self._fail_crew(worker.crew, "TaskError", f"a worker could not be set up: {error}")
-        worker.crew.failures = 0
-        worker.exiting = True
-        worker.exiting_since_s = now_s
-        self.exiting[worker.number] = worker
-
-    def remove(self, worker: Worker) -> None:
-        """A worker's process is gone, and its rows have been dealt with."""
-        assert not worker.flight
-        del self._state.workers[worker.number]
-        insert = bisect_left(self._free_pages, worker.page_slot)
-        self._free_pages.insert(insert, worker.page_slot)
-        if self.starting.pop(worker.number, None) is not None:
-            worker.crew.starting -= 1
-        worker.crew.members -= 1
-        self.exiting.pop(worker.number, None)
-        self.idle.pop(worker.number, None)
-        worker.crew.idle.pop(worker.number, None)
-
-    def start_failed(self, worker: Worker, reason: str, now_s: float) -> None:
-        """A worker ended, or could not be made, before it was ready."""
-        crew = worker.crew
-        crew.failures += 1
-        self._state.counters["workers_failed"] += 1
-        self._state.note(now_s, f"worker {worker.number} did not start: {reason}")
-        pause_s = START_BACKOFF_S * 2.0 ** (crew.failures - 1)
-        crew.pause_until_s = now_s + min(pause_s, START_BACKOFF_MAX_S)
-        if crew.failures >= START_FAILURES_MAX and crew.members <= crew.starting:
-            crew.failures = 0
-            self._fail_crew(crew, "WorkerDied", f"no worker could be started: {reason}")
-
-    def _fail_crew(self, crew: Crew, error: str, text: str) -> None:
-        for shape in [shape for shape in self._state.queue.waiting if shape.crew is crew]:
-            for attempt in shape.queued():
-                where = f"{attempt.kind.name} did not run on node {self._state.name}"
-                self._state.fail(attempt, error, f"{where}: {text}")
-
-    def drop(self, worker: Worker, now_s: float) -> None:
-        """Kill a worker whose client, or whose scheduler, is gone; forget what it had."""
-        worker.dropped = True
-        self.idle.pop(worker.number, None)
-        worker.crew.idle.pop(worker.number, None)
-        self._watched.pop(worker.number, None)
-        for attempt in worker.flight.values():
-            if attempt.state != GONE:
-                self._state.forget(attempt)
-        worker.flight = {}
-        worker.packets.clear()
-        self._waits.gone(worker)
-        self._state.objects.worker_gone(worker)
-        self._state.commands.append(Signal(worker.number, "KILL"))
-        self._state.note(now_s, f"worker {worker.number} is killed: its client is gone")
-
-    def release_dead(self, worker: Worker) -> None:
-        """Free what an ended worker held."""
-        shape = worker.shape
-        if shape is not None:
-            self._state.slots.give(shape.demand, worker.gpus or (), worker.lent)
-            self._waits.released(worker)
-            del shape.workers[worker.number]
-            worker.shape = None
-        self._watched.pop(worker.number, None)
-
-    def _exit(self, worker: Worker, now_s: float) -> None:
-        worker.exiting = True
-        worker.exiting_since_s = now_s
-        if not worker.flight:
-            self.exiting[worker.number] = worker
-        self.idle.pop(worker.number, None)
-        worker.crew.idle.pop(worker.number, None)
-        self._state.commands.append(SendWorker(worker.number, Exit()))
-
-    def _make_room(self, now_s: float) -> None:
-        # workers_max is reached and another key needs a worker: the longest idle one goes.
-        if self.idle:
-            self._exit(next(iter(self.idle.values())), now_s)
-
-    def _end_idle(self, now_s: float) -> None:
-        while self.idle:
-            worker = next(iter(self.idle.values()))
-            if now_s < worker.since_s + self._state.settings.worker_idle_s:
-                return
-            self._exit(worker, now_s)
-
-    def _check_starts(self, now_s: float) -> None:
-        settings = self._state.settings
-        for worker in self.starting.values():
-            if not worker.dropped and now_s >= worker.started_s + settings.start_timeout_s:
-                worker.started_s = now_s
-                self._kill(worker, "not ready in time", now_s)
-        for worker in self.exiting.values():
-            if now_s >= worker.exiting_since_s + settings.term_grace_s:
-                worker.exiting_since_s = now_s
-                self._kill(worker, "told to exit and did not", now_s)
-
-    def _kill(self, worker: Worker, why: str, now_s: float) -> None:
-        self._state.note(now_s, f"worker {worker.number} is killed: {why}")
-        self._state.commands.append(Signal(worker.number, "KILL"))
+        if need < shape.count:
+            for name in slots.lacking(shape.demand):
+                self._closed.setdefault(name, shape)
 
     # -------------------------------------------------------------------------------- for checking
 
@@ -510,15 +340,14 @@ class Dispatch:
         used = dict.fromkeys(state.slots.capacity, 0)
         for worker in state.workers.values():
             crew, shape = worker.crew, worker.shape
-            idle = worker.number in self.idle
+            idle = worker.number in self._lives.idle
             assert idle == (worker.number in crew.idle), worker.number
             assert not (idle and (shape or worker.flight or not worker.ready)), worker.number
-            assert worker.ready != (worker.number in self.starting), worker.number
+            assert worker.ready != (worker.number in self._lives.starting), worker.number
             assert worker.dropped or bool(worker.flight) == (shape is not None), worker.number
             for seq, attempt in worker.flight.items():
-                assert attempt.state == SENT and attempt.seq == seq, (worker.number, seq)
+                assert (attempt.state, attempt.seq) == (SENT, seq), worker.number
                 assert state.attempts[attempt.row.id] is attempt, (worker.number, seq)
-                assert attempt.kind.shape is shape or attempt.stop != NOT_STOPPED or shape
             if shape is not None:
                 assert shape.workers[worker.number] is worker
                 used[CPU] += shape.demand.cpus - worker.lent

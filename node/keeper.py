@@ -11,6 +11,7 @@ A process that a task started in a session of its own lives no longer than its p
 ends it as soon as it is an orphan.
 """
 
+import contextlib
 import faulthandler
 import os
 import select
@@ -28,6 +29,7 @@ from . import kernel
 from .channel import Channel, Closed, channel_pair
 from .page import PulsePage
 from .template import Template
+from .watch import DaemonWatch
 
 #: exit code of a daemon or keeper that found a bug of its own
 EXIT_BUG: Final = 70
@@ -36,7 +38,6 @@ _CRASHES_WITHIN_S: Final = 60.0
 _PAUSE_MIN_S: Final = 0.05
 _PAUSE_MAX_S: Final = 5.0
 _TICK_S: Final = 1.0
-_ABORT_GRACE_S: Final = 1.0
 _END_S: Final = 10.0
 _NOTICES_MAX: Final = 16
 
@@ -105,7 +106,7 @@ class Keeper:
         self._daemon_bugs: deque[float] = deque()
         self._daemon_due: float | None = None
         self._notices: deque[str] = deque(maxlen=_NOTICES_MAX)
-        self._watch = _Watch(settings)
+        self._watch = DaemonWatch(settings, _TICK_S)
         self._terms = 0
         self._stop_by: float | None = None
         self._exit_code: int | None = None
@@ -162,8 +163,10 @@ class Keeper:
             self._exit_code = 0
         self._stop(now_s)
         self._restart(now_s)
-        number = self._watch.verdict(self._daemon_pid, self._page.beats(), now_s)
+        stopped = kernel.process_state(self._daemon_pid) in ("T", "t")
+        number = self._watch.verdict(self._page.beats(), now_s, stopped)
         if number:
+            _say(f"drumbeat node: the daemon's loop does not turn; {signal.Signals(number).name}")
             _signal(self._daemon_pid, number)
 
     def _pause_s(self) -> float:
@@ -274,17 +277,13 @@ class Keeper:
 
     def _tell_template(self, text: str, *fds: int) -> None:
         if self._template is not None:
-            try:
+            with contextlib.suppress(Closed):  # its end is reaped in a moment
                 self._template.post(text.encode(), fds)
-            except Closed:
-                pass  # its end is reaped in a moment
 
     def _tell_daemon(self, text: str, *fds: int) -> None:
         if self._daemon is not None:
-            try:
+            with contextlib.suppress(Closed):  # its end is reaped in a moment
                 self._daemon.post(text.encode(), fds)
-            except Closed:
-                pass  # its end is reaped in a moment
 
     def _hear_template(self) -> None:
         for text in _texts(self._template):
@@ -369,7 +368,7 @@ class Keeper:
         self._daemon_due = now_s + _back_off_s(self._daemon_ends, now_s)
 
     def _end_orphans(self) -> bool:
-        """End every child that is none of ours and not in a worker's group; were there any?"""
+        """End every child that is none of ours and in no worker's group; was there any?"""
         known = (self._template_pid, self._daemon_pid)
         strangers = [
             pid
@@ -418,45 +417,6 @@ class Keeper:
         self._reap()
 
 
-class _Watch:
-    """Judges the daemon by its beat in the page: abort, so that it says where it is; then kill."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._stale_max_s = settings.lost_after_intervals * settings.heartbeat_interval_s
-        self._start_max_s = settings.start_timeout_s
-        self.end()
-
-    def begin(self, beats: int, now_s: float) -> None:
-        """A new daemon: it may take its time until the first beat."""
-        self._beats, self._seen_s, self._stale_s = beats, now_s, 0.0
-        self._limit_s = self._start_max_s
-        self._aborted = False
-
-    def end(self) -> None:
-        """There is no daemon."""
-        self.begin(0, 0.0)
-        self._limit_s = float("inf")
-
-    def verdict(self, pid: int, beats: int, now_s: float) -> int:
-        """Return the signal to send to the daemon now; 0: none."""
-        passed_s, self._seen_s = now_s - self._seen_s, now_s
-        if beats != self._beats:
-            self._beats, self._stale_s, self._aborted = beats, 0.0, False
-            self._limit_s = self._stale_max_s
-            return 0
-        # Only time in which both of us could run counts: late ourselves, we judge by one tick.
-        if kernel.process_state(pid) not in ("T", "t"):
-            self._stale_s += min(passed_s, 1.5 * _TICK_S)
-        if self._stale_s < self._limit_s:
-            return 0
-        if self._aborted:
-            return signal.SIGKILL
-        _say(f"drumbeat node: the daemon has had no beat for {self._stale_s:.1f} s; aborting it")
-        self._aborted = True
-        self._stale_s = self._limit_s - _ABORT_GRACE_S
-        return signal.SIGABRT
-
-
 def _texts(link: Channel | None) -> list[str]:
     texts: list[str] = []
     if link is not None:
@@ -483,10 +443,8 @@ def _ending(status: int) -> str:
 
 def _signal(pid: int, number: int) -> None:
     if pid:
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # gone, or another user's
             os.kill(pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass  # it is gone, or has become somebody else's
 
 
 def _signal_group(pid: int, number: int) -> None:

@@ -25,6 +25,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
 
+#: Whether a process can become the parent of its orphaned descendants.
+ADOPTS_ORPHANS = sys.platform == "linux"
+
 #: A packet of this length fits the buffer of any socket of ours.
 SOCKET_BUFFER_BYTES = 256 << 10
 

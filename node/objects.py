@@ -260,6 +260,16 @@ class Objects:
             entry.waiters = tuple(other for other in entry.waiters if other is not waiter)
             self._loose[id_] = None
 
+    def clear(self) -> None:
+        """The link's life is over: nobody needs anything of this."""
+        self.entries.clear()
+        self.calls.clear()
+        self.unsettled.clear()
+        self.fetches.clear()
+        self.values.clear()
+        self.satisfied.clear()
+        self._loose.clear()
+
     # ------------------------------------------------------------------------------------ inside
 
     def _entry(self, id_: bytes) -> Entry:

@@ -9,6 +9,7 @@ What it is told, by packets of plain text: by the keeper `daemon` (with its link
 What it tells the keeper: `born TICKET PID`, `failed TICKET REASON`, `notice TEXT`.
 """
 
+import contextlib
 import faulthandler
 import gc
 import importlib
@@ -144,11 +145,8 @@ class Template:
             os.close(output)
 
     def _tell(self, text: str) -> None:
-        try:
+        with contextlib.suppress(Closed):  # the next turn sees the end of the lifeline
             self._keeper.send(text.encode(errors="replace"))
-        except Closed:
-            # The next turn sees the end of the lifeline.
-            pass
 
     def _sweep(self) -> NoReturn:
         """The keeper is gone: its workers die by themselves, what they started dies here."""
@@ -190,13 +188,13 @@ class Template:
             return 0
         words = self._page.slot(slot)
         try:
-            self._become_worker(middle, link, output)
+            self._become_worker(middle, output)
             self._work(words, link)
         except BaseException:  # noqa: BLE001  # nothing may run the template's loop in a worker
             traceback.print_exc()
         return 1
 
-    def _become_worker(self, middle: int, link: int, output: int) -> None:
+    def _become_worker(self, middle: int, output: int) -> None:
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL if number != signal.SIGPIPE else signal.SIG_IGN)
@@ -220,14 +218,15 @@ class Template:
             numpy_random.seed()
         while os.getppid() == middle:
             time.sleep(_RE_PARENTED_S)
-        kernel.die_with_parent(self._keeper_pid)
+        if kernel.ADOPTS_ORPHANS:
+            kernel.die_with_parent(self._keeper_pid)
 
     def _work(self, words: Words, link: int) -> NoReturn:
         worker = importlib.import_module(".worker", __package__)
         worker.main(
             channel_of(link, self._memory_files),
             words,
-            keeper_pid=self._keeper_pid,
+            parent_pid=os.getppid(),
             pulse_interval_s=self._pulse_interval_s,
             free_variables=self._free_variables,
         )

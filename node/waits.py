@@ -221,7 +221,8 @@ class Waits:
     def check_invariants(self) -> None:
         """Check that lenders, keepers and waits agree."""
         for number, worker in self.lenders.items():
-            assert worker.lent and number in self._state.workers, number
+            assert worker.lent, number
+            assert number in self._state.workers, number
             assert number not in self.keepers, number
         for worker in self._state.workers.values():
             assert bool(worker.lent) == (worker.number in self.lenders), worker.number

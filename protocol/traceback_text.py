@@ -63,10 +63,9 @@ def _traceback(exception: BaseException, name: str, message: str) -> str:
         frames = _frames(trace)
         if frames is not None:
             last = f"{name}: {message}" if message else name
-            return f"Traceback (most recent call last):\n{frames}{last}\n"
-    formatted = traceback.TracebackException(
-        type(exception), exception, trace, compact=True
-    )
+            head = "Traceback (most recent call last):\n" if frames else ""
+            return f"{head}{frames}{last}\n"
+    formatted = traceback.TracebackException(type(exception), exception, trace, compact=True)
     _clean(formatted, CHAIN_MAX)
     return "".join(formatted.format())
 
@@ -76,7 +75,7 @@ def _frames(trace: TracebackType | None) -> str | None:
 
     Formatting a frame takes 50 µs, and a task that fails a thousand times fails at one place.
     """
-    lines = []
+    lines: list[str] = []
     while trace is not None:
         if len(lines) == FRAMES_MAX:
             return None

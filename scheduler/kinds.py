@@ -14,7 +14,7 @@ from ..protocol.messages import (
     Options,
 )
 from .placement import Board
-from .state import Misbehaved, Node, Peer, State, ignore
+from .state import Node, Peer, PeerError, State, ignore
 from .tasks import Function, Kind, Shape
 
 _KindKey = tuple[PeerId, bytes, str, Options]
@@ -34,14 +34,14 @@ class Kinds:
         self._functions: dict[tuple[PeerId, bytes], Function] = {}
         self._shapes: dict[_ShapeKey, Shape] = {}
 
-    # ---------------------------------------------------------------------------------- peers' words
+    # --------------------------------------------------------------------------------- peers' words
 
     def define(self, peer: Peer, client: PeerId, rows: list[KindRow]) -> None:
         """A peer gives numbers to kinds of a client."""
         present = self._state.client(client) is not None
         for row in rows:
             if row.number in peer.kinds:
-                raise Misbehaved(f"it gave the number {row.number} to two kinds")
+                raise PeerError(f"it gave the number {row.number} to two kinds")
             if not present:
                 # A node may not know yet that the client has left; its number stays known.
                 peer.kinds[row.number] = None
@@ -58,7 +58,7 @@ class Kinds:
                 function.size = row.size
                 peer.expect(row.function, partial(self._complete, function))
             elif function.payload is None and not function.size:
-                raise Misbehaved(f"it defined {row.name!r} without its code, never sent before")
+                raise PeerError(f"it defined {row.name!r} without its code, never sent before")
 
     def forget(self, peer: Peer, numbers: list[int]) -> None:
         """A peer will not use these numbers any more."""
@@ -104,7 +104,7 @@ class Kinds:
                     self._leave_function(node, node.kinds.pop(number))
                 self._state.out.discard_client(node.id, client)
 
-    # ---------------------------------------------------------------------------------- nodes' needs
+    # --------------------------------------------------------------------------------- nodes' needs
 
     def prepare(self, node: Node, kind: Kind) -> None:
         """Tell a node of a kind, and of its client, before the first task of the kind."""
@@ -130,7 +130,7 @@ class Kinds:
                     out.blob(node.id, function.hash, payload)
         out.prepare(node.id, row)
 
-    # -------------------------------------------------------------------------------------- inside
+    # --------------------------------------------------------------------------------------- inside
 
     def _intern(self, client: PeerId, row: KindRow) -> Kind:
         key = client, row.function, row.name, row.options

@@ -73,7 +73,7 @@ class Outbox:
         self._letters: list[Send] = []
         self._blobs: list[SendBlob] = []
 
-    # ------------------------------------------------------------------------------ who is there
+    # --------------------------------------------------------------------------------- who is there
 
     def meet(self, peer: PeerId) -> None:
         """A peer is there: things may be addressed to it."""
@@ -97,7 +97,7 @@ class Outbox:
         """Return whether things may be addressed to this peer."""
         return peer in self._here
 
-    # ------------------------------------------------------------------------------------ values
+    # --------------------------------------------------------------------------------------- values
 
     def packed(self, peer: PeerId, row: ValueRow) -> ValueRow:
         """Return a value as it goes to a peer; count its refs, and send it apart if it is large."""
@@ -133,7 +133,7 @@ class Outbox:
         if home in self._here:
             self._shared.setdefault(home, {})[object_id] = shared
 
-    # ------------------------------------------------------------------------------------- posting
+    # -------------------------------------------------------------------------------------- posting
 
     def drop(self, peer: PeerId, error: str = "", reason: str = "") -> None:
         """Have the shell drop a peer."""
@@ -187,14 +187,13 @@ class Outbox:
         if (kinds := self._kinds.get(node)) is not None:
             self._kinds[node] = [kind for kind in kinds if kind.client != client]
 
-    def withdraw(self, node: PeerId, task: TaskId) -> None:
-        """An attempt is not to be sent after all, nor stopped."""
-        if (rows := self.assigns.get(node)) is not None:
-            self.assigns[node] = [row for row in rows if row.id != task]
-        if (stops := self._stops.get(node)) is not None:
-            self._stops[node] = [stop for stop in stops if stop[0] != task]
+    # ------------------------------------------------------------------------------------- flushing
 
-    # ------------------------------------------------------------------------------------ flushing
+    def take_drops(self) -> list[Command]:
+        """Return the drops alone, which are not to wait for the end of the turn."""
+        drops: list[Command] = list(self._drops)
+        self._drops.clear()
+        return drops
 
     def flush(self) -> list[Command]:
         """Return all that is to be sent, in this order, and be empty.
@@ -206,8 +205,7 @@ class Outbox:
         5. Settled and Unshared, after what was counted;
         6. TakeBack and single messages; large payloads last.
         """
-        commands: list[Command] = list(self._drops)
-        self._drops.clear()
+        commands = self.take_drops()
         self._flush_definitions(commands)
         for peer, assigned in self.assigns.items():
             if assigned:

@@ -8,11 +8,15 @@ from bisect import insort
 from collections import deque
 from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
+from typing import Final
 
 from ..protocol.ids import PeerId
 from ..protocol.settings import Settings
 from .state import Node
 from .tasks import QUEUED, UNITS, Kind, Shape, TaskRecord
+
+#: no task is taken for shorter than this: what it costs to hand it out
+SHORTEST_S: Final = 1e-6
 
 
 class ShapeQueue:
@@ -36,6 +40,11 @@ class ShapeQueue:
             heappush(self._returned, (record.order, record))
         else:
             fifo.append(record)
+
+    def extend(self, records: list[TaskRecord]) -> None:
+        """Add tasks that are newer than all before, in order."""
+        self.size += len(records)
+        self._fifo.extend(records)
 
     def head(self) -> TaskRecord | None:
         """Return the first task without taking it."""
@@ -106,6 +115,11 @@ class ReadyQueue:
         """Add a task."""
         self.size += 1
         self.queue_of(level_of(record), record.kind.shape).push(record)
+
+    def extend(self, queue: ShapeQueue, records: list[TaskRecord]) -> None:
+        """Add tasks to a queue that `queue_of` returned, newer than all before, in order."""
+        self.size += len(records)
+        queue.extend(records)
 
     def discard(self, record: TaskRecord) -> None:
         """A task that is in it is about to leave the state QUEUED."""
@@ -202,6 +216,8 @@ class Board:
         "_changed",
         "_free",
         "_nodes",
+        "_overfull",
+        "_packet_s",
         "_tasks_max",
         "_version",
         "_window_s",
@@ -210,11 +226,14 @@ class Board:
 
     def __init__(self, settings: Settings) -> None:
         self._window_s = settings.window_s
+        self._packet_s = settings.packet_s
         self._tasks_max = settings.window_tasks_max
         self._nodes: dict[PeerId, Node] = {}
         #: changes with the nodes that exist
         self._version = 0
         self._changed: dict[Node, None] = {}
+        #: nodes that have more than they can run
+        self._overfull: dict[Node, None] = {}
         self._free = _Ranking()
         self._work = _Ranking()
         #: for each shape that asks for more than CPUs: the nodes that could ever run it
@@ -232,6 +251,7 @@ class Board:
         del self._nodes[node.id]
         self._version += 1
         self._changed.pop(node, None)
+        self._overfull.pop(node, None)
         self._free.remove(node)
         self._work.remove(node)
 
@@ -246,22 +266,25 @@ class Board:
             shape.feasible = any(_could_run(node, shape) for node in self._nodes.values())
         return shape.feasible
 
-    def choose(self, kind: Kind) -> Node | None:
-        """Return the node that a task of this kind goes to now, or None to keep it."""
+    def choose(self, kind: Kind) -> tuple[Node, int] | None:
+        """Return where tasks of this kind go now and how many in a row, or None to keep them."""
         if self._changed:
             self._rank()
         if not kind.shape.simple:
-            return self._choose_among(self._nodes_for(kind.shape), kind)
+            one = self._choose_among(self._nodes_for(kind.shape), kind)
+            return None if one is None else (one, 1)
         node = self._free.first()
         if node is None:
             return None
         if node.free_cpu + node.lent_cpu >= kind.shape.cpu and self._has_slot(node, kind):
-            return node
+            return node, max(1, self._room(node, kind))
         if kind.average_s < 0:
             return None
         node = self._work.first()
-        if node is not None and _could_run(node, kind.shape) and self._has_room(node, kind):
-            return node
+        if node is not None and _could_run(node, kind.shape):
+            room = self._room(node, kind)
+            if room > 0:
+                return node, room
         return None
 
     def slots(self, node: Node, shape: Shape) -> int:
@@ -276,17 +299,30 @@ class Board:
         # Resources alone bound nothing for a shape that asks for none.
         return len(node.assigned) - node.blocked < self._tasks_max * self.slots(node, kind.shape)
 
-    def _has_room(self, node: Node, kind: Kind) -> bool:
-        """Whether a task may go to a node ahead of time."""
+    def _room(self, node: Node, kind: Kind) -> int:
+        """Return how many tasks may go to a node ahead of time, in one go.
+
+        Not more in one go than a packet's worth of work, so that nodes are served in turn.
+        """
+        expected_s = kind.average_s
+        if expected_s < 0:
+            return 0
         slots = self.slots(node, kind.shape)
-        count = len(node.assigned) - node.blocked
-        return (
-            count < slots * min(kind.ramp, self._tasks_max)
-            and node.work_s + kind.average_s <= slots * self._window_s
-        )
+        count = slots * min(kind.ramp, self._tasks_max) - len(node.assigned) + node.blocked
+        if count <= 0:
+            return 0
+        left_s = slots * self._window_s - node.work_s
+        if left_s < expected_s:
+            return 0
+        shortest_s = max(expected_s, SHORTEST_S)
+        return max(1, min(count, int(min(left_s, self._packet_s) / shortest_s)))
 
     def _rank(self) -> None:
         for node in self._changed:
+            if node.free_cpu + node.lent_cpu < 0:
+                self._overfull[node] = None
+            else:
+                self._overfull.pop(node, None)
             if node.suspect:
                 self._free.remove(node)
                 self._work.remove(node)
@@ -314,7 +350,7 @@ class Board:
         able = [node for node in nodes if not node.suspect]
         free = [node for node in able if _fits(node, shape) and self._has_slot(node, kind)]
         if not free and kind.average_s >= 0:
-            free = [node for node in able if self._has_room(node, kind)]
+            free = [node for node in able if self._room(node, kind)]
         if not free:
             return None
         if shape.spread:
@@ -322,6 +358,12 @@ class Board:
                 free, key=lambda node: (node.spread.get(number, 0), len(node.assigned), node.serial)
             )
         return min(free, key=lambda node: (-node.free_cpu - node.lent_cpu, node.serial))
+
+    def overfull(self) -> list[Node]:
+        """Return the nodes that have more than they can run."""
+        if self._changed:
+            self._rank()
+        return sorted(self._overfull, key=lambda node: node.serial)
 
     def idle(self, record: TaskRecord) -> Node | None:
         """Return a node that has everything free that a task asks for, if there is one."""

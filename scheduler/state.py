@@ -20,7 +20,7 @@ STORY_LINES_MAX: Final = 500
 BlobTaker = Callable[[bytes], None]
 
 
-class Misbehaved(Exception):
+class PeerError(Exception):
     """A peer said what it may not say; it is dropped. Nothing of anyone else's is touched."""
 
 
@@ -59,7 +59,7 @@ class Peer:
         #: what its numbers mean; None: a kind of a client that has left
         self.kinds: dict[int, Kind | None] = {}
         #: its unfinished tasks
-        self.tasks: dict[TaskId, TaskRecord] = {}
+        self.tasks: dict[bytes, TaskRecord] = {}
         #: large payloads whose row has not come
         self.early: dict[bytes, deque[bytes]] = {}
         self.early_bytes = 0
@@ -82,7 +82,7 @@ class Peer:
         """A large payload is there, perhaps before the row that names it.
 
         Raises:
-            Misbehaved: too many have come that no row names.
+            PeerError: too many have come that no row names.
         """
         takers = self.expected.get(key)
         if takers is not None:
@@ -94,7 +94,7 @@ class Peer:
         self.early.setdefault(key, deque()).append(payload)
         self.early_bytes += len(payload)
         if self.early_bytes > early_bytes_max:
-            raise Misbehaved(f"it sent {self.early_bytes} bytes of payloads that no row names")
+            raise PeerError(f"it sent {self.early_bytes} bytes of payloads that no row names")
 
 
 def ignore(_payload: bytes) -> None:
@@ -124,6 +124,7 @@ class Node:
         "name",
         "peer",
         "pid",
+        "progress_s",
         "resources",
         "running",
         "serial",
@@ -155,9 +156,9 @@ class Node:
         self.lent_cpu = 0
         self.blocked = 0
         #: attempts that it has
-        self.assigned: dict[TaskId, TaskRecord] = {}
+        self.assigned: dict[bytes, TaskRecord] = {}
         #: attempts that ended, whose large values are on their way
-        self.delivering: dict[TaskId, TaskRecord] = {}
+        self.delivering: dict[bytes, TaskRecord] = {}
         #: expected durations of all it has and that do not wait in get()
         self.work_s = 0.0
         #: kind number -> how many it has, for kinds that are to be spread
@@ -171,6 +172,8 @@ class Node:
         # Taking back.
         self.taking_back = False
         self.take_back_after_s = 0.0
+        #: when it last was given something or ended something
+        self.progress_s = now_s
         # What it last told of itself.
         self.joined_s = now_s
         self.beat_s = now_s
@@ -183,7 +186,7 @@ class Node:
     def take(self, record: TaskRecord) -> None:
         """Count an attempt as its own."""
         shape = record.kind.shape
-        self.assigned[record.id] = record
+        self.assigned[record.row.id] = record
         record.node = self
         self.free_cpu -= shape.cpu
         self.work_s += record.expected_s
@@ -197,7 +200,7 @@ class Node:
     def release(self, record: TaskRecord) -> None:
         """Count an attempt as its own no more."""
         shape = record.kind.shape
-        del self.assigned[record.id]
+        del self.assigned[record.row.id]
         record.node = None
         if record.blocked:
             record.blocked = False

@@ -125,7 +125,7 @@ class Function:
 
 
 class Kind:
-    """A function with its options, known to the scheduler by one number for as long as it is used."""
+    """A function with its options, known by one number for as long as it is used."""
 
     __slots__ = (
         "average_s",
@@ -249,7 +249,9 @@ def dependency_failed(record: TaskRecord, dependency: ValueRow) -> ValueRow:
 
     In a chain of such failures each names the first, so that no row grows along the chain.
     """
-    cause, payload, contained = dependency.failure, None, ()
+    cause = dependency.failure
+    payload: bytes | None = None
+    contained: tuple[bytes, ...] = ()
     if dependency.outcome == Outcome.ERROR or (
         cause is not None and cause.error == "DependencyFailed"
     ):

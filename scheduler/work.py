@@ -10,37 +10,29 @@ from functools import partial
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-from ..protocol.ids import PEER_BYTES, NO_TASK, ObjectId, PeerId, TaskId, objects_of
+from ..protocol.ids import NO_TASK, PEER_BYTES, PeerId, TaskId
 from ..protocol.messages import (
-    AssignRow,
-    Blocked,
-    Done,
-    DoneRow,
     Failure,
     Outcome,
     Submit,
-    TakenBack,
     TaskRow,
     ValueRow,
 )
 from .kinds import Kinds
 from .objects import Objects
 from .placement import Board, ReadyQueue, ShapeQueue
-from .state import Misbehaved, Node, Peer, State, ignore
+from .state import Peer, PeerError, State, ignore
 from .tasks import (
-    ASSIGN,
     ASSIGNED,
     BACKOFF,
-    DELIVER,
     DELIVERING,
     END,
     FINISHED,
     QUEUED,
     READY,
     RETRY,
-    RETURN,
+    WAITING,
     Kind,
-    Shape,
     TaskRecord,
     backoff_s,
     dependency_failed,
@@ -48,8 +40,6 @@ from .tasks import (
     move,
 )
 
-#: weight of the newest duration in a kind's average
-FRESH: Final = 0.2
 #: blob key of a task's arguments: its id and this
 ARGS: Final = b"a"
 #: failures of attempts that were cut short: what they had submitted is cancelled
@@ -86,7 +76,9 @@ class Work:
         """New tasks of a peer."""
         peer_id, known, kinds, now_s = peer.id, peer.tasks, peer.kinds, self._state.now_s
         parent, depth, client = self._parent_of(peer, message), message.depth, message.client
-        order = self._order
+        # Numbers are used up even when the peer turns out to misbehave: none is ever given twice.
+        order = first_order = self._order
+        self._order += len(message.rows)
         last_kind: Kind | None = None
         queue: ShapeQueue | None = None
         for row in message.rows:
@@ -95,7 +87,7 @@ class Work:
                 self._drop_args(peer, row)
                 continue
             if id_[:PEER_BYTES] != peer_id:
-                raise Misbehaved("it submitted a task under another's id")
+                raise PeerError("it submitted a task under another's id")
             kind = kinds.get(row.kind)
             if kind is None or parent is None:
                 self._refuse(peer, row)
@@ -106,29 +98,27 @@ class Work:
             kind.uses += 1
             if kind is not last_kind:
                 if kind.client != client:
-                    raise Misbehaved("it submitted a task of one client with the code of another")
+                    raise PeerError("it submitted a task of one client with the code of another")
                 last_kind = kind
                 queue = self.queue.queue_of((-kind.priority, -depth), kind.shape)
             if parent:
                 self.children.setdefault(parent, {})[id_] = record
             if row.deps or (row.size and row.args is None):
-                self._order = order
                 self._await(peer, record)
             else:
                 assert queue is not None
                 move(record, READY)
                 queue.push(record)
                 self.queue.size += 1
-        self._state.counters["submitted"] += order - self._order
-        self._order = order
+        self._state.counters["submitted"] += order - first_order
 
     def _parent_of(self, peer: Peer, message: Submit) -> TaskId | None:
         """Return the parent to remember; None: what was submitted is not to run."""
         if peer.node is None:
             if message.client != peer.id:
-                raise Misbehaved("it submitted tasks for another client")
+                raise PeerError("it submitted tasks for another client")
             return NO_TASK
-        if self._state.client(message.client) is None:
+        if self._state.client(PeerId(message.client)) is None:
             return None
         parent = TaskId(message.parent)
         if not parent:
@@ -142,7 +132,7 @@ class Work:
 
     def _refuse(self, peer: Peer, row: TaskRow) -> None:
         if row.kind not in peer.kinds:
-            raise Misbehaved(f"it submitted a task of kind {row.kind}, which it never defined")
+            raise PeerError(f"it submitted a task of kind {row.kind}, which it never defined")
         self._drop_args(peer, row)
         text = "the task that submitted this one was cancelled or lost, or its client has left"
         failure = Failure(error="TaskCancelled", text=text)
@@ -155,16 +145,17 @@ class Work:
     def _await(self, peer: Peer, record: TaskRecord) -> None:
         """Have a new task wait for what it needs."""
         row = record.row
+        # One more than it waits for, so that what is there already does not make it ready twice.
+        record.unmet = 1
+        bad = self._objects.need(record)
+        if bad is not None:
+            self._drop_args(peer, row)
+            self.end(record, [dependency_failed(record, bad)])
+            return
         if row.size and row.args is None:
             record.unmet += 1
             peer.expect(row.id + ARGS, partial(self._args_came, record))
-        if record.row.deps:
-            bad = self._objects.need(record)
-            if bad is not None:
-                self.end(record, [dependency_failed(record, bad)])
-                return
-        if not record.unmet and record.state == 0:
-            self._ready(record)
+        self._one_met(record)
 
     def _args_came(self, record: TaskRecord, payload: bytes) -> None:
         if record.state != FINISHED:
@@ -173,13 +164,274 @@ class Work:
 
     def _one_met(self, record: TaskRecord) -> None:
         record.unmet -= 1
-        if not record.unmet and not self._adding(record):
-            self._ready(record)
+        if not record.unmet:
+            self.ready(record)
 
-    def _adding(self, record: TaskRecord) -> bool:
-        # While `_await` still counts, a payload that came early is met at once; it looks itself.
-        return bool(record.row.deps) and not self._objects.knows(record)
-
-    def _ready(self, record: TaskRecord) -> None:
+    def ready(self, record: TaskRecord) -> None:
+        """A task waits for nothing any more."""
         move(record, READY)
         self.queue.push(record)
+
+    # ---------------------------------------------------------------------------------------- ended
+
+    def end(self, record: TaskRecord, rows: list[ValueRow]) -> None:
+        """Give a task, which is at no node, its outcome.
+
+        Args:
+            record: the task.
+            rows: its values with their payloads; one row with the task's id for any other outcome.
+        """
+        self._ending.append((record, rows))
+        if self._ending_now:
+            return
+        self._ending_now = True
+        while self._ending:
+            record, rows = self._ending.popleft()
+            if record.state != FINISHED:
+                self._end(record, rows)
+        self._ending_now = False
+
+    def _end(self, record: TaskRecord, rows: list[ValueRow]) -> None:
+        state = record.state
+        if state == QUEUED:
+            self.queue.discard(record)
+        elif state == BACKOFF:
+            del self.backing_off[record.id]
+        move(record, END)
+        id_, owner, counters = record.id, record.owner, self._state.counters
+        del owner.tasks[id_]
+        if owner.here:
+            told = self._state.out.results.get(owner.id)
+            if told is None:
+                told = self._state.out.results[owner.id] = []
+            packed = self._state.out.packed
+            for row in rows:
+                told.append(packed(owner.id, row))
+        first = rows[0]
+        if first.outcome != Outcome.VALUE:
+            name = first.failure.error if first.failure is not None else ""
+            counters["cancelled" if name == "TaskCancelled" else "failed"] += 1
+        counters["finished"] += 1
+        if record.parent or self.children:
+            self._leave_family(record, first)
+        if self._objects.entries:
+            self._supply(record, rows)
+            if record.row.deps:
+                self._objects.release(record)
+        self._kinds.unuse(record.kind)
+
+    def _supply(self, record: TaskRecord, rows: list[ValueRow]) -> None:
+        """Hand a task's values to those who wait for them."""
+        if rows[0].outcome != Outcome.VALUE and record.kind.options.num_returns != 1:
+            rows = self._objects.of_task(record, rows[0])
+        for row in rows:
+            self.arrived(row)
+
+    def arrived(self, row: ValueRow) -> None:
+        """An object's value is there, or why there is none."""
+        for dependant in self._objects.arrived(row):
+            if dependant.state != WAITING:
+                continue
+            if row.outcome == Outcome.VALUE:
+                self._one_met(dependant)
+            else:
+                self.end(dependant, [dependency_failed(dependant, row)])
+
+    def _leave_family(self, record: TaskRecord, first: ValueRow) -> None:
+        id_, parent = record.id, record.parent
+        siblings = self.children.get(parent) if parent else None
+        if siblings is not None:
+            del siblings[id_]
+        children = self.children.pop(id_, None)
+        if children:
+            if first.failure is not None and first.failure.error in CUT_SHORT:
+                self._cancel_all(children.values())
+            # They are cancelled with their grandparent, should that come to it.
+            heir = parent if siblings is not None else NO_TASK
+            for child in children.values():
+                child.parent = heir
+            if siblings is not None:
+                siblings.update(children)
+        if siblings is not None and not siblings:
+            del self.children[parent]
+
+    def _tell(self, peer: Peer, row: ValueRow) -> None:
+        self._state.out.results.setdefault(peer.id, []).append(row)
+
+    # ---------------------------------------------------------------------------------- tried again
+
+    def retry(self, record: TaskRecord, final: ValueRow) -> None:
+        """An attempt, which its node has released, is lost: charge it, and try again or end.
+
+        Args:
+            record: the task.
+            final: its outcome if no attempt is left.
+        """
+        options = record.kind.options
+        if record.stopping:
+            if final.outcome == Outcome.FAILURE:
+                final = failed(record, "TaskCancelled", f"{record.kind.name} was cancelled")
+            self.end(record, [final])
+            return
+        if record.attempt > options.max_retries:
+            self.end(record, [self._final(record, final)])
+            return
+        limit_s, chance = self._state.settings.retry_backoff_max_s, self._state.rng.random()
+        due_s = self._state.now_s + backoff_s(options, record.attempt, limit_s, chance)
+        move(record, RETRY)
+        record.attempt += 1
+        record.values = ()
+        self.backing_off[record.id] = due_s
+        heappush(self._backoffs, (due_s, record.order, record))
+        self._state.counters["retried"] += 1
+
+    def _final(self, record: TaskRecord, last: ValueRow) -> ValueRow:
+        """Return the outcome of a task whose attempts are used up."""
+        record.attempt += 1
+        if last.outcome == Outcome.FAILURE and record.deaths >= self._state.settings.poison_deaths:
+            why = "" if last.failure is None else f"; the last one: {last.failure.text}"
+            text = f"{record.deaths} attempts of {record.kind.name} ended with their worker{why}"
+            row = failed(record, "PoisonTask", text, deaths=record.deaths)
+            if row.failure is not None and last.failure is not None:
+                row.failure.details = {**last.failure.details, **row.failure.details}
+            return row
+        return last
+
+    def wake(self) -> None:
+        """Queue what is due to be tried again."""
+        heap, due = self._backoffs, self.backing_off
+        while heap and (heap[0][0] <= self._state.now_s or heap[0][2].state != BACKOFF):
+            due_s, _, record = heappop(heap)
+            if record.state == BACKOFF and due.get(record.id) == due_s:
+                del due[record.id]
+                self.ready(record)
+        if len(heap) > 64 + 2 * len(due):
+            self._backoffs = [entry for entry in heap if entry[2].state == BACKOFF]
+            heapify(self._backoffs)
+
+    def due_s(self) -> float | None:
+        """Return when `wake` has something to do."""
+        return self._backoffs[0][0] if self._backoffs else None
+
+    # ------------------------------------------------------------------------------------ cancelled
+
+    def cancel(self, ids: Iterable[bytes], force: bool, recursive: bool, ask: bool) -> list[bool]:
+        """Cancel tasks; return for each whether it had not started and now never will.
+
+        Args:
+            ids: the tasks. Unknown ones are finished: nothing is done.
+            force: kill at once what runs.
+            recursive: their children too, and theirs.
+            ask: only those that have not started: nothing is done to the others.
+        """
+        dropped = []
+        for id_ in ids:
+            record = self._state.find(TaskId(id_))
+            fresh = record is not None and record.attempt == 1 and record.state < ASSIGNED
+            dropped.append(fresh)
+            if record is not None and (fresh or not ask):
+                self._cancel(record, force, recursive)
+        return dropped
+
+    def _cancel(self, record: TaskRecord, force: bool, recursive: bool) -> None:
+        """Cancel one task, and perhaps its descendants."""
+        family = [record]
+        if recursive:
+            for member in family:  # grows while it is walked
+                family += self.children.get(member.id, {}).values()
+        for member in family:
+            self.cancel_one(member, force)
+
+    def _cancel_all(self, records: Iterable[TaskRecord]) -> None:
+        for record in list(records):
+            self._cancel(record, False, True)
+
+    def cancel_children(self, record: TaskRecord) -> None:
+        """An attempt ended before its time: nobody waits for what it had submitted."""
+        children = self.children.get(record.id)
+        if children:
+            self._cancel_all(children.values())
+
+    def cancel_one(self, record: TaskRecord, force: bool) -> None:
+        """Cancel one task: drop it, or have its node stop it."""
+        node = record.node
+        if record.state == ASSIGNED and node is not None:
+            if not record.stopping or force:
+                record.stopping = True
+                self._state.out.stop(node.id, record.id, record.attempt, force)
+        elif record.state == DELIVERING:
+            record.stopping = True  # its value counts, if it comes
+        elif record.state != FINISHED:
+            text = f"{record.kind.name} was cancelled before it started"
+            self.end(record, [failed(record, "TaskCancelled", text)])
+
+    # -------------------------------------------------------------------------------- peers that go
+
+    def forget_client(self, client: Peer) -> None:
+        """A client is gone: forget all tasks for it, wherever they were submitted or are."""
+        for peer in (client, *self._state.peers.values()):
+            for record in [r for r in peer.tasks.values() if r.kind.client == client.id]:
+                self._abandon(record)
+        for node in self._state.nodes.values():
+            # What is left was submitted by nodes that are gone.
+            for record in [*node.assigned.values(), *node.delivering.values()]:
+                if record.kind.client == client.id:
+                    self._abandon(record)
+
+    def _abandon(self, record: TaskRecord) -> None:
+        """End a task of a client that is gone. Nodes are told of the client, not of each task."""
+        if record.state == FINISHED:
+            return
+        node = record.node
+        if node is not None:
+            if record.state == ASSIGNED:
+                node.release(record)
+                self._board.touch(node)
+            else:
+                del node.delivering[record.id]
+                record.node = None
+        self.end(record, [failed(record, "TaskCancelled", "its client has left")])
+
+    def forget_submitter(self, peer: Peer) -> None:
+        """A node is gone: nobody waits for what its workers submitted."""
+        for record in list(peer.tasks.values()):
+            self.cancel_one(record, False)
+
+    # --------------------------------------------------------------------------------------- inside
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of all maps."""
+        return {
+            **self.queue.sizes(),
+            "backing_off": len(self.backing_off),
+            "backoffs": len(self._backoffs),
+            "children": len(self.children),
+            "ending": len(self._ending),
+        }
+
+    def check_invariants(self) -> None:
+        """Assert that each task is where its state says."""
+        self.queue.check_invariants()
+        assert not self._ending
+        queued = {id(record) for queue in self.queue.queues() for record in queue}
+        tasks = [r for peer in self._state.peers.values() for r in peer.tasks.values()]
+        for record in tasks:
+            node = record.node
+            assert (record.state == QUEUED) == (id(record) in queued)
+            assert (record.state == BACKOFF) == (record.id in self.backing_off)
+            assert (record.state in (ASSIGNED, DELIVERING)) == (node is not None)
+            if node is not None:
+                home = node.assigned if record.state == ASSIGNED else node.delivering
+                assert home[record.id] is record
+            if record.state == WAITING:
+                assert record.unmet > 0
+            elif record.state != DELIVERING:
+                assert record.unmet == 0
+            if record.parent:
+                assert self.children[record.parent][record.id] is record
+        for children in self.children.values():
+            assert children
+            for id_, child in children.items():
+                assert child.id == id_
+                assert child.state != FINISHED
+        assert len(self.backing_off) == sum(record.state == BACKOFF for record in tasks)

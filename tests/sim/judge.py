@@ -26,13 +26,13 @@ class Judge:
             if not oracle.lives_lost.get(peer) and not oracle.lives_lost.get(known.id[:6]):
                 oracle.wrong(f"{known.id.hex()} ran twice at the same time; no node was given up")
         for row, who in oracle.failures:
-            known = oracle.tasks.get(task_of(ObjectId(row.id)))
+            failed = oracle.tasks.get(task_of(ObjectId(row.id)))
             if row.outcome == Outcome.ERROR:
-                reason = self._of_error(known, row)
+                reason = self._of_error(failed, row)
             elif row.failure is None:
                 reason = "a failure without a reason"
             else:
-                reason = self._of_failure(known, row.failure, row)
+                reason = self._of_failure(failed, row.failure)
             if reason:
                 oracle.wrong(f"{who} saw {row.id.hex()} fail: {reason}")
 
@@ -54,7 +54,7 @@ class Judge:
     def _fails(self, known: Known) -> bool:
         return any(row.outcome != Outcome.VALUE for row in known.rows.values())
 
-    def _of_failure(self, known: Known | None, failure: Failure, row: ValueRow) -> str:
+    def _of_failure(self, known: Known | None, failure: Failure) -> str:
         lost = self.oracle.lives_lost
         error = failure.error
         if error == "ObjectLost":

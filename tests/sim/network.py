@@ -122,9 +122,7 @@ class Connection:
         network = self.network
         if self.dialler_knows_end:
             return
-        held_s = max(
-            network.held_until_s(self.peer, "up"), network.held_until_s(self.peer, "down")
-        )
+        held_s = max(network.held_until_s(self.peer, "up"), network.held_until_s(self.peer, "down"))
         if held_s > network.clock.now_s:
             network.clock.at(held_s, self.establish)
             return

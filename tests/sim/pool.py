@@ -48,6 +48,8 @@ class FakePool:
         self.peer = peer
         self.node = node
         self.workers: dict[int, Worker] = {}
+        #: being forked -> the signal that ended it before it was there
+        self._forking: dict[int, str] = {}
         self.fork_fails_until_s = 0.0
         self.alive = True
         self._tell = tell
@@ -63,20 +65,22 @@ class FakePool:
                 self._send(command.worker, command.packet)
             case events.StartWorker():
                 self.oracle.count("worker started")
+                self._forking[command.worker] = ""
                 delay_s = self.random.uniform(0.002, 0.03)
                 self.clock.after(delay_s, self._start, command)
             case events.TakePackets():
-                self.clock.after(self._hop_s(), self._take_packets, command.worker)
+                self._take_packets(command.worker)
             case events.Revoke():
                 worker = self.workers.get(command.worker)
                 if worker is not None:
                     worker.revoked = command.seq
                     self.oracle.count("worker revoked")
             case events.ReadPage():
-                self.clock.after(
-                    max(command.after_s, 1e-6), self._read_page, list(command.workers)
-                )
+                self.clock.after(max(command.after_s, 1e-6), self._read_page, list(command.workers))
             case events.Interrupt():
+                worker = self.workers.get(command.worker)
+                if worker is not None:
+                    worker.interrupt_seq = command.seq
                 self.clock.after(self._hop_s(), self._interrupt, command.worker, command.seq)
             case events.Signal():
                 self.clock.after(self._hop_s(), self.signal, command.worker, command.name)
@@ -90,34 +94,25 @@ class FakePool:
     def _start(self, command: events.StartWorker) -> None:
         if not self.alive:
             return
+        signal = self._forking.pop(command.worker)
         if self.clock.now_s < self.fork_fails_until_s:
             self.oracle.count("fork failed")
             self._tell(events.WorkerFailed(command.worker, "fork: no memory"))
             return
         if command.worker in self.workers:
             self.oracle.wrong(f"{self.node} started worker {command.worker} twice")
-        self.workers[command.worker] = Worker(self, command)
+        worker = self.workers[command.worker] = Worker(self, command)
+        if signal:
+            worker.die(-SIGNALS[signal], f"SIG{signal}")
 
     def _send(self, number: int, packet: ToWorker) -> None:
         worker = self.workers.get(number)
         encoded = _encode(packet)
         self._record(encoded)
-        if worker is None:
-            # The worker is being forked: its socket takes packets already. Or it is dead: lost.
-            self.clock.after(self._hop_s(), self._send_late, number, encoded, 400)
-            return
-        self.clock.after(self._hop_s(), self._arrive, worker, _to_worker(encoded))
-
-    def _send_late(self, number: int, encoded: bytes, tries: int) -> None:
-        worker = self.workers.get(number)
-        if worker is not None:
+        if worker is not None and worker.is_alive:
             worker.arrive(_to_worker(encoded))
-        elif tries and self.alive:
-            self.clock.after(1e-4, self._send_late, number, encoded, tries - 1)
-
-    def _arrive(self, worker: Worker, packet: ToWorker) -> None:
-        if worker.is_alive:
-            worker.arrive(packet)
+        elif number in self._forking:
+            self.oracle.wrong(f"{self.node} sends to worker {number} before it is ready")
 
     def _take_packets(self, number: int) -> None:
         """Read back what lies unread; what is not work goes back in."""
@@ -134,7 +129,7 @@ class FakePool:
             worker.socket.extend(kept)
         if seqs:
             self.oracle.count("packets taken back")
-        self._tell(events.PacketsTaken(number, seqs))
+        self.clock.after(self._hop_s(), self._deliver, events.PacketsTaken(number, seqs))
 
     def _read_page(self, numbers: list[int]) -> None:
         samples = [
@@ -146,12 +141,15 @@ class FakePool:
 
     def _interrupt(self, number: int, seq: int) -> None:
         worker = self.workers.get(number)
-        if worker is not None and worker.running == seq:
-            worker.interrupt()
+        if worker is not None and worker.is_alive:
+            if worker.running == seq:
+                worker.interrupt()
 
     def signal(self, number: int, name: str) -> None:
         """Signal a worker; a deaf task does not hear TERM."""
         worker = self.workers.get(number)
+        if worker is None and number in self._forking:
+            self._forking[number] = name
         if worker is None or not worker.is_alive:
             return
         if name == "TERM" and worker.is_deaf:

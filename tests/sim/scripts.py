@@ -1,4 +1,4 @@
-"""What simulated tasks do: small scripts that travel as arguments and are read by fake workers only.
+"""What simulated tasks do: scripts that travel as arguments; fake workers alone read them.
 
 A script runs for a while, submits children, puts, gets, waits, cancels, and ends by returning,
 raising or taking its worker along. Every value carries a number that follows from the script and
@@ -114,7 +114,7 @@ def mix(*numbers: int) -> int:
 
 def options_of(spec: Spec) -> Options:
     """Return the options as the wire has them."""
-    given = {
+    given: dict[str, Any] = {
         name: tuple(tuple(pair) for pair in value) if isinstance(value, list | tuple) else value
         for name, value in spec.options.items()
     }
@@ -177,8 +177,15 @@ def ideal(spec: Spec, label: int, deps: list[Thing], contained: list[Thing]) -> 
     ]
 
 
+def named(spec: Spec, label: int) -> Spec:
+    """Return the same task under another label."""
+    return msgspec.structs.replace(spec, label=label)
+
+
 def _picked(cells: list[Thing], picks: list[int]) -> list[Thing]:
-    return [cells[index] for index in distinct(picks, len(cells))]
+    """Return those picked, each once: what is one object has one number."""
+    chosen = [cells[index] for index in distinct(picks, len(cells))]
+    return list({thing.number: thing for thing in chosen}.values())
 
 
 def distinct(picks: list[int], length: int) -> list[int]:

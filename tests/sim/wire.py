@@ -32,7 +32,7 @@ class Place:
         self.network = network
         self.name = name
         self.wake = wake
-        self.record: Callable[[bytes], None] = bytes
+        self.record: Callable[[bytes], object] = bytes
         #: where a dialler's connections lead
         self.listener = listener
         self.sockets: list[Any] = []

@@ -33,7 +33,8 @@ from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_o
 from drumbeat.protocol.messages import Failure, Outcome, TaskRow, ValueRow
 
 from . import scripts
-from .scripts import Report, Script, Spec, Step, Value
+from .running import DIE, READ, Interrupted, Main, Request, Running, TaskRaisedError
+from .scripts import Script, Spec, Value
 
 if TYPE_CHECKING:
     from .oracle import Execution
@@ -41,24 +42,6 @@ if TYPE_CHECKING:
 
 FLUSH_AFTER_S: Final = 0.001
 HELPER_AFTER_S: Final = 0.003
-
-#: what the main thread asks for: a sleep, its next packet, or its end
-READ: Final = "read"
-DIE: Final = "die"
-Request = float | str
-Main = Generator[Request, ToWorker | None, None]
-
-
-class Interrupted(BaseException):
-    """The task is to stop."""
-
-
-class TaskRaised(Exception):
-    """The script raises."""
-
-    def __init__(self, report: Report, error: str = "") -> None:
-        super().__init__(report)
-        self.report = report
 
 
 class Worker:
@@ -79,12 +62,14 @@ class Worker:
         self.started = 0
         self.running = 0
         self.revoked = 0
+        self.interrupt_seq = 0
         self.stopped_until_s = 0.0
         self.execution: Execution | None = None
         self._ids = IdFactory(PeerId(pool.peer), command.worker)
         self._backlog: deque[RunRow] = deque()
         self._kinds: dict[int, KindDefinition] = {}
         self._announced: dict[bytes, int] = {}
+        self._functions: dict[bytes, None] = {}
         self._pending: list[FinishedRow] = []
         self._unreported: list[Execution] = []
         self._last_flush_s = 0.0
@@ -107,7 +92,7 @@ class Worker:
         """A packet lies in the socket."""
         self.socket.append(packet)
         if self._reading:
-            self.clock.after(1e-5, self._read, self._token)
+            self.clock.after(self.random.uniform(5e-6, 1e-4), self._read, self._token)
 
     def interrupt(self) -> None:
         """Raise Interrupted in the main thread."""
@@ -223,6 +208,9 @@ class Worker:
             self.oracle.wrong(f"{row.id.hex()} came to {self._who()} without its {what}")
             yield DIE
             return
+        if self.interrupt_seq == row.seq:
+            self._finish_unrun(row)
+            return
         script = scripts.read_script(row.args)
         self.oracle.check_function(kind.payload, script.spec)
         self.is_deaf = script.spec.deaf
@@ -231,16 +219,15 @@ class Worker:
         began_s = self.clock.now_s
         self._interruptible = True
         retry = False
-        task = _Running(self, row, kind, script)
+        task = Running(self, row, kind, script)
         try:
             values = yield from task.perform()
-        except TaskRaised as raised:
+        except TaskRaisedError as raised:
             retry = script.spec.options.get("retry_exceptions", False)
             payload = scripts.pack(raised.report)
-            values = (ValueRow(row.id, Outcome.ERROR, payload, len(payload)),)
+            values = (ValueRow(row.id, Outcome.ERROR, payload),)
         except Interrupted:
-            failure = Failure("TaskCancelled", "the task was cancelled")
-            values = (ValueRow(row.id, Outcome.FAILURE, failure=failure),)
+            values = (_cancelled(row),)
         self._interruptible = False
         self.running = 0
         self.is_deaf = False
@@ -256,6 +243,12 @@ class Worker:
             self._flush()
         else:
             self.clock.after(HELPER_AFTER_S, self._helper)
+
+    def _finish_unrun(self, row: RunRow) -> None:
+        """The interrupt was there before the task's code."""
+        self.oracle.count("task interrupted before it ran")
+        self._pending.append(FinishedRow(row.seq, (_cancelled(row),), 0.0))
+        self._flush()
 
     def _helper(self) -> None:
         """The helper thread: what is ready does not wait for the main thread."""
@@ -315,11 +308,13 @@ class Worker:
             number = self._announced[key] = len(self._announced) + 1
             hash_ = self.oracle.function_hash(spec.function)
             name = f"function{spec.function}"
-            unsent.kinds.append(NestedKind(number, hash_, name, options, payload))
+            given = None if hash_ in self._functions else payload
+            self._functions[hash_] = None
+            unsent.kinds.append(NestedKind(number, hash_, name, options, given))
         task = self._ids()
         args = scripts.pack(script)
         contained = tuple(script.contained)
-        unsent.rows.append(TaskRow(task, number, args, len(args), tuple(refs), contained))
+        unsent.rows.append(TaskRow(task, number, args, 0, tuple(refs), contained))
         self.oracle.submitted(TaskId(task), script, refs, parent=row.id, attempt=row.attempt)
         ids: list[bytes] = list(objects_of(TaskId(task), scripts.num_returns(spec)))
         for id_ in ids:
@@ -331,12 +326,13 @@ class Worker:
 
     def put(self, row: RunRow, value: Value) -> bytes:
         """Keep a value as an object."""
+        if self._unsent.rows:
+            # As in the real worker: in one packet, puts come before calls.
+            self._flush_calls()
         unsent = self._open_batch(row)
         id_ = self._ids()
         payload = scripts.pack(value)
-        unsent.puts.append(
-            ValueRow(id_, Outcome.VALUE, payload, len(payload), tuple(value.refs))
-        )
+        unsent.puts.append(ValueRow(id_, Outcome.VALUE, payload, 0, tuple(value.refs)))
         self.oracle.was_put(ObjectId(id_), value, client=self.client)
         self.hold(id_)
         self._known[id_] = None
@@ -380,122 +376,6 @@ class Worker:
         self.pool.spoke(self, CancelTasks(ids, force, True))
 
 
-class _Running:
-    """One script being run."""
-
-    def __init__(self, worker: Worker, row: RunRow, kind: KindDefinition, script: Script) -> None:
-        self.worker = worker
-        self.row = row
-        self.kind = kind
-        self.script = script
-        self.spec = script.spec
-        self.cells: list[bytes] = []
-
-    def perform(self) -> Generator[Request, ToWorker | None, tuple[ValueRow, ...]]:
-        worker, spec, row = self.worker, self.spec, self.row
-        numbers = worker.oracle.check_arguments(row, self.script)
-        accumulated = scripts.mix(spec.label, *numbers)
-        for id_ in self.script.contained:
-            self._grow(id_)
-        for value in row.values:
-            for id_ in value.contained:
-                self._grow(id_)
-        if spec.label % 13 == 0:
-            worker.pool.wrote(worker, b"task %d\n" % spec.label)
-        if spec.seconds:
-            yield spec.seconds
-        if spec.deaths < 0 or row.attempt <= spec.deaths:
-            yield DIE
-        for index, step in enumerate(spec.steps):
-            accumulated = yield from self._step(index, step, accumulated)
-        if spec.after_s:
-            yield spec.after_s
-        if spec.errors < 0 or row.attempt <= spec.errors:
-            raise TaskRaised(Report(spec.label, "raised"))
-        return tuple(self._values(accumulated))
-
-    def _grow(self, id_: bytes) -> None:
-        self.cells.append(id_)
-        self.worker.hold(id_)
-
-    def _picked(self, picks: list[int]) -> list[bytes]:
-        return [self.cells[cell] for cell in scripts.distinct(picks, len(self.cells))]
-
-    def _step(
-        self, index: int, step: Step, accumulated: int
-    ) -> Generator[Request, ToWorker | None, int]:
-        worker, label = self.worker, self.spec.label
-        picked = self._picked(step.cells)
-        if step.do == "run":
-            yield step.seconds
-        elif step.do == "submit" and step.spec is not None:
-            child = step.spec
-            named = Script(
-                _named(child, scripts.child_label(label, index)),
-                self._picked(child.contains),
-                b"." * child.weight,
-            )
-            for id_ in worker.submit(self.row, child, named, self._picked(child.deps)):
-                self.cells.append(id_)
-        elif step.do == "put":
-            value = Value(scripts.put_number(label, index), picked, b"." * step.size)
-            self.cells.append(worker.put(self.row, value))
-        elif step.do == "get" and picked:
-            accumulated = yield from self._get(picked, step.timeout_s, accumulated)
-        elif step.do == "wait" and picked:
-            count = min(step.count, len(picked))
-            answer = yield from worker.want(self.row, picked, count, step.timeout_s, False)
-            worker.oracle.check_wait(picked, count, step.timeout_s, answer)
-        elif step.do == "cancel" and picked:
-            worker.oracle.cancel_asked([id_[:14] for id_ in picked])
-            worker.cancel(list(dict.fromkeys(id_[:14] for id_ in picked)), step.force)
-        return accumulated
-
-    def _get(
-        self, picked: list[bytes], timeout_s: float | None, accumulated: int
-    ) -> Generator[Request, ToWorker | None, int]:
-        worker = self.worker
-        answer = yield from worker.want(self.row, picked, len(picked), timeout_s, True)
-        if answer.timed_out:
-            worker.oracle.count("get timed out in a task")
-            answer = yield from worker.want(self.row, picked, len(picked), None, True)
-        if answer.error:
-            worker.oracle.check_refusal(answer)
-            raise TaskRaised(Report(self.spec.label, "deadlock"))
-        found = {row.id: row for row in answer.rows}
-        for row in answer.rows:
-            worker.oracle.check_row(row, worker.pool.node)
-            if row.outcome != Outcome.VALUE:
-                raise TaskRaised(Report(self.spec.label, "child", row.id))
-        if any(id_ not in found for id_ in picked):
-            worker.oracle.wrong(f"get in {self.row.id.hex()} was answered without all rows")
-            raise TaskRaised(Report(self.spec.label, "raised"))
-        values = [scripts.read_value(found[id_].payload or b"") for id_ in picked]
-        for value in values:
-            for id_ in value.refs:
-                self._grow(id_)
-        return scripts.mix(accumulated, *(value.number for value in values))
-
-    def _values(self, accumulated: int) -> list[ValueRow]:
-        made = []
-        sizes = self.spec.sizes
-        ids = objects_of(TaskId(self.row.id), self.kind.num_returns)
-        for index, id_ in enumerate(ids):
-            refs = self._picked(self.spec.gives) if index == 0 else []
-            padding = b"." * (sizes[index % len(sizes)] if sizes else 0)
-            number = scripts.value_number(accumulated, index)
-            payload = scripts.pack(Value(number, refs, padding))
-            made.append(ValueRow(id_, Outcome.VALUE, payload, len(payload), tuple(refs)))
-        return made
-
-    def let_go(self) -> None:
-        """The function returned: its refs die."""
-        for id_ in self.cells:
-            self.worker.drop(id_)
-        self.cells = []
-
-
-def _named(spec: Spec, label: int) -> Spec:
-    fields = {name: getattr(spec, name) for name in Spec.__struct_fields__}
-    fields["label"] = label
-    return Spec(**fields)
+def _cancelled(row: RunRow) -> ValueRow:
+    failure = Failure("TaskCancelled", "the task was cancelled")
+    return ValueRow(row.id, Outcome.FAILURE, failure=failure)

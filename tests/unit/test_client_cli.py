@@ -75,7 +75,7 @@ def test_status_is_a_line_for_each_group(terminal: Terminal) -> None:
     code, out, _ = terminal.type("status")
 
     assert code == 0
-    assert ["uptime", "1", "min", "15", "s"] in [line.split() for line in out.splitlines()]
+    assert ["up", "for", "1", "min", "15", "s"] in [line.split() for line in out.splitlines()]
     assert "alive 2, suspect 0" in out
 
 

@@ -1,0 +1,216 @@
+"""The public functions: get, wait, put, cancel and what the cluster looks like.
+
+Never knows how anything is done: each asks the session of this process.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar, overload
+
+from ..protocol.errors import NotInitialized
+from ..protocol.ids import ObjectId
+from ..protocol.outcomes import VALUE, value_of
+from ..protocol.payload import pack_value, unpack_value
+from ..protocol.references import ObjectRef, orphaned, refuse_fork
+from ..protocol.session import Session, current
+from .functions import RemoteFunction, remote, session_or_start
+from .futures import as_completed
+from .futures import map_calls as map  # noqa: A004  # its public name
+
+__all__ = [
+    "RemoteFunction",
+    "as_completed",
+    "available_resources",
+    "cancel",
+    "cluster_resources",
+    "get",
+    "is_initialized",
+    "map",
+    "nodes",
+    "put",
+    "remote",
+    "wait",
+]
+
+T = TypeVar("T")
+
+#: more nodes than any cluster has
+_NODES_MAX = 1_000_000
+
+
+def is_initialized() -> bool:
+    """Return whether this process has a cluster."""
+    session = current()
+    return session is not None and session.alive
+
+
+@overload
+def get(refs: ObjectRef[T], timeout: float | None = None) -> T: ...
+@overload
+def get(refs: Iterable[ObjectRef[T]], timeout: float | None = None) -> list[T]: ...
+def get(refs: Any, timeout: float | None = None) -> Any:
+    """Wait for values.
+
+    Args:
+        refs: one reference, or a list of them, duplicates allowed.
+        timeout: seconds; 0 asks whether they are there; None waits for as long as it takes.
+
+    Returns:
+        The value, or the list of values in the order of the references.
+
+    Raises:
+        GetTimeoutError: not in time; the tasks go on.
+        TaskError: a task failed (the first failure there is, without waiting for the rest); an
+            exception of the task's code is also of that exception's own type.
+    """
+    _check_timeout(timeout)
+    if type(refs) is ObjectRef:
+        return value_of(refs.session.get((refs.id,), timeout)[-1])
+    ids, session = _ids_of("get", refs)
+    if session is None:
+        return []
+    unique = list(dict.fromkeys(ids))
+    rows = session.get(unique, timeout)
+    last = rows[-1]
+    if last.outcome != VALUE:
+        value_of(last)  # raises
+    values = [unpack_value(row.payload) for row in rows]
+    if len(unique) == len(ids):
+        return values
+    by_id = dict(zip(unique, values, strict=True))
+    return [by_id[id_] for id_ in ids]
+
+
+def wait(
+    refs: Sequence[ObjectRef[T]], num_returns: int = 1, timeout: float | None = None
+) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+    """Wait until some of many are ready; one whose task failed is ready, too.
+
+    Args:
+        refs: references, each once.
+        num_returns: wait for so many.
+        timeout: seconds; None waits for as long as it takes.
+
+    Returns:
+        (ready, rest): at most `num_returns` that are ready, and the others, in the order given.
+
+    Raises:
+        ValueError: duplicates, more asked for than given, or a negative timeout.
+    """
+    _check_timeout(timeout)
+    if isinstance(refs, ObjectRef):
+        raise TypeError("wait takes a list of ObjectRefs; for one, write wait([ref])")
+    refs = list(refs)
+    ids, session = _ids_of("wait", refs)
+    if isinstance(num_returns, bool) or not isinstance(num_returns, int):
+        raise TypeError(f"num_returns must be a whole number, not {num_returns!r}")
+    if session is None:
+        return [], []
+    if not 1 <= num_returns <= len(ids):
+        raise ValueError(
+            f"num_returns must be from 1 to the number of references ({len(ids)}), "
+            f"not {num_returns}"
+        )
+    if len(set(ids)) != len(ids):
+        raise ValueError("wait takes each reference once, and here are duplicates")
+    done = session.wait(ids, num_returns, timeout)
+    ready: list[ObjectRef[T]] = []
+    rest: list[ObjectRef[T]] = []
+    for ref in refs:
+        if ref.id in done and len(ready) < num_returns:
+            ready.append(ref)
+        else:
+            rest.append(ref)
+    return ready, rest
+
+
+def put(value: T) -> ObjectRef[T]:
+    """Make a value an object of the cluster and return a reference to it.
+
+    Raises:
+        NotPicklable: the value cannot be sent; says which part of it.
+        TypeError: the value is a reference already.
+    """
+    if isinstance(value, ObjectRef):
+        raise TypeError(f"put takes a value, and {value!r} is a reference to one already")
+    session = session_or_start()
+    return ObjectRef(session.put(pack_value(value)), session)
+
+
+def cancel(
+    refs: ObjectRef[Any] | Iterable[ObjectRef[Any]], force: bool = False, recursive: bool = True
+) -> None:
+    """Cancel tasks; returns at once, and does nothing to one that has ended.
+
+    A task that waits is dropped. In one that runs, `drumbeat.Interrupted` is raised; if it has not
+    ended after cancel_grace_s, its worker is terminated, then killed. A cancelled task is never
+    tried again; its references raise TaskCancelled, unless its value was quicker.
+
+    Args:
+        refs: one reference, or several.
+        force: kill its worker at once.
+        recursive: also cancel the tasks that it has submitted.
+    """
+    ids, session = _ids_of("cancel", [refs] if isinstance(refs, ObjectRef) else refs)
+    if session is not None:
+        session.cancel(list(dict.fromkeys(ids)), force, recursive)
+
+
+def nodes() -> list[dict[str, Any]]:
+    """Return what is known of each node: name, id, state, resources, what it runs."""
+    found: list[dict[str, Any]] = _session().query("nodes", _NODES_MAX)
+    return found
+
+
+def cluster_resources() -> dict[str, float]:
+    """Return what all nodes together have: "CPU", "GPU" and custom resources."""
+    return _total("resources")
+
+
+def available_resources() -> dict[str, float]:
+    """Return what of the cluster's resources no task uses now."""
+    return _total("free")
+
+
+def _total(field: str) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for node in nodes():
+        if node.get("state", "alive") in ("alive", "suspect"):
+            for name, amount in node.get(field, {}).items():
+                total[name] = total.get(name, 0.0) + amount
+    return {name: math.floor(total[name] * 1e9 + 0.5) / 1e9 for name in sorted(total)}
+
+
+def _session() -> Session:
+    session = current()
+    if session is not None and session.alive:
+        return session
+    if orphaned():
+        raise refuse_fork()
+    raise NotInitialized("there is no cluster here; call drumbeat.init() first")
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout must be a number of seconds from 0 up, or None, not {timeout!r}")
+
+
+def _ids_of(function: str, refs: Any) -> tuple[list[ObjectId], Session | None]:
+    """Return the references' ids and the session of all of them; None if there are none."""
+    session: Session | None = None
+    ids: list[ObjectId] = []
+    try:
+        iterator = iter(refs)
+    except TypeError:
+        raise TypeError(
+            f"{function} takes ObjectRefs, not {type(refs).__name__} ({refs!r:.80})"
+        ) from None
+    for ref in iterator:
+        if type(ref) is not ObjectRef:
+            raise TypeError(f"{function} takes ObjectRefs, not {type(ref).__name__} ({ref!r:.80})")
+        if ref._session is not session:
+            if session is not None:
+                raise ValueError(f"{function}: the references belong to different clusters")
+            session = ref.session
+        ids.append(ref.id)
+    return ids, session

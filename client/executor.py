@@ -1,0 +1,399 @@
+"""drumbeat.Executor: the cluster as a concurrent.futures.Executor.
+
+Never has a user's callback run in the thread that moves messages, and never waits there: futures
+are finished in the thread for callbacks (protocol.futures), which also submits what comes next.
+"""
+
+import contextlib
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, Future, InvalidStateError
+from concurrent.futures import Executor as BaseExecutor
+from functools import partial
+from itertools import chain, islice
+from time import monotonic
+from typing import Any, Final, ParamSpec, TypeVar
+from weakref import WeakSet
+
+from ..protocol.errors import DrumbeatError
+from ..protocol.futures import RowFuture, deliver, start_delivery
+from ..protocol.messages import ValueRow
+from ..protocol.outcomes import ERROR, VALUE, error_of
+from ..protocol.payload import pack_call
+from ..protocol.references import ObjectRef
+from ..protocol.session import Packed, Session
+from .functions import RemoteFunction, as_call, session_or_start
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: so many functions are remembered an executor
+FUNCTIONS_MAX: Final = 256
+
+_executors: "WeakSet[Executor]" = WeakSet()
+
+
+def wait_for_all() -> None:
+    """Wait until all executors of this process have done what was submitted to them."""
+    for executor in list(_executors):
+        executor.shutdown(wait=True)
+
+
+class InitializerFailed(DrumbeatError):  # noqa: N818  # like its siblings
+    """An executor's initializer raised; nothing can run in that executor any more."""
+
+
+#: in a worker: what became of the initializers of the executors it serves; None: all is well
+_initialized: dict[str, str | None] = {}
+
+
+class Initialized:
+    """Calls a function; the executor's initializer first, once in each worker."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        initializer: Callable[..., Any],
+        initargs: Any,
+        pool: str,
+    ) -> None:
+        self.function = function
+        self.initializer = initializer
+        self.initargs = initargs
+        self.pool = pool
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function in a worker that is initialized."""
+        if self.pool not in _initialized:
+            try:
+                self.initializer(*self.initargs)
+            except Exception as error:  # noqa: BLE001  # the user's; told to the executor
+                _initialized[self.pool] = f"{type(error).__name__}: {error}"
+            else:
+                _initialized[self.pool] = None
+        failure = _initialized[self.pool]
+        if failure is not None:
+            raise InitializerFailed(f"the executor's initializer raised {failure}")
+        return self.function(*args, **kwargs)
+
+
+class _Future(RowFuture[T]):
+    """A future of an executor: cancelling it cancels the task, if that has not started."""
+
+    def __init__(
+        self, executor: "Executor", call: RemoteFunction[..., Any], packed: Packed
+    ) -> None:
+        super().__init__()
+        self._executor: Executor | None = executor
+        self._call: RemoteFunction[..., Any] | None = call
+        self._packed: Packed | None = packed
+        self._ref: ObjectRef[T] | None = None
+        #: cancelled, or being so; guarded by the executor's lock
+        self._marked = False
+
+    def cancel(self) -> bool:
+        """Return True if the task has not started and now never will."""
+        executor = self._executor
+        if executor is not None and executor._cancel([self]):
+            return True
+        return self.cancelled()
+
+    def _finish(self) -> None:
+        """Let go of everything that the result does not need."""
+        self._executor = self._call = self._packed = self._ref = None
+
+
+class Executor(BaseExecutor):
+    """Runs calls in the cluster; a drop-in for concurrent.futures.ProcessPoolExecutor.
+
+    Args:
+        max_workers: at most so many calls at once; None: as many as the cluster can run.
+        initializer: called once in each worker, before its first call.
+        initargs: its arguments.
+        max_tasks_per_child: calls after which a worker is replaced by a fresh one.
+        options: options of the tasks, as for `drumbeat.remote`.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        initializer: Callable[..., Any] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        **options: Any,
+    ) -> None:
+        if max_workers is not None and max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if max_tasks_per_child is not None:
+            if not isinstance(max_tasks_per_child, int):
+                raise TypeError("max_tasks_per_child must be an integer")
+            if max_tasks_per_child <= 0:
+                raise ValueError("max_tasks_per_child must be >= 1")
+            options["max_calls"] = max_tasks_per_child
+        if options.get("num_returns", 1) != 1:
+            raise ValueError("an executor's calls have one result each: num_returns must be 1")
+        RemoteFunction(_nothing, options)  # refuses what is no option
+        self._options = options
+        self._max_workers = max_workers
+        self._initializer = initializer
+        self._initargs = initargs
+        self._pool = uuid.uuid4().hex if initializer is not None else ""
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._waiting: deque[_Future[Any]] = deque()
+        self._flying: dict[_Future[Any], None] = {}
+        self._functions: dict[int, tuple[Any, RemoteFunction[..., Any]]] = {}
+        self._shut_down = False
+        self._broken = ""
+        _executors.add(self)
+
+    # ------------------------------------------------------------------------------------ submit
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call a function in the cluster and return a future of its result.
+
+        What cannot be pickled fails its own future only.
+
+        Raises:
+            RuntimeError: after shutdown.
+            BrokenExecutor: the initializer has failed.
+        """
+        with self._lock:
+            self._refuse_if_over()
+        session = session_or_start()
+        start_delivery()
+        call: RemoteFunction[..., Any] = _NO_CALL
+        packed, failed = _NO_PACKED, None
+        try:
+            call = self._remote(fn)
+            packed = pack_call(args, kwargs)
+        except Exception as error:  # noqa: BLE001  # the call's own outcome, as in the stdlib
+            failed = error
+        future: _Future[T] = _Future(self, call, packed)
+        if failed is not None:
+            future._finish()
+            future.set_exception(failed)
+            return future
+        with self._lock:
+            self._refuse_if_over()
+            if self._max_workers is not None and len(self._flying) >= self._max_workers:
+                self._waiting.append(future)
+                return future
+            self._flying[future] = None
+        try:
+            self._start(future, session)
+        except BaseException:
+            self._land(future)
+            raise
+        return future
+
+    def _refuse_if_over(self) -> None:
+        if self._broken:
+            raise BrokenExecutor(self._broken)
+        if self._shut_down:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _remote(self, function: Any) -> RemoteFunction[..., Any]:
+        known = self._functions.get(id(function))
+        if known is not None:
+            return known[1]
+        plain = function.function if isinstance(function, RemoteFunction) else function
+        if not callable(plain):
+            raise TypeError(f"{function!r} is not callable")
+        made: RemoteFunction[..., Any] = RemoteFunction(plain, self._options, pool=self._pool)
+        if self._initializer is not None:
+            initializer, initargs, pool = self._initializer, self._initargs, self._pool
+            made = made.around(lambda call: Initialized(call, initializer, initargs, pool))
+        made.kind()  # pickles it
+        if len(self._functions) >= FUNCTIONS_MAX:
+            self._functions.clear()
+        # The function itself is kept, so that its id stays its own.
+        self._functions[id(function)] = (function, made)
+        return made
+
+    def _start(self, future: _Future[Any], session: Session) -> None:
+        call, packed = future._call, future._packed
+        if call is None or packed is None:
+            return  # cancelled meanwhile
+        (id_,) = call.submit(session, packed)
+        future._ref = ObjectRef(id_, session)
+        session.when_ready(id_, partial(deliver, self._arrived, future))
+
+    # ----------------------------------------------------------------- in the thread for callbacks
+
+    def _arrived(self, future: _Future[Any], row: ValueRow) -> None:
+        if row.outcome == ERROR and self._initializer is not None:
+            self._break_if_initializer_failed(row)
+        with self._lock:
+            flying = future in self._flying
+        if flying:
+            future._finish()
+            if row.failure is not None and row.failure.error == "TaskCancelled":
+                self._mark_cancelled(future)
+            elif self._broken and row.outcome != VALUE:
+                future.set_exception(BrokenExecutor(self._broken))
+            else:
+                # It may have been cancelled at the last moment, with the value on its way.
+                with contextlib.suppress(InvalidStateError):
+                    future.set_row(row)
+            self._land(future)
+        self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting or len(self._flying) >= (self._max_workers or 1):
+                    return
+                future = self._waiting.popleft()
+                self._flying[future] = None
+            try:
+                self._start(future, session_or_start())
+            except Exception as error:  # noqa: BLE001  # only the future is here to hear it
+                future._finish()
+                future.set_exception(error)
+                self._land(future)
+
+    def _land(self, future: _Future[Any]) -> None:
+        with self._lock:
+            self._flying.pop(future, None)
+            if not self._flying and not self._waiting:
+                self._idle.notify_all()
+
+    def _break_if_initializer_failed(self, row: ValueRow) -> None:
+        error = error_of(row)
+        if not isinstance(error, InitializerFailed):
+            return
+        with self._lock:
+            self._broken = self._broken or str(getattr(error, "cause", error))
+            waiting = list(self._waiting)
+            self._waiting.clear()
+        for future in waiting:
+            future._finish()
+            future.set_exception(BrokenExecutor(self._broken))
+
+    # ------------------------------------------------------------------------ cancel, map, shutdown
+
+    def _cancel(self, futures: list[_Future[Any]]) -> list[_Future[Any]]:
+        """Cancel those that have not started, and return them."""
+        asked: list[tuple[_Future[Any], ObjectRef[Any]]] = []
+        dropped: list[_Future[Any]] = []
+        with self._lock:
+            waiting = dict.fromkeys(self._waiting)
+            for future in futures:
+                ref = future._ref
+                if future in waiting:
+                    del waiting[future]
+                    dropped.append(future)
+                elif ref is not None:
+                    asked.append((future, ref))
+            if dropped:
+                self._waiting = deque(waiting)
+        if asked and asked[0][1]._session.alive:
+            session = asked[0][1].session
+            answers = session.cancel_queued([ref.id for _, ref in asked])
+            dropped += [future for (future, _), yes in zip(asked, answers, strict=True) if yes]
+        for future in dropped:
+            self._mark_cancelled(future)
+            future._finish()
+            self._land(future)
+        if asked and self._waiting:
+            deliver(self._start_waiting)
+        return dropped
+
+    def _mark_cancelled(self, future: _Future[Any]) -> None:
+        """Give a future its cancelled state, once, and tell those who wait for it."""
+        with self._lock:
+            if future._marked:
+                return
+            future._marked = True
+        if Future.cancel(future):  # the base class's, which only knows the future's state
+            future.set_running_or_notify_cancel()
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+    ) -> Iterator[T]:
+        """Return an iterator of the results of `fn(*items)`, in order; submits all at once.
+
+        Args:
+            fn: the function.
+            iterables: its arguments, as with the builtin map.
+            timeout: seconds until all results must be there, from this call on.
+            chunksize: calls put together in one task.
+
+        Raises:
+            TimeoutError: from the iterator, when a result is not there in time.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        end_s = None if timeout is None else monotonic() + timeout
+        items = zip(*iterables)  # noqa: B905  # ends with the shortest, as map does
+        if chunksize == 1:
+            return self._results([self.submit(fn, *item) for item in items], end_s)
+        run: Callable[..., list[T]] = partial(_run_chunk, as_call(fn), len(iterables))
+        parts = iter(lambda: list(islice(items, chunksize)), [])
+        futures = [self.submit(run, *chain.from_iterable(part)) for part in parts]
+        chunks = self._results(futures, end_s)
+        return _flattened(chunks)
+
+    def _results(self, futures: list[Future[T]], end_s: float | None) -> Generator[T, None, None]:
+        futures.reverse()
+        try:
+            while futures:
+                # Popped first: a result that was handed out is not kept.
+                yield _result_of(futures.pop(), end_s)
+        finally:
+            self._cancel([future for future in futures if isinstance(future, _Future)])
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept nothing more; free what is held once all is done.
+
+        Args:
+            wait: return only when all futures are done.
+            cancel_futures: cancel what has not started.
+        """
+        with self._lock:
+            self._shut_down = True
+            futures = [*self._waiting, *self._flying] if cancel_futures else []
+        if futures:
+            self._cancel(futures)
+        if wait:
+            with self._lock:
+                while self._flying or self._waiting:
+                    self._idle.wait()
+            _executors.discard(self)
+
+
+def _result_of(future: Future[T], end_s: float | None) -> T:
+    try:
+        return future.result(None if end_s is None else end_s - monotonic())
+    finally:
+        del future
+
+
+def _run_chunk(function: Callable[..., T], width: int, *flat: Any) -> list[T]:
+    """Call a function for each `width` arguments; flat, so that references become values."""
+    return [function(*flat[index : index + width]) for index in range(0, len(flat), width)]
+
+
+def _flattened(chunks: Iterator[list[T]]) -> Generator[T, None, None]:
+    for chunk in chunks:
+        chunk.reverse()
+        while chunk:
+            yield chunk.pop()
+
+
+def _nothing() -> None:
+    """Stand in for a function while there is none."""
+
+
+_NO_CALL: Final = RemoteFunction(_nothing)
+_NO_PACKED: Final = Packed(None)

@@ -1,0 +1,262 @@
+"""init(inline=True): every task runs here and now, in `.remote()` itself, so that pdb can step in.
+
+Never skips what a cluster would do to arguments and results: they are pickled both ways, so what
+works here works there.
+"""
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ..protocol.errors import Interrupted
+from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of, show
+from ..protocol.messages import Failure, Outcome, ValueRow
+from ..protocol.outcomes import ERROR, VALUE, is_retryable
+from ..protocol.payload import (
+    pack_error,
+    pack_results,
+    unpack_call,
+    unpack_function,
+)
+from ..protocol.session import Kind, Packed
+
+NODE_NAME = "inline"
+
+
+class _Entry:
+    """An object: its row, and how many references and values hold it."""
+
+    __slots__ = ("holds", "row")
+
+    def __init__(self, row: ValueRow) -> None:
+        self.row = row
+        self.holds = 1
+
+
+class InlineSession:
+    """A protocol.session.Session without a cluster."""
+
+    def __init__(self) -> None:
+        self.alive = True
+        self._peer = PeerId(os.urandom(6))
+        self._ids = IdFactory(self._peer)
+        self._objects: dict[ObjectId, _Entry] = {}
+        #: references that went; handled by the next call, since they go at any moment
+        self._dropped: deque[ObjectId] = deque()
+        self._functions: dict[bytes, tuple[Callable[..., Any], Any]] = {}
+        self._finished = 0
+
+    # ------------------------------------------------------------------------------- Session
+
+    def submit(self, kind: Kind, packed: Packed) -> list[ObjectId]:
+        """Run a call to its end; return the ids of its values."""
+        self._free()
+        task = self._ids()
+        ids = objects_of(task, kind.options.num_returns)
+        failed = next((row for row in map(self._row, packed.deps) if row.outcome != VALUE), None)
+        if failed is not None:
+            rows = [_dependency_failed(failed)]
+        else:
+            rows = self._attempts(kind, packed, task)
+        for index, id_ in enumerate(ids):
+            row = rows[index if len(rows) == len(ids) else 0]
+            self._keep(id_, row)
+        self._finished += 1
+        return ids
+
+    def put(self, packed: Packed) -> ObjectId:
+        """Keep a value."""
+        self._free()
+        id_ = ObjectId(self._ids())
+        self._keep(id_, ValueRow(id_, VALUE, packed.payload, contained=packed.contained))
+        return id_
+
+    def get(self, ids: Sequence[ObjectId], timeout_s: float | None) -> list[ValueRow]:  # noqa: ARG002
+        """Return the rows up to the first that is not a value; all are here."""
+        rows = []
+        for id_ in ids:
+            rows.append(self._row(id_))
+            if rows[-1].outcome != VALUE:
+                break
+        return rows
+
+    def wait(
+        self,
+        ids: Sequence[ObjectId],
+        count: int,  # noqa: ARG002
+        timeout_s: float | None,  # noqa: ARG002
+    ) -> set[ObjectId]:
+        """Return all: nothing is ever on its way."""
+        return set(ids)
+
+    def peek(self, id_: ObjectId) -> ValueRow | None:
+        """Return the row."""
+        return self._row(id_)
+
+    def when_ready(self, id_: ObjectId, callback: Callable[[ValueRow], Any]) -> None:
+        """Call back at once."""
+        callback(self._row(id_))
+
+    def cancel(self, ids: Sequence[ObjectId], force: bool, recursive: bool) -> None:
+        """Do nothing: all has ended."""
+
+    def cancel_queued(self, ids: Sequence[ObjectId]) -> list[bool]:
+        """Return that none could be cancelled: all have ended."""
+        return [False] * len(ids)
+
+    def hold(self, id_: ObjectId) -> None:
+        """Count one more reference."""
+        entry = self._objects.get(id_)
+        if entry is not None:
+            entry.holds += 1
+
+    def drop(self, id_: ObjectId) -> None:
+        """Count one reference less, later."""
+        self._dropped.append(id_)
+
+    def pin(self, id_: ObjectId) -> None:
+        """Keep a value for good."""
+        self.hold(id_)
+
+    def query(self, what: str, limit: int = 100, match: str = "") -> Any:  # noqa: ARG002
+        """Describe this process as if it were a cluster of one node."""
+        cpus = float(os.cpu_count() or 1)
+        if what == "nodes":
+            return [
+                {
+                    "name": NODE_NAME,
+                    "id": self._peer.hex(),
+                    "state": "alive",
+                    "resources": {"CPU": cpus},
+                    "free": {"CPU": cpus},
+                    "assigned": 0,
+                    "running": 0,
+                    "blocked": 0,
+                    "workers": 1,
+                }
+            ]
+        if what == "tasks":
+            return []
+        return {
+            "nodes": {"alive": 1, "suspect": 0},
+            "clients": 1,
+            "tasks": {"finished": self._finished},
+        }
+
+    def shutdown(self) -> None:
+        """Forget all values."""
+        self.alive = False
+        self._objects.clear()
+        self._functions.clear()
+
+    # ------------------------------------------------------------------------------- running
+
+    def _attempts(self, kind: Kind, packed: Packed, task: TaskId) -> list[ValueRow]:
+        attempt = 0
+        while True:
+            attempt += 1
+            rows, retry = self._attempt(kind, packed, task, attempt)
+            if not retry or attempt > kind.options.max_retries:
+                return rows
+
+    def _attempt(
+        self, kind: Kind, packed: Packed, task: TaskId, attempt: int
+    ) -> tuple[list[ValueRow], bool]:
+        retry_exceptions: Any = False
+        try:
+            function, retry_exceptions = self._function(kind)
+            args, kwargs = unpack_call(packed.payload, [self._row(id_) for id_ in packed.deps])
+            with _environment(kind.options.env_vars, kind.options.working_dir):
+                value = function(*args, **kwargs)
+            results = pack_results(value, kind.options.num_returns, kind.name)
+        except KeyboardInterrupt:
+            raise  # the user's own
+        except Interrupted:
+            failure = Failure("TaskCancelled", f"{kind.name}() ended itself by Interrupted")
+            return [ValueRow(task, Outcome.FAILURE, failure=failure)], False
+        except BaseException as error:  # noqa: BLE001  # the task's outcome, sys.exit() too
+            report = pack_error(
+                error,
+                name=kind.name,
+                task=show(task),
+                node=NODE_NAME,
+                pid=os.getpid(),
+                attempt=attempt,
+            )
+            row = ValueRow(task, ERROR, report.payload, contained=report.contained)
+            return [row], is_retryable(error, retry_exceptions)
+        finally:
+            sys.stdout.flush()
+        return [
+            ValueRow(task, VALUE, result.payload, contained=result.contained) for result in results
+        ], False
+
+    def _function(self, kind: Kind) -> tuple[Callable[..., Any], Any]:
+        found = self._functions.get(kind.function.hash)
+        if found is None:
+            found = unpack_function(kind.function.payload)
+            self._functions[kind.function.hash] = found
+        return found
+
+    # ------------------------------------------------------------------------------- objects
+
+    def _row(self, id_: ObjectId) -> ValueRow:
+        entry = self._objects.get(id_)
+        if entry is None:
+            text = f"nobody holds object {show(id_)} any more; its value is gone"
+            return ValueRow(id_, Outcome.FAILURE, failure=Failure("ObjectLost", text))
+        return entry.row
+
+    def _keep(self, id_: ObjectId, row: ValueRow) -> None:
+        own = ValueRow(id_, row.outcome, row.payload, 0, row.contained, row.failure)
+        self._objects[id_] = _Entry(own)
+        for inner in row.contained:
+            self.hold(ObjectId(inner))
+
+    def _free(self) -> None:
+        while self._dropped:
+            id_ = self._dropped.popleft()
+            entry = self._objects.get(id_)
+            if entry is None:
+                continue
+            entry.holds -= 1
+            if entry.holds == 0:
+                del self._objects[id_]
+                self._dropped.extend(ObjectId(inner) for inner in entry.row.contained)
+
+
+def _dependency_failed(failed: ValueRow) -> ValueRow:
+    failure = Failure(
+        "DependencyFailed",
+        f"an argument could not be had: the task of {show(failed.id)} failed",
+        cause=failed.failure,
+    )
+    payload = failed.payload if failed.outcome == ERROR else None
+    return ValueRow(
+        failed.id, Outcome.FAILURE, payload, contained=failed.contained, failure=failure
+    )
+
+
+@contextmanager
+def _environment(env_vars: Sequence[tuple[str, str]], working_dir: str) -> Iterator[None]:
+    """Give a task its environment and directory, and take them away again."""
+    if not env_vars and not working_dir:
+        yield
+        return
+    before: Mapping[str, str | None] = {name: os.environ.get(name) for name, _ in env_vars}
+    directory = os.getcwd()
+    try:
+        os.environ.update(dict(env_vars))
+        if working_dir:
+            os.chdir(working_dir)
+        yield
+    finally:
+        os.chdir(directory)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,274 @@
+"""The processes of a local cluster: starts them together, starts anew what crashes, ends them all.
+
+Never uses SIGCHLD nor waits for processes it did not start: the program's own children are its own
+affair. Each process has a session of its own, so a Ctrl-C does not reach it, and ends when the pipe
+that this process holds open ends.
+"""
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ..protocol.errors import ConfigError, DrumbeatError, SchedulerUnreachable
+from ..protocol.settings import Settings
+from .runtime import Directory
+
+CRASHES_MAX: Final = 3
+CRASHES_WITHIN_S: Final = 60.0
+#: where the system does not tell of a process's end, it is looked for this often
+LOOK_S: Final = 0.2
+LOG_LINES: Final = 20
+LOG_BYTES: Final = 4096
+
+
+class Member:
+    """One process of the cluster and its history."""
+
+    def __init__(self, name: str, module: str, arguments: Callable[[int], list[str]]) -> None:
+        self.name = name
+        self.module = module
+        #: flags for its n-th life, counted from 1
+        self.arguments = arguments
+        self.life = 0
+        self.crashes: deque[float] = deque(maxlen=CRASHES_MAX)
+        self.process: subprocess.Popen[bytes] | None = None
+        #: readable when the process has ended; -1 where there is no such thing
+        self.pidfd = -1
+        self.due_s = 0.0
+
+
+class Launcher:
+    """See the module.
+
+    Args:
+        directory: the cluster's.
+        settings: handed to all processes.
+        nodes: name and flags of each node.
+        failed: told, from a thread of its own, when the cluster is given up.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        settings: Settings,
+        nodes: Sequence[tuple[str, list[str]]],
+        failed: Callable[[DrumbeatError], None],
+    ) -> None:
+        self.directory = directory
+        self._failed = failed
+        self._owner_read, self._owner_write = os.pipe()
+        common = [
+            "--directory", str(directory.path), "--owner-fd", str(self._owner_read),
+            "--settings", json.dumps(settings.changed()),
+        ]  # fmt: skip
+        self._members = [
+            Member("scheduler", "drumbeat.scheduler", lambda life: [*common, "--epoch", str(life)])
+        ]
+        for name, flags in nodes:
+            arguments = [*common, "--name", name, *flags]
+            self._members.append(Member(name, "drumbeat.node", always(arguments)))
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._wake_read, self._wake_write = os.pipe()
+        self._thread = threading.Thread(target=self._watch, name="drumbeat-launcher", daemon=True)
+        _launchers.add(self)
+
+    # -------------------------------------------------------------------------------- starting
+
+    def start(self) -> None:
+        """Start all processes at once, and watch over them."""
+        for member in self._members:
+            self._start(member)
+        self._thread.start()
+
+    def _start(self, member: Member) -> None:
+        member.life += 1
+        executable = sys.executable
+        if not executable:
+            raise ConfigError("this Python does not know its own executable (sys.executable)")
+        with open(self.log_of(member), "ab") as log:
+            member.process = subprocess.Popen(
+                [executable, "-P", "-m", member.module, *member.arguments(member.life)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(self._owner_read,),
+                start_new_session=True,
+                env=environment(),
+                cwd="/",
+            )
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                member.pidfd = os.pidfd_open(member.process.pid)
+
+    def log_of(self, member: Member) -> Path:
+        """Return the file that a process writes its log to."""
+        return self.directory.path / f"{member.name}.log"
+
+    def pids(self) -> dict[str, int]:
+        """Return the process ids, by name."""
+        return {one.name: one.process.pid for one in self._members if one.process is not None}
+
+    def last_words(self) -> str:
+        """Return the ends of all logs, for an error's text."""
+        words = []
+        for member in self._members:
+            tail = tail_of(self.log_of(member))
+            if tail:
+                words.append(f"--- {member.name} wrote:\n{tail}")
+        return "\n".join(words)
+
+    # -------------------------------------------------------------------------------- watching
+
+    def _watch(self) -> None:
+        while True:
+            self._wait()
+            with self._lock:
+                if self._stopping:
+                    return
+                error = next(filter(None, [self._look_at(one) for one in self._members]), None)
+            if error is not None:
+                self._failed(error)
+                return
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        timeout_s: float | None = None
+        for member in self._members:
+            if member.process is None:
+                left = max(0.0, member.due_s - time.monotonic())
+                timeout_s = left if timeout_s is None else min(timeout_s, left)
+            elif member.pidfd >= 0:
+                poll.register(member.pidfd, select.POLLIN)
+            else:
+                timeout_s = LOOK_S if timeout_s is None else min(timeout_s, LOOK_S)
+        poll.poll(None if timeout_s is None else timeout_s * 1000 + 1)
+
+    def _look_at(self, member: Member) -> DrumbeatError | None:
+        if member.process is None:
+            if time.monotonic() >= member.due_s:
+                self._start(member)
+            return None
+        status = member.process.poll()
+        if status is None:
+            return None
+        self._forget(member)
+        now_s = time.monotonic()
+        member.crashes.append(now_s)
+        count = len(member.crashes)
+        if count == CRASHES_MAX and now_s - member.crashes[0] < CRASHES_WITHIN_S:
+            return SchedulerUnreachable(
+                f"the local cluster is given up: {member.name} ended {CRASHES_MAX} times within "
+                f"{CRASHES_WITHIN_S:g} s, the last time with {words_for(status)}\n"
+                + self.last_words()
+            )
+        member.due_s = now_s + 0.02 * 4 ** (count - 1)
+        return None
+
+    def _forget(self, member: Member) -> None:
+        member.process = None
+        if member.pidfd >= 0:
+            os.close(member.pidfd)
+            member.pidfd = -1
+
+    # ---------------------------------------------------------------------------------- ending
+
+    def stop(self, grace_s: float) -> None:
+        """End all processes, kindly for `grace_s`; no process and no file is left."""
+        with self._lock:
+            if self._stopping:
+                return
+            self._stopping = True
+        os.write(self._wake_write, b"x")
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join(grace_s)
+        os.close(self._owner_write)
+        until = time.monotonic() + grace_s
+        alive = [one.process for one in self._members if one.process is not None]
+        for process in alive:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.01, until - time.monotonic()))
+        for process in alive:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        for member in self._members:
+            self._forget(member)
+        for fd in (self._owner_read, self._wake_read, self._wake_write):
+            os.close(fd)
+        self.directory.remove()
+
+    def let_go_in_fork(self) -> None:
+        """In a forked child: keep nothing that would make the cluster outlive the parent."""
+        if not self._stopping:
+            self._stopping = True
+            os.close(self._owner_write)
+            self.directory.unlock()
+
+
+_launchers: "weakref.WeakSet[Launcher]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for launcher in list(_launchers):
+        launcher.let_go_in_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def always(arguments: list[str]) -> Callable[[int], list[str]]:
+    """Return a function that gives the same arguments in each life."""
+    return lambda _life: arguments
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for a daemon: with a way to find this very package."""
+    environ: dict[str, Any] = dict(os.environ)
+    environ.pop("PYTHONSTARTUP", None)
+    environ.pop("PYTHONINSPECT", None)
+    root = Path(__file__).parent.parent
+    if root.name == "drumbeat" and root.parent.name not in ("site-packages", "dist-packages"):
+        paths = [str(root.parent), environ.get("PYTHONPATH", "")]
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return environ
+
+
+def tail_of(path: Path) -> str:
+    """Return the last lines of a file, or nothing."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-LOG_LINES:])
+
+
+def words_for(status: int) -> str:
+    """Return what a process's return code means."""
+    return f"exit code {status}" if status >= 0 else f"signal {-status}"
+
+
+def cpu_count() -> int:
+    """Return how many CPUs this process may use, by affinity and control group."""
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            count = min(count, max(1, round(int(quota) / int(period))))
+    return count

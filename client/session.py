@@ -1,0 +1,510 @@
+"""The driver's session: what any thread of a program asks of the cluster, through one loop.
+
+Never touches a socket: callers leave events in the inbox, read results from the board, and wait.
+"""
+
+import asyncio
+import itertools
+import logging
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from ..protocol.errors import (
+    Backpressure,
+    DrumbeatError,
+    GetTimeoutError,
+    Infeasible,
+    MessageTooLarge,
+    NotInitialized,
+    SchedulerUnreachable,
+)
+from ..protocol.futures import deliver, start_delivery
+from ..protocol.ids import IdFactory, ObjectId, PeerId, objects_of, task_of
+from ..protocol.messages import (
+    AnyMessage,
+    Environment,
+    Failure,
+    KindRow,
+    Notice,
+    Options,
+    Outcome,
+    Output,
+    Shape,
+    Shapes,
+    TaskRow,
+    ValueRow,
+)
+from ..protocol.session import Kind, Packed
+from ..protocol.settings import Settings
+from .board import AllWaiter, Board, ConditionWaiter, ReplyWaiter, SomeWaiter, Waiter
+from .core import ClientCore
+from .events import Asked, Call, CancelAsked
+from .output import Printer
+from .service import Inbox, Service, dialler
+
+#: how long cancel_queued waits for the scheduler's word
+CANCEL_ANSWER_S: Final = 5.0
+#: how long a query waits for it
+QUERY_ANSWER_S: Final = 30.0
+#: how often a blocked .remote() says so
+ROOM_NOTICE_S: Final = 10.0
+
+log = logging.getLogger("drumbeat")
+
+
+class ClusterSession:
+    """See protocol.session.Session for what each method means.
+
+    Args:
+        endpoint: where the scheduler listens.
+        settings: of this process.
+        name: the program's name, for people.
+        environment: what workers need to find its code.
+        peer: this client's id.
+        dial: makes the connection; None: a real one.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        settings: Settings,
+        name: str,
+        environment: Environment,
+        peer: PeerId | None = None,
+        dial: Callable[[], Any] | None = None,
+    ) -> None:
+        self.peer = peer = PeerId(os.urandom(6)) if peer is None else peer
+        self.alive = True
+        self.settings = settings
+        self.endpoint = endpoint
+        #: the nodes there are; None: not known yet
+        self.shapes: list[Shape] | None = None
+        self._error: DrumbeatError | None = None
+        self._pid = os.getpid()
+        self._board = Board()
+        self._results = self._board.results
+        self._inbox = Inbox()
+        self._calls = self._inbox.calls
+        self._core = ClientCore(settings, peer, name, environment)
+        self._printer = Printer()
+        self._ids = IdFactory(peer)
+        #: guards what calls share: ids, kind numbers, counts
+        self._lock = threading.Lock()
+        self._requests = itertools.count(1)
+        self._submitted = 0
+        self._submitted_bytes = 0
+        self._kind_numbers = itertools.count(1)
+        self._kinds: dict[int, weakref.ref[Kind]] = {}
+        #: kinds found feasible with the present nodes
+        self._feasible: dict[int, None] = {}
+        self._service = Service(
+            self._core,
+            self._board,
+            self._inbox,
+            dial or (lambda: dialler(endpoint, peer, name, settings)),
+            self._show,
+            self._ended,
+        )
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._service.start()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the scheduler is there at the moment."""
+        return self._service.connected
+
+    # --------------------------------------------------------------------------- submitting
+
+    def submit(self, kind: Kind, packed: Packed) -> list[ObjectId]:
+        """Queue one call; return the ids of its values."""
+        if kind.session is not self:
+            self._announce(kind)
+        if kind.number not in self._feasible:
+            self._check_feasible(kind)
+        options = kind.options
+        payload, deps, contained = packed
+        size = 0 if payload is None else len(payload)
+        settings = self.settings
+        while True:
+            with self._lock:
+                if not self.alive:
+                    raise self._not_alive()
+                core = self._core
+                if (
+                    self._submitted - core.finished < settings.submit_buffer_max
+                    and self._submitted_bytes + size - core.finished_bytes
+                    <= max(settings.submit_buffer_bytes_max, size)
+                ):
+                    id_ = self._ids()
+                    self._submitted += 1
+                    self._submitted_bytes += size
+                    row = TaskRow(id_, kind.number, payload, 0, deps, contained)
+                    self._calls.append(Call(row, options))
+                    break
+            self._wait_for_room(size)
+        if self._service.sleeping:
+            self._service.wake()
+        num_returns = options.num_returns
+        return [ObjectId(id_)] if num_returns == 1 else objects_of(id_, num_returns)
+
+    def _announce(self, kind: Kind) -> None:
+        with self._lock:
+            if not self.alive:
+                raise self._not_alive()
+            if kind.session is self:
+                return
+            function = kind.function
+            if len(function.payload) > self.settings.value_bytes_max:
+                raise too_large(f"the function {kind.name}", len(function.payload), self.settings)
+            number = kind.number = next(self._kind_numbers)
+            dropped = self._inbox.kinds_dropped.append
+            self._kinds[number] = weakref.ref(kind, lambda _: dropped(number))
+            row = KindRow(number, function.hash, kind.name, kind.options, function.payload)
+            self._inbox.kinds.append(row)
+            kind.session = self
+
+    def _check_feasible(self, kind: Kind) -> None:
+        shapes, options = self.shapes, kind.options
+        if not shapes or options.wait_for_nodes or any(fits(options, one) for one in shapes):
+            if shapes:
+                self._feasible[kind.number] = None
+            return
+        asked = ", ".join(f"{name} {amount:g}" for name, amount in asked_of(options).items())
+        where = f" on node {options.node!r}" if options.node else ""
+        there = "; ".join(
+            f"{one.name}: " + ", ".join(f"{k} {v:g}" for k, v in sorted(one.resources.items()))
+            for one in shapes
+        )
+        raise Infeasible(
+            f"{kind.name} asks for {asked}{where}, which no node has ({there}); ask for less, or "
+            "set wait_for_nodes=True if such a node is to come"
+        )
+
+    def _wait_for_room(self, size: int) -> None:
+        settings, core = self.settings, self._core
+
+        def room() -> bool:
+            waiting = self._submitted - core.finished
+            waiting_bytes = self._submitted_bytes + size - core.finished_bytes
+            bytes_max = max(settings.submit_buffer_bytes_max, size)
+            return not self.alive or (
+                waiting < settings.submit_buffer_max and waiting_bytes <= bytes_max
+            )
+
+        waiting = self._submitted - core.finished
+        text = (
+            f"{waiting:,} tasks are unfinished and submit_buffer_max is "
+            f"{settings.submit_buffer_max:,} (submit_buffer_bytes_max "
+            f"{settings.submit_buffer_bytes_max:,})"
+        )
+        if self._in_event_loop():
+            raise Backpressure(f"{text}; await some results before you submit more")
+        waiter = ConditionWaiter(room)
+        self._board.conditions[waiter] = None
+        try:
+            if room():
+                return
+            while not self._service.wait(waiter, ROOM_NOTICE_S):
+                log.warning("%s: .remote() blocks until some are finished", text)
+        finally:
+            self._board.conditions.pop(waiter, None)
+
+    def _in_event_loop(self) -> bool:
+        return self._service.is_current_thread() or asyncio._get_running_loop() is not None
+
+    def put(self, packed: Packed) -> ObjectId:
+        """Keep a value as an object, held once."""
+        payload = packed.payload or b""
+        if len(payload) > self.settings.value_bytes_max:
+            raise too_large("the value", len(payload), self.settings)
+        with self._lock:
+            if not self.alive:
+                raise self._not_alive()
+            id_ = ObjectId(self._ids())
+            contained = (*packed.deps, *packed.contained)
+            row = ValueRow(id_, Outcome.VALUE, payload, len(payload), contained)
+            self._results[id_] = row
+            self._calls.append(row)
+        if self._service.sleeping:
+            self._service.wake()
+        return id_
+
+    # ------------------------------------------------------------------------------ waiting
+
+    def get(self, ids: Sequence[ObjectId], timeout_s: float | None) -> list[ValueRow]:
+        """Wait for all, or for the first that is not a VALUE."""
+        rows = self._rows(ids)
+        if rows is not None:
+            return rows
+        waiter = AllWaiter(ids)
+        if not self._wait_on_board(waiter, ids, timeout_s):
+            missing = [id_ for id_ in ids if id_ not in self._results]
+            raise GetTimeoutError(
+                f"{len(missing)} of {len(ids)} values were not there within {timeout_s:g} s; "
+                "their tasks go on"
+            )
+        if waiter.failure is not None:
+            return [waiter.failure]
+        rows = self._rows(ids)
+        if rows is None:
+            raise self._not_alive()
+        return rows
+
+    def _rows(self, ids: Sequence[ObjectId]) -> list[ValueRow] | None:
+        results = self._results
+        rows = []
+        missing = False
+        for id_ in ids:
+            row = results.get(id_)
+            if row is None:
+                missing = True
+                continue
+            if row.outcome:
+                return [row]
+            rows.append(row)
+        return None if missing else rows
+
+    def wait(self, ids: Sequence[ObjectId], count: int, timeout_s: float | None) -> set[ObjectId]:
+        """Wait until `count` are ready or the time is over; return those that are ready."""
+        results = self._results
+        ready = {id_ for id_ in ids if id_ in results}
+        if len(ready) < count:
+            waiter = SomeWaiter(ids, count)
+            self._wait_on_board(waiter, ids, timeout_s)
+            ready = {id_ for id_ in ids if id_ in results}
+            if len(ready) < count and not self.alive:
+                raise self._not_alive()
+        return ready
+
+    def _wait_on_board(
+        self, waiter: AllWaiter | SomeWaiter, ids: Sequence[ObjectId], timeout_s: float | None
+    ) -> bool:
+        board = self._board
+        board.waiters[waiter] = None
+        try:
+            if not self.alive:
+                raise self._not_alive()
+            waiter.look(board.results)
+            if waiter.done:
+                return True
+            self._inbox.awaited.append([id_ for id_ in ids if id_ not in board.results])
+            if not self._service.wait(waiter, timeout_s):
+                return False
+        finally:
+            board.waiters.pop(waiter, None)
+        return True
+
+    def peek(self, id_: ObjectId) -> ValueRow | None:
+        """Return the row if it is here."""
+        return self._results.get(id_)
+
+    def when_ready(self, id_: ObjectId, callback: Callable[[ValueRow], Any]) -> None:
+        """Call `callback(row)` once, from the loop: it must be quick and never wait."""
+        row = self._board.when_ready(id_, callback)
+        if row is not None:
+            callback(row)
+            return
+        if not self.alive:
+            # it may have been registered after the end had called all there were
+            self._call_off()
+            return
+        self._inbox.awaited.append([id_])
+        if self._service.sleeping:
+            self._service.wake()
+
+    # ---------------------------------------------------------------- cancelling, holding, asking
+
+    def cancel(self, ids: Sequence[ObjectId], force: bool, recursive: bool) -> None:
+        """Cancel the tasks of these objects; returns at once."""
+        self._must_be_alive()
+        tasks = list(dict.fromkeys(task_of(id_) for id_ in ids))
+        self._inbox.cancels.append(CancelAsked(tasks, force, recursive))
+        if self._service.sleeping:
+            self._service.wake()
+
+    def cancel_queued(self, ids: Sequence[ObjectId]) -> list[bool]:
+        """Cancel those that have not started; False also where the answer did not come in time."""
+        self._must_be_alive()
+        request = next(self._requests)
+        tasks = [task_of(id_) for id_ in ids]
+        answer = self._ask(
+            request,
+            lambda: self._inbox.cancels.append(CancelAsked(tasks, False, True, request)),
+            CANCEL_ANSWER_S,
+        )
+        return [False] * len(ids) if answer is None else list(answer)
+
+    def query(self, what: str, limit: int = 100, match: str = "") -> Any:
+        """Ask the scheduler; plain data."""
+        self._must_be_alive()
+        request = next(self._requests)
+        answer = self._ask(
+            request,
+            lambda: self._inbox.asked.append(Asked(request, what, limit, match)),
+            QUERY_ANSWER_S,
+        )
+        if answer is None:
+            self._must_be_alive()
+            raise SchedulerUnreachable(
+                f"the scheduler at {self.endpoint} did not answer within {QUERY_ANSWER_S:g} s"
+            )
+        return answer
+
+    def _ask(self, request: int, leave: Callable[[], None], timeout_s: float) -> Any:
+        waiter = ReplyWaiter()
+        self._board.requests[request] = waiter
+        try:
+            leave()
+            self._wait_alive(waiter, timeout_s)
+            return waiter.data
+        finally:
+            self._board.requests.pop(request, None)
+
+    def _wait_alive(self, waiter: Waiter, timeout_s: float) -> bool:
+        if not self.alive:
+            return False
+        return self._service.wait(waiter, timeout_s)
+
+    def hold(self, id_: ObjectId) -> None:
+        """One more ObjectRef to this object lives here."""
+        self._inbox.refs.append((id_, 1))
+
+    def drop(self, id_: ObjectId) -> None:
+        """One ObjectRef less."""
+        self._inbox.refs.append((id_, -1))
+
+    def pin(self, id_: ObjectId) -> None:
+        """A ref was pickled outside Drumbeat."""
+        self._inbox.pins.append(id_)
+
+    # ------------------------------------------------------------------------ for init and the end
+
+    def wait_until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until something holds that a turn of the loop may change."""
+        waiter = ConditionWaiter(lambda: holds() or not self.alive)
+        self._board.conditions[waiter] = None
+        try:
+            if not waiter.holds():
+                self._service.wait(waiter, timeout_s)
+        finally:
+            self._board.conditions.pop(waiter, None)
+        if not self.alive:
+            raise self._not_alive()
+        return holds()
+
+    def unfinished(self) -> int:
+        """Return how many tasks have no result yet."""
+        return self._submitted - self._core.finished
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Leave the cluster: what is unfinished is cancelled, whoever waits gets an error."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            if not self.alive:
+                return
+            self.alive = False
+        self._service.stop(timeout_s)
+        self._end_all()
+
+    def fail(self, error: DrumbeatError) -> None:
+        """End with an error for everybody: the cluster cannot go on. From any thread."""
+        if self._pid != os.getpid():
+            return
+        self._ended(error)
+        self._service.stop(1.0)
+
+    def _ended(self, error: DrumbeatError) -> None:
+        with self._lock:
+            if not self.alive:
+                return
+            self._error = error
+            self.alive = False
+        self._end_all()
+
+    def _end_all(self) -> None:
+        self._call_off()
+        rest = self._printer.rest()
+        if rest:
+            deliver(write, rest)
+
+    def _call_off(self) -> None:
+        error = self._not_alive()
+        failure = Failure(type(error).__name__, str(error))
+
+        def row_of(id_: ObjectId) -> ValueRow:
+            return ValueRow(id_, Outcome.FAILURE, failure=failure)
+
+        for callback, row in self._board.close(row_of):
+            callback(row)
+
+    def _must_be_alive(self) -> None:
+        if not self.alive:
+            raise self._not_alive()
+
+    def _not_alive(self) -> DrumbeatError:
+        if self._pid != os.getpid():
+            return NotInitialized(
+                "this process was forked from one that uses Drumbeat, and cannot use its "
+                "connection; call drumbeat.init() here, or start processes by spawn"
+            )
+        if self._error is None:
+            return NotInitialized("shutdown() was called; call drumbeat.init() to start again")
+        return type(self._error)(*self._error.args).with_cause(self._error.__cause__)
+
+    # ------------------------------------------------------------------------------- words
+
+    def _show(self, message: AnyMessage) -> None:
+        if type(message) is Shapes:
+            self.shapes = message.rows
+            self._feasible = {}
+        elif type(message) is Notice:
+            start_delivery()
+            deliver(log.warning, "%s", message.text)
+        elif type(message) is Output:
+            text = self._printer.take(message.rows)
+            if text:
+                start_delivery()
+                deliver(write, text)
+
+
+def write(text: str) -> None:
+    """Write what workers printed to where this program prints now."""
+    stream = sys.stdout
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        pass  # closed: nobody reads it
+
+
+def too_large(what: str, size: int, settings: Settings) -> MessageTooLarge:
+    """Return the error for what cannot be sent."""
+    limit = settings.value_bytes_max
+    return MessageTooLarge(
+        f"{what} takes {size:,} bytes, and value_bytes_max is {limit:,}",
+        size_bytes=size,
+        limit_bytes=limit,
+    )
+
+
+def asked_of(options: Options) -> dict[str, float]:
+    """Return what a task asks for, by resource."""
+    asked = {"CPU": options.num_cpus, "GPU": options.num_gpus, **dict(options.resources)}
+    return {name: amount for name, amount in asked.items() if amount > 0}
+
+
+def fits(options: Options, shape: Shape) -> bool:
+    """Return whether a node, if idle, could run a task with these options."""
+    if options.node and options.node not in (shape.name, shape.id.hex()):
+        return False
+    has = shape.resources
+    return all(has.get(name, 0) >= amount - 1e-9 for name, amount in asked_of(options).items())

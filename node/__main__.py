@@ -1,0 +1,76 @@
+"""`python -m drumbeat.node`: one machine's part of a cluster.
+
+Never loads ZeroMQ: this process becomes the keeper, which must not have a second thread. The daemon
+loads it after its fork.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from ..protocol.errors import ConfigError
+from ..protocol.settings import Settings
+from .keeper import House, run
+from .probe import cpu_count, gpu_count
+
+SOCKET_NAME = "scheduler.sock"
+EXIT_USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Keep a node until it is told to stop; return the exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        settings = Settings.load(json.loads(given.settings))
+        resources = _resources(given)
+    except (ConfigError, ValueError) as error:
+        print(f"drumbeat node: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    endpoint = "ipc://" + os.path.join(os.path.abspath(given.directory), SOCKET_NAME)
+
+    def daemon(house: House) -> int:
+        from . import service  # ZeroMQ: not in the keeper
+
+        return service.main(house, service.Plan(endpoint, given.name, resources))
+
+    preload = [name.strip() for name in given.preload.split(",") if name.strip()]
+    return run(daemon, settings, preload=preload, owner_fd=given.owner_fd)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="drumbeat.node", description=(__doc__ or "").split("\n")[0]
+    )
+    add = parser.add_argument
+    add("--directory", required=True, help="the cluster's directory, where the scheduler listens")
+    add("--name", default="", help="the node's name; default: the machine's")
+    add("--num-cpus", type=float, help="CPUs for tasks; default: what this process may use")
+    add("--num-gpus", type=float, help="GPUs for tasks; default: those that are visible")
+    add("--resources", default="{}", help='custom resources, as JSON: {"disk": 2}')
+    add("--preload", default="", help="modules that all workers share, separated by commas")
+    add("--owner-fd", type=int, help="a pipe whose end ends the node")
+    add("--settings", default="{}", help="settings that differ from their defaults, as JSON")
+    return parser
+
+
+def _resources(given: argparse.Namespace) -> dict[str, float]:
+    resources = json.loads(given.resources)
+    if not isinstance(resources, dict):
+        raise ConfigError("--resources is a JSON object of names and amounts", setting="resources")
+    for name, amount in resources.items():
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not amount >= 0:
+            text = f"--resources: {name} = {amount!r} is not an amount (a number from 0)"
+            raise ConfigError(text, setting="resources")
+    given.name = given.name or os.uname().nodename.split(".")[0]
+    cpus = cpu_count() if given.num_cpus is None else given.num_cpus
+    gpus = gpu_count() if given.num_gpus is None else given.num_gpus
+    if not (0 <= cpus < float("inf") and 0 <= gpus < float("inf")):
+        raise ConfigError("--num-cpus and --num-gpus are numbers from 0", setting="num_cpus")
+    found = {"CPU": float(cpus), "GPU": float(gpus)}
+    return {**{name: float(amount) for name, amount in resources.items()}, **found}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

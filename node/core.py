@@ -1,0 +1,499 @@
+"""The node's mind: what the scheduler assigns, what the workers do, and what each is told of it.
+
+Never touches a clock, a socket or a process: events come in, commands go out. `handle` takes in
+what has happened; `turn`, once after all events of a loop turn, hands out work and tells the
+scheduler everything at once.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from ..protocol.ids import PeerId, show
+from ..protocol.messages import (
+    Answer,
+    Assign,
+    Beat,
+    Blocked,
+    Cancelled,
+    Discard,
+    Done,
+    DoneRow,
+    Fetch,
+    Join,
+    Output,
+    OutputRow,
+    Prepare,
+    Release,
+    Results,
+    Settled,
+    Shared,
+    Stop,
+    TakeBack,
+    TakenBack,
+    Unshared,
+    Values,
+    Wanted,
+)
+from ..protocol.settings import Settings
+from . import events
+from .attempts import ARRIVING, GONE, Attempt, Worker
+from .children import Children
+from .dispatch import Dispatch
+from .events import Command, Event, Send
+from .intake import Intake
+from .lives import Lives
+from .packets import Ask, CancelTasks, Finished, FinishedRow, Ready, Refs, Returned, Submitted, Want
+from .state import NodeState
+from .stops import Stops
+from .waits import Waits
+
+
+class NodeCore:
+    """The pure core of a node daemon; see the module.
+
+    Args:
+        settings: as loaded.
+        peer: this life of the daemon.
+        name: the node's name, the same over all its lives.
+        host: the machine; clients on it share their sys.path with our workers.
+        resources: "CPU", "GPU" and custom resources -> amount.
+        rng: for whatever needs chance.
+        pid: the daemon's process id, told to the scheduler.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        peer: PeerId,
+        name: str,
+        host: str,
+        resources: dict[str, float],
+        rng: random.Random,
+        pid: int = 0,
+    ) -> None:
+        self._settings = settings
+        self._host = host
+        self._pid = pid
+        self._rng = rng
+        self._resources = dict(resources)
+        self._state = state = NodeState(settings, peer, name, resources)
+        self._waits = Waits(state)
+        self._processes = Lives(state, self._waits, host)
+        self._dispatch = Dispatch(state, self._waits, self._processes)
+        self._intake = Intake(state, self._processes, self._dispatch)
+        self._stops = Stops(state, self._dispatch)
+        self._children = Children(state)
+        #: counts of TakeBacks that wait for workers' packets
+        self._take_backs: list[int] = []
+        self._lives = 0
+        self._connected = False
+        self._beat_due_s = 0.0
+        self._lag_s = 0.0
+        self._memory_bytes = 0
+        self._outputs: dict[bytes, list[OutputRow]] = {}
+        self._handlers: dict[type, Callable[[Any, float], None]] = {
+            events.Connected: self._on_connected,
+            events.Disconnected: self._on_disconnected,
+            events.Received: self._on_received,
+            events.BlobReceived: lambda event, _: self._intake.blob(event),
+            events.WorkerSpoke: self._on_spoke_up,
+            events.WorkerExited: self._on_exited,
+            events.WorkerFailed: self._on_failed,
+            events.PacketsTaken: self._on_packets_taken,
+            events.PageRead: self._on_page_read,
+            events.Spoke: self._on_output,
+            events.Measured: self._on_measured,
+            events.TimePassed: self._on_time,
+        }
+        objects = state.objects
+        self._messages: dict[type, Callable[[Any, float], None]] = {
+            Prepare: self._intake.prepare,
+            Discard: self._discard,
+            Assign: self._intake.assign,
+            Stop: self._stop,
+            Settled: lambda message, _: objects.settle(message.tasks),
+            TakeBack: self._take_back,
+            Results: lambda message, _: self._intake.values(message.rows, mine=True),
+            Values: lambda message, _: self._intake.values(message.rows, mine=False),
+            Cancelled: lambda message, _: self._children.answered(message),
+            Answer: lambda message, _: self._children.answered(message),
+            Wanted: lambda message, _: objects.want(message.ids),
+            Shared: lambda message, _: objects.share(message.ids),
+            Unshared: lambda message, _: objects.unshare(message.ids),
+        }
+        self._packets: dict[type, Callable[[Worker, Any, float], None]] = {
+            Finished: self._finished,
+            Ready: self._ready,
+            Returned: lambda worker, packet, now: self._dispatch.returned(worker, packet.seqs, now),
+            Submitted: lambda worker, packet, _: self._children.submitted(worker, packet),
+            Want: self._want,
+            Refs: self._refs,
+            CancelTasks: lambda worker, packet, _: self._children.cancel(worker, packet),
+            Ask: lambda worker, packet, _: self._children.ask(worker, packet),
+        }
+
+    # ---------------------------------------------------------------------------------- the face
+
+    @property
+    def story(self) -> list[tuple[float, str]]:
+        """The last rare events and why, oldest first."""
+        return list(self._state.story)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What has been counted since this core began."""
+        return self._state.counters
+
+    def handle(self, event: Event, now_s: float) -> list[Command]:
+        """Take in what has happened. What follows from it may come with `turn` only."""
+        self._handlers[type(event)](event, now_s)
+        return self._take_commands()
+
+    def turn(self, now_s: float) -> list[Command]:
+        """Act on all that was handled: once after all events of a loop turn."""
+        self._stops.turn(now_s)
+        self._waits.settle(now_s)
+        self._dispatch.turn(now_s)
+        self._processes.turn(now_s)
+        self._answer_take_backs()
+        self._flush(now_s)
+        return self._take_commands()
+
+    def deadline_s(self) -> float | None:
+        """Return when `turn` is to be called at the latest; None: when something happens."""
+        times = (
+            self._dispatch.deadline_s(),
+            self._processes.deadline_s(),
+            self._waits.deadline_s(),
+            self._stops.deadline_s(),
+            self._beat_due_s if self._connected else None,
+        )
+        return min((time for time in times if time is not None), default=None)
+
+    def at_rest(self) -> dict[str, int]:
+        """Return the sizes of all maps that are empty when there is nothing to do."""
+        state = self._state
+        return {
+            "attempts": len(state.attempts),
+            "queued": state.queue.count(),
+            "busy_workers": sum(worker.shape is not None for worker in state.workers.values()),
+            "objects": len(state.objects.entries),
+            "calls": len(state.objects.calls),
+            "unsettled": len(state.objects.unsettled),
+            "waits": self._waits.count(),
+            "lenders": len(self._waits.lenders),
+            "requests": len(self._children.requests),
+            "blobs": self._intake.blobs.count(),
+            "stops": self._stops.count(),
+            "take_backs": len(self._take_backs),
+        }
+
+    def check_invariants(self) -> None:
+        """Assert that all records agree. For tests and the simulator, between turns."""
+        state = self._state
+        self._dispatch.check_invariants()
+        self._waits.check_invariants()
+        holds: dict[bytes, int] = {}
+        for ids in (
+            *(worker.holds for worker in state.workers.values()),
+            *(attempt.pins for attempt in state.attempts.values()),
+            *self._intake.pins(),
+        ):
+            for id_ in ids:
+                holds[id_] = holds.get(id_, 0) + 1
+        state.objects.check_invariants(holds)
+        for id_, attempt in state.attempts.items():
+            assert attempt.row.id == id_, show(id_)
+            assert attempt.state != GONE, show(id_)
+            assert (attempt.state == ARRIVING) == (attempt.missing > 0), show(id_)
+
+    # ------------------------------------------------------------------------------- the scheduler
+
+    def _on_connected(self, event: events.Connected, now_s: float) -> None:
+        self._connected = True
+        self._beat_due_s = now_s + self._settings.heartbeat_interval_s
+        if event.resumed:
+            return
+        state = self._state
+        if self._lives:
+            state.note(now_s, "a new life of the link: everything is dropped")
+            state.counters["restarts"] += 1
+            self._drop_everything(now_s)
+        self._lives += 1
+        state.send(Join(state.name, self._host, self._pid, self._resources))
+
+    def _on_disconnected(self, _event: events.Disconnected, now_s: float) -> None:
+        self._connected = False
+        self._state.note(now_s, "the connection to the scheduler closed")
+
+    def _on_received(self, event: events.Received, now_s: float) -> None:
+        handler = self._messages.get(type(event.message))
+        if handler is None:
+            self._state.note(now_s, f"not for a node: {type(event.message).__name__}")
+            return
+        handler(event.message, now_s)
+
+    def _drop_everything(self, now_s: float) -> None:
+        state = self._state
+        for worker in state.workers.values():
+            if not worker.dropped:
+                self._processes.drop(worker, now_s)
+        for attempt in list(state.attempts.values()):
+            state.forget(attempt)
+        self._stops.clear()
+        self._children.clear()
+        self._intake.clear()
+        self._take_backs.clear()
+        self._outputs.clear()
+        self._dispatch.clear()
+        self._processes.environments.clear()
+        self._processes.crews.clear()
+        state.objects.clear()
+        state.done.clear()
+        state.blocked.clear()
+        state.commands = [command for command in state.commands if not isinstance(command, Send)]
+
+    def _discard(self, message: Discard, now_s: float) -> None:
+        for number in message.kinds:
+            self._intake.forget_kind(number)
+        for client in message.clients:
+            self._forget_client(client, now_s)
+
+    def _forget_client(self, client: bytes, now_s: float) -> None:
+        state = self._state
+        for worker in state.workers.values():
+            if worker.crew.key.client == client and not worker.dropped:
+                self._processes.drop(worker, now_s)
+                self._children.worker_gone(worker)
+        for attempt in [a for a in state.attempts.values() if a.kind.client == client]:
+            state.forget(attempt)
+        self._intake.forget_client(client)
+        state.objects.client_left(client)
+        self._children.forget_client(client)
+        self._dispatch.forget_client(client)
+        self._processes.forget_client(client)
+        self._outputs.pop(client, None)
+
+    def _stop(self, message: Stop, now_s: float) -> None:
+        for task, number, force in message.rows:
+            self._stops.stop(task, number, force, now_s)
+
+    def _take_back(self, message: TakeBack, _now_s: float) -> None:
+        short = message.count - self._state.queue.count()
+        if short > 0:
+            for worker in self._state.workers.values():
+                if len(worker.flight) > 1 and not worker.dropped:
+                    self._dispatch.take_unread(worker)
+                    short -= len(worker.flight) - 1
+                    if short <= 0:
+                        break
+        self._take_backs.append(message.count)
+
+    def _answer_take_backs(self) -> None:
+        if not self._take_backs:
+            return
+        workers = self._state.workers.values()
+        if any(worker.taking and not worker.dropped for worker in workers):
+            return
+        for count in self._take_backs:
+            rows: list[tuple[bytes, int]] = []
+            for attempt in self._state.queue.take_back(count):
+                rows.append((attempt.row.id, attempt.row.attempt))
+                self._state.forget(attempt)
+            self._state.counters["taken_back"] += len(rows)
+            self._state.send(TakenBack(rows))
+        self._take_backs.clear()
+
+    # --------------------------------------------------------------------------------- the workers
+
+    def _on_spoke_up(self, event: events.WorkerSpoke, now_s: float) -> None:
+        worker = self._state.workers.get(event.worker)
+        if worker is None or worker.dropped:
+            self._state.counters["stale_dropped"] += 1
+            return
+        self._packets[type(event.packet)](worker, event.packet, now_s)
+
+    def _ready(self, worker: Worker, packet: Ready, now_s: float) -> None:
+        if packet.error:
+            self._processes.unfit(worker, packet.error, now_s)
+        else:
+            self._processes.ready(worker, packet.pid, now_s)
+
+    def _finished(self, worker: Worker, packet: Finished, now_s: float) -> None:
+        state = self._state
+        if packet.held:
+            state.objects.hold(worker, packet.held)
+        flight, attempts, done = worker.flight, state.attempts, state.done
+        inline_bytes_max = self._settings.inline_bytes_max
+        name, seq, count = worker.name, 0, 0
+        for row in packet.rows:
+            attempt = flight.pop(row.seq, None)
+            if attempt is None:
+                state.counters["stale_dropped"] += 1
+                continue
+            seq = row.seq
+            count += 1
+            name = attempt.kind.name
+            values = row.values
+            plain = not attempt.pins and not attempt.stop
+            for value in values:
+                payload = value.payload
+                if value.contained or (payload is not None and len(payload) > inline_bytes_max):
+                    plain = False
+            if not plain or worker.main is not None:
+                self._finish_rare(worker, attempt, row)
+                continue
+            task = attempt.row
+            attempt.state = GONE
+            del attempts[task.id]
+            done.append(DoneRow(task.id, task.attempt, values, row.duration_s, row.retry))
+        worker.name = name
+        if count:
+            state.counters["finished"] += count
+            self._dispatch.ended(worker, seq, now_s)
+
+    def _finish_rare(self, worker: Worker, attempt: Attempt, row: FinishedRow) -> None:
+        self._waits.ended(worker, row.seq)
+        retry = row.retry and not attempt.stop
+        self._state.finish(attempt, row.values, row.duration_s, retry=retry)
+
+    def _want(self, worker: Worker, packet: Want, now_s: float) -> None:
+        self._waits.want(worker, packet, now_s)
+        if worker.main is not None and len(worker.flight) > 1 and not worker.taking:
+            # Rows behind the one that waits could be what it waits for.
+            self._dispatch.take_unread(worker)
+
+    def _refs(self, worker: Worker, packet: Refs, _now_s: float) -> None:
+        self._state.objects.hold(worker, packet.held)
+        self._state.objects.drop(worker, packet.dropped)
+
+    def _on_packets_taken(self, event: events.PacketsTaken, now_s: float) -> None:
+        worker = self._state.workers.get(event.worker)
+        if worker is not None and not worker.dropped:
+            self._dispatch.packets_taken(worker, event.seqs, now_s)
+
+    def _on_page_read(self, event: events.PageRead, now_s: float) -> None:
+        for number, started, _running in event.samples:
+            worker = self._state.workers.get(number)
+            if worker is not None and not worker.dropped:
+                self._dispatch.page_read(worker, started, now_s)
+                self._stops.page_read(worker, now_s)
+
+    def _on_failed(self, event: events.WorkerFailed, now_s: float) -> None:
+        worker = self._state.workers.get(event.worker)
+        if worker is not None:
+            self._processes.remove(worker)
+            if not worker.dropped:
+                self._processes.start_failed(worker, event.reason, now_s)
+
+    def _on_exited(self, event: events.WorkerExited, now_s: float) -> None:
+        worker = self._state.workers.get(event.worker)
+        if worker is None:
+            return
+        flight, worker.flight = worker.flight, {}
+        self._dispatch.release(worker)
+        self._waits.gone(worker)
+        self._children.worker_gone(worker)
+        how = _how(event)
+        if flight:
+            self._state.counters["workers_died"] += 1
+            self._state.note(now_s, f"worker {worker.number} {how} with {len(flight)} rows")
+        for seq, attempt in flight.items():
+            # Rows that it had not started run elsewhere; whatever it had started went with it.
+            if 0 <= worker.started < seq:
+                self._state.requeue(attempt)
+            elif attempt.stop:
+                self._state.cancelled(attempt, max(0.0, now_s - worker.since_s))
+            else:
+                self._died(worker, attempt, event, now_s)
+        self._state.objects.worker_gone(worker)
+        self._processes.remove(worker)
+        if not worker.ready and not worker.dropped and not worker.exiting:
+            self._processes.start_failed(worker, f"it {how}. {event.stderr_tail}".strip(), now_s)
+
+    def _died(
+        self, worker: Worker, attempt: Attempt, event: events.WorkerExited, now_s: float
+    ) -> None:
+        where = f"(pid {worker.pid}, node {self._state.name})"
+        tail = f"\n{event.stderr_tail}" if event.stderr_tail else ""
+        self._state.fail(
+            attempt,
+            "WorkerDied",
+            f"{attempt.kind.name}: its worker {where} {_how(event)}{tail}",
+            duration_s=max(0.0, now_s - worker.since_s),
+            died=True,
+            exit_code=None if event.signal_name else event.status,
+            signal_name=event.signal_name,
+            stderr_tail=event.stderr_tail,
+        )
+
+    def _on_output(self, event: events.Spoke, _now_s: float) -> None:
+        for number, text, dropped in event.rows:
+            worker = self._state.workers.get(number)
+            if worker is None or worker.dropped:
+                continue
+            running = next(iter(worker.flight.values()), None)
+            name = running.kind.name if running is not None else worker.name
+            row = OutputRow(name, worker.pid, self._state.name, text, dropped)
+            self._outputs.setdefault(worker.crew.key.client, []).append(row)
+
+    def _on_measured(self, event: events.Measured, _now_s: float) -> None:
+        self._lag_s = max(self._lag_s, event.lag_s)
+        self._memory_bytes = event.memory_bytes
+
+    def _on_time(self, _event: events.TimePassed, _now_s: float) -> None:
+        pass
+
+    # ------------------------------------------------------------------------------- the outboxes
+
+    def _flush(self, now_s: float) -> None:
+        state, objects = self._state, self._state.objects
+        if state.blocked:
+            rows, state.blocked = state.blocked, []
+            state.send(Blocked(rows))
+        if state.done:
+            done, state.done = state.done, []
+            state.send(Done(done))
+        if objects.values:
+            values, objects.values = objects.values, []
+            state.send(Values([state.outgoing(row) for row in values]))
+        if objects.fetches:
+            fetches, objects.fetches = objects.fetches, []
+            state.send(Fetch(fetches))
+        released = objects.sweep()
+        if released:
+            state.send(Release(released))
+        if self._outputs:
+            outputs, self._outputs = self._outputs, {}
+            for client, lines in outputs.items():
+                state.send(Output(client, lines))
+        if self._connected and now_s >= self._beat_due_s:
+            self._beat(now_s)
+
+    def _beat(self, now_s: float) -> None:
+        workers = self._state.workers.values()
+        running = []
+        for worker in workers:
+            attempt = next(iter(worker.flight.values()), None)
+            if attempt is not None:
+                row = attempt.row
+                running.append((row.id, row.attempt, max(0.0, now_s - worker.since_s)))
+        blocked = len(self._waits.lenders)
+        beat = Beat(self._lag_s, len(workers), blocked, running, self._memory_bytes)
+        self._state.send(beat)
+        self._lag_s = 0.0
+        self._beat_due_s = now_s + self._settings.heartbeat_interval_s
+
+    def _take_commands(self) -> list[Command]:
+        commands = self._state.commands
+        if not commands:
+            return []
+        self._state.commands = []
+        return commands
+
+
+def _how(event: events.WorkerExited) -> str:
+    if event.signal_name:
+        return f"was ended by {event.signal_name}"
+    return f"ended with exit code {event.status}"

@@ -1,0 +1,194 @@
+"""What comes from the scheduler: kinds, attempts and values, made whole before anybody sees them.
+
+Never lets an attempt into the queue before its function, its arguments and all its values are here:
+large ones come on the bulk link, before or after the rows that name them.
+"""
+
+from msgspec.structs import replace
+
+from ..protocol.ids import show
+from ..protocol.messages import Assign, AssignRow, Prepare, ValueRow
+from .arrivals import Arrivals
+from .attempts import ARRIVING, UNIT, Attempt, Demand, Function, Kind, WorkerKey
+from .dispatch import Dispatch
+from .events import BlobReceived
+from .lives import Lives
+from .state import NodeState
+
+#: place of a large payload in an attempt, where it is not one of its values
+ARGUMENTS = -1
+
+
+class Intake:
+    """Kinds and functions, and everything that waits for a large payload."""
+
+    def __init__(self, state: NodeState, lives: Lives, dispatch: Dispatch) -> None:
+        self._state = state
+        self._lives = lives
+        self._dispatch = dispatch
+        self.kinds: dict[int, Kind] = {}
+        self._functions: dict[tuple[bytes, bytes], Function] = {}
+        self.blobs: Arrivals[tuple[Attempt, int] | Function | tuple[ValueRow, bool]] = Arrivals()
+
+    def forget_client(self, client: bytes) -> None:
+        """A client has left, and its kinds with it."""
+        for number in [number for number, kind in self.kinds.items() if kind.client == client]:
+            self.forget_kind(number)
+
+    def clear(self) -> None:
+        """The link's life is over."""
+        self.kinds.clear()
+        self._functions.clear()
+        self.blobs.clear()
+
+    def pins(self) -> list[tuple[bytes, ...]]:
+        """Return the refs that values on their way hold."""
+        return [
+            consumer[0].contained
+            for consumer in self.blobs.consumers()
+            if isinstance(consumer, tuple) and isinstance(consumer[0], ValueRow)
+        ]
+
+    def prepare(self, message: Prepare, now_s: float) -> None:
+        """Learn of clients and kinds that later rows will name."""
+        for client in message.clients:
+            self._lives.environments[client.client] = client.environment
+        for row in message.kinds:
+            function = self._functions.get((row.client, row.function))
+            if function is None:
+                function = self._functions[row.client, row.function] = Function()
+            function.kinds += 1
+            payload = row.payload
+            if payload is None and row.size:
+                payload = self.blobs.expect(row.function, function)
+            if payload is not None:
+                self._arrive(function, payload)
+            key, demand = WorkerKey.of(row.client, row.options), Demand.of(row.options)
+            kind = Kind(row, self._dispatch.shape(key, demand), function)
+            self.kinds[row.number] = kind
+            if key == WorkerKey(row.client, (), "", 1.0, "") and demand == Demand(UNIT, 0, ()):
+                self._lives.prestart(key, now_s)
+
+    def forget_kind(self, number: int) -> None:
+        """A kind is not used again."""
+        kind = self.kinds.pop(number, None)
+        if kind is None:
+            return
+        kind.function.kinds -= 1
+        if not kind.function.kinds:
+            del self._functions[kind.client, kind.hash]
+
+    def assign(self, message: Assign, now_s: float) -> None:
+        """Take attempts in (hot: one row a task)."""
+        attempts, kinds, queue = self._state.attempts, self.kinds, self._state.queue
+        for row in message.rows:
+            kind = kinds.get(row.kind)
+            if kind is None or row.id in attempts:
+                self._refuse(row, kind, now_s)
+                continue
+            attempt = Attempt(row, kind, kind.rank - row.depth)
+            attempts[row.id] = attempt
+            if row.values or row.contained or (row.args is None and row.size):
+                self._gather(attempt)
+            if kind.function.payload is None:
+                attempt.missing += 1
+                kind.function.waiting.append(attempt)
+            if attempt.missing:
+                attempt.state = ARRIVING
+            elif self._state.slots.could(kind.shape.demand):
+                queue.push(attempt)
+            else:
+                self._oversized(attempt)
+
+    def _refuse(self, row: AssignRow, kind: Kind | None, now_s: float) -> None:
+        # Should not happen. An attempt that is here already is answered when it ends.
+        self._state.counters["stale_dropped"] += 1
+        self._state.note(now_s, f"cannot take {show(row.id)}: kind {row.kind} is {kind}")
+
+    def _oversized(self, attempt: Attempt) -> None:
+        attempt.state = ARRIVING
+        text = f"node {self._state.name} is too small for {attempt.kind.name}"
+        self._state.fail(attempt, "Infeasible", text)
+
+    def _gather(self, attempt: Attempt) -> None:
+        # Refs that came along are ours to hold; large parts come on the bulk link.
+        row = attempt.row
+        attempt.pins = row.contained + tuple(id_ for value in row.values for id_ in value.contained)
+        self._state.objects.deliver(attempt.pins)
+        self._state.objects.pin(attempt.pins)
+        if row.args is None and row.size:
+            self._expect(attempt, ARGUMENTS, row.id + b"a")
+        for place, value in enumerate(row.values):
+            if value.payload is None and value.size:
+                self._expect(attempt, place, value.id)
+
+    def _expect(self, attempt: Attempt, place: int, key: bytes) -> None:
+        payload = self.blobs.expect(key, (attempt, place))
+        if payload is None:
+            attempt.missing += 1
+        else:
+            _fill(attempt, place, payload)
+
+    def blob(self, event: BlobReceived) -> None:
+        """A large payload is here in whole."""
+        consumer = self.blobs.arrived(event.key, event.payload)
+        if consumer is None:
+            return
+        if isinstance(consumer, Function):
+            self._arrive(consumer, event.payload)
+            return
+        thing, place = consumer
+        if isinstance(thing, Attempt):
+            _fill(thing, place, event.payload)
+            self._less_missing(thing)
+        else:
+            self._value(replace(thing, payload=event.payload), mine=bool(place))
+            self._state.objects.unpin(thing.contained)
+
+    def _arrive(self, function: Function, payload: bytes) -> None:
+        function.payload = payload
+        waiting, function.waiting = function.waiting, []
+        for attempt in waiting:
+            self._less_missing(attempt)
+
+    def _less_missing(self, attempt: Attempt) -> None:
+        if attempt.state != ARRIVING:
+            return
+        attempt.missing -= 1
+        if attempt.missing:
+            return
+        if self._state.slots.could(attempt.kind.shape.demand):
+            self._state.queue.push(attempt)
+        else:
+            self._oversized(attempt)
+
+    def values(self, rows: list[ValueRow], *, mine: bool) -> None:
+        """Values have come: results of our workers' calls (mine), or what they fetched."""
+        objects = self._state.objects
+        for row in rows:
+            objects.deliver(row.contained)
+            if row.payload is None and row.size:
+                # Pinned until the payload is here: then the value itself pins them.
+                payload = self.blobs.expect(row.id, (row, mine))
+                if payload is None:
+                    objects.pin(row.contained)
+                    continue
+                row = replace(row, payload=payload)  # noqa: PLW2901  # the row, made whole
+            self._value(row, mine=mine)
+
+    def _value(self, row: ValueRow, *, mine: bool) -> None:
+        if mine:
+            self._state.objects.result(row)
+        else:
+            self._state.objects.value(row)
+
+
+def _fill(attempt: Attempt, place: int, payload: bytes) -> None:
+    # A large part of an attempt has arrived.
+    row = attempt.row
+    if place == ARGUMENTS:
+        attempt.row = replace(row, args=payload)
+        return
+    values = list(row.values)
+    values[place] = replace(values[place], payload=payload)
+    attempt.row = replace(row, values=tuple(values))

@@ -1,0 +1,313 @@
+"""A worker's socket to its node, shared by all threads of the worker.
+
+Never decides what is said. Whoever waits reads for all: one thread at a time receives and hands
+the others theirs. What is to be sent gathers in one ordered outbox and goes in packets.
+
+An interrupt (SIGUSR1) raises `Interrupted` in the main thread, but only while the task that it is
+meant for runs the user's code, or waits; never while a packet is half handled.
+"""
+
+import select
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final, NamedTuple
+
+from ..protocol.codec import decoder, encode
+from ..protocol.errors import Interrupted
+from ..protocol.messages import TaskRow, ValueRow
+from .channel import Channel
+from .held import Held
+from .packets import (
+    Answered,
+    Ask,
+    CancelTasks,
+    Exit,
+    Finished,
+    FinishedRow,
+    NestedKind,
+    Returned,
+    Run,
+    RunRow,
+    Setup,
+    Submitted,
+    ToWorker,
+    Want,
+)  # fmt: skip
+from .page import INTERRUPT, PHASE, RUNNING, RUNNING_CODE, WAITING, Words
+
+_decode: Callable[[Any], ToWorker] = decoder(ToWorker)
+
+#: so often the main thread, waiting while another thread reads, looks for an interrupt
+_LOOK_S: Final = 0.05
+
+Callback = Callable[[Answered], Any]
+
+
+class Made(NamedTuple):
+    """Something that user code made, on its way out: a call, or a put."""
+
+    parent: bytes
+    depth: int
+    kind: NestedKind | None
+    row: TaskRow | None
+    put: ValueRow | None
+
+
+class Line:
+    """The worker's end. `outbox` takes whatever is to be sent, in order; `flush` sends it."""
+
+    def __init__(self, channel: Channel, words: Words, held: Held) -> None:
+        self._channel = channel
+        self._words = words
+        self._held = held
+        #: FinishedRow, Made, or a whole packet
+        self.outbox: deque[Any] = deque()
+        #: packets for the main thread
+        self.inbox: deque[Setup | Run | Exit] = deque()
+        self.flushed_s = 0.0
+        #: called with the Run packets that come while the main thread waits in get()
+        self.while_waiting: Callable[[Run], None] = lambda _run: None
+        self._main = threading.get_ident()
+        self._sending = threading.Lock()
+        self._state = threading.Condition(threading.Lock())
+        self._reading = False
+        #: request -> what to do with its answer; None: somebody waits for it
+        self._expected: dict[int, Callback | None] = {}
+        self._answers: dict[int, Answered] = {}
+        self._requests = 0
+        #: callbacks still expected, and those whose answer is here
+        self._callbacks = 0
+        self._called: deque[tuple[Callback, Answered]] = deque()
+        self._listening = False
+        #: the main thread is at a point where an interrupt would lose something
+        self._masked = 0
+        #: the main thread waits, holding nothing
+        self._interruptible = False
+
+    def close(self) -> None:
+        """Close the socket: in a forked child, whose it is not."""
+        self._channel.close()
+
+    # -------------------------------------------------------------------------------- interrupts
+
+    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """SIGUSR1: raise Interrupted if it is meant for what runs and nothing would be lost."""
+        phase = self._words[PHASE]
+        if (phase == RUNNING_CODE and not self._masked) or (
+            phase == WAITING and self._interruptible
+        ):
+            self.check_interrupt()
+
+    def check_interrupt(self) -> None:
+        """Raise Interrupted if the running task is to stop and has not been told so yet."""
+        words = self._words
+        target = words[INTERRUPT]
+        if target and target == words[RUNNING]:
+            words[INTERRUPT] = 0
+            raise Interrupted
+
+    @contextmanager
+    def _shield(self) -> Iterator[None]:
+        """Hold interrupts back meanwhile, if this is the main thread."""
+        if threading.get_ident() != self._main:
+            yield
+            return
+        self._masked += 1
+        try:
+            yield
+        finally:
+            self._masked -= 1
+        if not self._masked and self._words[PHASE] == RUNNING_CODE:
+            self.check_interrupt()
+
+    # ----------------------------------------------------------------------------------- sending
+
+    def flush(self) -> None:
+        """Send all that has gathered."""
+        with self._shield(), self._sending:
+            self._send_all()
+
+    def flush_results(self) -> None:
+        """As `flush`, for the main thread outside of user code, where no interrupt can hit."""
+        with self._sending:
+            self._send_all()
+
+    def _send_all(self) -> None:
+        outbox, send = self.outbox, self._channel.send
+        finished: list[FinishedRow] = []
+        while outbox:
+            item = outbox.popleft()
+            if type(item) is FinishedRow:
+                finished.append(item)
+                continue
+            if finished:
+                self._send_finished(finished)
+                finished = []
+            if type(item) is Made:
+                send(encode(self._made(item)))
+            else:
+                send(encode(item))
+        if finished:
+            self._send_finished(finished)
+        if self._held.changed:
+            refs = self._held.report()
+            if refs is not None:
+                send(encode(refs))
+        self.flushed_s = time.perf_counter()
+
+    def _send_finished(self, rows: list[FinishedRow]) -> None:
+        # A task's arguments are unpinned by its result: what it keeps is told no later.
+        held = self._held.report_held() if self._held.changed else []
+        self._channel.send(encode(Finished(rows, held)))
+
+    def _made(self, first: Made) -> Submitted:
+        """Gather what follows of the same task in one packet."""
+        packet = Submitted(first.parent, first.depth, [], [])
+        item: Any = first
+        while True:
+            if item.kind is not None:
+                packet.kinds.append(item.kind)
+            if item.row is not None:
+                packet.rows.append(item.row)
+            if item.put is not None:
+                packet.puts.append(item.put)
+            following = self.outbox[0] if self.outbox else None
+            if type(following) is not Made or following.parent != first.parent:
+                return packet
+            # A put may hold refs to calls of this packet, but calls may need it: puts come first.
+            if following.put is not None and packet.rows:
+                return packet
+            item = self.outbox.popleft()
+
+    # --------------------------------------------------------------------------------- receiving
+
+    def next(self) -> Setup | Run | Exit:
+        """Return the next packet for the idle main thread."""
+        while not self.inbox:
+            self._read(lambda: bool(self.inbox))
+        return self.inbox.popleft()
+
+    def request(
+        self, make: Callable[[int], Want | Ask | CancelTasks], callback: Callback | None = None
+    ) -> Answered | None:
+        """Send a request; return its answer, or with a callback None: that gets it later.
+
+        In the main thread it may raise Interrupted instead.
+        """
+        with self._state:
+            self._requests = number = self._requests + 1
+            self._expected[number] = callback
+            self._callbacks += callback is not None
+        self.outbox.append(make(number))
+        self.flush()
+        if callback is not None:
+            self._listen()
+            return None
+        answers = self._answers
+        try:
+            while number not in answers:
+                self._read(lambda: number in answers)
+            return answers[number]
+        finally:
+            with self._state:
+                self._expected.pop(number, None)
+                answers.pop(number, None)
+
+    def _read(self, done: Callable[[], bool]) -> None:
+        """Receive one packet for whoever it is, or wait while another thread does."""
+        waiting = self._words[PHASE] == WAITING and threading.get_ident() == self._main
+        with self._state:
+            if done():
+                return
+            mine = not self._reading
+            if mine:
+                self._reading = True
+            else:
+                self._state.wait(_LOOK_S if waiting else None)
+        if mine:
+            try:
+                if waiting:
+                    self._await_packet()
+                self._receive(wait=not waiting)
+            finally:
+                with self._state:
+                    self._reading = False
+                    self._state.notify_all()
+        elif waiting:
+            self.check_interrupt()
+
+    def _receive(self, wait: bool) -> None:
+        packet = self._channel.receive(wait)
+        if packet is not None:
+            self._dispatch(_decode(packet.data))
+
+    def _await_packet(self) -> None:
+        """Wait until there is a packet; being interrupted loses nothing here."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        self._interruptible = True
+        try:
+            self.check_interrupt()
+            poll.poll()
+        finally:
+            self._interruptible = False
+
+    def _dispatch(self, packet: ToWorker) -> None:
+        if type(packet) is Answered:
+            with self._state:
+                if packet.request not in self._expected:
+                    return  # whoever asked was interrupted
+                callback = self._expected[packet.request]
+                if callback is None:
+                    self._answers[packet.request] = packet
+                    return
+                del self._expected[packet.request]
+                self._callbacks -= 1
+                self._called.append((callback, packet))
+        elif type(packet) is Run and self._words[PHASE] == WAITING:
+            self.while_waiting(packet)
+        else:
+            self.inbox.append(packet)  # type: ignore[arg-type]
+
+    def _listen(self) -> None:
+        """Have somebody read for those who gave callbacks, while the main thread runs code."""
+        with self._state:
+            if self._listening:
+                return
+            self._listening = True
+        start_thread(self._listen_for_callbacks, "drumbeat-listener")
+
+    def _listen_for_callbacks(self) -> None:
+        called = self._called
+        while True:
+            while called:
+                callback, answer = called.popleft()
+                try:
+                    callback(answer)
+                except Exception:  # noqa: BLE001  # the user's; the other callbacks go on
+                    traceback.print_exc()
+            with self._state:
+                if not self._callbacks and not called:
+                    self._listening = False
+                    return
+            self._read(lambda: bool(called) or not self._callbacks)
+
+
+def start_thread(target: Callable[[], None], name: str) -> None:
+    """Start a thread that no signal is delivered to: signals belong to the main thread."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        threading.Thread(target=target, name=name, daemon=True).start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def returned(rows: list[RunRow]) -> Returned:
+    """Return the packet that gives these rows back unstarted."""
+    return Returned([row.seq for row in rows])

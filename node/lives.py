@@ -1,0 +1,217 @@
+"""The lives of worker processes: when one is started, when it may rest, when it has to end.
+
+Never gives a worker anything to do (dispatch does), and never reuses a worker's number; places in
+the pulse page are used again once their process is gone.
+"""
+
+from bisect import insort
+
+from ..protocol.ids import PeerId
+from ..protocol.messages import Environment
+from .attempts import GONE, UNIT, Crew, Worker, WorkerKey, units
+from .events import SendWorker, Signal, StartWorker
+from .packets import Exit
+from .slots import CPU
+from .state import NodeState
+from .waits import Waits
+
+#: starts of one key that may fail in a row before its attempts fail
+START_FAILURES_MAX = 6
+START_BACKOFF_S = 0.1
+START_BACKOFF_MAX_S = 5.0
+#: workers started before anything is queued for them
+PRESTART_MAX = 4
+#: workers that may start at once, however few CPUs there are
+STARTING_MIN = 4
+
+
+class Lives:
+    """All workers of this node, by what stage of life they are in."""
+
+    def __init__(self, state: NodeState, waits: Waits, host: str) -> None:
+        self._state = state
+        self._waits = waits
+        self._host = host
+        self.environments: dict[bytes, Environment] = {}
+        self.crews: dict[WorkerKey, Crew] = {}
+        #: longest idle first
+        self.idle: dict[int, Worker] = {}
+        #: not Ready yet
+        self.starting: dict[int, Worker] = {}
+        #: told to exit, nothing left to do
+        self.exiting: dict[int, Worker] = {}
+        # Forking is quick, but a machine has only so many cores.
+        self.starting_max = max(STARTING_MIN, state.slots.capacity[CPU] // UNIT)
+        self._last_number = 0
+        self._free_pages: list[int] = []
+        self._last_page = 0
+
+    def crew(self, key: WorkerKey) -> Crew:
+        """Return the workers of a key."""
+        crew = self.crews.get(key)
+        if crew is None:
+            crew = self.crews[key] = Crew(key)
+        return crew
+
+    def forget_client(self, client: bytes) -> None:
+        """A client has left: its workers are being killed."""
+        self.environments.pop(client, None)
+        self.crews = {key: crew for key, crew in self.crews.items() if key.client != client}
+
+    def turn(self, now_s: float) -> None:
+        """End who has idled for too long; kill who does not start or does not end."""
+        settings = self._state.settings
+        while self.idle:
+            worker = next(iter(self.idle.values()))
+            if now_s < worker.since_s + settings.worker_idle_s:
+                break
+            self.exit(worker, now_s)
+        for worker in self.starting.values():
+            if not worker.dropped and now_s >= worker.started_s + settings.start_timeout_s:
+                worker.started_s = now_s
+                self._kill(worker, "not ready in time", now_s)
+        for worker in self.exiting.values():
+            if now_s >= worker.exiting_since_s + settings.term_grace_s:
+                worker.exiting_since_s = now_s
+                self._kill(worker, "told to exit and did not", now_s)
+
+    def deadline_s(self) -> float | None:
+        """Return when `turn` is next due for time alone."""
+        settings = self._state.settings
+        times = [w.started_s + settings.start_timeout_s for w in self.starting.values()]
+        times += [w.exiting_since_s + settings.term_grace_s for w in self.exiting.values()]
+        if self.idle:
+            times.append(next(iter(self.idle.values())).since_s + settings.worker_idle_s)
+        return min(times, default=None)
+
+    # ------------------------------------------------------------------------------------ starting
+
+    def prestart(self, key: WorkerKey, now_s: float) -> None:
+        """Start a few workers before the first attempts come."""
+        crew = self.crew(key)
+        fits = self._state.slots.capacity[CPU] // max(1, units(key.num_cpus))
+        room = self._state.settings.workers_max - len(self._state.workers)
+        for _ in range(min(fits, PRESTART_MAX, room) - crew.members):
+            self.start(crew, now_s)
+
+    def start(self, crew: Crew, now_s: float) -> None:
+        """Start a worker."""
+        state, key = self._state, crew.key
+        self._last_number += 1
+        if self._free_pages:
+            page = self._free_pages.pop(0)
+        else:
+            self._last_page = page = self._last_page + 1
+        worker = Worker(self._last_number, page, crew, now_s)
+        state.workers[worker.number] = self.starting[worker.number] = worker
+        crew.starting += 1
+        crew.members += 1
+        environment = self.environments.get(key.client) or Environment()
+        state.counters["workers_started"] += 1
+        state.commands.append(
+            StartWorker(
+                worker=worker.number,
+                page_slot=page,
+                client=PeerId(key.client),
+                environment=environment,
+                env_vars=key.env_vars,
+                working_dir=key.working_dir,
+                num_cpus=key.num_cpus,
+                same_host=environment.host == self._host,
+            )
+        )
+
+    def ready(self, worker: Worker, pid: int, now_s: float) -> None:
+        """A worker is set up."""
+        worker.pid = pid
+        if worker.ready or worker.number not in self.starting:
+            return
+        worker.ready = True
+        del self.starting[worker.number]
+        worker.crew.starting -= 1
+        worker.crew.failures = 0
+        self.rest(worker, now_s)
+
+    def unfit(self, worker: Worker, error: str, now_s: float) -> None:
+        """A worker could not be set up as its key asks, and no other could; it exits."""
+        self._state.note(now_s, f"worker {worker.number} could not be set up: {error}")
+        self._fail_crew(worker.crew, "TaskError", f"a worker could not be set up: {error}")
+        worker.exiting = True
+        self.rest(worker, now_s)
+
+    def start_failed(self, worker: Worker, reason: str, now_s: float) -> None:
+        """A worker ended, or could not be made, before it was ready."""
+        crew = worker.crew
+        crew.failures += 1
+        self._state.counters["workers_failed"] += 1
+        self._state.note(now_s, f"worker {worker.number} did not start: {reason}")
+        pause_s = START_BACKOFF_S * 2.0 ** (crew.failures - 1)
+        crew.pause_until_s = now_s + min(pause_s, START_BACKOFF_MAX_S)
+        if crew.failures >= START_FAILURES_MAX and crew.members <= crew.starting:
+            crew.failures = 0
+            self._fail_crew(crew, "WorkerDied", f"no worker could be started: {reason}")
+
+    def _fail_crew(self, crew: Crew, error: str, text: str) -> None:
+        for shape in [shape for shape in self._state.queue.waiting if shape.crew is crew]:
+            for attempt in shape.queued():
+                where = f"{attempt.kind.name} did not run on node {self._state.name}"
+                self._state.fail(attempt, error, f"{where}: {text}")
+
+    # -------------------------------------------------------------------------- resting and ending
+
+    def rest(self, worker: Worker, now_s: float) -> None:
+        """A worker has nothing to do: it is idle, unless it is to end."""
+        if worker.exiting and worker.number not in self.exiting:
+            worker.exiting_since_s = now_s
+            self.exiting[worker.number] = worker
+        if not worker.ready or worker.exiting or worker.dropped or worker.number in self.idle:
+            return
+        worker.since_s = now_s
+        worker.crew.idle[worker.number] = worker
+        self.idle[worker.number] = worker
+
+    def exit(self, worker: Worker, now_s: float) -> None:
+        """Tell a worker to exit after what it has been given."""
+        worker.exiting = True
+        self.leave_idle(worker)
+        if not worker.flight:
+            self.rest(worker, now_s)
+        self._state.commands.append(SendWorker(worker.number, Exit()))
+
+    def leave_idle(self, worker: Worker) -> None:
+        """A worker is idle no more."""
+        self.idle.pop(worker.number, None)
+        worker.crew.idle.pop(worker.number, None)
+
+    def make_room(self, now_s: float) -> None:
+        """There are workers_max and another key needs one: the longest idle goes."""
+        if self.idle:
+            self.exit(next(iter(self.idle.values())), now_s)
+
+    def drop(self, worker: Worker, now_s: float) -> None:
+        """Kill a worker whose client, or whose scheduler, is gone; forget what it had."""
+        worker.dropped = True
+        self.leave_idle(worker)
+        for attempt in worker.flight.values():
+            if attempt.state != GONE:
+                self._state.forget(attempt)
+        worker.flight = {}
+        worker.packets.clear()
+        self._waits.gone(worker)
+        self._state.objects.worker_gone(worker)
+        self._kill(worker, "its client is gone", now_s)
+
+    def remove(self, worker: Worker) -> None:
+        """A worker's process is gone, and its rows have been dealt with."""
+        assert not worker.flight
+        del self._state.workers[worker.number]
+        insort(self._free_pages, worker.page_slot)
+        if self.starting.pop(worker.number, None) is not None:
+            worker.crew.starting -= 1
+        worker.crew.members -= 1
+        self.exiting.pop(worker.number, None)
+        self.leave_idle(worker)
+
+    def _kill(self, worker: Worker, why: str, now_s: float) -> None:
+        self._state.note(now_s, f"worker {worker.number} is killed: {why}")
+        self._state.commands.append(Signal(worker.number, "KILL"))

@@ -1,0 +1,284 @@
+"""The session of a worker: what user code in a task asks of the cluster, through the node.
+
+Never talks to the scheduler and never keeps results beyond what this process's refs need: the node
+is home of everything that its workers submit and put.
+"""
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from ..protocol import errors
+from ..protocol.errors import DrumbeatError, GetTimeoutError
+from ..protocol.ids import IdFactory, ObjectId, PeerId, objects_of, task_of
+from ..protocol.messages import Outcome, TaskRow, ValueRow
+from ..protocol.session import Kind, Packed
+from .held import DROP, HOLD, OWN, Held
+from .line import Line, Made
+from .packets import Answered, Ask, CancelTasks, NestedKind, RunRow, Want
+from .page import PHASE, RUNNING_CODE, WAITING, Words
+
+if TYPE_CHECKING:
+    from ..protocol.session import Session
+
+#: So many calls are sent at once; fewer wait for a get, the task's end, or some milliseconds.
+_CALLS_MAX: Final = 128
+#: Larger puts are not kept here as well as in the node.
+_KEPT_BYTES_MAX: Final = 64 << 10
+
+_VALUE: Final = int(Outcome.VALUE)
+
+
+class WorkerSession:
+    """See protocol.session.Session. Any thread of the task's may use it.
+
+    Args:
+        line: to the node.
+        words: the worker's slot of the pulse page.
+        held: the refs of this process.
+        peer: the node's id.
+        worker: the worker's number.
+        give_back: returns what has not been started to the node; called before a wait.
+        hurry: has the outbox sent within milliseconds.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        words: Words,
+        held: Held,
+        peer: PeerId,
+        worker: int,
+        give_back: Callable[[], None],
+        hurry: Callable[[], None],
+    ) -> None:
+        self.alive = True
+        #: the attempt that runs, or ran last
+        self.row: RunRow | None = None
+        self._line = line
+        self._words = words
+        self._held = held
+        self._values = held.values
+        self._change = held.changes.append
+        self._ids = IdFactory(peer, worker)
+        self._give_back = give_back
+        self._hurry = hurry
+        self._main = threading.get_ident()
+        self._lock = threading.Lock()
+        self._kinds = itertools.count(1)
+        self._functions: dict[bytes, None] = {}
+        self._unsent = 0
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self.alive = False
+        self._line.close()
+
+    # ------------------------------------------------------------------------------------ making
+
+    def submit(self, kind: Kind, packed: Packed) -> list[ObjectId]:
+        """Queue one call; see Session."""
+        parent, depth = self._parent()
+        with self._lock:
+            definition = None
+            if kind.session is not self:
+                definition = self._define(kind)
+            task = self._ids()
+            ids = objects_of(task, kind.options.num_returns)
+            row = TaskRow(task, kind.number, packed.payload, 0, packed.deps, packed.contained)
+            for id_ in ids:
+                self._change((id_, OWN))
+            self._line.outbox.append(Made(parent, depth, definition, row, None))
+            self._unsent = unsent = self._unsent + 1
+        self._sent_soon(unsent)
+        return ids
+
+    def put(self, packed: Packed) -> ObjectId:
+        """Keep a value in the node; see Session."""
+        parent, depth = self._parent()
+        with self._lock:
+            id_ = ObjectId(self._ids())
+            row = ValueRow(id_, _VALUE, packed.payload, 0, packed.contained)
+            self._change((id_, OWN))
+            if len(packed.payload or b"") <= _KEPT_BYTES_MAX:
+                self._values[id_] = row
+            self._line.outbox.append(Made(parent, depth, None, None, row))
+            self._unsent = unsent = self._unsent + 1
+        self._sent_soon(unsent)
+        return id_
+
+    def _parent(self) -> tuple[bytes, int]:
+        row = self.row
+        return (b"", 1) if row is None else (row.id, row.depth + 1)
+
+    def _define(self, kind: Kind) -> NestedKind:
+        function = kind.function
+        known = function.hash in self._functions
+        self._functions[function.hash] = None
+        kind.number = next(self._kinds)
+        kind.session = self
+        return NestedKind(
+            kind.number,
+            function.hash,
+            kind.name,
+            kind.options,
+            None if known else function.payload,
+        )
+
+    def _sent_soon(self, unsent: int) -> None:
+        if unsent >= _CALLS_MAX:
+            self._unsent = 0
+            self._line.flush()
+        else:
+            self._hurry()
+
+    # ----------------------------------------------------------------------------------- waiting
+
+    def get(self, ids: Sequence[ObjectId], timeout_s: float | None) -> list[ValueRow]:
+        """Wait for all, or for the first that is not a VALUE; see Session."""
+        values = self._values
+        found: dict[ObjectId, ValueRow] = {}
+        missing: dict[ObjectId, None] = {}
+        for id_ in ids:
+            row = values.get(id_)
+            if row is None:
+                missing[id_] = None
+            elif row.outcome != _VALUE:
+                return [row]
+            else:
+                found[id_] = row
+        if missing:
+            answer = self._want(list(missing), len(missing), timeout_s, values=True)
+            for row in answer.rows:
+                found[ObjectId(row.id)] = values[ObjectId(row.id)] = row
+                if row.outcome != _VALUE:
+                    return [row]
+            if answer.timed_out:
+                late = sum(id_ not in found for id_ in missing)
+                raise GetTimeoutError(
+                    f"{late} of {len(set(ids))} values were not there within {timeout_s} s;"
+                    " their tasks go on"
+                )
+        return [found[id_] for id_ in ids]
+
+    def wait(self, ids: Sequence[ObjectId], count: int, timeout_s: float | None) -> set[ObjectId]:
+        """Wait until `count` are ready or the time is over; see Session."""
+        ready = {id_ for id_ in ids if id_ in self._values}
+        missing = list(dict.fromkeys(id_ for id_ in ids if id_ not in ready))
+        if len(ready) < count and missing:
+            wanted = min(count - len(ready), len(missing))
+            answer = self._want(missing, wanted, timeout_s, values=False)
+            ready.update(ObjectId(row.id) for row in answer.rows)
+        return ready
+
+    def peek(self, id_: ObjectId) -> ValueRow | None:
+        """Return the row if it is here or at the node, without waiting for it to be made."""
+        row = self._values.get(id_)
+        if row is None:
+            answer = self._want([id_], 1, 0.0, values=True, lends=False)
+            for row in answer.rows:
+                self._values[id_] = row
+        return row
+
+    def when_ready(self, id_: ObjectId, callback: Callable[[ValueRow], Any]) -> None:
+        """Call back from a thread of the session as soon as the row is here; see Session."""
+        row = self._values.get(id_)
+        if row is not None:
+            callback(row)
+            return
+
+        def answered(answer: Answered) -> None:
+            for row in answer.rows:
+                self._values[id_] = row
+                callback(row)
+
+        self._line.request(
+            lambda request: Want(request, self._seq(), [id_], 1, None, values=True, lends=False),
+            answered,
+        )
+
+    def _want(
+        self,
+        ids: list[ObjectId],
+        count: int,
+        timeout_s: float | None,
+        *,
+        values: bool,
+        lends: bool = True,
+    ) -> Answered:
+        lends = lends and threading.get_ident() == self._main
+        wanted: list[bytes] = list(ids)
+        return self._ask(
+            lambda request: Want(request, self._seq(), wanted, count, timeout_s, values, lends),
+            gives_back=lends,
+        )
+
+    def _seq(self) -> int:
+        row = self.row
+        return 0 if row is None else row.seq
+
+    def _ask(
+        self, make: Callable[[int], Want | Ask | CancelTasks], gives_back: bool = False
+    ) -> Answered:
+        """Send a request and wait for its answer; in the main thread Interrupted may end it."""
+        self._unsent = 0
+        words = self._words
+        main = threading.get_ident() == self._main
+        if not main:
+            answer = self._line.request(make)
+        else:
+            words[PHASE] = WAITING
+            try:
+                if gives_back:
+                    self._give_back()
+                answer = self._line.request(make)
+            finally:
+                words[PHASE] = RUNNING_CODE
+            self._line.check_interrupt()
+        assert answer is not None
+        if answer.error:
+            error = getattr(errors, answer.error, DrumbeatError)
+            raise error(answer.text)
+        return answer
+
+    # ---------------------------------------------------------------------------------- the rest
+
+    def cancel(self, ids: Sequence[ObjectId], force: bool, recursive: bool) -> None:
+        """Cancel the tasks of these objects; see Session."""
+        self._line.outbox.append(CancelTasks(_tasks(ids), force, recursive))
+        self._line.flush()
+
+    def cancel_queued(self, ids: Sequence[ObjectId]) -> list[bool]:
+        """Cancel those that have not started; see Session."""
+        tasks = _tasks(ids)
+        answer = self._ask(lambda request: CancelTasks(tasks, False, True, request))
+        dropped = dict(zip(tasks, answer.data or (), strict=False))
+        return [bool(dropped.get(task_of(id_))) for id_ in ids]
+
+    def hold(self, id_: ObjectId) -> None:
+        """One more ObjectRef lives here."""
+        self._change((id_, HOLD))
+
+    def drop(self, id_: ObjectId) -> None:
+        """One ObjectRef less."""
+        self._change((id_, DROP))
+
+    def pin(self, id_: ObjectId) -> None:
+        """A ref was pickled outside Drumbeat: it is never dropped."""
+        self._change((id_, HOLD))
+
+    def query(self, what: str, limit: int = 100, match: str = "") -> Any:
+        """Ask the scheduler; see Session."""
+        return self._ask(lambda request: Ask(request, what, limit, match)).data
+
+
+def _tasks(ids: Sequence[ObjectId]) -> list[bytes]:
+    return list(dict.fromkeys(task_of(id_) for id_ in ids))
+
+
+if TYPE_CHECKING:
+
+    def _is_a_session(session: WorkerSession) -> Session:
+        return session

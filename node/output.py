@@ -1,0 +1,93 @@
+"""What one worker prints: a memory file that it appends to and the node reads from.
+
+Never blocks the worker and never grows without end: what is more than the bound is cut from the
+front and counted, and what has been read is given back to the system.
+"""
+
+import os
+from typing import Final
+
+from . import kernel
+
+#: One piece of text to forward.
+_PIECE_BYTES: Final = 64 << 10
+#: Read text is given back in steps of this size, the newest part stays for the tail.
+_HOLE_BYTES: Final = 1 << 20
+_TAIL_BYTES: Final = 2 << 10
+_TAIL_LINES: Final = 20
+
+
+class Output:
+    """The output file of one worker.
+
+    Args:
+        memory_files: memfd, file or auto.
+        bytes_max: unread text above this is cut.
+    """
+
+    __slots__ = ("_bytes_max", "_emptied", "_offset", "fd")
+
+    def __init__(self, memory_files: str, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._offset = 0
+        self._emptied = 0
+        self.fd = kernel.memory_file(memory_files, "drumbeat-output")
+        kernel.append_only(self.fd)
+
+    def read(self, *, whole: bool) -> list[tuple[bytes, int]]:
+        """Return new text in pieces, each with the number of bytes cut before it.
+
+        Args:
+            whole: also what does not end in a newline yet.
+        """
+        size = os.fstat(self.fd).st_size
+        if size == self._offset:
+            return []
+        if size < self._offset:
+            self._offset = self._emptied = 0  # a task emptied the file
+        dropped = max(0, size - self._offset - self._bytes_max)
+        start = self._offset + dropped
+        text = os.pread(self.fd, size - start, start)
+        if not whole:
+            # A line is forwarded when it is complete, unless it never will be.
+            end = text.rfind(b"\n") + 1
+            text = text[:end] if end or len(text) < _PIECE_BYTES else text
+            if not text:
+                return []
+        self._offset = start + len(text)
+        self._give_back()
+        return _pieces(text, dropped)
+
+    def tail(self) -> str:
+        """Return the last lines, read or not."""
+        size = os.fstat(self.fd).st_size
+        start = max(0, size - _TAIL_BYTES)
+        text = os.pread(self.fd, size - start, start).decode("utf-8", "replace")
+        return "\n".join(text.splitlines()[-_TAIL_LINES:])
+
+    def close(self) -> None:
+        """Close the node's descriptor."""
+        os.close(self.fd)
+
+    def _give_back(self) -> None:
+        keep_from = self._offset - _TAIL_BYTES
+        if keep_from - self._emptied < _HOLE_BYTES:
+            return
+        self._emptied = keep_from
+        if not kernel.punch_hole(self.fd, keep_from) and (
+            os.fstat(self.fd).st_size == self._offset > self._bytes_max
+        ):
+            # Without holes: all at once, and what is written in this very moment is lost.
+            os.ftruncate(self.fd, 0)
+            self._offset = self._emptied = 0
+
+
+def _pieces(text: bytes, dropped: int) -> list[tuple[bytes, int]]:
+    pieces = []
+    while text:
+        end = len(text)
+        if end > _PIECE_BYTES:
+            end = text.rfind(b"\n", 0, _PIECE_BYTES) + 1 or _PIECE_BYTES
+        pieces.append((text[:end], dropped))
+        text, dropped = text[end:], 0
+    return pieces

@@ -1,0 +1,136 @@
+"""What the machine offers to tasks: CPUs, GPUs and memory, as far as this process may use them.
+
+Never more than a container or an affinity mask allows: what a cgroup grants counts, not what the
+machine has.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+_PROC: Final = Path("/proc")
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_UNLIMITED_BYTES: Final = 1 << 60
+_KIB: Final = 1024
+
+
+def cpu_count(proc: Path = _PROC, cgroups: Path = _CGROUPS, affinity: int | None = None) -> int:
+    """Return how many CPUs tasks may use, at least one.
+
+    Args:
+        proc: where the system describes processes.
+        cgroups: where control groups are mounted.
+        affinity: CPUs this process may be scheduled on; None: ask the system.
+    """
+    count = _affinity() if affinity is None else affinity
+    for quota in _quotas(proc, cgroups):
+        count = min(count, int(quota))
+    return max(1, count)
+
+
+def gpu_count(environ: Mapping[str, str] = os.environ, proc: Path = _PROC) -> int:
+    """Return how many GPUs tasks may use: those made visible, else those that the driver shows."""
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        try:
+            return len(list((proc / "driver/nvidia/gpus").iterdir()))
+        except OSError:
+            return 0
+    count = 0
+    for name in visible.split(","):
+        # As CUDA reads it: what follows the first invalid name is invisible.
+        if not name.strip() or name.strip().startswith("-"):
+            break
+        count += 1
+    return count
+
+
+def memory_total_bytes(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
+    """Return the memory that this machine or container has; 0 if the system does not tell."""
+    total = _meminfo(proc).get("MemTotal", 0)
+    for directory in _cgroup_directories("memory", proc, cgroups):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            limit = _number(directory / name)
+            if limit is not None and 0 < limit < _UNLIMITED_BYTES:
+                total = min(total, int(limit)) if total else int(limit)
+    return total
+
+
+def memory_used_bytes(proc: Path = _PROC) -> int:
+    """Return how much memory of the machine is in use; 0 if the system does not tell."""
+    known = _meminfo(proc)
+    return max(0, known.get("MemTotal", 0) - known.get("MemAvailable", 0))
+
+
+def _affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _quotas(proc: Path, cgroups: Path) -> list[float]:
+    """Return the CPU limits of this process's control groups, from its own up to the root's."""
+    quotas = []
+    for directory in _cgroup_directories("cpu", proc, cgroups):
+        limit, period = [*_words(directory / "cpu.max"), "", ""][:2]
+        if not limit:
+            limit, period = (
+                [*_words(directory / f"cpu.cfs_{name}_us"), ""][0] for name in ("quota", "period")
+            )
+        try:
+            quota = float(limit) / float(period)
+        except (ValueError, ZeroDivisionError):
+            continue  # "max", or there is none
+        if quota > 0:
+            quotas.append(quota)
+    return quotas
+
+
+def _cgroup_directories(controller: str, proc: Path, cgroups: Path) -> list[Path]:
+    """Return the directories that may limit this process: version 2 and version 1, root last."""
+    found: dict[Path, None] = {}
+    for line in _lines(proc / "self/cgroup"):
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        names = controllers.split(",") if controllers else []
+        if names and controller not in names:
+            continue
+        # Version 1 mounts each controller, or a group of them, in a directory of its name.
+        roots = [cgroups / controllers, cgroups / controller] if names else [cgroups]
+        for root in roots:
+            directory = root / path.strip("/")
+            # In a container the path may be that of the host: only its root is to be seen.
+            while directory != root:
+                found[directory] = None
+                directory = directory.parent
+            found[root] = None
+    return list(found)
+
+
+def _meminfo(proc: Path) -> dict[str, int]:
+    known = {}
+    for line in _lines(proc / "meminfo"):
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        if words and words[0].isdigit():
+            known[name] = int(words[0]) * _KIB
+    return known
+
+
+def _number(path: Path) -> float | None:
+    try:
+        return float([*_words(path), ""][0])
+    except ValueError:
+        return None
+
+
+def _words(path: Path) -> list[str]:
+    return " ".join(_lines(path)).split()
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return []

@@ -1,0 +1,233 @@
+"""The node daemon: the loop around the core, between the link to the scheduler and the workers.
+
+Never decides: whatever the core asks for is done in order, and what comes of it is told as events.
+An exception out of the core is a bug: story and event are dumped, and the process ends with 70.
+"""
+
+import gc
+import os
+import random
+import signal
+import socket
+import sys
+import traceback
+from types import FrameType
+from typing import NamedTuple
+
+from ..protocol.clock import now_s
+from ..protocol.ids import PEER_BYTES, PeerId
+from ..protocol.messages import Leave, Role
+from ..protocol.transport import (
+    Blob,
+    DialHappening,
+    DialShell,
+    Down,
+    Message,
+    Poller,
+    Refused,
+    Rejected,
+    Up,
+)
+from . import events
+from .core import NodeCore
+from .events import Event
+from .keeper import EXIT_BUG, House
+from .pool import Pool
+from .probe import memory_used_bytes
+
+#: the loop comes round at least so often, so that the keeper sees the daemon's beat
+TURN_MAX_S = 1.0
+#: garbage is collected when there is nothing to do, at most so often
+COLLECT_S = 5.0
+#: and at the latest after so long
+COLLECT_LATEST_S = 60.0
+#: for what is still to be said to the scheduler at the end
+LINGER_S = 0.2
+
+EXIT_REFUSED = 1
+
+
+class Plan(NamedTuple):
+    """What a daemon is told by whoever starts it."""
+
+    endpoint: str
+    name: str
+    #: "CPU", "GPU" and custom resources -> amount
+    resources: dict[str, float]
+
+
+class _CoreFailedError(Exception):
+    """The core has raised: its state cannot be trusted any more."""
+
+
+class Daemon:
+    """One life of a node daemon."""
+
+    def __init__(self, house: House, plan: Plan) -> None:
+        self._settings = settings = house.settings
+        rng = random.Random(os.urandom(16))  # jitter, no secrets
+        peer = PeerId(os.urandom(PEER_BYTES))
+        self._core = NodeCore(
+            settings, peer, plan.name, socket.gethostname(), plan.resources, rng, os.getpid()
+        )
+        self._pool = Pool(house, peer, plan.name)
+        self._shell = DialShell(plan.endpoint, Role.NODE, peer, plan.name, settings, rng)
+        self._poller = Poller()
+        self._poller.add(self._pool.fileno())
+        self._shell.attach(self._poller)
+        self._stop_read, self._stop_write = os.pipe()
+        os.set_blocking(self._stop_read, False)
+        os.set_blocking(self._stop_write, False)
+        self._poller.add(self._stop_read)
+        self._stopping = False
+        self._refused: Refused | None = None
+        self._lag_s = 0.0
+        self._measure_due_s = 0.0
+        self._turn_max_s = min(TURN_MAX_S, settings.heartbeat_interval_s)
+        self._worked = True
+        self._collected_s = 0.0
+
+    def run(self) -> int:
+        """Serve until told to stop; return the exit code."""
+        signal.set_wakeup_fd(self._stop_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._on_term)
+        gc.disable()
+        gc.collect()
+        gc.freeze()
+        try:
+            while not self._stopping and self._refused is None:
+                self._turn()
+        except _CoreFailedError:
+            return EXIT_BUG
+        if self._refused is not None:
+            text = f"drumbeat node: the scheduler refuses this node: {self._refused.reason}"
+            print(text, file=sys.stderr, flush=True)
+            return EXIT_REFUSED
+        self._shell.send(Leave())
+        self._shell.flush(now_s())
+        self._shell.close(LINGER_S)
+        self._pool.close()
+        return 0
+
+    def _on_term(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    # --------------------------------------------------------------------------------- one turn
+
+    def _turn(self) -> None:
+        before_s = now_s()
+        due_s = self._due_s(before_s)
+        self._poller.wait(max(0.0, due_s - before_s))
+        at_s = now_s()
+        self._lag_s = max(self._lag_s, at_s - max(due_s, before_s))
+        self._pool.beat()
+        happened = self._pool.turn(at_s)
+        for event in happened:
+            self._tell(event, at_s)
+        for happening in self._shell.turn(at_s):
+            self._worked = True
+            self._hear(happening, at_s)
+        if at_s >= self._measure_due_s:
+            self._measure(at_s)
+        self._act(at_s)
+        self._shell.flush(at_s)
+        if happened:
+            self._worked = True
+        self._collect(at_s, idle=not happened and at_s - before_s > 0.01)
+        # Work that took long kept others waiting just as a late awakening does.
+        self._lag_s = max(self._lag_s, now_s() - at_s)
+
+    def _due_s(self, at_s: float) -> float:
+        due_s = at_s + self._turn_max_s
+        for other_s in (
+            self._core.deadline_s(),
+            self._pool.deadline_s(),
+            self._shell.deadline_s(),
+        ):
+            if other_s is not None and other_s < due_s:
+                due_s = other_s
+        return due_s
+
+    def _hear(self, happening: DialHappening, at_s: float) -> None:
+        match happening:
+            case Message():
+                self._tell(events.Received(happening.message), at_s)
+            case Blob():
+                self._tell(events.BlobReceived(happening.key, happening.payload), at_s)
+            case Up():
+                self._tell(events.Connected(happening.epoch, happening.resumed), at_s)
+            case Down():
+                self._tell(events.Disconnected(), at_s)
+            case Refused():
+                self._refused = happening
+            case Rejected():
+                text = f"drumbeat node: refused what the scheduler sent: {happening}"
+                print(text, file=sys.stderr, flush=True)
+
+    def _measure(self, at_s: float) -> None:
+        self._measure_due_s = at_s + self._settings.heartbeat_interval_s
+        self._tell(events.Measured(self._lag_s, memory_used_bytes()), at_s)
+        self._lag_s = 0.0
+
+    def _collect(self, at_s: float, *, idle: bool) -> None:
+        # The collector stops the loop for as long as there are objects to look at, so it runs when
+        # nobody waits; what is long-lived was frozen at the start.
+        passed_s = at_s - self._collected_s
+        if passed_s > COLLECT_LATEST_S or (idle and self._worked and passed_s > COLLECT_S):
+            self._collected_s = at_s
+            self._worked = False
+            gc.collect()
+
+    # --------------------------------------------------------------------------------- the core
+
+    def _tell(self, event: Event, at_s: float) -> None:
+        try:
+            commands = self._core.handle(event, at_s)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is our bug
+            self._dump(error, event)
+            raise _CoreFailedError from None
+        for command in commands:
+            self._do(command, at_s)
+
+    def _act(self, at_s: float) -> None:
+        try:
+            commands = self._core.turn(at_s)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is our bug
+            self._dump(error, None)
+            raise _CoreFailedError from None
+        for command in commands:
+            self._do(command, at_s)
+
+    def _do(self, command: events.Command, at_s: float) -> None:
+        pool = self._pool
+        match command:
+            case events.SendWorker():
+                pool.send(command.worker, command.packet)
+            case events.Send():
+                self._shell.send(command.message)
+            case events.SendBlob():
+                self._shell.send_blob(command.key, command.payload)
+            case events.StartWorker():
+                pool.start(command)
+            case events.TakePackets():
+                pool.take_packets(command.worker)
+            case events.Revoke():
+                pool.revoke(command.worker, command.seq)
+            case events.ReadPage():
+                pool.read_page(command.workers, command.after_s, at_s)
+            case events.Interrupt():
+                pool.interrupt(command.worker, command.seq)
+            case events.Signal():
+                pool.signal(command.worker, command.name)
+
+    def _dump(self, error: Exception, event: Event | None) -> None:
+        lines = [f"drumbeat node: a bug in the node core: {error!r}"]
+        lines += [f"  {when_s:.3f} {text}" for when_s, text in self._core.story]
+        lines.append(f"the event: {event!r}"[:4096])
+        lines += traceback.format_exception(error)
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def main(house: House, plan: Plan) -> int:
+    """Be the node daemon; return the exit code."""
+    return Daemon(house, plan).run()

@@ -1,0 +1,115 @@
+"""Ends attempts that were cancelled: called back, interrupted, terminated, killed, in that order.
+
+Never harms another attempt: nothing is signalled before the page has shown that the worker runs the
+one that is to end, and whatever lay behind it has been taken back. A value that still comes wins.
+"""
+
+from .attempts import (
+    ASKED,
+    INTERRUPTED,
+    KILLED,
+    NOT_STOPPED,
+    SENT,
+    TERMINATED,
+    Attempt,
+    Worker,
+)
+from .dispatch import Dispatch
+from .events import Interrupt, ReadPage, Signal
+from .state import NodeState
+
+#: the page is read again when it could not tell
+LOOK_AGAIN_S = 0.01
+
+
+class Stops:
+    """The attempts in workers' hands that are to end."""
+
+    def __init__(self, state: NodeState, dispatch: Dispatch) -> None:
+        self._state = state
+        self._dispatch = dispatch
+        #: task -> when the next step is due
+        self._due: dict[bytes, tuple[Attempt, float]] = {}
+
+    def stop(self, task: bytes, number: int, force: bool, now_s: float) -> None:
+        """The scheduler wants an attempt ended; it is answered in Done, whatever comes of it."""
+        state = self._state
+        attempt = state.attempts.get(task)
+        if attempt is None or attempt.row.attempt != number:
+            state.counters["stale_dropped"] += 1
+            return
+        if attempt.state != SENT:
+            state.cancelled(attempt)
+            return
+        if attempt.stop != NOT_STOPPED and (attempt.force or not force):
+            return
+        attempt.force = attempt.force or force
+        worker = state.workers[attempt.worker]
+        state.note(now_s, f"{attempt.kind.name} is to end in worker {worker.number}")
+        if force and len(worker.flight) == 1:
+            self._signal(attempt, worker, "KILL", now_s)
+            return
+        attempt.stop = max(attempt.stop, ASKED)
+        self._dispatch.call_back(worker, attempt.seq)
+        self._due[task] = (attempt, now_s + LOOK_AGAIN_S)
+
+    def page_read(self, worker: Worker, now_s: float) -> None:
+        """The page has been read, and rows that had not started have left the worker."""
+        if worker.reading or not worker.flight:
+            return
+        for attempt in list(worker.flight.values()):
+            if attempt.stop == NOT_STOPPED or attempt.seq > worker.started:
+                continue
+            if next(iter(worker.flight)) != attempt.seq:
+                continue  # results of earlier rows are on their way here
+            if attempt.force:
+                if attempt.stop != KILLED:
+                    self._signal(attempt, worker, "KILL", now_s)
+            elif attempt.stop == ASKED:
+                attempt.stop = INTERRUPTED
+                self._state.commands.append(Interrupt(worker.number, attempt.seq))
+                grace_s = self._state.settings.cancel_grace_s
+                self._due[attempt.row.id] = (attempt, now_s + grace_s)
+
+    def turn(self, now_s: float) -> None:
+        """Take the next step where one is due."""
+        if not self._due:
+            return
+        for task, (attempt, due_s) in list(self._due.items()):
+            if attempt.state != SENT:
+                del self._due[task]
+            elif now_s >= due_s:
+                self._step(attempt, now_s)
+
+    def deadline_s(self) -> float | None:
+        """Return when `turn` is next due for time alone."""
+        return min((due_s for _, due_s in self._due.values()), default=None)
+
+    def count(self) -> int:
+        """Return how many attempts are on the ladder."""
+        return sum(attempt.state == SENT for attempt, _ in self._due.values())
+
+    def clear(self) -> None:
+        """Forget all: the link's life is over."""
+        self._due.clear()
+
+    def _step(self, attempt: Attempt, now_s: float) -> None:
+        worker = self._state.workers[attempt.worker]
+        if attempt.stop == INTERRUPTED and next(iter(worker.flight)) == attempt.seq:
+            self._signal(attempt, worker, "TERM", now_s)
+        elif attempt.stop == TERMINATED:
+            self._signal(attempt, worker, "KILL", now_s)
+        else:
+            worker.reading += 1
+            self._state.commands.append(ReadPage([worker.number]))
+            self._due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
+
+    def _signal(self, attempt: Attempt, worker: Worker, name: str, now_s: float) -> None:
+        self._state.note(now_s, f"{attempt.kind.name} goes on: {name} to worker {worker.number}")
+        self._state.commands.append(Signal(worker.number, name))
+        if name == "KILL":
+            attempt.stop = KILLED
+            self._due.pop(attempt.row.id, None)
+        else:
+            attempt.stop = TERMINATED
+            self._due[attempt.row.id] = (attempt, now_s + self._state.settings.term_grace_s)

@@ -1,0 +1,56 @@
+"""The keeper's judgement of its daemon, by the daemon's beat in the pulse page.
+
+Never hasty: only time in which both could run counts. Aborted first, so that the daemon says where
+it is stuck; killed when that does not end it.
+"""
+
+from signal import SIGABRT, SIGKILL
+from typing import Final
+
+from ..protocol.settings import Settings
+
+_ABORT_GRACE_S: Final = 1.0
+
+
+class DaemonWatch:
+    """Told of the beats it sees, it says when to intervene.
+
+    Args:
+        settings: a daemon without a beat for as long as makes a node lost is stuck.
+        tick_s: it is asked at least this often.
+    """
+
+    def __init__(self, settings: Settings, tick_s: float) -> None:
+        self._stale_max_s = settings.lost_after_intervals * settings.heartbeat_interval_s
+        self._start_max_s = settings.start_timeout_s
+        self._step_max_s = 1.5 * tick_s
+        self.end()
+
+    def begin(self, beats: int, now_s: float) -> None:
+        """A new daemon: it may take its time until the first beat."""
+        self._beats, self._seen_s, self._stale_s = beats, now_s, 0.0
+        self._limit_s = self._start_max_s
+        self._aborted = False
+
+    def end(self) -> None:
+        """There is no daemon."""
+        self.begin(0, 0.0)
+        self._limit_s = float("inf")
+
+    def verdict(self, beats: int, now_s: float, stopped: bool) -> int:
+        """Return the signal to send to the daemon now; 0: none."""
+        passed_s, self._seen_s = now_s - self._seen_s, now_s
+        if beats != self._beats:
+            self._beats, self._stale_s, self._aborted = beats, 0.0, False
+            self._limit_s = self._stale_max_s
+            return 0
+        # Late ourselves, we do not know whether it could run: one step counts, no more.
+        if not stopped:
+            self._stale_s += min(passed_s, self._step_max_s)
+        if self._stale_s < self._limit_s:
+            return 0
+        if self._aborted:
+            return SIGKILL
+        self._aborted = True
+        self._stale_s = self._limit_s - _ABORT_GRACE_S
+        return SIGABRT

@@ -1,0 +1,423 @@
+"""A worker: runs tasks in its main thread, one after the other, and tells the node what became.
+
+Never decides what runs or what is tried again elsewhere, and never outlives its keeper. Whatever a
+task does, short of ending the process, the next one runs.
+"""
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import threading
+import types
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any, Final, NoReturn
+
+from ..protocol.errors import Interrupted
+from ..protocol.ids import NO_PEER, ObjectId, PeerId, TaskId, objects_of, show
+from ..protocol.messages import Failure, Outcome, ValueRow
+from ..protocol.outcomes import is_retryable
+from ..protocol.payload import (
+    pack_error,
+    pack_results,
+    pack_value,
+    unpack_call,
+    unpack_function,
+)  # fmt: skip
+from ..protocol.session import set_current
+from .channel import Channel, Closed
+from .held import Held
+from .line import Line, start_thread
+from .nested import WorkerSession
+from .packets import Exit, FinishedRow, KindDefinition, Ready, Returned, Run, RunRow, Setup
+from .page import (
+    BEAT,
+    IDLE,
+    INTERRUPT,
+    PHASE,
+    PICKLING,
+    REVOKED,
+    RUNNING,
+    RUNNING_CODE,
+    STARTED,
+    UNPICKLING,
+    Words,
+)  # fmt: skip
+
+#: Results wait no longer than this while other tasks of the packet run.
+_FLUSH_S: Final = 0.001
+#: So often the helper looks for results and calls that wait to be sent.
+_FAST_S: Final = 0.004
+_FAST_TICKS: Final = 8
+_IDLE_TICKS: Final = 2
+
+_VALUE: Final = int(Outcome.VALUE)
+_NONE: Final = pack_value(None).payload
+
+
+def main(
+    channel: Channel,
+    words: Words,
+    *,
+    parent_pid: int,
+    pulse_interval_s: float,
+    free_variables: Sequence[str] = (),
+) -> NoReturn:
+    """Be a worker until the node says Exit or is gone.
+
+    Args:
+        channel: the socket to the node.
+        words: this worker's slot of the pulse page.
+        parent_pid: the process that this one must not outlive.
+        pulse_interval_s: time between pulses while a task runs.
+        free_variables: thread variables that the user has not set; they follow num_cpus.
+    """
+    worker = Worker(channel, words, parent_pid, pulse_interval_s, free_variables)
+    status = 1
+    try:
+        status = worker.serve()
+    except Closed:
+        pass  # the node is gone
+    finally:
+        _flush_streams()
+        os._exit(status)
+
+
+class _Kind:
+    """A function as this worker runs it, loaded when its first task comes."""
+
+    __slots__ = ("error", "function", "max_retries", "name", "num_returns", "payload", "retry")
+
+    def __init__(self, definition: KindDefinition) -> None:
+        self.name = definition.name
+        self.num_returns = definition.num_returns
+        self.max_retries = definition.max_retries
+        self.payload = definition.payload
+        self.function: Callable[..., Any] | None = None
+        self.retry: bool | tuple[type[BaseException], ...] = False
+        self.error = ""
+
+    def load(self, node: str) -> Callable[..., Any]:
+        """Return the function, unpickled once.
+
+        Raises:
+            ImportError: it cannot be; names the reason and the node.
+        """
+        if not self.error:
+            try:
+                self.function, self.retry = unpack_function(self.payload)
+            except Exception as error:  # noqa: BLE001  # the user's modules may raise anything
+                reason: BaseException = error.__cause__ or error
+                self.error = (
+                    f"the function {self.name} cannot be loaded on node {node}: "
+                    f"{type(reason).__name__}: {reason}"
+                )
+            self.payload = b""
+        if self.function is None:
+            raise ImportError(self.error)
+        return self.function
+
+
+class Worker:
+    """The main thread of a worker process."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        words: Words,
+        parent_pid: int,
+        pulse_interval_s: float,
+        free_variables: Sequence[str],
+    ) -> None:
+        self._words = words
+        self._free_variables = free_variables
+        self._held = Held()
+        self._line = Line(channel, words, self._held)
+        self._line.while_waiting = self._return_packet
+        self._helper = Helper(self._line, self._held, words, parent_pid, pulse_interval_s)
+        self._session: WorkerSession | None = None
+        self._kinds: dict[int, _Kind] = {}
+        #: what is still to be run of the packets received
+        self._queue: deque[RunRow] = deque()
+        self._node = ""
+        self._pid = os.getpid()
+        self._devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+        self._gpus: tuple[int, ...] | None = None
+
+    def serve(self) -> int:
+        """Do what the node says; return the exit code."""
+        signal.signal(signal.SIGUSR1, self._line.on_signal)
+        while True:
+            packet = self._line.next()
+            if type(packet) is Run:
+                self._define(packet)
+                self._queue.extend(packet.rows)
+                self._run()
+            elif type(packet) is Setup:
+                error = self._set_up(packet)
+                self._line.outbox.append(Ready(self._pid, error))
+                self._line.flush()
+                if error:
+                    return 1
+                self._words[PHASE] = IDLE
+            elif type(packet) is Exit:
+                self._line.flush()
+                return 0
+
+    # ------------------------------------------------------------------------------------- setup
+
+    def _set_up(self, setup: Setup) -> str:
+        """Become what the node says; return what went wrong."""
+        self._node = setup.node
+        count = str(max(1, int(setup.num_cpus)))
+        for variable in self._free_variables:
+            os.environ[variable] = count
+        os.environ.update(setup.env_vars)
+        environment = setup.environment
+        if setup.same_host:
+            given = [path or environment.directory for path in environment.sys_path]
+            sys.path[:] = given + [path for path in sys.path if path and path not in given]
+            sys.path_importer_cache.clear()
+            importlib.invalidate_caches()
+            try:
+                os.chdir(environment.directory or ".")
+            except OSError as error:
+                print(f"the client's directory cannot be entered: {error}", file=sys.stderr)
+        if setup.working_dir:
+            try:
+                os.chdir(os.path.expanduser(setup.working_dir))
+            except OSError as error:
+                return f"working_dir {setup.working_dir!r} on node {setup.node}: {error.strerror}"
+        # Ours is the node's program: a task's multiprocessing would start it once more.
+        self._program = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        sys.argv = ["drumbeat-worker"]
+        self._session = WorkerSession(
+            self._line,
+            self._words,
+            self._held,
+            PeerId(setup.peer or NO_PEER),
+            setup.worker,
+            self._give_back,
+            self._helper.hurry,
+        )
+        set_current(self._session)
+        self._helper.start()
+        return ""
+
+    # ----------------------------------------------------------------------------------- running
+
+    def _define(self, run: Run) -> None:
+        for definition in run.definitions:
+            self._kinds[definition.number] = _Kind(definition)
+
+    def _run(self) -> None:
+        words, queue, line, helper = self._words, self._queue, self._line, self._helper
+        outbox, kinds, session = line.outbox, self._kinds, self._session
+        assert session is not None
+        helper.begin()
+        while queue:
+            row = queue.popleft()
+            seq = row.seq
+            # Started first, then a look at what the node took back; the node does it the other
+            # way round: whichever comes first, at most one of us thinks that it is his.
+            words[STARTED] = seq
+            revoked = words[REVOKED]
+            if revoked and seq >= revoked:
+                queue.appendleft(row)
+                self._give_back()
+                break
+            if outbox:
+                helper.hurry()
+            session.row = row
+            kind = kinds[row.kind]
+            words[RUNNING] = seq
+            finished = self._attempt(row, kind)
+            words[RUNNING] = 0
+            outbox.append(finished)
+            if perf_counter() - line.flushed_s > _FLUSH_S or not kind.max_retries:
+                _flush_streams()
+                line.flush_results()
+        words[PHASE] = IDLE
+        if outbox or self._held.changes:
+            _flush_streams()
+            line.flush_results()
+
+    def _attempt(self, row: RunRow, kind: _Kind) -> FinishedRow:
+        """Run one task, whatever it does."""
+        words = self._words
+        words[PHASE] = UNPICKLING
+        started_s = perf_counter()
+        try:
+            try:
+                function = kind.function or kind.load(self._node)
+                if row.gpus != self._gpus:
+                    self._show_gpus(row.gpus)
+                if row.args is None:
+                    words[PHASE] = RUNNING_CODE
+                    if words[INTERRUPT] == row.seq:
+                        self._line.check_interrupt()
+                    value = function()
+                else:
+                    args, kwargs = unpack_call(row.args, row.values)
+                    words[PHASE] = RUNNING_CODE
+                    if words[INTERRUPT] == row.seq:
+                        self._line.check_interrupt()
+                    value = function(*args, **kwargs)
+                words[PHASE] = PICKLING
+                values = _values(row, kind, value)
+            except BaseException as error:  # noqa: BLE001  # even SystemExit is the task's alone
+                words[PHASE] = PICKLING
+                return self._failed(row, kind, error, perf_counter() - started_s)
+        except Interrupted as error:
+            # It came between the end of the user's code and our taking note of that.
+            words[PHASE] = PICKLING
+            return self._failed(row, kind, error, perf_counter() - started_s)
+        return FinishedRow(row.seq, values, perf_counter() - started_s)
+
+    def _failed(
+        self, row: RunRow, kind: _Kind, error: BaseException, duration_s: float
+    ) -> FinishedRow:
+        details: dict[str, str | int | float | None] = {
+            "name": kind.name,
+            "task": show(row.id),
+            "node": self._node,
+            "pid": self._pid,
+            "attempt": row.attempt,
+        }
+        if isinstance(error, Interrupted):
+            failure = Failure("TaskCancelled", f"{kind.name} was cancelled while it ran", details)
+            value = ValueRow(row.id, Outcome.FAILURE, failure=failure)
+            return FinishedRow(row.seq, (value,), duration_s)
+        packed = pack_error(error, **details)  # type: ignore[arg-type]
+        value = ValueRow(row.id, Outcome.ERROR, packed.payload, 0, packed.contained)
+        retry = is_retryable(error, kind.retry)
+        # The frames hold the task's arguments, perhaps refs: they go now, not some time later.
+        error.__traceback__ = None
+        return FinishedRow(row.seq, (value,), duration_s, retry)
+
+    def _show_gpus(self, gpus: tuple[int, ...] | None) -> None:
+        """Let the task see its GPUs only; one that asks for none sees what the node sees."""
+        self._gpus = gpus
+        if gpus is None:
+            if self._devices is None:
+                os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+            else:
+                os.environ["CUDA_VISIBLE_DEVICES"] = self._devices
+            return
+        names = self._devices.split(",") if self._devices else []
+        shown = [names[gpu].strip() if gpu < len(names) else str(gpu) for gpu in gpus]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(shown)
+
+    # ------------------------------------------------------------------------------- giving back
+
+    def _give_back(self) -> None:
+        """Return what has been received and not been started."""
+        inbox = self._line.inbox
+        for _ in range(len(inbox)):
+            packet = inbox.popleft()
+            if type(packet) is Run:
+                self._define(packet)
+                self._queue.extend(packet.rows)
+            else:
+                inbox.append(packet)
+        if self._queue:
+            seqs = [row.seq for row in self._queue]
+            self._queue.clear()
+            self._line.outbox.append(Returned(seqs))
+
+    def _return_packet(self, run: Run) -> None:
+        """A packet came while the main thread waits: nothing of it is started."""
+        self._define(run)
+        if run.rows:
+            self._line.outbox.append(Returned([row.seq for row in run.rows]))
+            self._line.flush()
+
+
+def _values(row: RunRow, kind: _Kind, value: Any) -> tuple[ValueRow, ...]:
+    if kind.num_returns == 1:
+        if value is None:
+            return (ValueRow(row.id, _VALUE, _NONE),)
+        packed = pack_value(value, "result")
+        return (ValueRow(row.id, _VALUE, packed.payload, 0, packed.contained),)
+    several = pack_results(value, kind.num_returns, kind.name)
+    ids: list[ObjectId] = objects_of(TaskId(row.id), kind.num_returns)
+    return tuple(
+        ValueRow(id_, _VALUE, packed.payload, 0, packed.contained)
+        for id_, packed in zip(ids, several, strict=True)
+    )
+
+
+class Helper:
+    """The worker's second thread: pulses while a task runs, sends what waits, and else sleeps."""
+
+    def __init__(
+        self, line: Line, held: Held, words: Words, parent_pid: int, pulse_interval_s: float
+    ) -> None:
+        self._line = line
+        self._held = held
+        self._words = words
+        self._parent_pid = parent_pid
+        self._pulse_s = pulse_interval_s
+        # Held while nobody calls: the helper sleeps in acquire().
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        #: seconds between ticks; -1: asleep until called
+        self._tick_s = -1.0
+
+    def start(self) -> None:
+        """Start the thread."""
+        start_thread(self._serve, "drumbeat-helper")
+
+    def begin(self) -> None:
+        """The main thread starts a packet."""
+        if self._tick_s < 0:
+            self._tick_s = self._pulse_s
+            self._ring()
+
+    def hurry(self) -> None:
+        """Something waits to be sent while user code runs."""
+        if self._tick_s != _FAST_S:
+            self._tick_s = _FAST_S
+            self._ring()
+
+    def _ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # somebody has rung already
+            self._bell.release()
+
+    def _serve(self) -> None:
+        words, line, quiet = self._words, self._line, 0
+        try:
+            while True:
+                rung = self._bell.acquire(timeout=self._tick_s)
+                if os.getppid() != self._parent_pid:
+                    os._exit(1)
+                words[BEAT] = (words[BEAT] + 1) & 0xFFFF_FFFF_FFFF_FFFF
+                quiet = 0 if rung else quiet + 1
+                if (line.outbox or self._held.changes) and (
+                    perf_counter() - line.flushed_s > _FLUSH_S
+                ):
+                    _flush_streams()
+                    line.flush()
+                    quiet = 0
+                if self._tick_s == _FAST_S:
+                    if quiet > _FAST_TICKS and not line.outbox:
+                        self._tick_s, quiet = self._pulse_s, 0
+                elif quiet >= _IDLE_TICKS and not words[RUNNING]:
+                    self._tick_s = -1.0
+                    if words[RUNNING] or line.outbox:
+                        self._tick_s = self._pulse_s
+        except Closed:
+            os._exit(1)
+
+
+def _flush_streams() -> None:
+    """Have what was printed arrive before the results; a broken stream is the task's own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001  # it may be anything that the user put there
+            continue

@@ -1,0 +1,425 @@
+"""What passes between tasks and nodes: assigned, ended, lent, taken back, lost with the node.
+
+Never decides what becomes of a task whose attempt is over: `Work` does. It keeps each node's
+account, and drops what is not current.
+"""
+
+from functools import partial
+from heapq import heapify, heappop, heapreplace
+from typing import Final
+
+from ..protocol.ids import ObjectId, TaskId, objects_of
+from ..protocol.messages import (
+    AssignRow,
+    Blocked,
+    Done,
+    DoneRow,
+    Notice,
+    Outcome,
+    TakenBack,
+    ValueRow,
+)
+from .kinds import Kinds
+from .objects import Objects
+from .placement import Board, ShapeQueue
+from .state import Node, PeerError, State, ignore
+from .tasks import (
+    ASSIGN,
+    DELIVER,
+    DELIVERING,
+    RETURN,
+    UNITS,
+    Kind,
+    Shape,
+    TaskRecord,
+    failed,
+    move,
+)
+from .work import ARGS, Work
+
+#: weight of the newest duration in a kind's average
+FRESH: Final = 0.2
+NEVER_S: Final = float("inf")
+#: of what a node has, so many of the last are looked at for one that another node could run
+LOOK_AT: Final = 32
+
+
+class Attempts:
+    """All that nodes have been given."""
+
+    __slots__ = ("_board", "_inline_bytes_max", "_kinds", "_objects", "_starved", "_state", "_work")
+
+    def __init__(
+        self, state: State, board: Board, kinds: Kinds, objects: Objects, work: Work
+    ) -> None:
+        self._state = state
+        self._board = board
+        self._kinds = kinds
+        self._objects = objects
+        self._work = work
+        self._inline_bytes_max = state.settings.inline_bytes_max
+        #: shapes with ready tasks that no node could run if it were idle
+        self._starved: dict[Shape, None] = {}
+
+    # ------------------------------------------------------------------------------------ assigning
+
+    def place(self) -> None:
+        """Give nodes what they can take, most urgent first."""
+        if not self._work.queue.size:
+            return
+        full: dict[Shape, None] = {}
+        for queues in self._work.queue.levels():
+            self._place_level(queues, full)
+        self._work.queue.sweep()
+        for shape in full:
+            if shape.starved_since_s is None and not self._board.fits_ever(shape):
+                shape.starved_since_s = self._state.now_s
+                shape.noticed = False
+                self._starved[shape] = None
+
+    def _place_level(self, queues: list[ShapeQueue], full: dict[Shape, None]) -> None:
+        """Place the tasks of one level in the order they came, passing over full shapes."""
+        heap = []
+        for number, queue in enumerate(queues):
+            head = None if queue.shape in full else queue.head()
+            if head is not None:
+                heap.append((head.order, number, queue))
+        heapify(heap)
+        while heap:
+            _, number, queue = heap[0]
+            # The first goes on until another is older.
+            until_order = min((entry[0] for entry in heap[1:3]), default=None)
+            self._place_queue(queue, until_order, full)
+            head = None if queue.shape in full else queue.head()
+            if head is None:
+                heappop(heap)
+            else:
+                heapreplace(heap, (head.order, number, queue))
+
+    def _place_queue(
+        self, queue: ShapeQueue, until_order: int | None, full: dict[Shape, None]
+    ) -> None:
+        ready, choose = self._work.queue, self._board.choose
+        while (record := queue.head()) is not None:
+            if until_order is not None and record.order > until_order:
+                return
+            node = choose(record.kind)
+            if node is None:
+                full[queue.shape] = None
+                return
+            ready.pop(queue)
+            self._assign(record, node)
+
+    def _assign(self, record: TaskRecord, node: Node) -> None:
+        state, kind, row = self._state, record.kind, record.row
+        if kind.number not in node.kinds:
+            self._kinds.prepare(node, kind)
+        move(record, ASSIGN)
+        record.assigned_s = node.progress_s = state.now_s
+        expected_s = kind.average_s
+        # One whose duration nobody knows fills a slot's window.
+        record.expected_s = expected_s if expected_s >= 0 else state.settings.window_s
+        node.take(record)
+        self._board.touch(node)
+        args = row.args
+        size = row.size
+        if args is not None and len(args) > self._inline_bytes_max:
+            state.out.blob(node.id, row.id + ARGS, args)
+            size = len(args)
+            args = None
+        values: tuple[ValueRow, ...] = ()
+        if row.deps:
+            packed = state.out.packed
+            values = tuple(packed(node.id, value) for value in self._objects.values_for(record))
+        if row.contained:
+            state.out.contain(node.id, row.contained)
+        rows = state.out.assigns.get(node.id)
+        if rows is None:
+            rows = state.out.assigns[node.id] = []
+        rows.append(
+            AssignRow(
+                row.id, record.attempt, kind.number, record.order, record.depth, expected_s,
+                args, size, row.contained, values,
+            )
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------------------------------- ended
+
+    def done(self, node: Node, message: Done) -> None:
+        """Attempts of a node ended."""
+        assigned, end, board = node.assigned, self._work.end, self._board
+        kinds: dict[Kind, None] = {}
+        last_kind: Kind | None = None
+        for row in message.rows:
+            record = assigned.get(row.id)  # type: ignore[call-overload]  # a row's id is a TaskId
+            if record is None or record.attempt != row.attempt:
+                self._stale(node, row)
+                continue
+            kind: Kind = record.kind
+            values = row.values
+            plain = (
+                len(values) == 1
+                and values[0].outcome == 0
+                and values[0].id == row.id
+                and kind.options.num_returns == 1
+                and not row.died
+            )
+            if not plain:
+                _check(record, row)
+            if kind is not last_kind:
+                kinds[kind] = None
+                last_kind = kind
+            duration_s = row.duration_s
+            if duration_s >= 0.0:
+                average_s = kind.average_s
+                kind.average_s = (
+                    duration_s if average_s < 0 else average_s + FRESH * (duration_s - average_s)
+                )
+            node.release(record)
+            if (
+                plain
+                and not values[0].contained
+                and (values[0].payload is not None or not values[0].size)
+            ):
+                end(record, [values[0]])
+            else:
+                self._ended(node, record, row)
+        board.touch(node)
+        node.progress_s = self._state.now_s
+        for kind in kinds:
+            quick = 0 <= kind.average_s < self._state.settings.window_s
+            kind.ramp = min(2 * kind.ramp, self._state.settings.window_tasks_max) if quick else 1
+
+    def _ended(self, node: Node, record: TaskRecord, row: DoneRow) -> None:
+        """An attempt ended; whatever is not simply one small value."""
+        move(record, DELIVER)
+        record.values = row.values
+        large = [value for value in row.values if value.payload is None and value.size]
+        # One more than there are, so that those which came early do not end it before its time.
+        record.unmet = len(large) + 1
+        record.node = node
+        node.delivering[record.id] = record
+        attempt = record.attempt
+        for value in large:
+            node.peer.expect(value.id, partial(self._value_came, record, attempt, value, row))
+        self._deliver(record, row)
+
+    def _value_came(
+        self, record: TaskRecord, attempt: int, value: ValueRow, row: DoneRow, payload: bytes
+    ) -> None:
+        if record.state == DELIVERING and record.attempt == attempt:
+            value.payload = payload
+            self._deliver(record, row)
+
+    def _deliver(self, record: TaskRecord, row: DoneRow) -> None:
+        record.unmet -= 1
+        node = record.node
+        if record.unmet or node is None:
+            return
+        del node.delivering[record.id]
+        record.node = None
+        values = list(row.values)
+        refs = any(value.contained for value in values)
+        if row.died:
+            record.deaths += 1
+            self._work.cancel_children(record)
+        if row.died or row.retry:
+            self._work.retry(record, values[0])
+        else:
+            nothing = ValueRow(id=row.id, outcome=Outcome.VALUE)
+            self._work.end(record, values or [nothing])
+        if refs:
+            self._state.out.settle(node.id, TaskId(row.id))
+
+    def _stale(self, node: Node, row: DoneRow) -> None:
+        """Drop what is not current, with what belongs to it."""
+        self._state.counters["stale_dropped"] += 1
+        for value in row.values:
+            if value.payload is None and value.size:
+                node.peer.expect(value.id, ignore)
+        if any(value.contained for value in row.values):
+            self._state.out.settle(node.id, TaskId(row.id))
+
+    def blocked(self, node: Node, message: Blocked) -> None:
+        """Attempts of a node wait in get(), or go on."""
+        for id_, attempt, waits in message.rows:
+            record = node.assigned.get(TaskId(id_))
+            if record is None or record.attempt != attempt:
+                self._state.counters["stale_dropped"] += 1
+                continue
+            node.set_blocked(record, waits)
+        self._board.touch(node)
+
+    # ---------------------------------------------------------------------------------- taking back
+
+    def taken_back(self, node: Node, message: TakenBack) -> None:
+        """A node gives back what it has not started."""
+        node.taking_back = False
+        node.take_back_after_s = self._state.now_s + self._state.settings.window_s
+        for id_, attempt in message.rows:
+            record = node.assigned.get(TaskId(id_))
+            if record is None or record.attempt != attempt:
+                self._state.counters["stale_dropped"] += 1
+                continue
+            node.release(record)
+            if record.stopping:
+                text = f"{record.kind.name} was cancelled before it started"
+                self._work.end(record, [failed(record, "TaskCancelled", text)])
+                continue
+            move(record, RETURN)
+            self._work.queue.push(record)
+            self._state.counters["taken_back"] += 1
+        self._board.touch(node)
+
+    def take_back(self) -> None:
+        """Where one node idles and another has more than it can run, even it out."""
+        if self._work.queue.size or len(self._state.nodes) < 2:
+            return
+        for node in self._board.overfull():
+            if self._asks_back_at_s(node) <= self._state.now_s:
+                self._ask_back(node)
+
+    def _ask_back(self, node: Node) -> None:
+        for looked_at, record in enumerate(reversed(node.assigned.values())):
+            if looked_at >= LOOK_AT:
+                break
+            unit = record.kind.shape.cpu
+            if record.stopping or record.blocked or not unit:
+                continue
+            idle = self._board.idle(record)
+            if idle is None or idle is node:
+                continue
+            # Evenly over both: the idle one gets its share of what cannot run here now.
+            excess = (unit - 1 - node.spare_cpu) // unit
+            share = idle.spare_cpu / (idle.spare_cpu + node.cpu)
+            node.taking_back = True
+            self._state.out.take_back(node.id, max(1, round(excess * share)))
+            return
+
+    def _asks_back_at_s(self, node: Node) -> float:
+        """Return when a node that has more than it can run may be asked to give some back."""
+        if node.taking_back or node.suspect:
+            return NEVER_S
+        # What is done in a moment is not worth a message, unless it is not done in that moment.
+        short = node.work_s * UNITS < self._state.settings.packet_s * max(node.cpu, UNITS)
+        pause_s = self._state.settings.window_s if short else 0.0
+        return max(node.take_back_after_s, node.progress_s + pause_s)
+
+    # ------------------------------------------------------------------------------------- starving
+
+    def complain(self) -> None:
+        """See to tasks that no node could run: tell their clients, and give up after a while."""
+        settings, now_s = self._state.settings, self._state.now_s
+        for shape in list(self._starved):
+            since_s = shape.starved_since_s
+            queues = [queue for queue in self._work.queue.queues() if queue.shape is shape]
+            if since_s is None or not queues or self._board.fits_ever(shape):
+                self._forgive(shape)
+                continue
+            if not shape.noticed and now_s >= since_s + settings.no_node_notice_s:
+                shape.noticed = True
+                self._notice(shape, sum(queue.size for queue in queues))
+            if not shape.wait_for_nodes and self._state.nodes:
+                for queue in queues:
+                    self._give_up(shape, queue, since_s)
+        if self._starved:
+            self._work.queue.sweep()
+
+    def _forgive(self, shape: Shape) -> None:
+        shape.starved_since_s = None
+        shape.noticed = False
+        del self._starved[shape]
+
+    def _give_up(self, shape: Shape, queue: ShapeQueue, since_s: float) -> None:
+        limit_s = self._state.settings.infeasible_timeout_s
+        while (record := queue.head()) is not None:
+            if max(since_s, record.submitted_s) + limit_s > self._state.now_s:
+                return
+            text = f"{record.kind.name} asks for {shape.describe()}; {self._largest()}"
+            self._work.end(record, [failed(record, "Infeasible", text)])
+
+    def _notice(self, shape: Shape, count: int) -> None:
+        if self._state.client(shape.client) is not None:
+            tasks = "1 task waits" if count == 1 else f"{count} tasks wait"
+            text = f"{tasks} for a node with {shape.describe()}; {self._largest()}"
+            self._state.out.letter(shape.client, Notice(text))
+            self._state.tell(f"notice: {text}")
+
+    def _largest(self) -> str:
+        if not self._state.nodes:
+            return "no node has joined"
+        nodes = [
+            f"{node.name} has " + ", ".join(f"{k} {v:g}" for k, v in node.resources.items())
+            for node in list(self._state.nodes.values())[:8]
+        ]
+        return "; ".join(nodes)
+
+    def due_s(self) -> float | None:
+        """Return when taking back or complaining has something to do."""
+        dues = []
+        settings = self._state.settings
+        for shape in self._starved:
+            if shape.starved_since_s is None:
+                continue
+            if not shape.noticed:
+                dues.append(shape.starved_since_s + settings.no_node_notice_s)
+            if not shape.wait_for_nodes and self._state.nodes:
+                for queue in self._work.queue.queues():
+                    head = queue.head() if queue.shape is shape else None
+                    if head is not None:
+                        since_s = max(shape.starved_since_s, head.submitted_s)
+                        dues.append(since_s + settings.infeasible_timeout_s)
+        if not self._work.queue.size and len(self._state.nodes) > 1:
+            # Those that may be asked already will be when something else changes.
+            at_s = [self._asks_back_at_s(node) for node in self._board.overfull()]
+            dues += [due_s for due_s in at_s if self._state.now_s < due_s < NEVER_S]
+        return min(dues, default=None)
+
+    # ------------------------------------------------------------------------------------ node lost
+
+    def lose(self, node: Node, why: str) -> None:
+        """A node is gone with all it had: charge each attempt, try again what may be."""
+        for record in [*node.delivering.values(), *node.assigned.values()]:
+            if record.node is not node:
+                continue
+            if record.state == DELIVERING:
+                del node.delivering[record.id]
+                record.node = None
+            else:
+                node.release(record)
+            record.unmet = 0
+            self._work.cancel_children(record)
+            text = f"node {node.name!r}, which had {record.kind.name}, {why}"
+            self._work.retry(record, failed(record, "NodeLost", text, node=node.name))
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of all maps."""
+        nodes = self._state.nodes.values()
+        return {
+            "assigned": sum(len(node.assigned) for node in nodes),
+            "delivering": sum(len(node.delivering) for node in nodes),
+            "starved": len(self._starved),
+        }
+
+    def check_invariants(self) -> None:
+        """Assert that what starves is known to."""
+        for shape in self._starved:
+            assert shape.starved_since_s is not None
+
+
+def _check(record: TaskRecord, row: DoneRow) -> None:
+    """Refuse values that do not belong to the attempt."""
+    values, count = row.values, record.kind.options.num_returns
+    if len(values) == 1 and values[0].outcome != Outcome.VALUE:
+        if values[0].id != row.id or (
+            values[0].outcome == Outcome.FAILURE and values[0].failure is None
+        ):
+            raise PeerError("it reported a failure that is not its task's")
+        return
+    if row.died or row.retry:
+        raise PeerError("it reported an attempt that failed without saying why")
+    ids = [ObjectId(value.id) for value in values]
+    if ids != (objects_of(record.id, count) if count else []):
+        raise PeerError(f"it reported {len(values)} values for a task that returns {count}")
+    if any(value.outcome != Outcome.VALUE for value in values):
+        raise PeerError("it reported a failure among the values of a task")

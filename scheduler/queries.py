@@ -1,0 +1,198 @@
+"""Answers to status, nodes and tasks: plain data for people and programs.
+
+Never changes anything. `status` counts nothing that is counted already; only `tasks` looks at
+single tasks, and stops at its limit.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from ..protocol.ids import show
+from ..protocol.messages import Query, Role
+from .attempts import Attempts
+from .state import Node, State
+from .tasks import ASSIGNED, QUEUED, STATE_NAMES, UNITS, TaskRecord
+from .work import Work
+
+#: the rate is that of so many whole seconds
+RATE_SECONDS: Final = 10
+LIMIT_MAX: Final = 10_000
+#: with `match`, so many tasks are looked at, not one more: an answer must not hold up the rest
+LOOK_AT: Final = 200_000
+
+Data = dict[str, Any]
+
+
+class Rate:
+    """How many tasks were finished in each of the last seconds."""
+
+    __slots__ = ("_seconds", "_total")
+
+    def __init__(self) -> None:
+        self._total = 0
+        #: whole second -> how many
+        self._seconds: dict[int, int] = {}
+
+    def note(self, total: int, now_s: float) -> None:
+        """Note how many are finished in all by now."""
+        if total == self._total:
+            return
+        second = int(now_s)
+        self._seconds[second] = self._seconds.get(second, 0) + total - self._total
+        self._total = total
+        if len(self._seconds) > 2 * RATE_SECONDS:
+            for old in [at for at in self._seconds if at < second - RATE_SECONDS]:
+                del self._seconds[old]
+
+    def per_s(self, now_s: float, since_s: float) -> float:
+        """Return how many a second in the last seconds, or since the start if that is less."""
+        first = int(now_s) - RATE_SECONDS
+        count = sum(count for at, count in self._seconds.items() if at > first)
+        return count / min(float(RATE_SECONDS), max(1.0, now_s - since_s))
+
+
+class Queries:
+    """Whatever can be asked."""
+
+    __slots__ = ("_attempts", "_state", "_work", "rate")
+
+    def __init__(self, state: State, work: Work, attempts: Attempts) -> None:
+        self._state = state
+        self._work = work
+        self._attempts = attempts
+        self.rate = Rate()
+
+    def answer(self, query: Query) -> Any:
+        """Return plain data, or {"error": text} for a question nobody knows."""
+        if query.what == "status":
+            return self.status()
+        if query.what == "nodes":
+            return self.nodes()
+        if query.what == "tasks":
+            return self.tasks(min(query.limit, LIMIT_MAX), query.match)
+        return {"error": f"nobody can ask for {query.what!r}; ask for status, nodes or tasks"}
+
+    def status(self) -> Data:
+        """Return the cluster in figures."""
+        state, counters = self._state, self._state.counters
+        nodes = list(state.nodes.values())
+        suspect = sum(node.suspect for node in nodes)
+        sizes = self._attempts.sizes()
+        live = sum(len(peer.tasks) for peer in state.peers.values())
+        at_nodes = sizes["assigned"] + sizes["delivering"]
+        started_s = state.now_s if state.started_s is None else state.started_s
+        clients = [p for p in state.peers.values() if p.role == Role.CLIENT and p.entered]
+        return {
+            "epoch": state.epoch,
+            "uptime_s": state.now_s - started_s,
+            "nodes": {"alive": len(nodes) - suspect, "suspect": suspect},
+            "clients": len(clients),
+            "workers": sum(node.workers for node in nodes),
+            "tasks": {
+                # Tasks of a node that is gone end with their attempt and are known there alone.
+                "waiting": max(0, live - self._work.queue.size - at_nodes),
+                "queued": self._work.queue.size,
+                "assigned": at_nodes,
+                "blocked": sum(node.blocked for node in nodes),
+                "finished": counters["finished"],
+                "failed": counters["failed"],
+                "cancelled": counters["cancelled"],
+                "retried": counters["retried"],
+            },
+            "rate_per_s": self.rate.per_s(state.now_s, started_s),
+            "resources": {
+                "total": _sum(node.total for node in nodes),
+                "free": _sum(_free(node) for node in nodes),
+            },
+            "stale_dropped": counters["stale_dropped"],
+        }
+
+    def nodes(self) -> list[Data]:
+        """Return each node."""
+        now_s = self._state.now_s
+        return [
+            {
+                "name": node.name,
+                "id": node.id.hex(),
+                "host": node.host,
+                "pid": node.pid,
+                "state": "suspect" if node.suspect else "alive",
+                "resources": node.resources,
+                "free": {name: amount / UNITS for name, amount in _free(node).items()},
+                "assigned": len(node.assigned),
+                "running": len(node.running),
+                "blocked": node.blocked,
+                "workers": node.workers,
+                "lag_s": node.lag_s,
+                "memory_bytes": node.memory_bytes,
+                "last_heard_s": max(0.0, now_s - node.beat_s),
+            }
+            for node in self._state.nodes.values()
+        ]
+
+    def tasks(self, limit: int, match: str) -> list[Data]:
+        """Return up to `limit` tasks, running ones first, then by what comes to run next."""
+        found: list[Data] = []
+        for looked_at, (record, running_s) in enumerate(self._all()):
+            if len(found) >= limit or looked_at >= LOOK_AT:
+                break
+            name = record.kind.name
+            if match and not name.startswith(match) and not show(record.id).startswith(match):
+                continue
+            found.append(self._task(record, running_s))
+        return found
+
+    def _all(self) -> Iterator[tuple[TaskRecord, float | None]]:
+        """All tasks, each once, with how long it has been running if it is."""
+        now_s = self._state.now_s
+        nodes = list(self._state.nodes.values())
+        running: dict[int, None] = {}
+        for node in nodes:
+            for id_, attempt, seconds in node.running:
+                record = node.assigned.get(id_)  # type: ignore[call-overload]  # a TaskId
+                if record is not None and record.attempt == attempt:
+                    running[id(record)] = None
+                    yield record, seconds + now_s - node.beat_s
+        for node in nodes:
+            for record in (*node.assigned.values(), *node.delivering.values()):
+                if id(record) not in running:
+                    yield record, None
+        for queue in self._work.queue.queues():
+            for record in queue:
+                yield record, None
+        for peer in self._state.peers.values():
+            for record in peer.tasks.values():
+                if record.node is None and record.state != QUEUED:
+                    yield record, None
+
+    def _task(self, record: TaskRecord, running_s: float | None) -> Data:
+        client = self._state.peers.get(record.kind.client)
+        state = "running" if running_s is not None else STATE_NAMES[record.state]
+        if record.state == ASSIGNED and record.blocked:
+            state = "blocked"
+        return {
+            "id": show(record.id),
+            "name": record.kind.name,
+            "state": state,
+            "stopping": record.stopping,
+            "node": "" if record.node is None else record.node.name,
+            "attempt": record.attempt,
+            "age_s": self._state.now_s - record.submitted_s,
+            "running_s": running_s,
+            "client": "" if client is None else client.name,
+        }
+
+
+def _free(node: Node) -> dict[str, int]:
+    """What a node has free, in units; what was given ahead of time takes nothing."""
+    free = {"CPU": node.spare_cpu} if "CPU" in node.total else {}
+    free.update({name: amount for name, amount in node.free.items() if name in node.total})
+    return {name: max(0, amount) for name, amount in free.items()}
+
+
+def _sum(parts: Iterator[dict[str, int]]) -> dict[str, float]:
+    total: dict[str, int] = {}
+    for part in parts:
+        for name, amount in part.items():
+            total[name] = total.get(name, 0) + amount
+    return {name: amount / UNITS for name, amount in total.items()}

@@ -1,0 +1,280 @@
+"""The world: everything in one process, under one clock, from one scenario.
+
+First comes the chaos: users work and things go wrong, as the tape says. Then everything heals;
+users wait for all they hold, and all of it must resolve in bounded time. Then they let go, and
+every map of every core must empty. Then they leave, and nothing may be left of them.
+
+Never draws anything that the scenario's seed does not fix.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import NamedTuple
+
+from drumbeat.protocol.ids import TASK_BYTES
+from drumbeat.protocol.settings import Settings
+
+from . import operations as op
+from .clock import Clock
+from .judge import Judge
+from .network import Network
+from .operations import Scenario
+from .oracle import Oracle
+from .shells import ClientProcess, NodeProcess, Process, SchedulerProcess
+from .users import User
+
+#: everything must have resolved so long after the chaos, at the latest
+REST_S = 200.0
+#: and every map must be empty so long after the last ref was dropped
+QUIET_S = 60.0
+LOOK_EACH_S = 0.25
+#: a run that takes more steps than this is going in circles
+STEPS_MAX = 600_000
+
+
+class Outcome(NamedTuple):
+    """What a run came to."""
+
+    violations: list[str]
+    steps: int
+    virtual_s: float
+    faults: int
+    digest: str
+    counts: Counter[str]
+
+
+class World:
+    """One run. `run()` once."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.settings = Settings(**scenario.settings)
+        self.clock = Clock()
+        self.oracle = Oracle(self.clock, scenario.nodes)
+        self._digest = hashlib.blake2b(digest_size=16)
+        self.record = self._digest.update
+        self._numbers = 0
+        self.faults = 0
+        random = Random(f"{scenario.seed} network")
+        self.network = Network(
+            self.clock, random, scenario.delay_s, scenario.jitter_s, scenario.bytes_per_s
+        )
+        self.scheduler = SchedulerProcess(self)
+        self.nodes: dict[str, NodeProcess] = {}
+        for name in scenario.nodes:
+            self._start_node(name)
+        self.users = [User(ClientProcess(self, f"c{number}")) for number in range(scenario.clients)]
+        self._clients_gone: dict[bytes, None] = {}
+
+    def next_number(self) -> int:
+        """Number the processes in the order in which they come to life."""
+        self._numbers += 1
+        return self._numbers
+
+    def _start_node(self, name: str) -> None:
+        self.nodes[name] = NodeProcess(self, name)
+
+    def _process(self, name: str) -> Process:
+        if name == "scheduler":
+            return self.scheduler
+        if name.startswith("n"):
+            names = list(self.nodes)
+            return self.nodes[names[int(name[1:]) % len(names)]]
+        return self.users[int(name[1:]) % len(self.users)].process
+
+    # ------------------------------------------------------------------------------ the tape
+
+    def _happen(self, entry: op.Operation | op.Fault) -> None:
+        if isinstance(entry, op.FAULTS):
+            self.faults += 1
+            self.oracle.count(f"fault {entry.__struct_config__.tag}")
+            self._go_wrong(entry)
+            return
+        user = self.users[entry.client % len(self.users)]
+        if user.is_gone:
+            return
+        process = user.process
+        if self.clock.now_s < process.paused_until_s:
+            self.clock.at(process.paused_until_s, self._happen, entry)
+            return
+        self._work(user, entry)
+
+    def _work(self, user: User, entry: op.Operation) -> None:
+        match entry:
+            case op.Submit():
+                user.submit(entry.spec, entry.copies)
+            case op.Put():
+                user.put(entry.label, entry.size, entry.contains)
+            case op.Get():
+                user.get(entry.picks, entry.timeout_s)
+            case op.Wait():
+                user.wait(entry.picks, entry.count, entry.timeout_s)
+            case op.Drop():
+                user.drop(entry.picks)
+            case op.Cancel():
+                user.cancel(entry.picks, entry.force, entry.recursive, entry.asks)
+            case op.Share():
+                user.share(entry.pick, self.users[entry.to % len(self.users)])
+            case op.Query():
+                user.query(entry.what)
+            case op.Leave():
+                self._leave(user, entry.crash)
+
+    def _leave(self, user: User, crash: bool) -> None:
+        self.oracle.count("client crashed" if crash else "client left")
+        user.end()
+        self._clients_gone[user.process.peer] = None
+        self.oracle.life_lost(user.process.peer)
+        if crash:
+            user.process.crash()
+        else:
+            user.process.leave()
+
+    def _go_wrong(self, entry: op.Fault) -> None:
+        names = list(self.nodes)
+        match entry:
+            case op.Pause():
+                self._process(entry.who).pause(entry.for_s)
+            case op.Cut():
+                if self.network.cut(self._process(entry.who).name, entry.which, entry.half_open):
+                    self.oracle.count("connection cut")
+            case op.Stall():
+                self.network.stall(self._process(entry.who).name, entry.way, entry.for_s)
+            case op.Slow():
+                self.network.slow(self._process(entry.who).name, entry.factor, entry.for_s)
+            case op.CrashNode():
+                name = names[entry.node % len(names)]
+                if self.nodes[name].is_alive:
+                    self.nodes[name].crash()
+                    self.clock.after(entry.down_s, self._start_node, name)
+            case op.ForkFails():
+                until_s = self.clock.now_s + entry.for_s
+                self.nodes[names[entry.node % len(names)]].pool.fork_fails_until_s = until_s
+            case op.KillWorker():
+                pool = self.nodes[names[entry.node % len(names)]].pool
+                worker = pool.pick(entry.pick)
+                if worker is not None:
+                    pool.signal(worker.number, entry.signal)
+            case op.StopWorker():
+                worker = self.nodes[names[entry.node % len(names)]].pool.pick(entry.pick)
+                if worker is not None:
+                    worker.stop(entry.for_s)
+
+    # ------------------------------------------------------------------------------ the phases
+
+    def run(self) -> Outcome:
+        """Live through it all."""
+        for entry in self.scenario.tape:
+            self.clock.at(entry.at_s, self._happen, entry)
+        self._go_on(self.scenario.chaos_s)
+        for phase in (self._heal, self._let_go, self._part):
+            if not self.oracle.violations:
+                phase()
+        if not self.oracle.violations:
+            poison_deaths = self.settings.poison_deaths
+            Judge(self.oracle, poison_deaths, self._clients_gone).judge()
+        self.record(repr((self.clock.now_s, sorted(self.oracle.counts.items()))).encode())
+        return Outcome(
+            self.oracle.violations,
+            self.clock.steps,
+            self.clock.now_s,
+            self.faults,
+            self._digest.hexdigest(),
+            self.oracle.counts,
+        )
+
+    def _go_on(self, until_s: float) -> None:
+        violations, clock = self.oracle.violations, self.clock
+
+        def over() -> bool:
+            return bool(violations) or clock.steps > STEPS_MAX
+
+        if clock.run_until(until_s, over) and not violations:
+            self.oracle.wrong(f"{STEPS_MAX} steps, and no end")
+
+    def _wait_until(self, limit_s: float, what: Callable[[], list[str]]) -> list[str]:
+        """Go on until nothing is left to wait for; return what is, when the time is over."""
+        end_s = self.clock.now_s + limit_s
+        pause_s = 0.01
+        while left := what():
+            if self.clock.now_s >= end_s or self.oracle.violations:
+                return left
+            self._go_on(self.clock.now_s + pause_s)
+            pause_s = min(2 * pause_s, LOOK_EACH_S)
+        return []
+
+    def _staying(self) -> list[User]:
+        return [user for user in self.users if not user.is_gone]
+
+    def _heal(self) -> None:
+        """Nothing goes wrong any more: whatever anybody waits for must come."""
+        self.network.heal()
+        for user in self._staying():
+            user.cancel_endless()
+            user.get_all()
+
+        def waits() -> list[str]:
+            left = [f"{user.name}: {_show(getter.ids)}"
+                    for user in self._staying() for getter in user.getters]  # fmt: skip
+            left += [f"{user.name}: unanswered" for user in self._staying() if user.unanswered()]
+            if not left:
+                for user in self._staying():
+                    user.get_all()
+                left = [user.name for user in self._staying() for _ in user.getters]
+            return left
+
+        if left := self._wait_until(REST_S, waits):
+            self.oracle.wrong(f"never resolved: {'; '.join(left[:8])}{self._why()}")
+
+    def _let_go(self) -> None:
+        """All refs are dropped: nothing may be left in any core."""
+        for user in self._staying():
+            user.let_all_go()
+
+        def waits() -> list[str]:
+            left = []
+            for user in self._staying():
+                left += _sizes(user.name, user.process.core.at_rest(), pinned=user.has_pinned)
+                if user.results and not user.has_pinned:
+                    left.append(f"{user.name} was not told to forget {_show(list(user.results))}")
+            if not any(user.has_pinned for user in self._staying()):
+                left += self._rest_of_cluster(but=("clients", "kinds", "functions"))
+            return left
+
+        if left := self._wait_until(QUIET_S + 30.0, waits):
+            self.oracle.wrong(f"not at rest: {'; '.join(left)}{self._why()}")
+
+    def _part(self) -> None:
+        """All clients leave: nothing of them may be left anywhere."""
+        for user in self._staying():
+            self._leave(user, crash=False)
+        if left := self._wait_until(QUIET_S, self._rest_of_cluster):
+            self.oracle.wrong(f"left behind: {'; '.join(left)}{self._why()}")
+
+    def _rest_of_cluster(self, but: tuple[str, ...] = ()) -> list[str]:
+        left = _sizes("scheduler", self.scheduler.core.at_rest(), but)
+        for name, node in self.nodes.items():
+            left += _sizes(name, node.core.at_rest(), but)
+        return left
+
+    def _why(self) -> str:
+        """Return what the cores remember, for people."""
+        told = []
+        for process in (self.scheduler, *self.nodes.values(), *(u.process for u in self.users)):
+            story = list(getattr(process.core, "story", ()))[-12:]
+            told += [f"\n  {process.name}: {entry}" for entry in story]
+        return "".join(told)
+
+
+def _show(ids: Sequence[bytes]) -> str:
+    return ", ".join(f"{id_[6:TASK_BYTES].hex()}.{id_[TASK_BYTES:].hex()}" for id_ in ids)
+
+
+def _sizes(
+    name: str, sizes: dict[str, int], but: tuple[str, ...] = (), *, pinned: bool = False
+) -> list[str]:
+    if pinned:
+        return []
+    return [f"{name}.{what} = {size}" for what, size in sizes.items() if size and what not in but]

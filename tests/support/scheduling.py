@@ -1,0 +1,189 @@
+"""A scheduler core with people around it: says events for peers, and sorts what it commands."""
+
+from random import Random
+from typing import Any, TypeVar
+
+from drumbeat.protocol.ids import IdFactory, PeerId, TaskId
+from drumbeat.protocol.messages import (
+    PROTOCOL_VERSION,
+    Assign,
+    AssignRow,
+    Beat,
+    Blocked,
+    Cancel,
+    Define,
+    Done,
+    DoneRow,
+    Enter,
+    Environment,
+    Failure,
+    Hello,
+    Join,
+    KindRow,
+    Options,
+    Outcome,
+    Query,
+    Results,
+    Submit,
+    TakenBack,
+    TaskRow,
+    ValueRow,
+)
+from drumbeat.protocol.settings import Settings
+from drumbeat.scheduler import events
+from drumbeat.scheduler.core import SchedulerCore
+
+M = TypeVar("M")
+
+
+class Stage:
+    """A core, a clock, and a mailbox for each peer."""
+
+    def __init__(self, seed: int = 0, **settings: Any) -> None:
+        self.now_s = 100.0
+        self.core = SchedulerCore(Settings(**settings), 7, Random(seed))
+        self.mail: dict[PeerId, list[Any]] = {}
+        self.blobs: list[events.SendBlob] = []
+        self.drops: list[events.Drop] = []
+        self.kind_numbers: dict[PeerId, int] = {}
+
+    def event(self, event: events.Event) -> None:
+        self._keep(self.core.handle(event, self.now_s))
+
+    def say(self, peer: PeerId, message: Any) -> None:
+        self.event(events.Received(peer, message))
+
+    def turn(self, after_s: float = 0.0) -> "Stage":
+        self.now_s += after_s
+        self._keep(self.core.turn(self.now_s))
+        self.core.check_invariants()
+        return self
+
+    def live(self, for_s: float, step_s: float = 0.25, *silent: PeerId) -> "Stage":
+        """Let time pass with everybody but `silent` heard."""
+        end_s = self.now_s + for_s
+        while self.now_s < end_s:
+            self.event(events.PeerHeard([peer for peer in self.mail if peer not in silent]))
+            self.turn(min(step_s, end_s - self.now_s))
+        return self
+
+    def _keep(self, commands: list[events.Command]) -> None:
+        for command in commands:
+            if isinstance(command, events.Send):
+                self.mail.setdefault(command.peer, []).append(command.message)
+            elif isinstance(command, events.SendBlob):
+                self.blobs.append(command)
+            else:
+                self.drops.append(command)
+
+    def take(self, peer: PeerId, kind: type[M]) -> list[M]:
+        """Take all messages of a kind out of a peer's mailbox."""
+        mail = self.mail.get(peer, [])
+        self.mail[peer] = [message for message in mail if not isinstance(message, kind)]
+        return [message for message in mail if isinstance(message, kind)]
+
+    def assigned(self, node: PeerId) -> list[AssignRow]:
+        return [row for message in self.take(node, Assign) for row in message.rows]
+
+    def results(self, peer: PeerId) -> dict[bytes, ValueRow]:
+        return {row.id: row for message in self.take(peer, Results) for row in message.rows}
+
+    # ------------------------------------------------------------------------------------- peers
+
+    def hello(self, peer: PeerId, role: str, name: str = "", python: str = "3.11") -> None:
+        self.mail.setdefault(peer, [])
+        hello = Hello(PROTOCOL_VERSION, role, peer, 0, 0, 0, python, name)
+        self.event(events.PeerJoined(peer, hello))
+
+    def client(self, letter: str = "c") -> PeerId:
+        peer = PeerId(letter.encode() * 6)
+        self.hello(peer, "client", letter)
+        self.say(peer, Enter(f"client-{letter}", Environment(directory="/home")))
+        return peer
+
+    def node(self, letter: str = "n", cpus: float = 2, name: str = "", **more: float) -> PeerId:
+        peer = PeerId(letter.encode() * 6)
+        self.hello(peer, "node", name or letter)
+        resources = {"CPU": float(cpus), **more}
+        self.say(peer, Join(name or letter, "host", 1, resources))
+        return peer
+
+    # -------------------------------------------------------------------------------------- work
+
+    def define(
+        self, peer: PeerId, client: PeerId | None = None, name: str = "work", **options: Any
+    ) -> int:
+        number = self.kind_numbers[peer] = self.kind_numbers.get(peer, 0) + 1
+        row = KindRow(number, name.encode().ljust(16)[:16], name, Options(**options), b"code")
+        self.say(peer, Define(client or peer, [row]))
+        return number
+
+    def submit(
+        self,
+        peer: PeerId,
+        kind: int,
+        ids: list[TaskId],
+        client: PeerId | None = None,
+        parent: bytes = b"",
+        depth: int = 0,
+        **fields: Any,
+    ) -> None:
+        rows = [TaskRow(id_, kind, **fields) for id_ in ids]
+        self.say(peer, Submit(client or peer, parent, depth, rows))
+
+    def done(self, node: PeerId, *rows: DoneRow) -> None:
+        self.say(node, Done(list(rows)))
+
+    def finish(self, node: PeerId, rows: list[AssignRow], duration_s: float = 1.0) -> None:
+        """Have a node end attempts with a value each."""
+        self.done(node, *(value_done(row, duration_s=duration_s) for row in rows))
+
+    def cancel(self, peer: PeerId, *ids: TaskId, **more: Any) -> None:
+        force, recursive = more.get("force", False), more.get("recursive", True)
+        self.say(peer, Cancel(list(ids), force, recursive, more.get("request", 0)))
+
+    def blocked(self, node: PeerId, row: AssignRow, waits: bool = True) -> None:
+        self.say(node, Blocked([(row.id, row.attempt, waits)]))
+
+    def taken_back(self, node: PeerId, *rows: AssignRow) -> None:
+        self.say(node, TakenBack([(row.id, row.attempt) for row in rows]))
+
+    def beat(self, node: PeerId, *running: tuple[bytes, int, float]) -> None:
+        self.say(node, Beat(0.01, 2, 0, list(running)))
+
+    def ask(self, peer: PeerId, what: str, **more: Any) -> Any:
+        from drumbeat.protocol.messages import Answer
+
+        self.say(peer, Query(1, what, **more))
+        self.turn()
+        (answer,) = self.take(peer, Answer)
+        return answer.data
+
+    def at_rest(self) -> bool:
+        return not any(self.core.at_rest().values())
+
+
+def value_done(
+    row: AssignRow, payload: bytes = b"v", contained: tuple[bytes, ...] = (), **more: Any
+) -> DoneRow:
+    value = ValueRow(row.id, Outcome.VALUE, payload, 0, contained)
+    return DoneRow(row.id, row.attempt, (value,), more.pop("duration_s", 1.0), **more)
+
+
+def error_done(row: AssignRow, **more: Any) -> DoneRow:
+    return DoneRow(row.id, row.attempt, (ValueRow(row.id, Outcome.ERROR, b"report"),), 1.0, **more)
+
+
+def failure_done(row: AssignRow, error: str, **more: Any) -> DoneRow:
+    failure = Failure(error, f"it was {error}", {"exit_code": 3})
+    value = ValueRow(row.id, Outcome.FAILURE, failure=failure)
+    return DoneRow(row.id, row.attempt, (value,), more.pop("duration_s", 1.0), **more)
+
+
+def died(row: AssignRow) -> DoneRow:
+    return failure_done(row, "WorkerDied", died=True)
+
+
+def ids_of(peer: PeerId, count: int, worker: int = 0) -> list[TaskId]:
+    make = IdFactory(peer, worker)
+    return [make() for _ in range(count)]
