@@ -118,6 +118,9 @@ def main() -> None:
     parser.add_argument("row", choices=[row.name for row in workloads.ROWS])
     parser.add_argument("--fast", action="store_true")
     arguments = parser.parse_args()
+    row = next(row for row in workloads.ROWS if row.name == arguments.row)
+    if arguments.system not in (row.systems or SYSTEMS):
+        parser.error(f"{arguments.system} cannot do {row.name}: {row.title}")
     if arguments.row == "import":
         print(import_time(arguments.system))
         return

@@ -143,7 +143,11 @@ class Board:
         self.conditions: dict[ConditionWaiter, None] = {}
         self.requests: dict[int, ReplyWaiter] = {}
         self._callbacks: dict[ObjectId, list[Callback]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+
+    def renew_lock(self) -> None:
+        """In a forked child: the lock may be held by a thread that does not exist here."""
+        self._lock = threading.RLock()
 
     def when_ready(self, id_: ObjectId, callback: Callback) -> ValueRow | None:
         """Register a callback, unless the row is here: then return it instead."""

@@ -12,38 +12,14 @@ from typing import Any, Final
 
 import msgspec
 
+from ..protocol import messages
 from ..protocol.ids import TASK_BYTES, ObjectId, PeerId, TaskId, home_of, objects_of, show, task_of
-from ..protocol.messages import (
-    Answer,
-    AnyMessage,
-    Cancel,
-    Cancelled,
-    Define,
-    Enter,
-    Environment,
-    Failure,
-    Fetch,
-    Forget,
-    Leave,
-    Notice,
-    Outcome,
-    Output,
-    Query,
-    Release,
-    Results,
-    Shapes,
-    Shared,
-    Submit,
-    TaskRow,
-    Unshared,
-    ValueRow,
-    Values,
-    Wanted,
-)
+from ..protocol.messages import AnyMessage, Environment, Failure, Outcome, TaskRow, ValueRow
 from ..protocol.settings import Settings
 from . import events
 from .events import Call, Command, Free, Print, Reply, Resolve, Send, SendBlob, ShapesKnown
 from .home import HERE, PENDING, Entry, Home
+from .invariants import check
 from .kinds import Kinds
 
 #: rows of a Submit: enough to make its price small, few enough to be on the way early
@@ -72,7 +48,7 @@ class ClientCore:
         #: submitted, result not yet in hand; in the order of submission
         self.tasks: dict[TaskId, Call] = {}
         #: values still to come of tasks that have several
-        self._remaining: dict[TaskId, int] = {}
+        self.remaining: dict[TaskId, int] = {}
         #: submitted while there was no link
         self._unsent: dict[TaskId, None] = {}
         #: link lives that ended while the task may have been running
@@ -81,7 +57,7 @@ class ClientCore:
         self._cancelled: dict[TaskId, tuple[bool, bool]] = {}
         #: asked, not answered: request -> (answers so far, task ids at the places still open)
         self._cancels: dict[int, tuple[list[bool], dict[int, TaskId], bool, bool]] = {}
-        self._questions: dict[int, Query] = {}
+        self._questions: dict[int, messages.Query] = {}
         self._up = False
         self._epoch = 0
         self._commands: list[Command] = []
@@ -107,16 +83,16 @@ class ClientCore:
             events.KindsDropped: self._on_kinds_dropped,
             events.Leaving: self._on_leaving,
             events.TimePassed: self._on_time_passed,
-            Results: self._on_results,
-            Values: self._on_values,
-            Wanted: self._on_wanted,
-            Shared: self._on_shared,
-            Unshared: self._on_unshared,
-            Cancelled: self._on_cancelled,
-            Answer: self._on_answer,
-            Output: self._on_text,
-            Notice: self._on_text,
-            Shapes: self._on_shapes,
+            messages.Results: self._on_results,
+            messages.Values: self._on_values,
+            messages.Wanted: self._on_wanted,
+            messages.Shared: self._on_shared,
+            messages.Unshared: self._on_unshared,
+            messages.Cancelled: self._on_cancelled,
+            messages.Answer: self._on_answer,
+            messages.Output: self._on_text,
+            messages.Notice: self._on_text,
+            messages.Shapes: self._on_shapes,
         }
 
     # ------------------------------------------------------------------------------ the door
@@ -136,16 +112,16 @@ class ClientCore:
             self._tell_kinds()
             send = self._send
             if home.answers:
-                send(Values(home.answers))
+                send(messages.Values(home.answers))
                 home.answers = []
             if home.fetches:
-                send(Fetch(home.fetches))
+                send(messages.Fetch(home.fetches))
                 home.fetches = []
             if home.releases:
-                send(Release(home.releases))
+                send(messages.Release(home.releases))
                 home.releases = []
             if self.kinds.forgotten:
-                send(Forget(self.kinds.forgotten))
+                send(messages.Forget(self.kinds.forgotten))
                 self.kinds.forgotten = []
         if home.blobs:
             self._commands += [SendBlob(key, payload) for key, payload in home.blobs]
@@ -199,7 +175,7 @@ class ClientCore:
     def _expect_values(self, id_: TaskId, num_returns: int) -> None:
         for object_id in objects_of(id_, num_returns):
             self.home.entries[object_id] = Entry()
-        self._remaining[id_] = num_returns
+        self.remaining[id_] = num_returns
 
     def _dressed(self, row: TaskRow, kind: int) -> TaskRow:
         """Return the row as it travels: small known values ride along, large arguments do not."""
@@ -229,7 +205,7 @@ class ClientCore:
         self._tell_kinds()
         for start in range(0, len(rows), SUBMIT_ROWS_MAX):
             part = rows[start : start + SUBMIT_ROWS_MAX] if len(rows) > SUBMIT_ROWS_MAX else rows
-            self._send(Submit(self._peer, b"", 0, part))
+            self._send(messages.Submit(self._peer, b"", 0, part))
         for row in rows:
             if row.args is None and row.size:
                 payload = self.tasks[TaskId(row.id)].row.args
@@ -239,7 +215,7 @@ class ClientCore:
     def _tell_kinds(self) -> None:
         rows, blobs = self.kinds.untold()
         if rows:
-            self._send(Define(self._peer, rows))
+            self._send(messages.Define(self._peer, rows))
             self._commands += [SendBlob(key, payload) for key, payload in blobs]
 
     def _on_put(self, event: events.Put, _now_s: float) -> None:
@@ -262,7 +238,7 @@ class ClientCore:
 
     # ------------------------------------------------------------------------------- results
 
-    def _on_results(self, message: Results, _now_s: float) -> None:
+    def _on_results(self, message: messages.Results, _now_s: float) -> None:
         tasks, home, kinds = self.tasks, self.home, self.kinds
         entries, resolved = home.entries, home.resolved
         for row in message.rows:
@@ -312,8 +288,8 @@ class ClientCore:
         if len(row.id) == TASK_BYTES:
             num_returns = call.options.num_returns
             for object_id in objects_of(task, num_returns):
-                entry = entries[object_id]
-                if entry.state == PENDING:
+                entry = entries.get(object_id)
+                if entry is not None and entry.state == PENDING:
                     same = row if num_returns == 1 else msgspec.structs.replace(row, id=object_id)
                     self.home.resolve(object_id, entry, same)
             if num_returns == 0 and row.contained:
@@ -321,8 +297,8 @@ class ClientCore:
             self._finish(task, call)
             return
         self.home.resolve(ObjectId(row.id), entries[ObjectId(row.id)], row)
-        self._remaining[task] -= 1
-        if self._remaining[task] == 0:
+        self.remaining[task] -= 1
+        if self.remaining[task] == 0:
             self._finish(task, call)
 
     def _finish(self, task: TaskId, call: Call) -> None:
@@ -330,7 +306,7 @@ class ClientCore:
         del self.tasks[task]
         self.finished += 1
         self.finished_bytes += len(row.args or b"")
-        self._remaining.pop(task, None)
+        self.remaining.pop(task, None)
         self._unsent.pop(task, None)
         self._charged.pop(task, None)
         self._cancelled.pop(task, None)
@@ -354,18 +330,18 @@ class ClientCore:
         else:
             self.home.fetched(row)
 
-    def _on_values(self, message: Values, _now_s: float) -> None:
+    def _on_values(self, message: messages.Values, _now_s: float) -> None:
         for row in message.rows:
             if self.home.filled(row):
                 self.home.fetched(row)
 
-    def _on_wanted(self, message: Wanted, _now_s: float) -> None:
+    def _on_wanted(self, message: messages.Wanted, _now_s: float) -> None:
         self.home.want(message.ids)
 
-    def _on_shared(self, message: Shared, _now_s: float) -> None:
+    def _on_shared(self, message: messages.Shared, _now_s: float) -> None:
         self.home.share(message.ids, shared=True)
 
-    def _on_unshared(self, message: Unshared, _now_s: float) -> None:
+    def _on_unshared(self, message: messages.Unshared, _now_s: float) -> None:
         self.home.share(message.ids, shared=False)
 
     # ---------------------------------------------------------------------------- cancelling
@@ -393,11 +369,12 @@ class ClientCore:
             return
         if event.request:
             self._cancels[event.request] = (dropped, open_places, event.force, event.recursive)
-        if open_places and self._up:
+        if open_places and self._epoch:
+            # Without a connection the link keeps it; in a new life it is asked again.
             ids = list(open_places.values())
-            self._send(Cancel(list(ids), event.force, event.recursive, event.request))
+            self._send(messages.Cancel(list(ids), event.force, event.recursive, event.request))
 
-    def _on_cancelled(self, message: Cancelled, _now_s: float) -> None:
+    def _on_cancelled(self, message: messages.Cancelled, _now_s: float) -> None:
         asked = self._cancels.pop(message.request, None)
         if asked is None:
             self.counters["stale_dropped"] += 1
@@ -410,28 +387,28 @@ class ClientCore:
     # ------------------------------------------------------------------------- asking, words
 
     def _on_asked(self, event: events.Asked, _now_s: float) -> None:
-        query = Query(event.request, event.what, event.limit, event.match)
+        query = messages.Query(event.request, event.what, event.limit, event.match)
         self._questions[event.request] = query
-        if self._up:
+        if self._epoch:
             self._send(query)
 
-    def _on_answer(self, message: Answer, _now_s: float) -> None:
+    def _on_answer(self, message: messages.Answer, _now_s: float) -> None:
         if self._questions.pop(message.request, None) is None:
             self.counters["stale_dropped"] += 1
             return
         self._commands.append(Reply(message.request, message.data))
 
-    def _on_text(self, message: Output | Notice, _now_s: float) -> None:
+    def _on_text(self, message: messages.Output | messages.Notice, _now_s: float) -> None:
         self._commands.append(Print(message))
 
-    def _on_shapes(self, message: Shapes, _now_s: float) -> None:
+    def _on_shapes(self, message: messages.Shapes, _now_s: float) -> None:
         self._commands.append(ShapesKnown(message))
 
     def _on_leaving(self, _event: events.Leaving, now_s: float) -> None:
         self.story.append((now_s, "leaving"))
         if self._up:
             self._depart()
-            self._send(Leave())
+            self._send(messages.Leave())
 
     def _on_time_passed(self, event: events.TimePassed, now_s: float) -> None:
         pass
@@ -451,14 +428,14 @@ class ClientCore:
         if event.resumed and earlier:
             self._submit_again(list(self._unsent))
             return
-        self._send(Enter(self._name, self._environment))
+        self._send(messages.Enter(self._name, self._environment))
         if earlier:
             self.home.start_anew()
             self.kinds.start_anew()
             self._judge_lost_link(now_s)
         self._submit_again(list(self.tasks))
         for request, (_, open_places, force, recursive) in self._cancels.items():
-            self._send(Cancel(list(open_places.values()), force, recursive, request))
+            self._send(messages.Cancel(list(open_places.values()), force, recursive, request))
         for query in self._questions.values():
             self._send(query)
 
@@ -500,7 +477,7 @@ class ClientCore:
         """Return the size of every map; all are 0 when nobody holds or waits for anything."""
         return {
             "tasks": len(self.tasks),
-            "remaining": len(self._remaining),
+            "remaining": len(self.remaining),
             "unsent": len(self._unsent),
             "charged": len(self._charged),
             "cancelled": len(self._cancelled),
@@ -509,29 +486,10 @@ class ClientCore:
             **self.home.sizes(),
         }
 
-    def check_invariants(self) -> None:
-        """Assert that all maps agree.
+    def noted(self) -> tuple[dict[TaskId, Any], ...]:
+        """Return the maps that note something of an unfinished task."""
+        return (self._unsent, self._charged, self._cancelled, self.remaining)
 
-        Raises:
-            AssertionError: they do not, which is a bug.
-        """
-        pins: dict[bytes, int] = dict(self.home.pinned.items())
-        for task, call in self.tasks.items():
-            for id_ in (*call.row.deps, *call.row.contained):
-                pins[id_] = pins.get(id_, 0) + 1
-            values = objects_of(task, call.options.num_returns)
-            waiting = [i for i in values if self.home.entries[i].state == PENDING]
-            assert waiting or not values, f"{show(task)} is kept though it has its values"
-            assert self._remaining.get(task, len(waiting)) == len(waiting) or not values
-        for entry in self.home.entries.values():
-            for id_ in () if entry.row is None else entry.row.contained:
-                pins[id_] = pins.get(id_, 0) + 1
-        for id_, entry in self.home.entries.items():
-            kept = entry.refs or entry.pins or entry.shared or entry.wanted
-            assert kept or entry.state == PENDING, f"{show(id_)} is kept for nobody"
-            assert entry.pins == pins.get(id_, 0), f"{show(id_)}: {entry.pins} pins"
-            assert (entry.state == HERE) == (entry.row is not None), show(id_)
-            own_task = task_of(id_) in self.tasks
-            assert entry.state != PENDING or own_task, f"{show(id_)} waits for no task"
-        for some in (self._unsent, self._charged, self._cancelled, self._remaining):
-            assert all(task in self.tasks for task in some)
+    def check_invariants(self) -> None:
+        """Assert that all maps agree; see invariants.py."""
+        check(self)

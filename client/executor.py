@@ -376,6 +376,7 @@ def _result_of(future: Future[T], end_s: float | None) -> T:
     try:
         return future.result(None if end_s is None else end_s - monotonic())
     finally:
+        future.cancel()  # does nothing to one that is done
         del future
 
 

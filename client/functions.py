@@ -8,7 +8,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from ..protocol.ids import ObjectId
 from ..protocol.payload import pack_call, pack_function, portable
@@ -246,12 +246,23 @@ def _new_refs(ids: list[Any], session: Session) -> Any:
     return [ObjectRef(id_, session) for id_ in ids] or None
 
 
+class Decorator(Protocol):
+    """What `@remote(**options)` is: it makes a function remote."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> RemoteFunction[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> RemoteFunction[P, T]: ...
+
+
 @overload
 def remote(function: Callable[P, Coroutine[Any, Any, T]], /) -> RemoteFunction[P, T]: ...
 @overload
 def remote(function: Callable[P, T], /) -> RemoteFunction[P, T]: ...
 @overload
-def remote(**options: Any) -> Callable[[Callable[P, T]], RemoteFunction[P, T]]: ...
+def remote(**options: Any) -> Decorator: ...
 def remote(function: Any = None, /, **options: Any) -> Any:
     """Make a function remote: `@remote`, `@remote(num_cpus=2)` or `remote(function)`.
 

@@ -142,7 +142,7 @@ class Chunk:
         try:
             for index in range(0, len(flat), width):
                 # One by one: an error keeps those before it.
-                values.append(function(*flat[index : index + width]))  # noqa: PERF401
+                values.append(function(*flat[index : index + width]))  # noqa: PERF401  # see above
         except Exception as raised:
             if self.raises:
                 raise

@@ -1,4 +1,4 @@
-"""init(inline=True): every task runs here and now, in `.remote()` itself, so that pdb can step in.
+"""init(inline=True): every task runs here and now, so that pdb can step in.
 
 Never skips what a cluster would do to arguments and results: they are pickled both ways, so what
 works here works there.
@@ -74,7 +74,11 @@ class InlineSession:
         self._keep(id_, ValueRow(id_, VALUE, packed.payload, contained=packed.contained))
         return id_
 
-    def get(self, ids: Sequence[ObjectId], timeout_s: float | None) -> list[ValueRow]:  # noqa: ARG002
+    def get(
+        self,
+        ids: Sequence[ObjectId],
+        timeout_s: float | None,  # noqa: ARG002  # nothing to wait for
+    ) -> list[ValueRow]:
         """Return the rows up to the first that is not a value; all are here."""
         rows = []
         for id_ in ids:
@@ -86,8 +90,8 @@ class InlineSession:
     def wait(
         self,
         ids: Sequence[ObjectId],
-        count: int,  # noqa: ARG002
-        timeout_s: float | None,  # noqa: ARG002
+        count: int,  # noqa: ARG002  # all are ready
+        timeout_s: float | None,  # noqa: ARG002  # nothing to wait for
     ) -> set[ObjectId]:
         """Return all: nothing is ever on its way."""
         return set(ids)
@@ -121,7 +125,12 @@ class InlineSession:
         """Keep a value for good."""
         self.hold(id_)
 
-    def query(self, what: str, limit: int = 100, match: str = "") -> Any:  # noqa: ARG002
+    def query(
+        self,
+        what: str,
+        limit: int = 100,  # noqa: ARG002  # one node, no tasks
+        match: str = "",  # noqa: ARG002  # the same
+    ) -> Any:
         """Describe this process as if it were a cluster of one node."""
         cpus = float(os.cpu_count() or 1)
         if what == "nodes":
@@ -146,7 +155,7 @@ class InlineSession:
             "tasks": {"finished": self._finished},
         }
 
-    def shutdown(self) -> None:
+    def close(self) -> None:
         """Forget all values."""
         self.alive = False
         self._objects.clear()

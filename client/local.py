@@ -109,7 +109,7 @@ def init(
     global _cluster, _at_exit_registered  # noqa: PLW0603  # the process's one cluster
     with _lock:
         session = current()
-        if session is not None and session.alive:
+        if session is not None and session.alive and not getattr(session, "failed", False):
             if _cluster is None:
                 return Cluster(None, "")  # inside a task
             raise ConfigError(
@@ -124,7 +124,7 @@ def init(
             atexit.register(_at_exit)
             _at_exit_registered = True
         if inline:
-            _cluster = _inline(checked)
+            _cluster = _inline()
         elif given is not None:
             own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources}
             named = [name for name, value in own.items() if value is not None]
@@ -155,7 +155,7 @@ def shutdown() -> None:
 # ---------------------------------------------------------------------------- the ways to a cluster
 
 
-def _inline(settings: Settings) -> Cluster:
+def _inline() -> Cluster:
     from .inline import InlineSession
 
     session = InlineSession()
@@ -204,17 +204,25 @@ def _launch(nodes: list[tuple[str, list[str]]], settings: Settings) -> Cluster:
     from .launcher import Launcher
 
     directory = runtime.Directory(runtime.root_of(settings))
-    launcher = None
-    session = None
+    session: Any = None
+    failures: list[DrumbeatError] = []
+
+    def failed(error: DrumbeatError) -> None:
+        failures.append(error)
+        if session is not None:
+            session.fail(error)
+
+    launcher = Launcher(directory, settings, nodes, failed)
     try:
+        launcher.start()  # first: the processes start while this one imports what it needs
         session = _session(directory.path, settings)
-        launcher = Launcher(directory, settings, nodes, session.fail)
-        launcher.start()
         session.start()
         there = session.wait_until(
-            lambda: session.connected and len(session.shapes or ()) >= len(nodes),
+            lambda: failures or (session.connected and len(session.shapes or ()) >= len(nodes)),
             settings.connect_timeout_s,
         )
+        if failures:
+            raise failures[0]
         if not there:
             what = "the scheduler" if not session.connected else "a node"
             raise SchedulerUnreachable(
@@ -224,10 +232,7 @@ def _launch(nodes: list[tuple[str, list[str]]], settings: Settings) -> Cluster:
     except BaseException:
         if session is not None:
             session.close()
-        if launcher is not None:
-            launcher.stop(settings.exit_grace_s)
-        else:
-            directory.remove()
+        launcher.stop(settings.exit_grace_s)
         raise
     set_current(session)
     return Cluster(session, str(directory.path), launcher)

@@ -3,13 +3,21 @@
 Never passes on a control character that could move the user's cursor or change the terminal.
 """
 
-from collections.abc import Iterable
-from typing import Final
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
-from ..protocol.messages import OutputRow
+from ..protocol.messages import AnyMessage, Notice, Output, OutputRow
 
 #: an unfinished line is shown in pieces when it grows beyond this
 LINE_CHARACTERS_MAX: Final = 16_384
+
+#: how long the end waits for the program's streams to take what workers printed
+LAST_WORDS_S: Final = 0.5
+
+log = logging.getLogger("drumbeat")
 
 _ESCAPES: Final = {
     number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0)) if number != 0x09
@@ -59,3 +67,51 @@ def clean(text: str) -> str:
         return text
     # a progress bar returns to the line's start: what it showed last is what counts
     return text.rstrip("\r").rsplit("\r", 1)[-1].translate(_ESCAPES)
+
+
+class Speaker:
+    """Says what came from the cluster, in a thread of its own: streams may take any time."""
+
+    def __init__(self) -> None:
+        self._printer = Printer()
+        self._spoke = False
+
+    def say(self, message: AnyMessage) -> None:
+        """Print Output, and log a Notice; returns at once."""
+        if isinstance(message, Notice):
+            self._say(log.warning, "%s", message.text)
+        elif isinstance(message, Output):
+            text = self._printer.take(message.rows)
+            if text:
+                self._say(write, text)
+
+    def _say(self, say: Callable[..., Any], *words: str) -> None:
+        from ..protocol.futures import deliver, start_delivery  # asyncio: not before it is needed
+
+        self._spoke = True
+        start_delivery()
+        deliver(say, *words)
+
+    def last_words(self) -> None:
+        """Let what workers printed be shown before this program goes on to its end."""
+        rest = self._printer.rest()
+        if rest:
+            self._say(write, rest)
+        if self._spoke:
+            from ..protocol.futures import deliver
+
+            said = threading.Event()
+            deliver(said.set)
+            said.wait(LAST_WORDS_S)
+
+
+def write(text: str) -> None:
+    """Write what workers printed to where this program prints now."""
+    stream = sys.stdout
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        pass  # closed: nobody reads it

@@ -1,6 +1,6 @@
-"""A progress bar on the terminal. The only room of the client, besides the command line, with rich.
+"""A progress bar on the terminal, by rich.
 
-Imported only when a bar is asked for, since rich takes longer to import than all the rest.
+Never imported before a bar is asked for: rich takes longer to import than all the rest.
 """
 
 from collections.abc import Callable, Iterator

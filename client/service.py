@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, Final
 
 from ..protocol import clock, errors
-from ..protocol.errors import DrumbeatError, SchedulerUnreachable
+from ..protocol.errors import ClusterError, DrumbeatError, SchedulerUnreachable
 from ..protocol.ids import ObjectId, PeerId
 from ..protocol.messages import AnyMessage, Role, ValueRow
 from ..protocol.settings import Settings
@@ -109,6 +109,8 @@ class Service:
         self._over = False
         #: a waiting thread found the I/O thread at the loop and would have turned it itself
         self._wished = False
+        #: the thread that turns the loop
+        self._holder = 0
         self._drives = 0
         self._driving = False
         self._settled = False
@@ -136,6 +138,11 @@ class Service:
         """Wait until `waiter` is woken, turning the loop meanwhile if nobody else does."""
         if waiter.done:
             return True
+        if self._holder == threading.get_ident():
+            raise ClusterError(
+                "this thread turns the loop of the session at this moment, so it cannot wait: a "
+                "finalizer (__del__) must not call get() or wait()"
+            )
         until = None if timeout_s is None else time.monotonic() + timeout_s
         if not self._lock.locked() and not self._over:
             if threading.current_thread() is _main_thread():
@@ -158,6 +165,7 @@ class Service:
     def _drive(self, waiter: Waiter, until: float | None, deferral: Deferral | None) -> None:
         if not self._lock.acquire(blocking=False):
             return
+        self._holder = threading.get_ident()
         self._driving = True
         self._drives += 1
         self.sleeping = False
@@ -177,6 +185,7 @@ class Service:
         finally:
             self.sleeping = False
             settled, self._settled, self._driving = self._settled, False, False
+            self._holder = 0
             self._lock.release()
             if settled or self._stopping or self._board.somebody_waits():
                 self._back.set()
@@ -189,9 +198,11 @@ class Service:
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while not self._over:
             if self._lock.acquire(blocking=False):
+                self._holder = threading.get_ident()
                 try:
                     self._turn_until_wished()
                 finally:
+                    self._holder = 0
                     self._lock.release()
             self._stand_aside()
 
@@ -299,14 +310,15 @@ class Service:
         # Taken in the opposite order of being filled: whatever an entry taken here presupposes (the
         # call behind a ref, the ref behind a wait) is taken after it, and told to the core before.
         inbox, handle = self._inbox, self.core.handle
-        asked = taken(inbox.asked)
-        cancels = taken(inbox.cancels)
-        awaited = taken(inbox.awaited)
-        dropped = taken(inbox.kinds_dropped)
-        refs = taken(inbox.refs)
-        pins = taken(inbox.pins)
-        calls = taken(inbox.calls)
-        kinds = taken(inbox.kinds)
+        asked = taken(inbox.asked) if inbox.asked else ()
+        cancels = taken(inbox.cancels) if inbox.cancels else ()
+        awaited = taken(inbox.awaited) if inbox.awaited else ()
+        dropped = taken(inbox.kinds_dropped) if inbox.kinds_dropped else None
+        refs = taken(inbox.refs) if inbox.refs else None
+        pins = taken(inbox.pins) if inbox.pins else None
+        # a kind is left before the first call that names it
+        calls = taken(inbox.calls) if inbox.calls else []
+        kinds = taken(inbox.kinds) if inbox.kinds else []
         if calls or kinds:
             self._submit(kinds, calls, now_s)
         if pins:

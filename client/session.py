@@ -3,7 +3,6 @@
 Never touches a socket: callers leave events in the inbox, read results from the board, and wait.
 """
 
-import asyncio
 import itertools
 import logging
 import os
@@ -17,22 +16,25 @@ from ..protocol.errors import (
     Backpressure,
     DrumbeatError,
     GetTimeoutError,
-    Infeasible,
     MessageTooLarge,
     NotInitialized,
     SchedulerUnreachable,
 )
-from ..protocol.futures import deliver, start_delivery
-from ..protocol.ids import IdFactory, ObjectId, PeerId, objects_of, task_of
+from ..protocol.ids import (
+    COUNTER_BYTES,
+    ORDINAL_BYTES,
+    ObjectId,
+    PeerId,
+    TaskId,
+    objects_of,
+    task_of,
+)
 from ..protocol.messages import (
     AnyMessage,
     Environment,
     Failure,
     KindRow,
-    Notice,
-    Options,
     Outcome,
-    Output,
     Shape,
     Shapes,
     TaskRow,
@@ -40,10 +42,11 @@ from ..protocol.messages import (
 )
 from ..protocol.session import Kind, Packed
 from ..protocol.settings import Settings
-from .board import AllWaiter, Board, ConditionWaiter, ReplyWaiter, SomeWaiter, Waiter
+from .board import AllWaiter, Board, ConditionWaiter, ReplyWaiter, SomeWaiter
 from .core import ClientCore
 from .events import Asked, Call, CancelAsked
-from .output import Printer
+from .feasible import fits, infeasible
+from .output import Speaker
 from .service import Inbox, Service, dialler
 
 #: how long cancel_queued waits for the scheduler's word
@@ -78,7 +81,11 @@ class ClusterSession:
         dial: Callable[[], Any] | None = None,
     ) -> None:
         self.peer = peer = PeerId(os.urandom(6)) if peer is None else peer
+        #: False once shut down; a cluster that failed is alive until then, and says why it failed
         self.alive = True
+        #: waiting in the main thread lends nothing
+        self.lends = False
+        self._open = True
         self.settings = settings
         self.endpoint = endpoint
         #: the nodes there are; None: not known yet
@@ -90,10 +97,12 @@ class ClusterSession:
         self._inbox = Inbox()
         self._calls = self._inbox.calls
         self._core = ClientCore(settings, peer, name, environment)
-        self._printer = Printer()
-        self._ids = IdFactory(peer)
-        #: guards what calls share: ids, kind numbers, counts
-        self._lock = threading.Lock()
+        self._speaker = Speaker()
+        # as IdFactory names them, but safe against a finalizer that submits in the middle
+        self._id_prefix = peer + bytes(ORDINAL_BYTES)
+        self._id_counter = itertools.count(1)
+        #: guards what calls share; a finalizer or a signal handler may submit while it is held
+        self._lock = threading.RLock()
         self._requests = itertools.count(1)
         self._submitted = 0
         self._submitted_bytes = 0
@@ -110,9 +119,22 @@ class ClusterSession:
             self._ended,
         )
 
+        _sessions.add(self)
+
+    def let_go_in_fork(self) -> None:
+        """In a forked child: refuse every call, and wait for no lock of the parent's threads."""
+        self.alive = self._open = False
+        self._lock = threading.RLock()
+        self._board.renew_lock()
+
     def start(self) -> None:
         """Begin to connect."""
         self._service.start()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the cluster is gone, though nobody shut it down."""
+        return self._error is not None
 
     @property
     def connected(self) -> bool:
@@ -133,7 +155,7 @@ class ClusterSession:
         settings = self.settings
         while True:
             with self._lock:
-                if not self.alive:
+                if not self._open:
                     raise self._not_alive()
                 core = self._core
                 if (
@@ -141,7 +163,7 @@ class ClusterSession:
                     and self._submitted_bytes + size - core.finished_bytes
                     <= max(settings.submit_buffer_bytes_max, size)
                 ):
-                    id_ = self._ids()
+                    id_ = self._next_id()
                     self._submitted += 1
                     self._submitted_bytes += size
                     row = TaskRow(id_, kind.number, payload, 0, deps, contained)
@@ -153,9 +175,12 @@ class ClusterSession:
         num_returns = options.num_returns
         return [ObjectId(id_)] if num_returns == 1 else objects_of(id_, num_returns)
 
+    def _next_id(self) -> TaskId:
+        return TaskId(self._id_prefix + next(self._id_counter).to_bytes(COUNTER_BYTES, "big"))
+
     def _announce(self, kind: Kind) -> None:
         with self._lock:
-            if not self.alive:
+            if not self._open:
                 raise self._not_alive()
             if kind.session is self:
                 return
@@ -163,8 +188,8 @@ class ClusterSession:
             if len(function.payload) > self.settings.value_bytes_max:
                 raise too_large(f"the function {kind.name}", len(function.payload), self.settings)
             number = kind.number = next(self._kind_numbers)
-            dropped = self._inbox.kinds_dropped.append
-            self._kinds[number] = weakref.ref(kind, lambda _: dropped(number))
+            dropped, kinds = self._inbox.kinds_dropped.append, self._kinds
+            kinds[number] = weakref.ref(kind, lambda _: (kinds.pop(number), dropped(number)))
             row = KindRow(number, function.hash, kind.name, kind.options, function.payload)
             self._inbox.kinds.append(row)
             kind.session = self
@@ -175,16 +200,7 @@ class ClusterSession:
             if shapes:
                 self._feasible[kind.number] = None
             return
-        asked = ", ".join(f"{name} {amount:g}" for name, amount in asked_of(options).items())
-        where = f" on node {options.node!r}" if options.node else ""
-        there = "; ".join(
-            f"{one.name}: " + ", ".join(f"{k} {v:g}" for k, v in sorted(one.resources.items()))
-            for one in shapes
-        )
-        raise Infeasible(
-            f"{kind.name} asks for {asked}{where}, which no node has ({there}); ask for less, or "
-            "set wait_for_nodes=True if such a node is to come"
-        )
+        raise infeasible(kind.name, options, shapes)
 
     def _wait_for_room(self, size: int) -> None:
         settings, core = self.settings, self._core
@@ -193,7 +209,7 @@ class ClusterSession:
             waiting = self._submitted - core.finished
             waiting_bytes = self._submitted_bytes + size - core.finished_bytes
             bytes_max = max(settings.submit_buffer_bytes_max, size)
-            return not self.alive or (
+            return not self._open or (
                 waiting < settings.submit_buffer_max and waiting_bytes <= bytes_max
             )
 
@@ -216,7 +232,10 @@ class ClusterSession:
             self._board.conditions.pop(waiter, None)
 
     def _in_event_loop(self) -> bool:
-        return self._service.is_current_thread() or asyncio._get_running_loop() is not None
+        if self._service.is_current_thread():
+            return True
+        asyncio = sys.modules.get("asyncio")  # not loaded: no loop runs
+        return asyncio is not None and asyncio._get_running_loop() is not None
 
     def put(self, packed: Packed) -> ObjectId:
         """Keep a value as an object, held once."""
@@ -224,9 +243,9 @@ class ClusterSession:
         if len(payload) > self.settings.value_bytes_max:
             raise too_large("the value", len(payload), self.settings)
         with self._lock:
-            if not self.alive:
+            if not self._open:
                 raise self._not_alive()
-            id_ = ObjectId(self._ids())
+            id_ = ObjectId(self._next_id())
             contained = (*packed.deps, *packed.contained)
             row = ValueRow(id_, Outcome.VALUE, payload, len(payload), contained)
             self._results[id_] = row
@@ -278,7 +297,7 @@ class ClusterSession:
             waiter = SomeWaiter(ids, count)
             self._wait_on_board(waiter, ids, timeout_s)
             ready = {id_ for id_ in ids if id_ in results}
-            if len(ready) < count and not self.alive:
+            if len(ready) < count and not self._open:
                 raise self._not_alive()
         return ready
 
@@ -288,7 +307,7 @@ class ClusterSession:
         board = self._board
         board.waiters[waiter] = None
         try:
-            if not self.alive:
+            if not self._open:
                 raise self._not_alive()
             waiter.look(board.results)
             if waiter.done:
@@ -310,7 +329,7 @@ class ClusterSession:
         if row is not None:
             callback(row)
             return
-        if not self.alive:
+        if not self._open:
             # it may have been registered after the end had called all there were
             self._call_off()
             return
@@ -361,15 +380,11 @@ class ClusterSession:
         self._board.requests[request] = waiter
         try:
             leave()
-            self._wait_alive(waiter, timeout_s)
+            if self._open:
+                self._service.wait(waiter, timeout_s)
             return waiter.data
         finally:
             self._board.requests.pop(request, None)
-
-    def _wait_alive(self, waiter: Waiter, timeout_s: float) -> bool:
-        if not self.alive:
-            return False
-        return self._service.wait(waiter, timeout_s)
 
     def hold(self, id_: ObjectId) -> None:
         """One more ObjectRef to this object lives here."""
@@ -387,14 +402,14 @@ class ClusterSession:
 
     def wait_until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
         """Wait until something holds that a turn of the loop may change."""
-        waiter = ConditionWaiter(lambda: holds() or not self.alive)
+        waiter = ConditionWaiter(lambda: holds() or not self._open)
         self._board.conditions[waiter] = None
         try:
             if not waiter.holds():
                 self._service.wait(waiter, timeout_s)
         finally:
             self._board.conditions.pop(waiter, None)
-        if not self.alive:
+        if not self._open:
             raise self._not_alive()
         return holds()
 
@@ -410,8 +425,11 @@ class ClusterSession:
             if not self.alive:
                 return
             self.alive = False
-        self._service.stop(timeout_s)
-        self._end_all()
+            was_open, self._open = self._open, False
+        if was_open:
+            self._service.stop(timeout_s)
+            self._call_off()
+        self._speaker.last_words()
 
     def fail(self, error: DrumbeatError) -> None:
         """End with an error for everybody: the cluster cannot go on. From any thread."""
@@ -422,17 +440,11 @@ class ClusterSession:
 
     def _ended(self, error: DrumbeatError) -> None:
         with self._lock:
-            if not self.alive:
+            if not self._open:
                 return
             self._error = error
-            self.alive = False
-        self._end_all()
-
-    def _end_all(self) -> None:
+            self._open = False
         self._call_off()
-        rest = self._printer.rest()
-        if rest:
-            deliver(write, rest)
 
     def _call_off(self) -> None:
         error = self._not_alive()
@@ -445,7 +457,7 @@ class ClusterSession:
             callback(row)
 
     def _must_be_alive(self) -> None:
-        if not self.alive:
+        if not self._open or self._pid != os.getpid():
             raise self._not_alive()
 
     def _not_alive(self) -> DrumbeatError:
@@ -458,32 +470,23 @@ class ClusterSession:
             return NotInitialized("shutdown() was called; call drumbeat.init() to start again")
         return type(self._error)(*self._error.args).with_cause(self._error.__cause__)
 
-    # ------------------------------------------------------------------------------- words
-
     def _show(self, message: AnyMessage) -> None:
         if type(message) is Shapes:
             self.shapes = message.rows
             self._feasible = {}
-        elif type(message) is Notice:
-            start_delivery()
-            deliver(log.warning, "%s", message.text)
-        elif type(message) is Output:
-            text = self._printer.take(message.rows)
-            if text:
-                start_delivery()
-                deliver(write, text)
+        else:
+            self._speaker.say(message)
 
 
-def write(text: str) -> None:
-    """Write what workers printed to where this program prints now."""
-    stream = sys.stdout
-    if stream is None:
-        return
-    try:
-        stream.write(text)
-        stream.flush()
-    except (OSError, ValueError):
-        pass  # closed: nobody reads it
+_sessions: "weakref.WeakSet[ClusterSession]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for session in list(_sessions):
+        session.let_go_in_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def too_large(what: str, size: int, settings: Settings) -> MessageTooLarge:
@@ -494,17 +497,3 @@ def too_large(what: str, size: int, settings: Settings) -> MessageTooLarge:
         size_bytes=size,
         limit_bytes=limit,
     )
-
-
-def asked_of(options: Options) -> dict[str, float]:
-    """Return what a task asks for, by resource."""
-    asked = {"CPU": options.num_cpus, "GPU": options.num_gpus, **dict(options.resources)}
-    return {name: amount for name, amount in asked.items() if amount > 0}
-
-
-def fits(options: Options, shape: Shape) -> bool:
-    """Return whether a node, if idle, could run a task with these options."""
-    if options.node and options.node not in (shape.name, shape.id.hex()):
-        return False
-    has = shape.resources
-    return all(has.get(name, 0) >= amount - 1e-9 for name, amount in asked_of(options).items())

@@ -7,6 +7,7 @@ what the tasks print appears here as it happens; a table of the packages ends it
 
 import argparse
 import ast
+import os
 import sysconfig
 import time
 import warnings
@@ -21,6 +22,7 @@ from rich.text import Text
 
 #: a function longer than this is worth a line of its own while the census runs
 NOTABLE_LINES = 600
+FOREIGN = {"site-packages", "dist-packages", "__pycache__"}
 SINGLE_MODULES = "(single modules)"
 
 
@@ -103,9 +105,11 @@ class Package:
 
 def python_files(root: Path) -> list[str]:
     """Return the names below root of all Python files that belong to it."""
-    foreign = {"site-packages", "dist-packages", "__pycache__"}
-    names = (path.relative_to(root) for path in root.rglob("*.py") if path.is_file())
-    return sorted(str(name) for name in names if not foreign.intersection(name.parts))
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name not in FOREIGN]
+        found += [os.path.join(folder, name) for name in files if name.endswith(".py")]
+    return sorted(os.path.relpath(path, root) for path in found)
 
 
 def package_of(name: str) -> str:
@@ -121,7 +125,7 @@ def print_table(packages: dict[str, Package], rows_max: int) -> None:
     for heading, width in (("files", 5), ("lines", 7), ("functions", 9)):
         table.add_column(heading, justify="right", no_wrap=True, min_width=width)
     table.add_column("longest function", no_wrap=True, max_width=24)
-    table.add_column("imports most", no_wrap=True)
+    table.add_column("imports most", no_wrap=True, overflow="ellipsis")
 
     ranked = sorted(packages.values(), key=lambda package: (-package.lines, package.name))
     shown, rest = ranked[:rows_max], ranked[rows_max:]

@@ -29,7 +29,10 @@ _FILE_HEADER: Final = struct.Struct("!BQ")
 _FULL: Final = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
 _RETRY_S: Final = 0.001
 
-_CLOSE_ON_EXEC: Final[int] = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+# Plain numbers: operators of enumerations take a microsecond each.
+_CLOSE_ON_EXEC: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_AT_ONCE: Final = int(socket.MSG_DONTWAIT)
+_TRUNCATED: Final = int(socket.MSG_TRUNC)
 _NO_FDS: Final[tuple[int, ...]] = ()
 
 
@@ -86,7 +89,7 @@ class Channel:
         Raises:
             Closed: there will be none any more.
         """
-        flags = _CLOSE_ON_EXEC if wait else _CLOSE_ON_EXEC | socket.MSG_DONTWAIT
+        flags = _CLOSE_ON_EXEC if wait else _CLOSE_ON_EXEC | _AT_ONCE
         try:
             length, ancillary, seen, _ = self.socket.recvmsg_into(
                 (self._buffer,), _ANCILLARY_BYTES, flags
@@ -99,7 +102,7 @@ class Channel:
         if not ancillary:
             if not length:
                 raise Closed
-            if seen & socket.MSG_TRUNC:
+            if seen & _TRUNCATED:
                 raise OSError(errno.EMSGSIZE, "a packet was longer than agreed")
             return Packet(self._view[:length])
         fds = _fds_of(ancillary)
@@ -138,7 +141,7 @@ class Channel:
         """
         if not self._waiting and not fds and len(data) <= PACKET_BYTES_MAX:
             try:
-                self.socket.send(data, socket.MSG_DONTWAIT)
+                self.socket.send(data, _AT_ONCE)
                 return True
             except ConnectionError:
                 raise Closed from None
@@ -153,7 +156,7 @@ class Channel:
         """Send what waits, as far as there is room; return whether nothing waits any more."""
         waiting = self._waiting
         while waiting:
-            if not self._offer(waiting[0], socket.MSG_DONTWAIT):
+            if not self._offer(waiting[0], _AT_ONCE):
                 return False
             _close(waiting.popleft().fds)
         return True

@@ -1,12 +1,12 @@
-"""The node's mind: what the scheduler assigns, what the workers do, and what each is told of it.
+"""The node's mind: what is assigned here, what workers do, and what each is told of it.
 
 Never touches a clock, a socket or a process: events come in, commands go out. `handle` takes in
 what has happened; `turn`, once after all events of a loop turn, hands out work and tells the
 scheduler everything at once.
 """
 
-import random
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 from ..protocol.ids import PeerId, show
@@ -69,7 +69,7 @@ class NodeCore:
         name: str,
         host: str,
         resources: dict[str, float],
-        rng: random.Random,
+        rng: Random,
         pid: int = 0,
     ) -> None:
         self._settings = settings
@@ -154,9 +154,9 @@ class NodeCore:
         """Act on all that was handled: once after all events of a loop turn."""
         self._stops.turn(now_s)
         self._waits.settle(now_s)
+        self._answer_take_backs()
         self._dispatch.turn(now_s)
         self._processes.turn(now_s)
-        self._answer_take_backs()
         self._flush(now_s)
         return self._take_commands()
 

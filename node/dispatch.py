@@ -1,4 +1,4 @@
-"""Who runs what: starts workers, hands out packets in queue order, takes back what lies unread.
+"""Who runs what: hands out packets in the order of the queue, takes back what lies unread.
 
 Never lets more run than the slots hold, never mixes the keys of workers, and never lets a later
 attempt take what an earlier one waits for.
@@ -319,7 +319,7 @@ class Dispatch:
             return
         wanted = min(need - crew.starting, lives.starting_max - len(lives.starting))
         for _ in range(wanted):
-            if len(state.workers) < state.settings.workers_max:
+            if len(state.workers) < lives.workers_max:
                 lives.start(crew, now_s)
             elif len(lives.exiting) < wanted:
                 lives.make_room(now_s)

@@ -1,4 +1,4 @@
-"""What comes from the scheduler: kinds, attempts and values, made whole before anybody sees them.
+"""What the scheduler sends: kinds, attempts and values, whole before anybody sees them.
 
 Never lets an attempt into the queue before its function, its arguments and all its values are here:
 large ones come on the bulk link, before or after the rows that name them.

@@ -368,7 +368,7 @@ class Keeper:
         self._daemon_due = now_s + _back_off_s(self._daemon_ends, now_s)
 
     def _end_orphans(self) -> bool:
-        """End every child that is none of ours and in no worker's group; was there any?"""
+        """End each child that is none of ours and in no worker's group; say if there was one."""
         known = (self._template_pid, self._daemon_pid)
         strangers = [
             pid

@@ -75,8 +75,11 @@ class Line:
         self.while_waiting: Callable[[Run], None] = lambda _run: None
         self._main = threading.get_ident()
         self._sending = threading.Lock()
-        self._state = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._woken = threading.Condition(self._lock)
+        #: a thread is receiving, and so many wait for what it gets
         self._reading = False
+        self._sleepers = 0
         #: request -> what to do with its answer; None: somebody waits for it
         self._expected: dict[int, Callback | None] = {}
         self._answers: dict[int, Answered] = {}
@@ -200,7 +203,7 @@ class Line:
 
         In the main thread it may raise Interrupted instead.
         """
-        with self._state:
+        with self._lock:
             self._requests = number = self._requests + 1
             self._expected[number] = callback
             self._callbacks += callback is not None
@@ -215,30 +218,33 @@ class Line:
                 self._read(lambda: number in answers)
             return answers[number]
         finally:
-            with self._state:
+            with self._lock:
                 self._expected.pop(number, None)
                 answers.pop(number, None)
 
     def _read(self, done: Callable[[], bool]) -> None:
         """Receive one packet for whoever it is, or wait while another thread does."""
         waiting = self._words[PHASE] == WAITING and threading.get_ident() == self._main
-        with self._state:
+        with self._lock:
             if done():
                 return
             mine = not self._reading
             if mine:
                 self._reading = True
             else:
-                self._state.wait(_LOOK_S if waiting else None)
+                self._sleepers += 1
+                self._woken.wait(_LOOK_S if waiting else None)
+                self._sleepers -= 1
         if mine:
             try:
                 if waiting:
                     self._await_packet()
                 self._receive(wait=not waiting)
             finally:
-                with self._state:
+                with self._lock:
                     self._reading = False
-                    self._state.notify_all()
+                    if self._sleepers:
+                        self._woken.notify_all()
         elif waiting:
             self.check_interrupt()
 
@@ -260,7 +266,7 @@ class Line:
 
     def _dispatch(self, packet: ToWorker) -> None:
         if type(packet) is Answered:
-            with self._state:
+            with self._lock:
                 if packet.request not in self._expected:
                     return  # whoever asked was interrupted
                 callback = self._expected[packet.request]
@@ -277,7 +283,7 @@ class Line:
 
     def _listen(self) -> None:
         """Have somebody read for those who gave callbacks, while the main thread runs code."""
-        with self._state:
+        with self._lock:
             if self._listening:
                 return
             self._listening = True
@@ -292,7 +298,7 @@ class Line:
                     callback(answer)
                 except Exception:  # noqa: BLE001  # the user's; the other callbacks go on
                     traceback.print_exc()
-            with self._state:
+            with self._lock:
                 if not self._callbacks and not called:
                     self._listening = False
                     return

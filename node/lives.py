@@ -21,6 +21,8 @@ START_BACKOFF_S = 0.1
 START_BACKOFF_MAX_S = 5.0
 #: workers started before anything is queued for them
 PRESTART_MAX = 4
+#: what the pulse page has room for, beside the daemon
+PAGE_SLOTS_MAX = 4095
 #: workers that may start at once, however few CPUs there are
 STARTING_MIN = 4
 
@@ -40,6 +42,7 @@ class Lives:
         self.starting: dict[int, Worker] = {}
         #: told to exit, nothing left to do
         self.exiting: dict[int, Worker] = {}
+        self.workers_max = min(state.settings.workers_max, PAGE_SLOTS_MAX)
         # Forking is quick, but a machine has only so many cores.
         self.starting_max = max(STARTING_MIN, state.slots.capacity[CPU] // UNIT)
         self._last_number = 0
@@ -90,7 +93,7 @@ class Lives:
         """Start a few workers before the first attempts come."""
         crew = self.crew(key)
         fits = self._state.slots.capacity[CPU] // max(1, units(key.num_cpus))
-        room = self._state.settings.workers_max - len(self._state.workers)
+        room = self.workers_max - len(self._state.workers)
         for _ in range(min(fits, PRESTART_MAX, room) - crew.members):
             self.start(crew, now_s)
 

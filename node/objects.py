@@ -1,4 +1,4 @@
-"""The node as home of what its workers submit and put, and as holder of refs to others' objects.
+"""The node as home of what its workers submit and put, and as holder of others' refs.
 
 Never looks inside a value; refs that lie in one are named in its row. A value lives as long as a
 worker holds its ref, something here pins it, others share it, or somebody waits for it. What a

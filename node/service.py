@@ -1,4 +1,4 @@
-"""The node daemon: the loop around the core, between the link to the scheduler and the workers.
+"""The node daemon: the loop around the core, between the scheduler's link and the workers.
 
 Never decides: whatever the core asks for is done in order, and what comes of it is told as events.
 An exception out of the core is a bug: story and event are dumped, and the process ends with 70.
@@ -187,7 +187,7 @@ class Daemon:
             self._dump(error, event)
             raise _CoreFailedError from None
         for command in commands:
-            self._do(command, at_s)
+            self._do(command)
 
     def _act(self, at_s: float) -> None:
         try:
@@ -196,9 +196,9 @@ class Daemon:
             self._dump(error, None)
             raise _CoreFailedError from None
         for command in commands:
-            self._do(command, at_s)
+            self._do(command)
 
-    def _do(self, command: events.Command, at_s: float) -> None:
+    def _do(self, command: events.Command) -> None:
         pool = self._pool
         match command:
             case events.SendWorker():
@@ -214,7 +214,7 @@ class Daemon:
             case events.Revoke():
                 pool.revoke(command.worker, command.seq)
             case events.ReadPage():
-                pool.read_page(command.workers, command.after_s, at_s)
+                pool.read_page(command.workers, command.after_s)
             case events.Interrupt():
                 pool.interrupt(command.worker, command.seq)
             case events.Signal():

@@ -1,4 +1,4 @@
-"""Ends attempts that were cancelled: called back, interrupted, terminated, killed, in that order.
+"""Ends cancelled attempts: called back, interrupted, terminated, killed, in that order.
 
 Never harms another attempt: nothing is signalled before the page has shown that the worker runs the
 one that is to end, and whatever lay behind it has been taken back. A value that still comes wins.

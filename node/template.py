@@ -211,7 +211,7 @@ class Template:
         os.close(nothing)
         os.close(output)
         _open_streams()
-        faulthandler.enable(file=2)
+        faulthandler.enable(file=2, all_threads=False)
         random.seed()
         numpy_random = sys.modules.get("numpy.random")
         if numpy_random is not None:

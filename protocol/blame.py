@@ -81,7 +81,7 @@ def _parts_of(path: str, value: Any) -> Iterator[Part]:
             yield from ((f"{path}.{name}", item) for name, item in vars(value).items())
             return
         yield from _parts_of_state(path, value)
-    except Exception:  # noqa: BLE001  # user code: whatever it raises, we look no deeper there
+    except (Exception, SystemExit):  # noqa: BLE001  # user code: no deeper there, then
         return
 
 

@@ -5,6 +5,7 @@ RemoteProtocolError that names the field. Never opens a payload.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -248,6 +249,7 @@ def _struct_of(tag: Any, type_: Any) -> Any:
     return None
 
 
+@cache
 def _inspect(type_: Any) -> Any:
     import msgspec.inspect  # only bad input needs it, and it loads slowly
 

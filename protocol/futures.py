@@ -1,4 +1,4 @@
-"""Futures of the standard library whose result is a row of ours, opened by whoever asks for it.
+"""Standard futures whose result is a row of ours, opened by whoever asks for it.
 
 Never opens a value, and never runs a user's callback, in the thread that moves a session's
 messages: a callback that waits would stop the very thread that it waits for.

@@ -1,4 +1,4 @@
-"""A link: numbered batches, each delivered once and in order over connections that come and go.
+"""A link: batches, each delivered once and in order, over connections that come and go.
 
 Never a socket, never the clock. One `Link` is one end of one link life; a connection that is lost
 is followed by `resume` with what the peer has received, and a new life needs a new `Link`.

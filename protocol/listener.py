@@ -1,4 +1,4 @@
-"""The listening end of all connections: who is behind which routing id, and in which link life.
+"""The listening end of all connections: who is behind which routing id, and in which life.
 
 Never a socket, never the clock: frames and closings in, commands out. What a frame means to tasks
 is not known here.

@@ -114,7 +114,7 @@ Frame = Hello | Welcome | Refused | Reset | Batch | Ack
 # ------------------------------------------------------------------------------------ definitions
 
 
-class Options(Row, frozen=True):
+class Options(Struct, array_like=True, gc=False, frozen=True):
     """How a task is run: what scheduler and node must know of it. Hashable."""
 
     num_cpus: Annotated[float, Meta(ge=0)] = 1.0

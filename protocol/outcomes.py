@@ -1,4 +1,4 @@
-"""What became of a task, as Python sees it: a row to its value, or to the exception to raise.
+"""What became of a task: from a row to its value, or to the exception to raise.
 
 Never asks anybody anything: all that is known is in the row. A user's exception arrives as a class
 that is both TaskError and the exception's own type, so that `except ValueError` goes on working.

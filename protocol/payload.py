@@ -1,4 +1,4 @@
-"""Pickling: arguments, values, functions and errors to bytes and back. The only door to pickle.
+"""Arguments, values, functions and errors to bytes and back. The only door to pickle.
 
 Never runs in the scheduler or in a node's daemon: they pass payloads on unopened. Plain pickle
 comes first, since it is seven times as quick as cloudpickle; but it pickles what is defined in
@@ -468,7 +468,7 @@ def _why_not(value: Any) -> BaseException | None:
     """Return what pickling raises, or None."""
     import cloudpickle
 
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception, SystemExit):
         if b"__main__" not in _dumps(value, PROTOCOL):
             return None
     try:

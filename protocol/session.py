@@ -56,6 +56,8 @@ class Session(Protocol):
 
     #: False once shut down
     alive: bool
+    #: a blocking call of the main thread lends the task's CPUs (true in a worker)
+    lends: bool
 
     def submit(self, kind: Kind, packed: Packed) -> list[ObjectId]:
         """Queue one call; return the ids of its values (num_returns many), each held once.

@@ -30,7 +30,8 @@ def describe(exception: BaseException) -> tuple[str, str, str]:
     try:
         name = str(kind.__qualname__)
         if kind.__module__ not in ("builtins", "__main__"):
-            name = f"{kind.__module__}.{name}"
+            module = str(kind.__module__)
+            name = f"{'drumbeat' if module.startswith('drumbeat.') else module}.{name}"
     except Exception:  # noqa: BLE001  # a metaclass of the user's
         name = "an exception"
     try:

@@ -1,4 +1,4 @@
-"""What flows over a peer's links in one link life: messages decoded, payloads cut and joined.
+"""What flows over a peer's links in one life: messages decoded, payloads cut and joined.
 
 Never a socket; knows nothing of connections, which come and go below it.
 """

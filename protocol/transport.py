@@ -40,25 +40,19 @@ FRAME_SLACK_BYTES = 4096
 __all__ = [
     "Blob", "DialHappening", "DialShell", "Disconnected", "Down", "Heard", "Joined",
     "ListenHappening", "ListenShell", "Message", "Poller", "Refused", "Rejected", "Returned", "Up",
-    "check_endpoint",
 ]  # fmt: skip
 
 _CLOSINGS = (
-    zmq.EVENT_DISCONNECTED
-    | zmq.EVENT_CLOSED
-    | zmq.EVENT_CONNECT_RETRIED
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-)
+    zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)  # fmt: skip
 _EVENT = struct.Struct("=hi")
-
+# Plain numbers: arithmetic with pyzmq's enumerations costs more than the calls they go to.
+_EVENTS, _READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
+_NOBLOCK, _MORE, _ROUTE = int(zmq.NOBLOCK), int(zmq.RCVMORE), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 DialHappening = Up | Down | Refused | Message | Blob | Rejected
 ListenHappening = Joined | Returned | Disconnected | Heard | Message | Blob | Rejected
-
-
-# ---------------------------------------------------------------------------------------- sockets
 
 
 class Poller:
@@ -66,27 +60,22 @@ class Poller:
 
     def __init__(self) -> None:
         self._poller = zmq.Poller()
+        #: sockets and descriptors that were ready at the last wait
+        self.ready: dict[Any, int] = {}
 
-    def add(self, fd: int) -> None:
+    def add(self, fd: "int | zmq.Socket[bytes]") -> None:
         """Wait also for a descriptor that becomes readable, or closes."""
-        self._poller.register(fd, zmq.POLLIN)
+        self._poller.register(fd, _READABLE)
 
-    def remove(self, fd: int) -> None:
+    def remove(self, fd: "int | zmq.Socket[bytes]") -> None:
         """Wait no more for a descriptor; before it is closed."""
         self._poller.unregister(fd)
-
-    def add_socket(self, socket: "zmq.Socket[bytes]") -> None:
-        """Wait also for a socket; shells do this for their own."""
-        self._poller.register(socket, zmq.POLLIN)
-
-    def remove_socket(self, socket: "zmq.Socket[bytes]") -> None:
-        """Wait no more for a socket."""
-        self._poller.unregister(socket)
 
     def wait(self, timeout_s: float | None) -> list[int]:
         """Wait until anything is ready or the time is over; return the ready raw descriptors."""
         timeout_ms = None if timeout_s is None else max(0, -int(-timeout_s * 1000 // 1))
-        return [fd for fd, _ in self._poller.poll(timeout_ms) if isinstance(fd, int)]
+        self.ready = ready = dict(self._poller.poll(timeout_ms))
+        return [fd for fd in ready if isinstance(fd, int)]
 
 
 class _Socket:
@@ -104,25 +93,28 @@ class _Socket:
         socket.setsockopt(zmq.RCVHWM, 0)
         socket.setsockopt(zmq.LINGER, 0)
         self._monitor = socket.get_monitor_socket(_CLOSINGS)
-        poller.add_socket(socket)
-        poller.add_socket(self._monitor)
+        poller.add(socket)
+        poller.add(self._monitor)
         self.junk_dropped = 0
 
     def attach(self, poller: Poller) -> None:
         """Be waited for by this poller from now on."""
         for socket in (self.socket, self._monitor):
-            self._poller.remove_socket(socket)
-            poller.add_socket(socket)
+            self._poller.remove(socket)
+            poller.add(socket)
         self._poller = poller
 
     def _receive(self, parts: int, frames_max: int) -> list[list[bytes]]:
         # Asking for EVENTS first is cheaper than an exception, and takes in what the I/O thread
         # has to say, which reading alone does not always do.
-        socket, received = self.socket, []
+        received: list[list[bytes]] = []
+        option, receive = self.socket.getsockopt, self.socket.recv
         for _ in range(frames_max):
-            if not socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            if not option(_EVENTS) & _READABLE:
                 break
-            frame = socket.recv_multipart(zmq.NOBLOCK)
+            frame = [receive(_NOBLOCK)]
+            while option(_MORE):
+                frame.append(receive(_NOBLOCK))
             if len(frame) == parts:
                 received.append(frame)
             else:
@@ -132,15 +124,17 @@ class _Socket:
     def closing(self) -> str:
         """Return what the monitor has to say of closed connections since last asked; or ""."""
         said = ""
-        while self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-            event, _value = _EVENT.unpack(self._monitor.recv_multipart(zmq.NOBLOCK)[0])
+        if self._monitor not in self._poller.ready:
+            return said
+        while self._monitor.getsockopt(_EVENTS) & _READABLE:
+            event, _value = _EVENT.unpack(self._monitor.recv_multipart(_NOBLOCK)[0])
             said = str(zmq.Event(event).name).lower().replace("_", " ")
         return said
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close; what has not been sent is sent for up to `linger_s` more, in the background."""
-        self._poller.remove_socket(self.socket)
-        self._poller.remove_socket(self._monitor)
+        self._poller.remove(self.socket)
+        self._poller.remove(self._monitor)
         self.socket.disable_monitor()
         self._monitor.close(0)
         self.socket.close(int(linger_s * 1000))
@@ -163,7 +157,7 @@ class Dialing(_Socket):
     def send(self, frame: bytes) -> bool:
         """Send; False: there is no connection any more, which `closing` tells as well."""
         try:
-            self.socket.send(frame, zmq.NOBLOCK)
+            self.socket.send(frame, _NOBLOCK)
         except zmq.Again:
             return False
         return True
@@ -186,15 +180,13 @@ class Listening(_Socket):
     def send(self, route: bytes, frame: bytes) -> bool:
         """Send; False: the route leads nowhere any more."""
         try:
-            self.socket.send_multipart((route, frame), zmq.NOBLOCK)
+            self.socket.send(route, _ROUTE)
+            self.socket.send(frame, _NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno not in (errno.EHOSTUNREACH, errno.EAGAIN):
                 raise
             return False
         return True
-
-
-# ----------------------------------------------------------------------------------------- shells
 
 
 class _Line:
@@ -378,10 +370,7 @@ class DialShell:
 class ListenShell:
     """The scheduler's end of all links.
 
-    Args:
-        endpoint: where to listen.
-        settings: bounds and times.
-        epoch: this life of the scheduler.
+    `epoch` is this life of the scheduler.
     """
 
     def __init__(self, endpoint: str, settings: Settings, epoch: int) -> None:

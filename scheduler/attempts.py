@@ -27,6 +27,8 @@ from .tasks import (
     ASSIGN,
     DELIVER,
     DELIVERING,
+    NEXT,
+    QUEUED,
     RETURN,
     UNITS,
     Kind,
@@ -66,6 +68,7 @@ class Attempts:
     def place(self) -> None:
         """Give nodes what they can take, most urgent first."""
         if not self._work.queue.size:
+            self._work.queue.sweep()
             return
         full: dict[Shape, None] = {}
         for queues in self._work.queue.levels():
@@ -99,28 +102,43 @@ class Attempts:
     def _place_queue(
         self, queue: ShapeQueue, until_order: int | None, full: dict[Shape, None]
     ) -> None:
-        ready, choose = self._work.queue, self._board.choose
+        ready = self._work.queue
         while (record := queue.head()) is not None:
             if until_order is not None and record.order > until_order:
                 return
-            node = choose(record.kind)
-            if node is None:
+            kind = record.kind
+            chosen = self._board.choose(kind)
+            if chosen is None:
                 full[queue.shape] = None
                 return
-            ready.pop(queue)
-            self._assign(record, node)
+            node, count = chosen
+            if kind.number not in node.kinds:
+                self._kinds.prepare(node, kind)
+            node.progress_s = self._state.now_s
+            rows = self._state.out.assigns.setdefault(node.id, [])
+            while True:
+                ready.pop(queue)
+                rows.append(self._assign(record, kind, node))
+                count -= 1
+                if not count:
+                    break
+                following = queue.head()
+                if following is None or following.kind is not kind:
+                    break
+                if until_order is not None and following.order > until_order:
+                    break
+                record = following
+            self._board.touch(node)
 
-    def _assign(self, record: TaskRecord, node: Node) -> None:
-        state, kind, row = self._state, record.kind, record.row
-        if kind.number not in node.kinds:
-            self._kinds.prepare(node, kind)
-        move(record, ASSIGN)
-        record.assigned_s = node.progress_s = state.now_s
+    def _assign(self, record: TaskRecord, kind: Kind, node: Node) -> AssignRow:
+        state, row = self._state, record.row
+        # As `move` would: a queue yields nothing but what is queued.
+        record.state = NEXT[QUEUED][ASSIGN]
+        record.assigned_s = state.now_s
         expected_s = kind.average_s
         # One whose duration nobody knows fills a slot's window.
         record.expected_s = expected_s if expected_s >= 0 else state.settings.window_s
         node.take(record)
-        self._board.touch(node)
         args = row.args
         size = row.size
         if args is not None and len(args) > self._inline_bytes_max:
@@ -133,39 +151,25 @@ class Attempts:
             values = tuple(packed(node.id, value) for value in self._objects.values_for(record))
         if row.contained:
             state.out.contain(node.id, row.contained)
-        rows = state.out.assigns.get(node.id)
-        if rows is None:
-            rows = state.out.assigns[node.id] = []
-        rows.append(
-            AssignRow(
-                row.id, record.attempt, kind.number, record.order, record.depth, expected_s,
-                args, size, row.contained, values,
-            )
+        return AssignRow(
+            row.id, record.attempt, kind.number, record.order, record.depth, expected_s, args,
+            size, row.contained, values,
         )  # fmt: skip
 
     # ---------------------------------------------------------------------------------------- ended
 
     def done(self, node: Node, message: Done) -> None:
         """Attempts of a node ended."""
-        assigned, end, board = node.assigned, self._work.end, self._board
+        assigned, work = node.assigned, self._work
+        quick: list[tuple[TaskRecord, ValueRow]] = []
         kinds: dict[Kind, None] = {}
         last_kind: Kind | None = None
         for row in message.rows:
-            record = assigned.get(row.id)  # type: ignore[call-overload]  # a row's id is a TaskId
+            record = assigned.get(row.id)
             if record is None or record.attempt != row.attempt:
                 self._stale(node, row)
                 continue
-            kind: Kind = record.kind
-            values = row.values
-            plain = (
-                len(values) == 1
-                and values[0].outcome == 0
-                and values[0].id == row.id
-                and kind.options.num_returns == 1
-                and not row.died
-            )
-            if not plain:
-                _check(record, row)
+            kind = record.kind
             if kind is not last_kind:
                 kinds[kind] = None
                 last_kind = kind
@@ -175,20 +179,22 @@ class Attempts:
                 kind.average_s = (
                     duration_s if average_s < 0 else average_s + FRESH * (duration_s - average_s)
                 )
+            if _is_plain(row, kind):
+                node.release(record)
+                quick.append((record, row.values[0]))
+                continue
+            work.end_plain(quick)
+            quick.clear()
+            _check(record, row)
             node.release(record)
-            if (
-                plain
-                and not values[0].contained
-                and (values[0].payload is not None or not values[0].size)
-            ):
-                end(record, [values[0]])
-            else:
-                self._ended(node, record, row)
-        board.touch(node)
+            self._ended(node, record, row)
+        work.end_plain(quick)
+        self._board.touch(node)
         node.progress_s = self._state.now_s
+        window_s, tasks_max = self._state.settings.window_s, self._state.settings.window_tasks_max
         for kind in kinds:
-            quick = 0 <= kind.average_s < self._state.settings.window_s
-            kind.ramp = min(2 * kind.ramp, self._state.settings.window_tasks_max) if quick else 1
+            short = 0 <= kind.average_s < window_s
+            kind.ramp = min(2 * kind.ramp, tasks_max) if short else 1
 
     def _ended(self, node: Node, record: TaskRecord, row: DoneRow) -> None:
         """An attempt ended; whatever is not simply one small value."""
@@ -243,7 +249,7 @@ class Attempts:
     def blocked(self, node: Node, message: Blocked) -> None:
         """Attempts of a node wait in get(), or go on."""
         for id_, attempt, waits in message.rows:
-            record = node.assigned.get(TaskId(id_))
+            record = node.assigned.get(id_)
             if record is None or record.attempt != attempt:
                 self._state.counters["stale_dropped"] += 1
                 continue
@@ -257,7 +263,7 @@ class Attempts:
         node.taking_back = False
         node.take_back_after_s = self._state.now_s + self._state.settings.window_s
         for id_, attempt in message.rows:
-            record = node.assigned.get(TaskId(id_))
+            record = node.assigned.get(id_)
             if record is None or record.attempt != attempt:
                 self._state.counters["stale_dropped"] += 1
                 continue
@@ -405,6 +411,21 @@ class Attempts:
         """Assert that what starves is known to."""
         for shape in self._starved:
             assert shape.starved_since_s is not None
+
+
+def _is_plain(row: DoneRow, kind: Kind) -> bool:
+    """Whether an attempt ended with its one value, small and without refs in it."""
+    values = row.values
+    if len(values) != 1 or row.died or row.retry:
+        return False
+    value = values[0]
+    return (
+        value.outcome == 0
+        and value.id == row.id
+        and kind.options.num_returns == 1
+        and not value.contained
+        and (value.payload is not None or not value.size)
+    )
 
 
 def _check(record: TaskRecord, row: DoneRow) -> None:

@@ -149,7 +149,7 @@ class Queries:
         running: dict[int, None] = {}
         for node in nodes:
             for id_, attempt, seconds in node.running:
-                record = node.assigned.get(id_)  # type: ignore[call-overload]  # a TaskId
+                record = node.assigned.get(id_)
                 if record is not None and record.attempt == attempt:
                     running[id(record)] = None
                     yield record, seconds + now_s - node.beat_s

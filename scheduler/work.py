@@ -20,7 +20,7 @@ from ..protocol.messages import (
 )
 from .kinds import Kinds
 from .objects import Objects
-from .placement import Board, ReadyQueue, ShapeQueue
+from .placement import Board, ReadyQueue, level_of
 from .state import Peer, PeerError, State, ignore
 from .tasks import (
     ASSIGNED,
@@ -28,6 +28,7 @@ from .tasks import (
     DELIVERING,
     END,
     FINISHED,
+    NEXT,
     QUEUED,
     READY,
     RETRY,
@@ -62,9 +63,9 @@ class Work:
         self._order = 0
         self.queue = ReadyQueue()
         #: tasks of running tasks, by their parent
-        self.children: dict[TaskId, dict[TaskId, TaskRecord]] = {}
+        self.children: dict[bytes, dict[bytes, TaskRecord]] = {}
         #: tasks that wait to be tried again, with the time they are due
-        self.backing_off: dict[TaskId, float] = {}
+        self.backing_off: dict[bytes, float] = {}
         self._backoffs: list[tuple[float, int, TaskRecord]] = []
         #: ends that are not told yet: each may cause others, so they are told one after another
         self._ending: deque[tuple[TaskRecord, list[ValueRow]]] = deque()
@@ -80,9 +81,9 @@ class Work:
         order = first_order = self._order
         self._order += len(message.rows)
         last_kind: Kind | None = None
-        queue: ShapeQueue | None = None
+        ready: list[TaskRecord] = []
         for row in message.rows:
-            id_ = TaskId(row.id)
+            id_ = row.id
             if id_ in known:
                 self._drop_args(peer, row)
                 continue
@@ -92,25 +93,32 @@ class Work:
             if kind is None or parent is None:
                 self._refuse(peer, row)
                 continue
+            if kind is not last_kind:
+                if kind.client != client:
+                    raise PeerError("it submitted a task of one client with the code of another")
+                self._queue_up(ready)
+                ready = []
+                last_kind = kind
             order += 1
             record = TaskRecord(row, kind, peer, parent, depth, order, now_s)
             known[id_] = record
             kind.uses += 1
-            if kind is not last_kind:
-                if kind.client != client:
-                    raise PeerError("it submitted a task of one client with the code of another")
-                last_kind = kind
-                queue = self.queue.queue_of((-kind.priority, -depth), kind.shape)
             if parent:
                 self.children.setdefault(parent, {})[id_] = record
             if row.deps or (row.size and row.args is None):
                 self._await(peer, record)
             else:
-                assert queue is not None
-                move(record, READY)
-                queue.push(record)
-                self.queue.size += 1
+                ready.append(record)
+        self._queue_up(ready)
         self._state.counters["submitted"] += order - first_order
+
+    def _queue_up(self, records: list[TaskRecord]) -> None:
+        """Queue new tasks of one kind and depth, in order."""
+        if records:
+            for record in records:
+                record.state = NEXT[WAITING][READY]  # as `move` would: they are new
+            queue = self.queue.queue_of(level_of(records[0]), records[0].kind.shape)
+            self.queue.extend(queue, records)
 
     def _parent_of(self, peer: Peer, message: Submit) -> TaskId | None:
         """Return the parent to remember; None: what was submitted is not to run."""
@@ -191,6 +199,28 @@ class Work:
                 self._end(record, rows)
         self._ending_now = False
 
+    def end_plain(self, ended: list[tuple[TaskRecord, ValueRow]]) -> None:
+        """Give tasks, which were at a node, their one value each, without refs in it."""
+        if self._objects.entries or self.children:
+            for record, value in ended:
+                self.end(record, [value])
+            return
+        results, inline_bytes_max = self._state.out.results, self._state.settings.inline_bytes_max
+        for record, value in ended:
+            kind, owner, payload = record.kind, record.owner, value.payload
+            if kind.uses == 1 or (payload is not None and len(payload) > inline_bytes_max):
+                self.end(record, [value])
+                continue
+            record.state = NEXT[record.state][END]
+            del owner.tasks[value.id]
+            kind.uses -= 1
+            if owner.here:
+                told = results.get(owner.id)
+                if told is None:
+                    told = results[owner.id] = []
+                told.append(value)
+            self._state.counters["finished"] += 1
+
     def _end(self, record: TaskRecord, rows: list[ValueRow]) -> None:
         state = record.state
         if state == QUEUED:
@@ -198,7 +228,7 @@ class Work:
         elif state == BACKOFF:
             del self.backing_off[record.id]
         move(record, END)
-        id_, owner, counters = record.id, record.owner, self._state.counters
+        id_, owner, counters = record.row.id, record.owner, self._state.counters
         del owner.tasks[id_]
         if owner.here:
             told = self._state.out.results.get(owner.id)

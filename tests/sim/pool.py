@@ -123,8 +123,8 @@ class FakePool:
             for packet in worker.socket:
                 if isinstance(packet, Run):
                     seqs += [row.seq for row in packet.rows]
-                else:
-                    kept.append(packet)
+                    packet = Run(packet.definitions, [])  # rows alone are taken
+                kept.append(packet)
             worker.socket.clear()
             worker.socket.extend(kept)
         if seqs:
@@ -141,9 +141,8 @@ class FakePool:
 
     def _interrupt(self, number: int, seq: int) -> None:
         worker = self.workers.get(number)
-        if worker is not None and worker.is_alive:
-            if worker.running == seq:
-                worker.interrupt()
+        if worker is not None and worker.running == seq:
+            worker.interrupt()
 
     def signal(self, number: int, name: str) -> None:
         """Signal a worker; a deaf task does not hear TERM."""

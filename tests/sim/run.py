@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve()
 if __name__ == "__main__":
     sys.path[0] = str(HERE.parents[1])
 
+import msgspec  # noqa: E402
 from sim.draw import draw  # noqa: E402
 from sim.operations import FAULTS, Scenario, dump, load  # noqa: E402
 from sim.shrink import kind_of, shrink  # noqa: E402
@@ -62,7 +63,7 @@ def say(scenario: Scenario) -> str:
     lines = [f"settings {scenario.settings}", f"nodes {scenario.nodes}"]
     for entry in scenario.tape:
         sign = "!" if isinstance(entry, FAULTS) else " "
-        lines.append(f"{sign} {entry}")
+        lines.append(f"{sign} {msgspec.json.encode(entry).decode()}")
     return "\n".join(lines)
 
 

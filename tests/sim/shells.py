@@ -86,7 +86,8 @@ class Process:
         for due_s in (self.core.deadline_s(), self.shell.deadline_s()):
             if due_s is not None and due_s < self._due_s:
                 self._due_s = due_s
-        self._turn_at(max(self._due_s, now_s + 1e-6))
+        self._due_s = max(self._due_s, now_s + 1e-6)
+        self._turn_at(self._due_s)
 
     def _turn(self, now_s: float) -> None:
         for event in self._happenings(now_s):

@@ -42,6 +42,8 @@ class User:
         self.name = process.name
         #: refs at hand -> how many ObjectRefs
         self.hand: dict[ObjectId, int] = {}
+        #: the same for refs that only somebody's get() or wait() holds
+        self._waited: dict[ObjectId, int] = {}
         self.results: dict[ObjectId, ValueRow] = {}
         self.getters: list[Getter] = []
         self.has_pinned = False
@@ -68,15 +70,15 @@ class User:
         (self._after if late else self._calls).append(event)
         self.process.wake()
 
-    def _hold(self, id_: ObjectId) -> None:
-        self.hand[id_] = self.hand.get(id_, 0) + 1
+    def _hold(self, id_: ObjectId, where: dict[ObjectId, int]) -> None:
+        where[id_] = where.get(id_, 0) + 1
         self._refs.append((id_, 1))
         self.process.wake()
 
-    def _let_go(self, id_: ObjectId) -> None:
-        count = self.hand.pop(id_)
+    def _let_go(self, id_: ObjectId, where: dict[ObjectId, int]) -> None:
+        count = where.pop(id_)
         if count > 1:
-            self.hand[id_] = count - 1
+            where[id_] = count - 1
         self._refs.append((id_, -1))
         self.process.wake()
 
@@ -144,7 +146,7 @@ class User:
         until_s = float("inf") if timeout_s is None else self.clock.now_s + timeout_s
         getter = Getter(ids, until_s, count, is_wait)
         for id_ in ids:
-            self._hold(id_)
+            self._hold(id_, self._waited)
         missing = [id_ for id_ in ids if id_ not in self.results]
         if missing:
             self._do(events.Awaited(missing), late=True)
@@ -156,7 +158,7 @@ class User:
     def drop(self, picks: list[int]) -> None:
         """Let refs go."""
         for id_ in self._picked(picks):
-            self._let_go(id_)
+            self._let_go(id_, self.hand)
 
     def cancel(self, picks: list[int], force: bool, recursive: bool, asks: bool) -> None:
         """Cancel tasks."""
@@ -188,7 +190,7 @@ class User:
     def load(self, id_: ObjectId) -> None:
         """Unpickle a ref that came from outside."""
         if not self.is_gone:
-            self._hold(id_)
+            self._hold(id_, self.hand)
 
     # -------------------------------------------------------------------------- what comes back
 
@@ -207,7 +209,7 @@ class User:
         """Nobody is said to hold these."""
         changing = dict(self._refs)
         for id_ in ids:
-            if id_ in self.hand and id_ not in changing:
+            if (id_ in self.hand or id_ in self._waited) and id_ not in changing:
                 self.oracle.wrong(f"{id_.hex()} is freed though {self.name} holds it")
             self.results.pop(id_, None)
 
@@ -237,7 +239,7 @@ class User:
         """Values come to life in the program, and the refs inside them."""
         for row in rows:
             for id_ in row.contained:
-                self._hold(ObjectId(id_))
+                self._hold(ObjectId(id_), self.hand)
 
     def _times_out(self, getter: Getter) -> None:
         if getter.is_open:
@@ -249,7 +251,7 @@ class User:
             getter.is_open = False
             self.getters.remove(getter)
             for id_ in getter.ids:
-                self._let_go(id_)
+                self._let_go(id_, self._waited)
 
     # -------------------------------------------------------------------------- the end
 
@@ -280,4 +282,4 @@ class User:
         """Drop every ref."""
         for id_ in list(self.hand):
             while id_ in self.hand:
-                self._let_go(id_)
+                self._let_go(id_, self.hand)

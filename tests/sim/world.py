@@ -211,6 +211,8 @@ class World:
     def _heal(self) -> None:
         """Nothing goes wrong any more: whatever anybody waits for must come."""
         self.network.heal()
+        processes = [self.scheduler, *self.nodes.values(), *(user.process for user in self.users)]
+        self._go_on(max(process.paused_until_s for process in processes) + 0.01)
         for user in self._staying():
             user.cancel_endless()
             user.get_all()

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from drumbeat.client.board import AllWaiter, Board, SomeWaiter
 from drumbeat.client.deferral import Deferral
+from drumbeat.client.feasible import fits
 from drumbeat.client.output import Printer
-from drumbeat.client.session import ClusterSession, fits
+from drumbeat.client.session import ClusterSession
 from drumbeat.protocol.errors import (
     GetTimeoutError,
     Infeasible,

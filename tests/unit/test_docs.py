@@ -27,7 +27,7 @@ def text_of(page: Path) -> str:
 
 
 @cache
-def tests_in(path: Path) -> frozenset[str]:
+def names_in(path: Path) -> frozenset[str]:
     if not path.is_file():
         return frozenset()
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ def test_every_promise_names_tests_that_exist(promise: str, proof: str) -> None:
     named = TEST.findall(proof)
     assert named, f"no test is named for: {promise}"
     for file, test in named:
-        assert test in tests_in(ROOT / "tests" / file), f"{file} has no {test}"
+        assert test in names_in(ROOT / "tests" / file), f"{file} has no {test}"
 
 
 @every_page

@@ -5,7 +5,6 @@ import pickle
 import traceback
 
 import pytest
-
 from drumbeat.protocol.errors import (
     DependencyFailed,
     DrumbeatError,
@@ -27,7 +26,7 @@ def raised(exception, **details):
     """Return what the client raises for what a task raised."""
     try:
         raise exception
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  # what a worker does
         details = {"name": "resize", "task": "t-1", "node": "lab3", "pid": 41, **details}
         packed = pack_error(error, attempt=1, **details)
     found = error_of(ValueRow(ID, Outcome.ERROR, packed.payload))
@@ -40,7 +39,7 @@ def failed(name, text="text", cause=None, payload=None, **details):
     return error_of(ValueRow(ID, Outcome.FAILURE, payload, failure=failure))
 
 
-class Custom(ValueError):
+class CustomError(ValueError):
     def __init__(self, code, *, node):
         super().__init__(code)
         self.code = code
@@ -51,19 +50,28 @@ class Custom(ValueError):
 
 
 def _custom(code, node):
-    return Custom(code, node=node)
+    return CustomError(code, node=node)
 
 
-class Slotted(Exception):
+class SlottedError(Exception):
     __slots__ = ("extra",)
 
+    def __reduce__(self):
+        return (_slotted, (self.extra,))
 
-class Stubborn(Exception):
+
+def _slotted(extra):
+    made = SlottedError("x")
+    made.extra = extra
+    return made
+
+
+class StubbornError(Exception):
     def __init_subclass__(cls, **_):
         raise TypeError("no subclasses")
 
 
-class Two(Exception):
+class TwoError(Exception):
     def __init__(self, a, b):
         super().__init__(a)
 
@@ -102,7 +110,7 @@ def test_the_class_is_made_once_a_type_and_an_instance_each_time():
         (ImportError("no", name="mod", path="p"), ("name", "path", "msg")),
         (KeyError("k"), ("args",)),
         (SyntaxError("bad", ("f.py", 3, 1, "x", 3, 2)), ("lineno", "filename", "msg")),
-        (Custom(5, node="theirs"), ("code", "node")),
+        (CustomError(5, node="theirs"), ("code", "node")),
     ],
 )
 def test_attributes_of_the_cause_are_kept(exception, attributes):
@@ -119,7 +127,7 @@ def test_attributes_of_the_cause_are_kept(exception, attributes):
 
 
 def test_attributes_in_slots_are_kept():
-    exception = Slotted("x")
+    exception = SlottedError("x")
     exception.extra = 3
     assert raised(exception).extra == 3
 
@@ -145,7 +153,7 @@ def test_what_would_end_the_caller_arrives_as_task_error_only(exception):
     assert type(exception).__name__ in str(error)
 
 
-@pytest.mark.parametrize("exception", [StopIteration(1), Stubborn("x"), Two(1, 2)])
+@pytest.mark.parametrize("exception", [StopIteration(1), StubbornError("x"), TwoError(1, 2)])
 def test_a_type_that_cannot_be_one_arrives_as_task_error_with_text(exception):
     error = raised(exception)
     assert type(error) is TaskError

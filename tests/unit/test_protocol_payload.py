@@ -10,8 +10,6 @@ import types
 from typing import Any
 
 import pytest
-from support.fake_session import FakeSession
-
 from drumbeat.protocol import payload
 from drumbeat.protocol.errors import DrumbeatError, MessageTooLarge, NotPicklable
 from drumbeat.protocol.messages import Outcome, ValueRow
@@ -30,6 +28,7 @@ from drumbeat.protocol.payload import (
 )
 from drumbeat.protocol.references import ObjectRef
 from drumbeat.protocol.session import Packed
+from support.fake_session import FakeSession
 
 
 def row(packed: Packed) -> ValueRow:
@@ -275,7 +274,9 @@ def test_a_function_is_named_by_the_hash_of_its_pickle():
 def test_a_missing_module_is_told_in_words():
     broken = b"cmodule_that_is_nowhere\nthing\n."
     for unpack in (unpack_value, unpack_function, unpack_call):
-        with pytest.raises(NotPicklable, match="No module named 'module_that_is_nowhere'") as caught:
+        with pytest.raises(
+            NotPicklable, match="No module named 'module_that_is_nowhere'"
+        ) as caught:
             unpack(broken)
         assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
@@ -308,17 +309,17 @@ def test_a_placeholder_is_picklable():
 # --------------------------------------------------------------------------------------- errors
 
 
-class TwoArguments(Exception):
+class TwoArgumentsError(Exception):
     def __init__(self, a, b):
         super().__init__(f"{a}-{b}")
 
 
-class ExitsOnLoad(Exception):
+class ExitsOnLoadError(Exception):
     def __reduce__(self):
         return (sys.exit, (3,))
 
 
-class Unprintable(Exception):
+class UnprintableError(Exception):
     def __str__(self):
         raise RuntimeError("no text")
 
@@ -326,7 +327,7 @@ class Unprintable(Exception):
 def report_of(exception):
     try:
         raise exception
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  # what a worker does
         packed = pack_error(error, name="f", pid=4)
     return load_error(packed.payload)
 
@@ -347,13 +348,18 @@ def test_an_exception_arrives_with_its_text_and_itself():
 
 @pytest.mark.parametrize(
     "exception",
-    [TwoArguments(1, 2), ExitsOnLoad("x"), ValueError(threading.Lock()), Unprintable("x")],
+    [
+        TwoArgumentsError(1, 2),
+        ExitsOnLoadError("x"),
+        ValueError(threading.Lock()),
+        UnprintableError("x"),
+    ],
 )
 def test_an_exception_that_cannot_travel_arrives_as_text(exception):
     report = report_of(exception)
     assert type(exception).__name__ in report.type_name
     assert type(exception).__name__ in report.traceback_text
-    if not isinstance(exception, Unprintable):
+    if not isinstance(exception, UnprintableError):
         assert report.pickled is None
         assert load_exception(report) is None
 

@@ -7,13 +7,12 @@ import os
 import pickle
 
 import pytest
-from support.fake_session import FakeSession, eventually
-
 from drumbeat.protocol.errors import GetTimeoutError, NotInitialized
 from drumbeat.protocol.messages import Failure, Outcome, ValueRow
 from drumbeat.protocol.payload import pack_value
 from drumbeat.protocol.references import ObjectRef
 from drumbeat.protocol.session import current, set_current
+from support.fake_session import FakeSession, eventually
 
 
 @pytest.fixture

@@ -1,0 +1,37 @@
+"""Whether any node could ever run a task, as far as the client knows the nodes.
+
+Never a promise that one is free.
+"""
+
+from collections.abc import Sequence
+
+from ..protocol.errors import Infeasible
+from ..protocol.messages import Options, Shape
+
+
+def infeasible(name: str, options: Options, shapes: Sequence[Shape]) -> Infeasible:
+    """Return the error for a task that fits no node: what it asks for, what there is."""
+    asked = ", ".join(f"{key} {amount:g}" for key, amount in asked_of(options).items())
+    where = f" on node {options.node!r}" if options.node else ""
+    there = "; ".join(
+        f"{one.name}: " + ", ".join(f"{k} {v:g}" for k, v in sorted(one.resources.items()))
+        for one in shapes
+    )
+    return Infeasible(
+        f"{name} asks for {asked or 'nothing'}{where}, which no node has ({there}); ask for less, "
+        "or set wait_for_nodes=True if such a node is to come"
+    )
+
+
+def asked_of(options: Options) -> dict[str, float]:
+    """Return what a task asks for, by resource."""
+    asked = {"CPU": options.num_cpus, "GPU": options.num_gpus, **dict(options.resources)}
+    return {name: amount for name, amount in asked.items() if amount > 0}
+
+
+def fits(options: Options, shape: Shape) -> bool:
+    """Return whether a node, if idle, could run a task with these options."""
+    if options.node and options.node not in (shape.name, shape.id.hex()):
+        return False
+    has = shape.resources
+    return all(has.get(name, 0) >= amount - 1e-9 for name, amount in asked_of(options).items())

@@ -1,0 +1,42 @@
+"""What must hold in a client core between any two events; tests and the simulator check it.
+
+Never changes anything.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..protocol.ids import objects_of, show, task_of
+from .home import HERE, PENDING
+
+if TYPE_CHECKING:
+    from .core import ClientCore
+
+
+def check(core: "ClientCore") -> None:
+    """Assert that all maps of a core agree.
+
+    Raises:
+        AssertionError: they do not, which is a bug.
+    """
+    home = core.home
+    pins: dict[bytes, int] = dict(home.pinned.items())
+    for task, call in core.tasks.items():
+        for id_ in (*call.row.deps, *call.row.contained):
+            pins[id_] = pins.get(id_, 0) + 1
+        values = objects_of(task, call.options.num_returns)
+        entries = [home.entries.get(id_) for id_ in values]
+        waiting = [entry for entry in entries if entry and entry.state == PENDING]
+        assert waiting or not values, f"{show(task)} is kept though it has its values"
+        assert core.remaining.get(task, len(waiting)) == len(waiting) or not values
+    for entry in home.entries.values():
+        for id_ in () if entry.row is None else entry.row.contained:
+            pins[id_] = pins.get(id_, 0) + 1
+    for id_, entry in home.entries.items():
+        kept = entry.refs or entry.pins or entry.shared or entry.wanted
+        assert kept or entry.state == PENDING, f"{show(id_)} is kept for nobody"
+        assert entry.pins == pins.get(id_, 0), f"{show(id_)}: {entry.pins} pins"
+        assert (entry.state == HERE) == (entry.row is not None), show(id_)
+        own_task = task_of(id_) in core.tasks
+        assert entry.state != PENDING or own_task, f"{show(id_)} waits for no task"
+    for some in core.noted():
+        assert all(task in core.tasks for task in some)

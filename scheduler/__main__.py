@@ -1,0 +1,51 @@
+"""Start the scheduler: `python -m drumbeat.scheduler --directory DIR`.
+
+Never more than flags. It listens on a Unix socket in the directory, and runs until it gets TERM or
+the process that started it is gone.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+from ..protocol.errors import ConfigError
+from ..protocol.settings import Settings
+
+SOCKET_NAME = "scheduler.sock"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the flags."""
+    flags = argparse.ArgumentParser(
+        prog="python -m drumbeat.scheduler", description="The scheduler of a Drumbeat cluster."
+    )
+    flags.add_argument("--directory", required=True, help="where its socket lies")
+    flags.add_argument("--epoch", type=int, default=1, help="number of this life, from 1")
+    flags.add_argument("--owner-fd", type=int, default=-1, help="ends when this pipe does")
+    flags.add_argument("--ready-fd", type=int, default=-1, help='"ready" is written here once')
+    flags.add_argument("--settings", default="{}", help="settings that differ, as JSON")
+    return flags
+
+
+def main() -> int:
+    """Run; return the exit code."""
+    arguments = parser().parse_args()
+    try:
+        settings = Settings.load(json.loads(arguments.settings))
+        # Not before the flags are known to be right: this loads the sockets.
+        from .service import Service  # see above
+
+        endpoint = f"ipc://{arguments.directory}/{SOCKET_NAME}"
+        service = Service(endpoint, settings, arguments.epoch, arguments.owner_fd)
+    except (ConfigError, ValueError) as error:
+        print(f"drumbeat scheduler: {error}", file=sys.stderr)
+        return 2
+    if arguments.ready_fd >= 0:
+        os.write(arguments.ready_fd, b"ready\n")
+        os.close(arguments.ready_fd)
+    return service.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

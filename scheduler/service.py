@@ -1,0 +1,182 @@
+"""The scheduler's process: the loop between the links and the core.
+
+Never decides: it tells the core what happened, carries out what the core commands, in order, and
+sleeps until something is due. An exception out of the core is a bug: story and event are dumped,
+and the process ends with 70.
+"""
+
+import gc
+import os
+import random
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Final
+
+from ..protocol.clock import now_s
+from ..protocol.settings import Settings
+from ..protocol.transport import (
+    Blob,
+    Disconnected,
+    Heard,
+    Joined,
+    ListenHappening,
+    ListenShell,
+    Message,
+    Poller,
+    Rejected,
+    Returned,
+)
+from . import events
+from .core import SchedulerCore
+
+EXIT_BUG: Final = 70
+#: the loop comes round at least so often
+TURN_MAX_S: Final = 1.0
+#: later than that is worth telling the core
+LATE_S: Final = 0.1
+#: garbage is collected when there is nothing to do, at most so often
+COLLECT_S: Final = 5.0
+#: for what is still to be said at the end
+LINGER_S: Final = 0.2
+
+
+class _CoreFailedError(Exception):
+    """The core has raised: its state cannot be trusted any more."""
+
+
+class Service:
+    """One life of the scheduler.
+
+    Args:
+        endpoint: where to listen.
+        settings: the scheduler's.
+        epoch: number of this life.
+        owner_fd: a pipe of whoever started it, at whose end it ends too; -1: none.
+    """
+
+    def __init__(self, endpoint: str, settings: Settings, epoch: int, owner_fd: int = -1) -> None:
+        rng = random.Random(os.urandom(16))  # jitter, no secrets
+        self._core = SchedulerCore(settings, epoch, rng)
+        self._shell = ListenShell(endpoint, settings, epoch)
+        self._poller = Poller()
+        self._shell.attach(self._poller)
+        self._owner_fd = owner_fd
+        if owner_fd >= 0:
+            self._poller.add(owner_fd)
+        self._stop_read, self._stop_write = os.pipe()
+        os.set_blocking(self._stop_read, False)
+        os.set_blocking(self._stop_write, False)
+        self._poller.add(self._stop_read)
+        self._stopping = False
+        self._worked = True
+        self._collected_s = 0.0
+
+    def run(self) -> int:
+        """Serve until told to stop; return the exit code."""
+        # The descriptor wakes the poll, whatever it is that the signal interrupts.
+        signal.set_wakeup_fd(self._stop_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._on_term)
+        gc.disable()
+        gc.collect()
+        gc.freeze()
+        try:
+            while not self._stopping:
+                self._turn()
+        except _CoreFailedError:
+            return EXIT_BUG
+        self._shell.close(LINGER_S)
+        return 0
+
+    def _on_term(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    # ------------------------------------------------------------------------------ one turn
+
+    def _turn(self) -> None:
+        before_s = now_s()
+        due_s = before_s + TURN_MAX_S
+        for other_s in (self._core.deadline_s(), self._shell.deadline_s()):
+            if other_s is not None and other_s < due_s:
+                due_s = other_s
+        ready = self._poller.wait(max(0.0, due_s - before_s))
+        at_s = now_s()
+        if self._owner_fd in ready and not os.read(self._owner_fd, 4096):
+            self._stopping = True
+            return
+        happenings = self._shell.turn(at_s)
+        late_s = at_s - max(due_s, before_s)
+        if late_s > LATE_S:
+            self._tell(events.TimePassed(late_s), at_s)
+        for happening in happenings:
+            event = _event_of(happening)
+            if event is not None:
+                self._tell(event, at_s)
+        self._act(at_s)
+        self._shell.flush(at_s)
+        self._collect(at_s, idle=not happenings and at_s - before_s > 0.01)
+        self._worked = self._worked or bool(happenings)
+
+    def _tell(self, event: events.Event, at_s: float) -> None:
+        try:
+            commands = self._core.handle(event, at_s)
+        except Exception as bug:
+            self._dump(f"while it handled {event!r}"[:20_000])
+            raise _CoreFailedError from bug
+        if commands:
+            self._carry_out(commands)
+
+    def _act(self, at_s: float) -> None:
+        try:
+            commands = self._core.turn(at_s)
+        except Exception as bug:
+            self._dump("in its turn")
+            raise _CoreFailedError from bug
+        self._carry_out(commands)
+
+    def _carry_out(self, commands: list[events.Command]) -> None:
+        shell = self._shell
+        for command in commands:
+            # A peer whose link has ended meanwhile is told nothing; the core will hear of it.
+            if isinstance(command, events.Send):
+                shell.send(command.peer, command.message)
+            elif isinstance(command, events.SendBlob):
+                shell.send_blob(command.peer, command.key, command.payload)
+            else:
+                if command.error:
+                    print(f"dropped: {command.reason}", file=sys.stderr, flush=True)
+                shell.drop(command.peer, command.error, command.reason)
+
+    def _collect(self, at_s: float, *, idle: bool) -> None:
+        """Collect garbage when that keeps nobody waiting."""
+        if idle and self._worked and at_s - self._collected_s >= COLLECT_S:
+            self._worked = False
+            self._collected_s = at_s
+            gc.collect()
+
+    def _dump(self, where: str) -> None:
+        """Write down what there is to find the bug by."""
+        lines = [f"drumbeat scheduler: a bug {where}", traceback.format_exc(), "what came before:"]
+        lines += [f"  {at_s:.3f} {line}" for at_s, line in self._core.story]
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _event_of(happening: ListenHappening) -> events.Event | None:
+    """Return what the core is told of a happening."""
+    match happening:
+        case Message(message, peer):
+            return events.Received(peer, message)
+        case Heard(peers):
+            return events.PeerHeard(peers)
+        case Blob(key, payload, peer):
+            return events.BlobReceived(peer, key, payload)
+        case Joined(peer, hello):
+            return events.PeerJoined(peer, hello)
+        case Returned(peer):
+            return events.PeerReturned(peer)
+        case Disconnected(peer):
+            return events.PeerDisconnected(peer)
+        case Rejected(reason, peer):
+            print(f"refused from {peer.hex()}: {reason}", file=sys.stderr, flush=True)
+            return None

@@ -1,0 +1,115 @@
+"""Seeds, stories, planted bugs, and the honesty of the simulator itself."""
+
+import time
+from pathlib import Path
+
+import pytest
+from sim import operations as op
+from sim.draw import draw
+from sim.operations import Scenario, dump, load
+from sim.planted import PLANTED, Planted
+from sim.run import digest_elsewhere, report, simulate
+from sim.scripts import Spec, Step
+from sim.shrink import kind_of, shrink
+from sim.world import World
+
+HERE = Path(__file__).parent
+STORIES = sorted((HERE / "stories").glob("*.json"))
+#: time for drawn seeds; the first ones are run whatever the machine
+BUDGET_S = 30.0
+SEEDS_MIN = 100
+SEEDS_MAX = 3000
+
+
+def test_no_seed_breaks_a_promise() -> None:
+    end_s = time.monotonic() + BUDGET_S
+    for seed in range(SEEDS_MAX):
+        if seed >= SEEDS_MIN and time.monotonic() > end_s:
+            break
+        outcome = simulate(draw(seed))
+        assert not outcome.violations, report(seed, outcome)
+
+
+@pytest.mark.parametrize("story", STORIES, ids=[story.stem for story in STORIES])
+def test_what_was_once_a_bug_stays_fixed(story: Path) -> None:
+    outcome = simulate(load(story.read_bytes()))
+    assert not outcome.violations, outcome.violations[0]
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_bug_is_caught_by_its_seed(name: str) -> None:
+    planted = PLANTED[name]
+    with planted.plant():
+        outcome = simulate(draw(planted.seed))
+    assert outcome.violations, f"seed {planted.seed} no longer catches {name}: {planted.about}"
+
+
+def test_a_planted_bug_goes_when_its_block_ends() -> None:
+    planted: Planted = next(iter(PLANTED.values()))
+    with planted.plant():
+        pass
+    assert not simulate(draw(planted.seed)).violations
+
+
+@pytest.mark.parametrize("seed", [1, 5, 11, 23])
+def test_a_seed_runs_the_same_in_another_process_under_another_hash_seed(seed: int) -> None:
+    assert digest_elsewhere(seed) == simulate(draw(seed)).digest
+
+
+def test_a_seed_runs_the_same_twice_in_one_process() -> None:
+    assert simulate(draw(3)) == simulate(draw(3))
+
+
+def test_a_scenario_survives_being_saved() -> None:
+    scenario = draw(17)
+    assert load(dump(scenario)) == scenario
+
+
+def test_shrinking_finds_the_entries_that_matter() -> None:
+    scenario = draw(2)
+    guilty = [op.Cut(at_s=0.01, who="n0"), op.Query(at_s=0.02, client=0, what="nodes")]
+    scenario.tape = sorted([*scenario.tape, *guilty], key=lambda entry: entry.at_s)
+
+    def fails(candidate: Scenario) -> bool:
+        return all(entry in candidate.tape for entry in guilty)
+
+    assert shrink(scenario, fails).tape == guilty
+
+
+def test_a_lost_task_is_noticed_and_its_report_says_which_promise_it_breaks() -> None:
+    scenario = _quiet([op.Submit(at_s=0.0, client=0, spec=Spec(label=1, seconds=0.001))])
+    world = World(scenario)
+    world.users[0].process.shell.send = lambda message: None
+    outcome = world.run()
+    assert kind_of(outcome) == "never resolved"
+
+
+def test_users_tasks_and_their_children_give_the_values_they_should() -> None:
+    child = Spec(seconds=0.001)
+    parent = Spec(
+        label=1,
+        steps=[
+            Step(do="submit", spec=child),
+            Step(do="submit", spec=child),
+            Step(do="get", cells=[0, 1]),
+        ],
+        gives=[0],
+    )
+    dependant = Spec(label=2, deps=[-1], steps=[Step(do="get", cells=[0])])
+    outcome = simulate(
+        _quiet(
+            [
+                op.Submit(at_s=0.0, client=0, spec=parent),
+                op.Submit(at_s=0.001, client=0, spec=dependant),
+                op.Get(at_s=0.002, client=0, picks=[-1, -2]),
+            ]
+        )
+    )
+    assert not outcome.violations, outcome.violations[0]
+    assert outcome.counts["executions"] == 4
+
+
+def _quiet(tape: list[op.Operation | op.Fault]) -> Scenario:
+    return Scenario(
+        seed=1, nodes={"n0": {"CPU": 2.0}}, clients=1, settings={}, chaos_s=0.1, tape=tape
+    )

@@ -1,0 +1,133 @@
+"""Tasks in this process: the same results and errors, with pdb at hand."""
+
+import os
+
+import drumbeat
+import pytest
+from drumbeat.client.inline import InlineSession
+from drumbeat.protocol.session import set_current
+
+
+@pytest.fixture
+def session():
+    session = InlineSession()
+    set_current(session)
+    yield session
+    session.close()
+    set_current(None)
+
+
+def test_a_task_runs_at_submit_in_this_process(session):
+    assert drumbeat.get(drumbeat.remote(os.getpid).remote()) == os.getpid()
+
+
+def test_arguments_and_results_are_copies_as_in_a_cluster(session):
+    given = [1]
+    same = drumbeat.remote(lambda value: value)
+    got = drumbeat.get(same.remote(given))
+    assert got == given
+    assert got is not given
+
+
+def test_tasks_nest_and_take_references(session):
+    @drumbeat.remote
+    def fib(n):
+        return n if n < 2 else sum(drumbeat.get([fib.remote(n - 1), fib.remote(n - 2)]))
+
+    add = drumbeat.remote(lambda a, b: a + b)
+    assert drumbeat.get(add.remote(fib.remote(7), drumbeat.put(1))) == 14
+
+
+def test_errors_are_those_of_a_cluster(session):
+    @drumbeat.remote
+    def fail():
+        raise KeyError("k")
+
+    use = drumbeat.remote(lambda value: value)
+    failed = fail.remote()
+    with pytest.raises(KeyError) as caught:
+        drumbeat.get(failed)
+    assert isinstance(caught.value, drumbeat.TaskError)
+    with pytest.raises(drumbeat.DependencyFailed) as dependent:
+        drumbeat.get(use.remote(failed))
+    assert isinstance(dependent.value.cause, KeyError)
+    with pytest.raises(drumbeat.TaskError, match="SystemExit"):
+        drumbeat.get(drumbeat.remote(lambda: exit(3)).remote())
+
+
+def test_a_task_that_interrupts_itself_is_cancelled(session):
+    @drumbeat.remote
+    def stop():
+        raise drumbeat.Interrupted
+
+    with pytest.raises(drumbeat.TaskCancelled):
+        drumbeat.get(stop.remote())
+
+
+def test_a_keyboard_interrupt_is_the_users(session):
+    @drumbeat.remote
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop.remote()
+
+
+def test_errors_are_tried_again_where_asked(session, tmp_path):
+    log = tmp_path / "log"
+
+    @drumbeat.remote(retry_exceptions=[OSError], max_retries=2)
+    def flaky(until):
+        with log.open("a") as file:
+            file.write("x")
+        if len(log.read_text()) < until:
+            raise OSError
+        return len(log.read_text())
+
+    assert drumbeat.get(flaky.remote(3)) == 3
+    log.unlink()
+    with pytest.raises(OSError, match="attempt 3"):
+        drumbeat.get(flaky.remote(9))
+
+
+def test_several_returns(session):
+    pair = drumbeat.remote(num_returns=2)(lambda: (1, 2))
+    assert drumbeat.get(pair.remote()) == [1, 2]
+    wrong = drumbeat.remote(num_returns=2)(lambda: (1, 2, 3))
+    with pytest.raises(ValueError, match="num_returns=2"):
+        drumbeat.get(wrong.remote()[1])
+    assert drumbeat.remote(num_returns=0)(lambda: None).remote() is None
+
+
+def test_environment_and_directory_are_the_tasks_own(session, tmp_path):
+    look = drumbeat.remote(lambda: (os.environ.get("DRUM"), os.getcwd()))
+    own = look.options(env_vars={"DRUM": "beat"}, working_dir=tmp_path)
+    here = os.getcwd()
+    assert drumbeat.get(own.remote()) == ("beat", str(tmp_path))
+    assert drumbeat.get(look.remote()) == (None, here)
+
+
+def test_values_are_freed_when_nobody_holds_them(session):
+    inner = drumbeat.put(1)
+    outer = drumbeat.put([inner])
+    assert len(session._objects) == 2
+    del inner
+    drumbeat.put(0)
+    assert drumbeat.get(drumbeat.get(outer)[0]) == 1
+    del outer
+    drumbeat.put(0)
+    drumbeat.put(0)
+    assert len(session._objects) == 1
+
+
+def test_wait_map_futures_and_questions_work(session):
+    refs = [drumbeat.remote(abs).remote(-n) for n in range(3)]
+    assert drumbeat.wait(refs, num_returns=3) == (refs, [])
+    assert [ref.result() for ref in drumbeat.as_completed(refs)] == [0, 1, 2]
+    assert list(drumbeat.map(abs, [-1, -2])) == [1, 2]
+    assert refs[1].future().result() == 1
+    drumbeat.cancel(refs)
+    assert drumbeat.cluster_resources()["CPU"] >= 1
+    assert drumbeat.nodes()[0]["name"] == "inline"
+    with drumbeat.Executor(max_workers=1) as executor:
+        assert list(executor.map(abs, [-1, -2])) == [1, 2]

@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import pytest
+from drumbeat.node.probe import (
+    cpu_count,
+    gpu_count,
+    memory_total_bytes,
+    memory_used_bytes,
+)  # fmt: skip
+
+GIB = 1 << 30
+
+
+class Machine:
+    """A made-up /proc and /sys/fs/cgroup."""
+
+    def __init__(self, directory: Path) -> None:
+        self.proc = directory / "proc"
+        self.cgroups = directory / "cgroup"
+
+    def write(self, path: str, text: str) -> None:
+        file = self.proc.parent / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+    def cpus(self, affinity: int) -> int:
+        return cpu_count(self.proc, self.cgroups, affinity)
+
+    def memory(self) -> int:
+        return memory_total_bytes(self.proc, self.cgroups)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_without_control_groups_affinity_counts(machine: Machine) -> None:
+    assert machine.cpus(affinity=6) == 6
+
+
+def test_the_real_machine_has_a_cpu_and_memory() -> None:
+    assert cpu_count() >= 1
+    assert gpu_count() >= 0
+    assert memory_total_bytes() > memory_used_bytes() >= 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "count"), [("max 100000", 8), ("300000 100000", 3), ("50000 100000", 1)]
+)
+def test_a_version_2_quota_counts(machine: Machine, limit: str, count: int) -> None:
+    machine.write("proc/self/cgroup", "0::/user/job\n")
+    machine.write("cgroup/user/job/cpu.max", limit)
+    assert machine.cpus(affinity=8) == count
+
+
+def test_the_smallest_quota_on_the_way_to_the_root_counts(machine: Machine) -> None:
+    machine.write("proc/self/cgroup", "0::/user/job\n")
+    machine.write("cgroup/user/job/cpu.max", "max 100000")
+    machine.write("cgroup/user/cpu.max", "200000 100000")
+    assert machine.cpus(affinity=8) == 2
+
+
+def test_in_a_container_only_the_root_of_the_tree_is_there(machine: Machine) -> None:
+    machine.write("proc/self/cgroup", "0::/host/path/that/is/not/here\n")
+    machine.write("cgroup/cpu.max", "400000 100000")
+    assert machine.cpus(affinity=8) == 4
+
+
+@pytest.mark.parametrize(("quota", "count"), [("-1", 8), ("150000", 1), ("250000", 2)])
+@pytest.mark.parametrize("mount", ["cpu,cpuacct", "cpu"])
+def test_a_version_1_quota_counts(machine: Machine, mount: str, quota: str, count: int) -> None:
+    machine.write("proc/self/cgroup", "5:memory:/job\n4:cpu,cpuacct:/job\n0::/\n")
+    machine.write(f"cgroup/{mount}/job/cpu.cfs_quota_us", quota)
+    machine.write(f"cgroup/{mount}/job/cpu.cfs_period_us", "100000")
+    assert machine.cpus(affinity=8) == count
+
+
+def test_what_cannot_be_read_as_a_quota_limits_nothing(machine: Machine) -> None:
+    machine.write("proc/self/cgroup", "0::/\n")
+    machine.write("cgroup/cpu.max", "nonsense")
+    assert machine.cpus(affinity=2) == 2
+
+
+@pytest.mark.parametrize(
+    ("visible", "count"),
+    [("", 0), ("-1", 0), ("0", 1), ("0,2,3", 3), ("1,-1,2", 1), ("GPU-1a2b, GPU-3c4d", 2)],
+)
+def test_visible_devices_are_the_gpus(machine: Machine, visible: str, count: int) -> None:
+    assert gpu_count({"CUDA_VISIBLE_DEVICES": visible}, machine.proc) == count
+
+
+def test_otherwise_the_drivers_gpus_are_or_there_are_none(machine: Machine) -> None:
+    assert gpu_count({}, machine.proc) == 0
+    machine.write("proc/driver/nvidia/gpus/0000:01:00.0/information", "")
+    machine.write("proc/driver/nvidia/gpus/0000:02:00.0/information", "")
+    assert gpu_count({}, machine.proc) == 2
+
+
+def test_memory_is_the_machines_or_what_its_control_group_allows(machine: Machine) -> None:
+    assert machine.memory() == 0
+    machine.write("proc/meminfo", f"MemTotal: {64 * GIB >> 10} kB\nMemAvailable: 1048576 kB\n")
+    assert machine.memory() == 64 * GIB
+    assert memory_used_bytes(machine.proc) == 63 * GIB
+    machine.write("proc/self/cgroup", "3:memory:/job\n0::/job\n")
+    machine.write("cgroup/job/memory.max", "max")
+    machine.write("cgroup/memory/job/memory.limit_in_bytes", str(1 << 62))
+    assert machine.memory() == 64 * GIB
+    machine.write("cgroup/memory/job/memory.limit_in_bytes", str(8 * GIB))
+    assert machine.memory() == 8 * GIB
+    machine.write("cgroup/job/memory.max", str(2 * GIB))
+    assert machine.memory() == 2 * GIB

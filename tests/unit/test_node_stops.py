@@ -1,0 +1,296 @@
+"""What is called back: overdue rows, rows that others could run, cancelled attempts."""
+
+import pytest
+from drumbeat.node import events
+from drumbeat.node.packets import (
+    Finished,
+    FinishedRow,
+    NestedKind,
+    Returned,
+    Submitted,
+)
+from drumbeat.protocol.ids import IdFactory
+from drumbeat.protocol.messages import (
+    Options,
+    Outcome,
+    Release,
+    Stop,
+    TakeBack,
+    TakenBack,
+    TaskRow,
+    ValueRow,
+)
+from support.node_bench import NODE, OTHER, NodeBench
+
+
+@pytest.fixture
+def bench():
+    """A node of two CPUs, both workers of the client's default kind ready."""
+    bench = NodeBench()
+    bench.ready()
+    return bench
+
+
+def value(id_, payload=b"value", contained=()):
+    return ValueRow(id_, Outcome.VALUE, payload, contained=tuple(contained))
+
+
+def at_rest(bench):
+    return {name: size for name, size in bench.core.at_rest().items() if size}
+
+
+def nest(bench, worker, *rows, options=None, payload=b"nested", puts=(), number=1):
+    """Let a worker's task call others; `rows`: TaskRows of its kind `number`."""
+    kind = NestedKind(number, b"n" * 16, "child", options or Options(), payload)
+    return bench.say(worker, Submitted(b"p" * 14, 1, [kind], list(rows), list(puts)))
+
+
+# ------------------------------------------------------------------------------- overdue packets
+
+
+def overdue(bench):
+    """A worker whose first row takes far longer than expected; return its tasks."""
+    tasks = bench.assign(4, expected_s=1e-6)
+    bench.rows.clear()
+    bench.after(0.0055)
+    return tasks
+
+
+def test_rows_behind_one_that_takes_too_long_are_called_back():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    overdue(bench)
+    assert [type(command) for command in bench.commands] == [
+        events.TakePackets,
+        events.Revoke,
+        events.ReadPage,
+    ]
+    assert bench.of(events.Revoke) == [events.Revoke(1, 2)]
+    assert bench.of(events.ReadPage) == [events.ReadPage([1], 0.002)]
+
+
+def test_what_had_not_started_runs_elsewhere_and_the_page_is_cleared_when_all_is_returned():
+    bench = NodeBench({"CPU": 2.0})
+    bench.ready(1)
+    tasks = bench.assign(4, expected_s=1e-6)
+    bench.after(0.0055)
+    bench.feed(events.PacketsTaken(1, []))
+    bench.ready(2)
+    bench.feed(events.PageRead([(1, 2, True)]))
+    assert bench.ran() == {2: tasks[2:]}
+    bench.say(1, bench.finished(1, 1, 2))
+    assert not bench.of(events.Revoke), "it may still hold the rows that were revoked"
+    bench.say(1, Returned([3, 4]))
+    assert bench.of(events.Revoke) == [events.Revoke(1, 0)]
+    bench.finish(2)
+    bench.assign(2)
+    assert sorted(bench.ran()) == [1, 2]
+
+
+def test_rows_that_lay_unread_are_taken_at_once():
+    bench = NodeBench({"CPU": 2.0})
+    bench.ready(1)
+    tasks = bench.assign(4, expected_s=1e-6)
+    bench.after(0.0055)
+    bench.ready(2)
+    bench.feed(events.PacketsTaken(1, [3, 4]))
+    assert bench.ran() == {2: tasks[2:]}
+
+
+def test_a_worker_that_ran_all_before_it_saw_the_page_is_used_again():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    bench.assign(3, expected_s=1e-6)
+    bench.after(0.0055)
+    bench.feed(events.PacketsTaken(1, []))
+    bench.feed(events.PageRead([(1, 3, False)]))
+    bench.finish(1)
+    assert bench.of(events.Revoke) == [events.Revoke(1, 0)]
+    assert len(bench.done()) == 3
+    bench.assign(1)
+    assert bench.ran()
+
+
+def test_a_single_row_is_never_called_back(bench):
+    bench.assign(1)
+    bench.after(60.0)
+    assert not bench.of(events.TakePackets)
+
+
+def test_a_stream_of_short_tasks_is_never_overdue(bench):
+    bench.assign(4000, expected_s=1e-6)
+    while bench.rows.get(1) or bench.rows.get(2):
+        for worker in (1, 2):
+            if bench.rows.get(worker):
+                bench.finish(worker, *list(bench.rows[worker])[:128])
+            assert not bench.of(events.TakePackets)
+        bench.after(0.0005)
+    assert at_rest(bench) == {}
+
+
+# ------------------------------------------------------------------------------------ take back
+
+
+def test_the_last_in_the_queue_are_given_back_first(bench):
+    tasks = bench.assign(5)
+    bench.hear(TakeBack(2))
+    assert bench.sent(TakenBack) == [TakenBack([(tasks[4], 1), (tasks[3], 1)])]
+    bench.finish(1)
+    assert bench.ran() == {1: [tasks[2]]}
+
+
+def test_unread_packets_are_given_back_when_the_queue_is_not_enough():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    tasks = bench.assign(4, expected_s=1e-6)
+    bench.hear(TakeBack(3))
+    assert bench.of(events.TakePackets) == [events.TakePackets(1)]
+    assert not bench.sent(TakenBack)
+    bench.feed(events.PacketsTaken(1, [2, 3, 4]))
+    assert bench.sent(TakenBack) == [TakenBack([(tasks[3], 1), (tasks[2], 1), (tasks[1], 1)])]
+    assert bench.core.at_rest()["attempts"] == 1
+
+
+def test_a_take_back_is_always_answered(bench):
+    bench.hear(TakeBack(5))
+    assert bench.sent(TakenBack) == [TakenBack([])]
+    bench.assign(2, expected_s=1e-6)
+    bench.hear(TakeBack(5))
+    assert bench.sent(TakenBack) == [TakenBack([])], "what may run stays"
+
+
+def test_a_take_back_is_answered_though_the_worker_dies_meanwhile():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    bench.assign(3, expected_s=1e-6)
+    bench.hear(TakeBack(2))
+    bench.die(1, started=1)
+    assert len(bench.sent(TakenBack)[0].rows) == 2
+
+
+def test_refs_of_what_is_given_back_are_released(bench):
+    inside = IdFactory(OTHER)()
+    bench.assign(2)
+    bench.assign(1, contained=(inside,))
+    bench.hear(TakeBack(1))
+    assert bench.sent(Release) == [Release([(inside, 1)])]
+
+
+# -------------------------------------------------------------------------------------- stopping
+
+
+def test_a_queued_attempt_is_dropped_at_once(bench):
+    tasks = bench.assign(3)
+    bench.hear(Stop([(tasks[2], 1, False)]))
+    (row,) = bench.done()
+    assert (row.id, row.duration_s) == (tasks[2], -1.0)
+    assert row.values[0].failure.error == "TaskCancelled"
+    bench.finish(1)
+    assert not bench.ran()
+
+
+def test_a_stop_for_what_is_gone_is_ignored(bench):
+    (task,) = bench.assign()
+    bench.hear(Stop([(task, 2, False), (b"n" * 14, 1, True)]))
+    assert not bench.done()
+    assert bench.core.counters["stale_dropped"] == 2
+
+
+def stop_running(bench, force=False):
+    """Stop the only task, which runs in a worker; return (task, worker)."""
+    (task,) = bench.assign()
+    worker = next(iter(bench.ran()))
+    bench.hear(Stop([(task, 1, force)]))
+    return task, worker
+
+
+def test_a_running_attempt_is_interrupted_then_terminated_then_killed(bench):
+    task, worker = stop_running(bench)
+    assert bench.of(events.ReadPage)
+    bench.feed(events.PacketsTaken(worker, []), events.PageRead([(worker, 1, True)]))
+    assert bench.of(events.Interrupt) == [events.Interrupt(worker, 1)]
+    bench.after(4.9)
+    assert not bench.of(events.Signal)
+    bench.after(0.2)
+    assert bench.of(events.Signal) == [events.Signal(worker, "TERM")]
+    bench.after(2.0)
+    assert bench.of(events.Signal) == [events.Signal(worker, "KILL")]
+    bench.die(worker, 1)
+    (row,) = bench.done()
+    assert row.id == task
+    assert row.values[0].failure.error == "TaskCancelled"
+    assert not row.died
+    assert at_rest(bench) == {}
+
+
+def test_a_value_that_comes_first_wins(bench):
+    task, worker = stop_running(bench)
+    bench.feed(events.PageRead([(worker, 1, True)]))
+    bench.say(worker, Finished([FinishedRow(1, (value(task),), 0.1, True)]))
+    (row,) = bench.done()
+    assert row.values[0].outcome == Outcome.VALUE
+    assert not row.retry, "what is cancelled is not tried again"
+    bench.after(20.0)
+    assert not bench.of(events.Signal)
+
+
+def test_force_starts_with_the_kill(bench):
+    _task, worker = stop_running(bench, force=True)
+    assert bench.of(events.Signal) == [events.Signal(worker, "KILL")]
+    bench.die(worker, 1)
+    assert bench.done()[0].values[0].failure.error == "TaskCancelled"
+
+
+def test_force_after_a_gentle_stop_kills(bench):
+    task, worker = stop_running(bench)
+    bench.hear(Stop([(task, 1, True)]))
+    assert bench.of(events.Signal) == [events.Signal(worker, "KILL")]
+
+
+def test_an_attempt_that_had_not_started_is_cancelled_without_a_signal():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    tasks = bench.assign(3, expected_s=1e-6)
+    bench.hear(Stop([(tasks[1], 1, True)]))
+    assert not bench.of(events.Signal), "the first one runs there"
+    bench.feed(events.PacketsTaken(1, []), events.PageRead([(1, 1, True)]))
+    (row,) = bench.done()
+    assert (row.id, row.duration_s) == (tasks[1], -1.0)
+    bench.say(1, bench.finished(1, 1))
+    bench.say(1, Returned([2, 3]))
+    assert bench.ran() == {1: [tasks[2]]}
+
+
+def test_an_attempt_in_an_unread_packet_is_cancelled_when_it_is_taken():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    tasks = bench.assign(2, expected_s=1e-6)
+    bench.hear(Stop([(tasks[1], 1, False)]))
+    bench.feed(events.PacketsTaken(1, [1, 2]))
+    assert [row.id for row in bench.done()] == [tasks[1]]
+
+
+def test_rows_behind_a_forced_kill_run_elsewhere_uncharged():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    tasks = bench.assign(3, expected_s=1e-6)
+    bench.hear(Stop([(tasks[0], 1, True)]))
+    bench.feed(events.PacketsTaken(1, []), events.PageRead([(1, 1, True)]))
+    assert bench.of(events.Signal) == [events.Signal(1, "KILL")]
+    bench.die(1, 1)
+    assert [row.id for row in bench.done()] == tasks[:1]
+    bench.ready()
+    assert bench.ran() == {2: tasks[1:]}
+
+
+def test_a_stopped_attempt_that_is_interrupted_in_get_lends_no_more(bench):
+    bench.assign()
+    worker = next(iter(bench.ran()))
+    child = IdFactory(NODE, worker)()
+    nest(bench, worker, TaskRow(child, 1))
+    bench.want(worker, child)
+    assert bench.core.at_rest()["lenders"] == 1
+    bench.finish(worker)
+    assert bench.core.at_rest()["lenders"] == 0
+    bench.assign(2)
+    assert len(bench.ran()) == 2

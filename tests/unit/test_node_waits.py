@@ -1,0 +1,241 @@
+"""Workers in get(): what they lend, when they go on, and when nothing can."""
+
+import pytest
+from drumbeat.node import events
+from drumbeat.node.packets import (
+    NestedKind,
+    Returned,
+    Submitted,
+    Want,
+)
+from drumbeat.protocol.ids import IdFactory
+from drumbeat.protocol.messages import (
+    Blocked,
+    Options,
+    Outcome,
+    Results,
+    TaskRow,
+    ValueRow,
+)
+from support.node_bench import NODE, NodeBench
+
+
+@pytest.fixture
+def bench():
+    """A node of two CPUs, both workers of the client's default kind ready."""
+    bench = NodeBench()
+    bench.ready()
+    return bench
+
+
+def value(id_, payload=b"value", contained=()):
+    return ValueRow(id_, Outcome.VALUE, payload, contained=tuple(contained))
+
+
+def at_rest(bench):
+    return {name: size for name, size in bench.core.at_rest().items() if size}
+
+
+def nest(bench, worker, *rows, options=None, payload=b"nested", puts=(), number=1):
+    """Let a worker's task call others; `rows`: TaskRows of its kind `number`."""
+    kind = NestedKind(number, b"n" * 16, "child", options or Options(), payload)
+    return bench.say(worker, Submitted(b"p" * 14, 1, [kind], list(rows), list(puts)))
+
+
+def waiting(bench, worker=None):
+    """Let a worker's task call another and get its value; return (worker, child)."""
+    (task,) = bench.assign()
+    worker = next(iter(bench.ran()))
+    child = IdFactory(NODE, worker)()
+    seq = list(bench.rows[worker])[-1]
+    nest(bench, worker, TaskRow(child, 1))
+    bench.want(worker, child, seq=seq)
+    return task, worker, child
+
+
+def test_a_worker_in_get_lends_its_cpu_and_says_so(bench):
+    task, _worker, _child = waiting(bench)
+    assert bench.sent(Blocked) == [Blocked([(task, 1, True)])]
+    bench.assign(3)
+    assert len(bench.started()) == 1
+    bench.ready()
+    assert sum(worker.shape is not None for worker in bench.core._state.workers.values()) == 3
+
+
+def test_it_has_its_cpu_back_before_get_returns_ahead_of_new_work():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    task, worker, child = waiting(bench)
+    others = bench.assign(3)
+    bench.ready()
+    assert bench.ran() == {2: others[:1]}
+    bench.hear(Results([value(child, b"answer")]))
+    assert not bench.answers(worker), "the CPU is in use"
+    bench.finish(2)
+    assert bench.sent(Blocked) == [Blocked([(task, 1, False)])]
+    (answer,) = bench.answers(worker)
+    assert [row.payload for row in answer.rows] == [b"answer"]
+    assert not bench.ran(), "new work waits"
+    bench.finish(worker)
+    assert bench.ran()
+
+
+def test_what_is_ready_is_answered_without_lending(bench):
+    bench.assign()
+    worker = next(iter(bench.ran()))
+    put = IdFactory(NODE, worker)()
+    nest(bench, worker, puts=[value(put, b"mine")])
+    bench.want(worker, put)
+    assert [row.payload for row in bench.answers(worker)[0].rows] == [b"mine"]
+    assert not bench.sent(Blocked)
+
+
+def test_gpus_and_custom_resources_are_never_lent():
+    bench = NodeBench({"CPU": 1.0, "GPU": 1.0, "disk": 1.0}, prepare=False)
+    bench.prepare(1, num_gpus=1.0, resources=(("disk", 1.0),))
+    bench.assign()
+    bench.ready()
+    child = IdFactory(NODE, 1)()
+    nest(bench, 1, TaskRow(child, 1))
+    bench.want(1, child)
+    free = bench.core._state.slots.free
+    assert free == {"CPU": 10_000, "GPU": 0, "disk": 0}
+
+
+def test_another_thread_lends_nothing(bench):
+    bench.assign()
+    worker = next(iter(bench.ran()))
+    child = IdFactory(NODE, worker)()
+    nest(bench, worker, TaskRow(child, 1))
+    bench.want(worker, child, lends=False)
+    assert not bench.sent(Blocked)
+    bench.hear(Results([value(child)]))
+    assert bench.answers(worker)
+
+
+def test_rows_behind_a_worker_in_get_are_taken_back_or_returned():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    tasks = bench.assign(3, expected_s=1e-6)
+    child = IdFactory(NODE, 1)()
+    nest(bench, 1, TaskRow(child, 1))
+    bench.say(1, Returned([2]), Want(1, 1, [child], 1, None, True))
+    assert bench.of(events.TakePackets) == [events.TakePackets(1)]
+    assert bench.started() == [2]
+    bench.feed(events.PacketsTaken(1, [3]))
+    bench.ready()
+    assert bench.ran() == {2: tasks[1:]}
+
+
+def test_a_get_in_vain_is_over_at_its_time(bench):
+    bench.assign()
+    worker = next(iter(bench.ran()))
+    child = IdFactory(NODE, worker)()
+    nest(bench, worker, TaskRow(child, 1))
+    bench.want(worker, child, timeout_s=2.0)
+    bench.after(1.9)
+    assert not bench.answers(worker)
+    bench.after(0.2)
+    (answer,) = bench.answers(worker)
+    assert answer.timed_out
+    assert answer.rows == []
+
+
+def test_a_look_without_patience_is_answered_in_the_same_turn(bench):
+    bench.assign()
+    worker = next(iter(bench.ran()))
+    child = IdFactory(NODE, worker)()
+    nest(bench, worker, TaskRow(child, 1))
+    bench.want(worker, child, timeout_s=0.0, lends=False)
+    assert bench.answers(worker)[0].timed_out
+
+
+def test_at_most_so_many_lend_at_a_time():
+    bench = NodeBench({"CPU": 2.0}, {"workers_blocked_max": 1})
+    bench.ready()
+    waiting(bench)
+    waiting(bench)
+    assert not bench.sent(Blocked)
+    assert bench.core.at_rest()["lenders"] == 1
+
+
+def test_when_one_that_lent_goes_on_the_next_one_lends():
+    bench = NodeBench({"CPU": 2.0}, {"workers_blocked_max": 1})
+    bench.ready()
+    first, one, child = waiting(bench)
+    second, _, _ = waiting(bench)
+    bench.hear(Results([value(child)]))
+    rows = [row for message in bench.sent(Blocked) for row in message.rows]
+    assert rows == [(first, 1, False), (second, 1, True)]
+    assert bench.answers(one)
+
+
+def test_one_that_wants_its_cpu_back_gets_it_from_one_that_keeps_its_own():
+    bench = NodeBench({"CPU": 1.0}, {"workers_blocked_max": 1})
+    bench.ready()
+    first, one, child = waiting(bench)
+    (second,) = bench.assign()
+    bench.ready()
+    grandchild = IdFactory(NODE, 2)()
+    nest(bench, 2, TaskRow(grandchild, 1))
+    bench.want(2, grandchild)
+    assert not bench.sent(Blocked)
+    bench.hear(Results([value(child)]))
+    rows = [row for message in bench.sent(Blocked) for row in message.rows]
+    assert rows == [(second, 1, True), (first, 1, False)]
+    assert bench.answers(one)
+
+
+def test_when_all_wait_and_nothing_can_run_the_youngest_get_is_told():
+    bench = NodeBench({"CPU": 1.0}, {"workers_blocked_max": 1})
+    bench.ready()
+    waiting(bench)
+    bench.assign()
+    bench.ready()
+    child = IdFactory(NODE, 2)()
+    nest(bench, 2, TaskRow(child, 1))
+    bench.want(2, child)
+    bench.assign()
+    bench.after(0.9)
+    assert not bench.answers(2)
+    bench.after(0.2)
+    (answer,) = bench.answers(2)
+    assert answer.error == "ResourceDeadlock"
+    assert "workers_blocked_max" in answer.text
+    assert not bench.answers(1)
+
+
+def test_a_deadlock_is_called_also_when_nothing_is_queued_here():
+    bench = NodeBench({"CPU": 1.0}, {"workers_blocked_max": 1})
+    bench.ready()
+    waiting(bench)
+    bench.assign()
+    bench.ready()
+    child = IdFactory(NODE, 2)()
+    nest(bench, 2, TaskRow(child, 1))
+    bench.want(2, child)
+    bench.after(4.0)
+    assert not bench.answers(2)
+    bench.after(2.0)
+    assert bench.answers(2)[0].error == "ResourceDeadlock"
+
+
+def test_no_deadlock_while_anything_runs():
+    bench = NodeBench({"CPU": 2.0}, {"workers_blocked_max": 1})
+    bench.ready()
+    waiting(bench)
+    waiting(bench)
+    bench.assign()
+    bench.ready()
+    bench.after(60.0)
+    assert bench.core.counters["deadlocks"] == 0
+
+
+def test_a_worker_that_dies_in_get_leaves_nothing_behind():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    _, worker, child = waiting(bench)
+    bench.die(worker, 1)
+    assert bench.done()[0].died
+    bench.hear(Results([value(child)]))
+    assert at_rest(bench) == {}

@@ -1,0 +1,71 @@
+"""Large payloads are cut into chunks and put together again, within bounds."""
+
+import pytest
+from drumbeat.protocol.blobs import CHUNK_BYTES_MAX, CHUNKS_MAX, Assembler, Chunker
+from drumbeat.protocol.errors import RemoteProtocolError
+from drumbeat.protocol.messages import Chunk
+from hypothesis import given
+from hypothesis import strategies as st
+
+KEY, OTHER = b"k" * 14, b"o" * 15
+
+
+def chunks(chunker: Chunker) -> list[Chunk]:
+    taken = []
+    while (chunk := chunker.take()) is not None:
+        taken.append(chunk)
+    return taken
+
+
+@given(payloads=st.lists(st.binary(max_size=3000), max_size=5))
+def test_payloads_arrive_whole_and_in_order(payloads: list[bytes]) -> None:
+    chunker, assembler = Chunker(frame_bytes_max=512), Assembler(10_000)
+    for payload in payloads:
+        chunker.add(KEY, payload)
+    joined = [assembler.add(chunk) for chunk in chunks(chunker)]
+    assert [payload for payload in joined if payload is not None] == payloads
+    assert not chunker
+    assert chunker.pending_bytes == assembler.pending_bytes == 0
+
+
+def test_a_chunk_is_bounded_whatever_the_frame() -> None:
+    chunker = Chunker(frame_bytes_max=16 << 20)
+    chunker.add(KEY, bytes(CHUNK_BYTES_MAX + 1))
+    assert [len(chunk.data) for chunk in chunks(chunker)] == [CHUNK_BYTES_MAX, 1]
+
+
+def test_an_empty_payload_is_one_chunk() -> None:
+    chunker = Chunker(1024)
+    chunker.add(KEY, b"")
+    assert chunks(chunker) == [Chunk(KEY, 0, 1, b"")]
+    assert Assembler(10).add(Chunk(KEY, 0, 1, b"")) == b""
+
+
+def test_payloads_of_different_keys_may_mix() -> None:
+    assembler = Assembler(100)
+    assert assembler.add(Chunk(KEY, 0, 2, b"a")) is None
+    assert assembler.add(Chunk(OTHER, 0, 2, b"x")) is None
+    assert assembler.add(Chunk(KEY, 1, 2, b"b")) == b"ab"
+    assert assembler.add(Chunk(OTHER, 1, 2, b"y")) == b"xy"
+
+
+@pytest.mark.parametrize(
+    ("before", "bad", "field"),
+    [
+        ([], Chunk(KEY, 1, 2, b"a"), "index"),
+        ([], Chunk(KEY, 3, 1, b"a"), "index"),
+        ([Chunk(KEY, 0, 3, b"a")], Chunk(KEY, 0, 3, b"a"), "index"),
+        ([Chunk(KEY, 0, 3, b"a")], Chunk(KEY, 2, 3, b"a"), "index"),
+        ([Chunk(KEY, 0, 3, b"a")], Chunk(KEY, 1, 4, b"a"), "count"),
+        ([], Chunk(KEY, 0, CHUNKS_MAX + 1, b"a"), "count"),
+        ([], Chunk(KEY, 0, 2, b""), "data"),
+        ([], Chunk(KEY, 0, 1, bytes(101)), "data"),
+        ([Chunk(OTHER, 0, 2, bytes(60))], Chunk(KEY, 0, 2, bytes(60)), "data"),
+    ],
+)
+def test_what_does_not_add_up_is_refused(before: list[Chunk], bad: Chunk, field: str) -> None:
+    assembler = Assembler(100)
+    for chunk in before:
+        assembler.add(chunk)
+    with pytest.raises(RemoteProtocolError, match=rf"chunk\.{field}"):
+        assembler.add(bad)

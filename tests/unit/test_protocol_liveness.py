@@ -1,0 +1,166 @@
+"""Who is silent is suspected early and given up late, and a late judge judges nobody."""
+
+import pytest
+from drumbeat.protocol.ids import PeerId
+from drumbeat.protocol.liveness import Life, Liveness
+from hypothesis import given
+from hypothesis import strategies as st
+
+A, B, C = (PeerId(letter * 6) for letter in (b"a", b"b", b"c"))
+
+
+@pytest.fixture
+def judge() -> Liveness:
+    return Liveness(suspect_after_s=3, lost_after_s=10, closed_grace_s=0.7, interval_s=1)
+
+
+def test_who_speaks_stays_alive(judge: Liveness) -> None:
+    for second in range(100):
+        judge.heard(A, second)
+        assert judge.verdicts(second) == []
+    assert judge.state(A) is Life.ALIVE
+
+
+def test_silence_makes_suspect_then_lost_and_each_is_told_once(judge: Liveness) -> None:
+    judge.heard(A, 0)
+    assert judge.verdicts(2.9) == []
+    assert judge.verdicts(3.0) == [(A, Life.SUSPECT)]
+    assert judge.verdicts(9.9) == []
+    assert judge.verdicts(10.0) == [(A, Life.LOST)]
+    assert judge.verdicts(99.0) == []
+    assert judge.deadline_s() is None
+
+
+def test_a_suspect_that_speaks_is_alive_again(judge: Liveness) -> None:
+    judge.heard(A, 0)
+    judge.verdicts(4)
+    judge.heard(A, 5)
+    assert judge.deadline_s() == float("-inf")
+    assert judge.verdicts(5) == [(A, Life.ALIVE)]
+    assert judge.verdicts(8) == [(A, Life.SUSPECT)]
+
+
+def test_a_lost_peer_is_not_revived_by_a_stray_frame_but_by_returning(judge: Liveness) -> None:
+    judge.heard(A, 0)
+    assert judge.verdicts(10) == [(A, Life.LOST)]
+    judge.heard(A, 11)
+    assert judge.verdicts(11) == []
+    judge.returned(A, 12)
+    assert judge.verdicts(12) == [(A, Life.ALIVE)]
+    assert judge.verdicts(15) == [(A, Life.SUSPECT)]
+
+
+def test_a_closed_connection_is_lost_after_its_grace_though_frames_still_come(
+    judge: Liveness,
+) -> None:
+    judge.heard(A, 0)
+    judge.closed(A, 1)
+    judge.heard(A, 1.1)
+    assert judge.deadline_s() == 1.7
+    assert judge.verdicts(1.6) == []
+    assert judge.verdicts(1.7) == [(A, Life.LOST)]
+
+
+def test_who_returns_in_time_is_not_lost(judge: Liveness) -> None:
+    judge.heard(A, 0)
+    judge.closed(A, 1)
+    judge.returned(A, 1.5)
+    assert judge.verdicts(3) == []
+    assert judge.deadline_s() == 4.5
+
+
+def test_whoever_is_forgotten_is_not_judged(judge: Liveness) -> None:
+    judge.heard(A, 0)
+    judge.closed(A, 0)
+    judge.forget(A)
+    judge.forget(A)
+    assert judge.verdicts(99) == []
+    assert judge.state(A) is None
+    assert len(judge) == 0
+    assert judge.deadline_s() is None
+
+
+def test_the_deadline_is_that_of_the_most_silent(judge: Liveness) -> None:
+    judge.heard(A, 0)
+    judge.heard(B, 1)
+    judge.heard(A, 2)
+    assert judge.deadline_s() == 4
+    assert judge.verdicts(4) == [(B, Life.SUSPECT)]
+    assert judge.deadline_s() == 5
+
+
+def test_a_judge_that_was_away_condemns_nobody_and_extends_by_the_gap(judge: Liveness) -> None:
+    judge.heard(A, 0)
+    judge.closed(B, 0)
+    # Due at 3, it came round at 23.
+    assert judge.verdicts(23, late_s=20) == []
+    assert judge.deadline_s() == 24
+    assert judge.verdicts(23.9) == []
+    assert judge.verdicts(24) == [(A, Life.SUSPECT)]
+    assert judge.verdicts(29.9) == []
+    assert judge.verdicts(30) == [(A, Life.LOST)]
+
+
+def test_what_is_heard_after_the_gap_counts_from_then(judge: Liveness) -> None:
+    judge.heard(A, 0)
+    judge.heard(B, 1)
+    judge.heard(A, 21)
+    judge.closed(A, 21)
+    assert judge.verdicts(21, late_s=20) == []
+    assert judge.verdicts(22) == [(A, Life.LOST)]
+    assert judge.verdicts(24) == [(B, Life.SUSPECT)]
+    judge.heard(C, 25)
+    assert judge.silent_s(C, 26) == 1
+
+
+def test_a_little_late_is_not_away(judge: Liveness) -> None:
+    judge.heard(A, 0)
+    assert judge.verdicts(3.5, late_s=0.5) == [(A, Life.SUSPECT)]
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from("hcrfv"), st.sampled_from((A, B, C)), st.floats(0, 5), st.booleans()
+        ),
+        max_size=60,
+    )
+)
+def test_verdicts_are_those_of_a_judge_that_looks_at_everybody(
+    steps: list[tuple[str, PeerId, float, bool]],
+) -> None:
+    judge = Liveness(suspect_after_s=3, lost_after_s=10, closed_grace_s=0.7, interval_s=1)
+    heard: dict[PeerId, float] = {}
+    closed: dict[PeerId, float] = {}
+    believed: dict[PeerId, Life] = {}
+    now_s = 0.0
+    for step, peer, pause_s, judged in steps:
+        now_s += pause_s
+        match step:
+            case "h":
+                judge.heard(peer, now_s)
+                heard[peer] = now_s
+                if believed.setdefault(peer, Life.ALIVE) is Life.SUSPECT:
+                    believed[peer] = Life.ALIVE
+            case "c":
+                judge.closed(peer, now_s)
+                if believed.get(peer, Life.LOST) is not Life.LOST:
+                    closed.setdefault(peer, now_s)
+            case "r":
+                judge.returned(peer, now_s)
+                heard[peer], believed[peer] = now_s, Life.ALIVE
+                closed.pop(peer, None)
+            case "f":
+                judge.forget(peer)
+                for record in (heard, closed, believed):
+                    record.pop(peer, None)  # type: ignore[attr-defined]
+        if judged:
+            judge.verdicts(now_s)
+            for one, state in believed.items():
+                gone = one in closed and now_s >= closed[one] + 0.7
+                if gone or (state is not Life.LOST and now_s >= heard[one] + 10):
+                    believed[one] = Life.LOST
+                    closed.pop(one, None)
+                elif state is Life.ALIVE and now_s >= heard[one] + 3:
+                    believed[one] = Life.SUSPECT
+            assert {one: judge.state(one) for one in believed} == believed
