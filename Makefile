@@ -13,7 +13,7 @@ START ?= 0
 RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 # a test run that hangs is ended, where the timeout command exists
-LIMIT := $(if $(shell command -v timeout 2>/dev/null),timeout -k 10)
+LIMIT := $(shell timeout --foreground 1 true 2>/dev/null && echo timeout --foreground -k 10)
 
 .PHONY: help demo dev format lint types test unit sim integration check soak bench clean
 .NOTPARALLEL:
@@ -85,7 +85,7 @@ integration: .venv/dev.stamp
 	@$(LIMIT) $(if $(LIMIT),480) $(RUN) -m pytest tests/integration
 
 test: unit
-	@$(LIMIT) $(if $(LIMIT),120) $(RUN) tests/sim/run.py --seeds 100
+	@$(LIMIT) $(if $(LIMIT),120) $(RUN) tests/sim/run.py --seeds 40
 	@$(LIMIT) $(if $(LIMIT),120) $(RUN) -m pytest tests/integration/test_smoke.py
 
 check: .venv/dev.stamp

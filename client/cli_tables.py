@@ -21,7 +21,7 @@ NODE_COLUMNS = {
     "workers": "workers",
     "resources": "resources",
     "free": "free",
-    "memory_bytes": "memory",
+    "memory_bytes": "memory used",
     "lag_s": "loop lag",
     "last_heard_s": "last heard",
     "host": "host",

@@ -41,6 +41,7 @@ class InlineSession:
 
     def __init__(self) -> None:
         self.alive = True
+        self.lends = False
         self._peer = PeerId(os.urandom(6))
         self._ids = IdFactory(self._peer)
         self._objects: dict[ObjectId, _Entry] = {}

@@ -43,7 +43,7 @@ class Packet(NamedTuple):
     fds: tuple[int, ...] = ()
 
 
-class Closed(EOFError):
+class ClosedError(EOFError):
     """The other end is closed and everything it sent has been received."""
 
 
@@ -87,7 +87,7 @@ class Channel:
         """Return the next packet; without `wait`, None if there is none.
 
         Raises:
-            Closed: there will be none any more.
+            ClosedError: there will be none any more.
         """
         flags = _CLOSE_ON_EXEC if wait else _CLOSE_ON_EXEC | _AT_ONCE
         try:
@@ -101,7 +101,7 @@ class Channel:
             return self.receive(wait)
         if not ancillary:
             if not length:
-                raise Closed
+                raise ClosedError
             if seen & _TRUNCATED:
                 raise OSError(errno.EMSGSIZE, "a packet was longer than agreed")
             return Packet(self._view[:length])
@@ -116,14 +116,14 @@ class Channel:
         """Send a packet; wait while the other side has no room.
 
         Raises:
-            Closed: the other side is gone.
+            ClosedError: the other side is gone.
         """
         if len(data) <= PACKET_BYTES_MAX and not fds:
             try:
                 self.socket.send(data)
                 return
             except ConnectionError:
-                raise Closed from None
+                raise ClosedError from None
             except OSError as error:
                 if error.errno not in (*_FULL, errno.EMSGSIZE):
                     raise
@@ -144,7 +144,7 @@ class Channel:
                 self.socket.send(data, _AT_ONCE)
                 return True
             except ConnectionError:
-                raise Closed from None
+                raise ClosedError from None
             except OSError as error:
                 if error.errno not in (*_FULL, errno.EMSGSIZE):
                     raise
@@ -189,7 +189,7 @@ class Channel:
             else:
                 self.socket.send(data, flags)
         except ConnectionError:
-            raise Closed from None
+            raise ClosedError from None
         except OSError as error:
             if error.errno in _FULL:
                 return False

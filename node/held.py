@@ -1,4 +1,4 @@
-"""Which refs live in a worker: counted here, told to the node when they come and go for good.
+"""Which refs live in a worker: counted here, told to the node as they come and go.
 
 Never takes a lock where a ref comes or goes: that happens inside the garbage collector too. Changes
 gather in a queue; counting is done when something is sent, by the one thread that sends.

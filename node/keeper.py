@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 
 from ..protocol.settings import Settings
 from . import kernel
-from .channel import Channel, Closed, channel_pair
+from .channel import Channel, ClosedError, channel_pair
 from .page import PulsePage
 from .template import Template
 from .watch import DaemonWatch
@@ -164,10 +164,10 @@ class Keeper:
         self._stop(now_s)
         self._restart(now_s)
         stopped = kernel.process_state(self._daemon_pid) in ("T", "t")
-        number = self._watch.verdict(self._page.beats(), now_s, stopped)
-        if number:
-            _say(f"drumbeat node: the daemon's loop does not turn; {signal.Signals(number).name}")
-            _signal(self._daemon_pid, number)
+        verdict = self._watch.verdict(self._page.beats(), now_s, stopped)
+        if verdict:
+            _say(f"drumbeat node: the daemon's loop does not turn: {verdict}")
+            _signal(self._daemon_pid, signal.Signals[verdict])
 
     def _pause_s(self) -> float:
         due = [at for at in (self._template_due, self._daemon_due, self._stop_by) if at is not None]
@@ -277,12 +277,12 @@ class Keeper:
 
     def _tell_template(self, text: str, *fds: int) -> None:
         if self._template is not None:
-            with contextlib.suppress(Closed):  # its end is reaped in a moment
+            with contextlib.suppress(ClosedError):  # its end is reaped in a moment
                 self._template.post(text.encode(), fds)
 
     def _tell_daemon(self, text: str, *fds: int) -> None:
         if self._daemon is not None:
-            with contextlib.suppress(Closed):  # its end is reaped in a moment
+            with contextlib.suppress(ClosedError):  # its end is reaped in a moment
                 self._daemon.post(text.encode(), fds)
 
     def _hear_template(self) -> None:
@@ -424,7 +424,7 @@ def _texts(link: Channel | None) -> list[str]:
             link.flush()
             while packet := link.receive(wait=False):
                 texts.append(bytes(packet.data).decode())
-        except Closed:
+        except ClosedError:
             pass  # its end is reaped in a moment
     return texts
 

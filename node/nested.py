@@ -55,6 +55,7 @@ class WorkerSession:
         hurry: Callable[[], None],
     ) -> None:
         self.alive = True
+        self.lends = True
         #: the attempt that runs, or ran last
         self.row: RunRow | None = None
         self._line = line

@@ -1,4 +1,4 @@
-"""The daemon's end of the workers: starts and ends them, carries packets, reads page and output.
+"""The daemon's end of the workers: starts, ends, carries packets, reads page and output.
 
 Never decides: it does what the core's commands say and tells what came of it as events. It talks to
 the keeper (births, deaths, signals) and to the template (forks), see the texts in keeper.py.
@@ -18,7 +18,7 @@ from ..protocol.clock import now_s
 from ..protocol.codec import decoder, encode
 from ..protocol.errors import RemoteProtocolError
 from ..protocol.ids import PeerId
-from .channel import Channel, Closed, buffer, channel_of, channel_pair
+from .channel import Channel, ClosedError, buffer, channel_of, channel_pair
 from .events import (
     Event,
     PacketsTaken,
@@ -361,7 +361,7 @@ class Pool:
     # ----------------------------------------------------------------------------------- keeper
 
     def _tell_keeper(self, text: str) -> None:
-        with contextlib.suppress(Closed):  # the lifeline says the same
+        with contextlib.suppress(ClosedError):  # the lifeline says the same
             self._keeper.post(text.encode())
 
     def _hear_keeper(self, events: list[Event]) -> None:
@@ -382,7 +382,7 @@ class Pool:
                     self._failed(int(asked), reason, events)
                 elif word == "notice":
                     _log.warning("node %s: %s", self._node, rest)
-        except Closed:
+        except ClosedError:
             raise SystemExit("the keeper is gone") from None
 
     def _born(self, ticket: int, pid: int) -> None:
@@ -434,7 +434,7 @@ class Pool:
         text = f"fork {worker.ticket} {worker.command.page_slot}"
         try:
             self._template.post(text.encode(), (worker.far.fileno(), worker.output.fd))
-        except Closed:
+        except ClosedError:
             self._lose_template()
             return
         mask = select.EPOLLOUT if self._template.waits else 0
@@ -444,7 +444,7 @@ class Pool:
         assert self._template is not None
         try:
             self._template.flush()
-        except Closed:
+        except ClosedError:
             self._lose_template()
             return
         if self._template.waits:
@@ -453,7 +453,7 @@ class Pool:
             self._epoll.modify(self._template, 0)
             if self._template.receive(wait=False) is None:
                 return
-        except Closed:
+        except ClosedError:
             self._lose_template()
 
     def _lose_template(self) -> None:

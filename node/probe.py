@@ -1,4 +1,4 @@
-"""What the machine offers to tasks: CPUs, GPUs and memory, as far as this process may use them.
+"""What the machine offers to tasks: the CPUs, GPUs and memory that may be used here.
 
 Never more than a container or an affinity mask allows: what a cgroup grants counts, not what the
 machine has.

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from . import kernel
-from .channel import Channel, Closed, Packet, channel_of
+from .channel import Channel, ClosedError, Packet, channel_of
 from .page import PulsePage, Words
 
 #: What decides how many threads a numeric library starts, read when it is loaded.
@@ -109,7 +109,7 @@ class Template:
             if self._keeper.fileno() in ready:
                 while packet := self._keeper.receive(wait=False):
                     self._hear_keeper(packet)
-        except Closed:
+        except ClosedError:
             self._sweep()
         if self._lifeline in ready:
             self._sweep()
@@ -117,7 +117,7 @@ class Template:
         if daemon is not None and daemon.fileno() in ready:
             try:
                 packet = daemon.receive(wait=False)
-            except Closed:
+            except ClosedError:
                 daemon.close()
                 self._daemon = None
             else:
@@ -145,7 +145,7 @@ class Template:
             os.close(output)
 
     def _tell(self, text: str) -> None:
-        with contextlib.suppress(Closed):  # the next turn sees the end of the lifeline
+        with contextlib.suppress(ClosedError):  # the next turn sees the end of the lifeline
             self._keeper.send(text.encode(errors="replace"))
 
     def _sweep(self) -> NoReturn:
@@ -234,11 +234,15 @@ class Template:
 
 
 def _open_streams() -> None:
-    """Make stdout and stderr anew: line by line, into the worker's output, whatever there was."""
-    for fd, name in ((1, "stdout"), (2, "stderr")):
+    """Make the standard streams anew: output line by line into the worker's file, no input."""
+    for fd, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         stream = open(  # noqa: SIM115  # lives as long as the process
-            fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+            fd,
+            "w" if fd else "r",
+            buffering=1,
+            encoding="utf-8",
+            errors="backslashreplace",
+            closefd=False,
         )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115

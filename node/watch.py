@@ -4,12 +4,17 @@ Never hasty: only time in which both could run counts. Aborted first, so that th
 it is stuck; killed when that does not end it.
 """
 
-from signal import SIGABRT, SIGKILL
 from typing import Final
 
 from ..protocol.settings import Settings
 
+#: verdicts
+LEAVE: Final = ""
+ABORT: Final = "SIGABRT"
+KILL: Final = "SIGKILL"
+
 _ABORT_GRACE_S: Final = 1.0
+_NEVER_S: Final = float("inf")
 
 
 class DaemonWatch:
@@ -35,22 +40,24 @@ class DaemonWatch:
     def end(self) -> None:
         """There is no daemon."""
         self.begin(0, 0.0)
-        self._limit_s = float("inf")
+        self._limit_s = _NEVER_S
 
-    def verdict(self, beats: int, now_s: float, stopped: bool) -> int:
-        """Return the signal to send to the daemon now; 0: none."""
+    def verdict(self, beats: int, now_s: float, stopped: bool) -> str:
+        """Return the name of the signal to send to the daemon now, or LEAVE."""
+        if self._limit_s == _NEVER_S:
+            return LEAVE
         passed_s, self._seen_s = now_s - self._seen_s, now_s
         if beats != self._beats:
             self._beats, self._stale_s, self._aborted = beats, 0.0, False
             self._limit_s = self._stale_max_s
-            return 0
+            return LEAVE
         # Late ourselves, we do not know whether it could run: one step counts, no more.
         if not stopped:
             self._stale_s += min(passed_s, self._step_max_s)
         if self._stale_s < self._limit_s:
-            return 0
+            return LEAVE
         if self._aborted:
-            return SIGKILL
+            return KILL
         self._aborted = True
         self._stale_s = self._limit_s - _ABORT_GRACE_S
-        return SIGABRT
+        return ABORT

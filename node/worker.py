@@ -1,4 +1,4 @@
-"""A worker: runs tasks in its main thread, one after the other, and tells the node what became.
+"""A worker: runs tasks in its main thread, one after the other, and tells what became.
 
 Never decides what runs or what is tried again elsewhere, and never outlives its keeper. Whatever a
 task does, short of ending the process, the next one runs.
@@ -28,7 +28,7 @@ from ..protocol.payload import (
     unpack_function,
 )  # fmt: skip
 from ..protocol.session import set_current
-from .channel import Channel, Closed
+from .channel import Channel, ClosedError
 from .held import Held
 from .line import Line, start_thread
 from .nested import WorkerSession
@@ -79,7 +79,7 @@ def main(
     status = 1
     try:
         status = worker.serve()
-    except Closed:
+    except ClosedError:
         pass  # the node is gone
     finally:
         _flush_streams()
@@ -410,7 +410,7 @@ class Helper:
                     self._tick_s = -1.0
                     if words[RUNNING] or line.outbox:
                         self._tick_s = self._pulse_s
-        except Closed:
+        except ClosedError:
             os._exit(1)
 
 

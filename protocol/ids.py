@@ -9,6 +9,7 @@ Never draws chance itself: whoever makes an id hands in the random bytes.
             a ``put`` takes an id of its own from the same counter
 """
 
+from itertools import count
 from typing import Final, NewType
 
 PeerId = NewType("PeerId", bytes)
@@ -27,18 +28,18 @@ NO_TASK: Final = TaskId(b"")
 class IdFactory:
     """Names the tasks and objects that one process makes, in rising order."""
 
-    __slots__ = ("_counter", "_prefix")
+    __slots__ = ("_next", "_prefix")
 
     def __init__(self, peer: PeerId, ordinal: int = 0) -> None:
         if len(peer) != PEER_BYTES:
             raise ValueError(f"a peer id has {PEER_BYTES} bytes, not {len(peer)}")
         self._prefix = peer + ordinal.to_bytes(ORDINAL_BYTES, "big")
-        self._counter = 0
+        # One step of C: safe between threads, and in a finalizer that interrupts another call.
+        self._next = count(1).__next__
 
     def __call__(self) -> TaskId:
         """Return the next id."""
-        self._counter = counter = self._counter + 1
-        return TaskId(self._prefix + counter.to_bytes(COUNTER_BYTES, "big"))
+        return TaskId(self._prefix + self._next().to_bytes(COUNTER_BYTES, "big"))
 
 
 def objects_of(task: TaskId, num_returns: int) -> list[ObjectId]:

@@ -25,7 +25,7 @@ from . import dialer, listener
 from .codec import Reader, message_bytes_max, split
 from .dialer import Dialer, Down, Refused, Up
 from .endpoints import check_endpoint
-from .errors import RemoteProtocolError
+from .errors import ConfigError, RemoteProtocolError
 from .ids import NO_PEER, PeerId
 from .listener import Disconnected, Joined, Listener, Returned
 from .messages import AnyMessage, Channel, Role
@@ -171,7 +171,12 @@ class Listening(_Socket):
     ) -> None:
         super().__init__(context, zmq.ROUTER, settings, poller)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self.socket.bind(endpoint)
+        try:
+            self.socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            context.destroy(0)
+            text = f"cannot listen at {endpoint}: {error.strerror}"
+            raise ConfigError(text, setting="endpoint") from None
 
     def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[list[bytes]]:
         """Return the [route, frame] pairs that have come, at most so many."""
@@ -238,16 +243,10 @@ class DialShell:
         return self._control.dialer.up
 
     @property
-    def backlog_bytes(self) -> int:
-        """Bytes sent to a link that its window did not let out yet, and payloads under way."""
-        links = self._control.dialer.link, self._bulk.dialer.link
-        return sum(link.queued_bytes for link in links) + self._traffic.chunker.pending_bytes
-
-    @property
     def settled(self) -> bool:
         """Whether the scheduler has acknowledged all that was sent."""
         links = self._control.dialer.link, self._bulk.dialer.link
-        return not self.backlog_bytes and not any(link.unacked for link in links)
+        return not any(link.backlog or link.unacked for link in links) and not self._traffic.chunker
 
     def attach(self, poller: Poller) -> None:
         """Let `poller` wait for this shell's sockets, now and later; before the first turn."""
@@ -306,11 +305,12 @@ class DialShell:
         socket = line.socket
         if socket is None:
             return
-        for frame in socket.receive():
+        for frame in (frames := socket.receive()):
             self._do(line, line.dialer.received(frame, now_s), now_s, out)
             if line.socket is not socket:
                 return
-        closing = socket.closing()
+        # What came before the closing is read to its end first.
+        closing = "" if len(frames) == FRAMES_PER_TURN_MAX else socket.closing()
         if closing:
             self._do(line, line.dialer.closed(closing, now_s), now_s, out)
 
@@ -374,6 +374,7 @@ class ListenShell:
     """
 
     def __init__(self, endpoint: str, settings: Settings, epoch: int) -> None:
+        check_endpoint(endpoint)
         self._settings = settings
         self._message_bytes_max = message_bytes_max(settings.frame_bytes_max)
         self._listener = Listener(settings, epoch)
@@ -382,7 +383,7 @@ class ListenShell:
         self._feeding: dict[PeerId, None] = {}
         self._pending: list[ListenHappening] = []
         self._context: zmq.Context[Any] = zmq.Context()
-        self._socket = Listening(self._context, check_endpoint(endpoint), settings, Poller())
+        self._socket = Listening(self._context, endpoint, settings, Poller())
         self._rejected = 0
 
     @property

@@ -165,6 +165,10 @@ class Kinds:
         node.functions[key] -= 1
         if not node.functions[key]:
             del node.functions[key]
+            if kind.function.payload is None:
+                # The node pairs payloads with rows: the one it was promised, which may never come,
+                # must not be missing when the same function is sent again.
+                self._state.out.blob(node.id, kind.function.hash, b"")
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""

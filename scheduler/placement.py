@@ -308,7 +308,10 @@ class Board:
         if expected_s < 0:
             return 0
         slots = self.slots(node, kind.shape)
-        count = slots * min(kind.ramp, self._tasks_max) - len(node.assigned) + node.blocked
+        all_count = len(node.assigned) - node.blocked
+        count = min(
+            slots * kind.ramp - node.counts.get(kind.number, 0), slots * self._tasks_max - all_count
+        )
         if count <= 0:
             return 0
         left_s = slots * self._window_s - node.work_s
@@ -355,7 +358,7 @@ class Board:
             return None
         if shape.spread:
             return min(
-                free, key=lambda node: (node.spread.get(number, 0), len(node.assigned), node.serial)
+                free, key=lambda node: (node.counts.get(number, 0), len(node.assigned), node.serial)
             )
         return min(free, key=lambda node: (-node.free_cpu - node.lent_cpu, node.serial))
 

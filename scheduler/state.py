@@ -109,6 +109,7 @@ class Node:
         "beat_s",
         "blocked",
         "clients",
+        "counts",
         "cpu",
         "delivering",
         "free",
@@ -128,7 +129,6 @@ class Node:
         "resources",
         "running",
         "serial",
-        "spread",
         "suspect",
         "take_back_after_s",
         "taking_back",
@@ -161,8 +161,8 @@ class Node:
         self.delivering: dict[bytes, TaskRecord] = {}
         #: expected durations of all it has and that do not wait in get()
         self.work_s = 0.0
-        #: kind number -> how many it has, for kinds that are to be spread
-        self.spread: dict[int, int] = {}
+        #: kind number -> how many it has that do not wait in get()
+        self.counts: dict[int, int] = {}
         self.suspect = False
         # What it has been told.
         self.clients: dict[PeerId, None] = {}
@@ -193,9 +193,8 @@ class Node:
         if shape.others:
             for name, amount in shape.others:
                 self.free[name] = self.free.get(name, 0) - amount
-        if shape.spread:
-            number = record.kind.number
-            self.spread[number] = self.spread.get(number, 0) + 1
+        number = record.kind.number
+        self.counts[number] = self.counts.get(number, 0) + 1
 
     def release(self, record: TaskRecord) -> None:
         """Count an attempt as its own no more."""
@@ -208,15 +207,11 @@ class Node:
             self.lent_cpu -= shape.cpu
         else:
             self.work_s = self.work_s - record.expected_s if self.assigned else 0.0
+            self._count(record.kind.number, -1)
         self.free_cpu += shape.cpu
         if shape.others:
             for name, amount in shape.others:
                 self.free[name] += amount
-        if shape.spread:
-            number = record.kind.number
-            self.spread[number] -= 1
-            if not self.spread[number]:
-                del self.spread[number]
 
     def set_blocked(self, record: TaskRecord, blocked: bool) -> None:
         """An attempt begins or ceases to wait in get(): it lends its CPUs, nothing else."""
@@ -227,6 +222,14 @@ class Node:
         self.blocked += sign
         self.lent_cpu += sign * record.kind.shape.cpu
         self.work_s -= sign * record.expected_s
+        self._count(record.kind.number, -sign)
+
+    def _count(self, number: int, change: int) -> None:
+        count = self.counts.get(number, 0) + change
+        if count:
+            self.counts[number] = count
+        else:
+            del self.counts[number]
 
     @property
     def spare_cpu(self) -> int:
@@ -237,7 +240,7 @@ class Node:
         """Assert that the account is what follows from the attempts."""
         cpu = lent = blocked = 0
         others: dict[str, int] = {}
-        spread: dict[int, int] = {}
+        counts: dict[int, int] = {}
         work_s = 0.0
         for task, record in self.assigned.items():
             shape = record.kind.shape
@@ -249,15 +252,15 @@ class Node:
             work_s += 0.0 if record.blocked else record.expected_s
             for name, amount in shape.others:
                 others[name] = others.get(name, 0) + amount
-            if shape.spread:
-                spread[record.kind.number] = spread.get(record.kind.number, 0) + 1
+            if not record.blocked:
+                counts[record.kind.number] = counts.get(record.kind.number, 0) + 1
             assert record.kind.number in self.kinds
             assert record.kind.client in self.clients
         assert self.free_cpu == self.cpu - cpu
         assert self.lent_cpu == lent
         assert self.blocked == blocked
         assert abs(self.work_s - work_s) < 1e-6 * (1 + work_s)
-        assert self.spread == spread
+        assert self.counts == counts
         for name, free in self.free.items():
             assert free == self.total.get(name, 0) - others.get(name, 0)
         for record in self.delivering.values():

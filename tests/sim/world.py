@@ -22,13 +22,14 @@ from .judge import Judge
 from .network import Network
 from .operations import Scenario
 from .oracle import Oracle
+from .scripts import Spec
 from .shells import ClientProcess, NodeProcess, Process, SchedulerProcess
 from .users import User
 
-#: everything must have resolved so long after the chaos, at the latest
-REST_S = 200.0
-#: and every map must be empty so long after the last ref was dropped
-QUIET_S = 60.0
+#: everything must have resolved so long after the chaos, at the latest, and every map must be
+#: empty so long after the last ref was dropped; besides the time for all work one after the other
+REST_S = 60.0
+QUIET_S = 40.0
 LOOK_EACH_S = 0.25
 #: a run that takes more steps than this is going in circles
 STEPS_MAX = 600_000
@@ -67,6 +68,11 @@ class World:
             self._start_node(name)
         self.users = [User(ClientProcess(self, f"c{number}")) for number in range(scenario.clients)]
         self._clients_gone: dict[bytes, None] = {}
+        self._work_s = sum(
+            _work_s(entry.spec) * entry.copies
+            for entry in scenario.tape
+            if isinstance(entry, op.Submit)
+        )
 
     def next_number(self) -> int:
         """Number the processes in the order in which they come to life."""
@@ -227,7 +233,7 @@ class World:
                 left = [user.name for user in self._staying() for _ in user.getters]
             return left
 
-        if left := self._wait_until(REST_S, waits):
+        if left := self._wait_until(REST_S + self._work_s, waits):
             self.oracle.wrong(f"never resolved: {'; '.join(left[:8])}{self._why()}")
 
     def _let_go(self) -> None:
@@ -245,7 +251,7 @@ class World:
                 left += self._rest_of_cluster(but=("clients", "kinds", "functions"))
             return left
 
-        if left := self._wait_until(QUIET_S + 30.0, waits):
+        if left := self._wait_until(QUIET_S + self._work_s, waits):
             self.oracle.wrong(f"not at rest: {'; '.join(left)}{self._why()}")
 
     def _part(self) -> None:
@@ -268,6 +274,13 @@ class World:
             story = list(getattr(process.core, "story", ()))[-12:]
             told += [f"\n  {process.name}: {entry}" for entry in story]
         return "".join(told)
+
+
+def _work_s(spec: Spec) -> float:
+    """Return how long a task and its children take at worst, all attempts one after the other."""
+    own_s = spec.seconds + spec.after_s + 1.0 * bool(spec.deaths or spec.errors)
+    steps_s = sum(step.seconds + (_work_s(step.spec) if step.spec else 0.0) for step in spec.steps)
+    return (own_s + steps_s) * (2 if not (spec.deaths or spec.errors) else 4)
 
 
 def _show(ids: Sequence[bytes]) -> str:

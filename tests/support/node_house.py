@@ -8,7 +8,6 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import node_tasks as tasks
 from drumbeat.node import keeper
 from drumbeat.node.events import (
     Event,
@@ -44,7 +44,7 @@ from drumbeat.node.packets import (
 from drumbeat.node.pool import Pool
 from drumbeat.protocol.clock import now_s
 from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId
-from drumbeat.protocol.messages import Environment, Options, Outcome, ValueRow
+from drumbeat.protocol.messages import Environment, Outcome, ValueRow
 from drumbeat.protocol.payload import (
     load_error,
     load_exception,
@@ -54,7 +54,6 @@ from drumbeat.protocol.payload import (
     unpack_value,
 )  # fmt: skip
 from drumbeat.protocol.references import ObjectRef
-from drumbeat.protocol.session import Kind, current
 from drumbeat.protocol.settings import Settings
 
 PEER = PeerId(b"node-0")
@@ -164,162 +163,21 @@ def error_of(row: ValueRow) -> str:
     return f"{report.type_name}: {report.message}"
 
 
-# ---------------------------------------------------------------------------- functions of tasks
-
-
-def add(a: Any, b: Any) -> Any:
-    return a + b
-
-
-def nothing() -> None:
-    return None
-
-
-def fail(kind: type[BaseException], text: str) -> None:
-    raise kind(text)
-
-
-def leave(status: int) -> None:
-    print("last words", flush=True)
-    os._exit(status)
-
-
-def crash() -> None:
-    os.kill(os.getpid(), signal.SIGSEGV)
-
-
-def speak(text: str) -> None:
-    print(text)
-    print("to stderr", file=sys.stderr)
-
-
-def pause(seconds: float) -> str:
-    time.sleep(seconds)
-    return "slept"
-
-
-def stubborn(seconds: float) -> str:
-    until_s = time.monotonic() + seconds
-    while time.monotonic() < until_s:
-        try:
-            time.sleep(0.01)
-        except BaseException:  # noqa: BLE001  # that is what makes it stubborn
-            continue
-    return "stayed"
-
-
-def best_so_far() -> str:
-    import drumbeat.protocol.errors
-
-    try:
-        time.sleep(30)
-    except drumbeat.protocol.errors.Interrupted:
-        return "half"
-    return "all"
-
-
-def start_family() -> list[int]:
-    """Start a child in the group, one in a session of its own, and a daemon of the old kind."""
-    plain = subprocess.Popen(["sleep", "1000"])
-    own = subprocess.Popen(["sleep", "1000"], start_new_session=True)
-    shell = subprocess.Popen(["sh", "-c", "sleep 1000 & echo $!"], stdout=subprocess.PIPE)
-    assert shell.stdout is not None
-    orphan = int(shell.stdout.readline())
-    shell.wait()
-    shell.stdout.close()
-    return [plain.pid, own.pid, orphan]
-
-
-def environment_of(*names: str) -> dict[str, str | None]:
-    return {name: os.environ.get(name) for name in names}
-
-
-def where() -> list[Any]:
-    return [
-        os.getcwd(),
-        os.getpid(),
-        os.getppid(),
-        os.getpgrp(),
-        sorted(os.listdir("/proc/self/fd")),
-    ]
-
-
-def big(size: int) -> bytes:
-    return b"x" * size
-
-
-def nested_get(count: int) -> Any:
-    session = current()
-    kind = Kind(pack_function(nothing, False, "nothing"), Options(), "nothing")
-    ids = [id_ for _ in range(count) for id_ in session.submit(kind, pack_call((), {}))]
-    refs = [ObjectRef(id_, session) for id_ in ids]
-    rows = session.get([ref.id for ref in refs], 5.0)
-    again = session.get([ref.id for ref in refs], 5.0)
-    assert [row.id for row in rows] == [row.id for row in again] == ids
-    return [unpack_value(row.payload) for row in rows]
-
-
-def keep(refs: list[Any]) -> int:
-    # Not a global: functions that travel one by one do not share theirs.
-    threading.main_thread().kept = refs  # type: ignore[attr-defined]
-    return len(refs)
-
-
-def how_many(refs: list[Any]) -> int:
-    return len(refs)
-
-
-def let_go() -> None:
-    del threading.main_thread().kept  # type: ignore[attr-defined]
-
-
-def futures() -> list[Any]:
-    session = current()
-    kind = Kind(pack_function(nothing, False, "nothing"), Options(), "nothing")
-    ids = session.submit(kind, pack_call((), {}))
-    found: list[Any] = []
-    seen = threading.Event()
-
-    def take(row: ValueRow) -> None:
-        found.append(unpack_value(row.payload))
-        seen.set()
-
-    session.when_ready(ids[0], take)
-    assert seen.wait(5)
-    return found
-
-
-def in_threads() -> list[Any]:
-    session = current()
-    kind = Kind(pack_function(nothing, False, "nothing"), Options(), "nothing")
-    found: list[Any] = []
-
-    def one() -> None:
-        ids = session.submit(kind, pack_call((), {}))
-        found.extend(unpack_value(row.payload) for row in session.get(ids, 5.0))
-
-    threads = [threading.Thread(target=one) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    one()
-    for thread in threads:
-        thread.join()
-    return found
-
-
 # -------------------------------------------------------------------------------------- scenarios
 
 
 def values(driver: Driver) -> Any:
     worker = driver.start()
     return {
-        "sum": driver.value(worker, add, 2, 3),
-        "none": driver.value(worker, nothing),
-        "big": len(driver.value(worker, big, 5_000_000)),
-        "big argument": len(driver.value(worker, add, b"x" * 3_000_000, b"y")),
-        "two": [unpack_value(row.payload) for row in driver.run(worker, add, [1], [2], n=2).values],
-        "zero": len(driver.run(worker, nothing, n=0).values),
-        "wrong number": error_of(driver.run(worker, add, [1], [2, 3], n=2).values[0]),
+        "sum": driver.value(worker, tasks.add, 2, 3),
+        "none": driver.value(worker, tasks.nothing),
+        "big": len(driver.value(worker, tasks.big, 5_000_000)),
+        "big argument": len(driver.value(worker, tasks.add, b"x" * 3_000_000, b"y")),
+        "two": [
+            unpack_value(row.payload) for row in driver.run(worker, tasks.add, [1], [2], n=2).values
+        ],
+        "zero": len(driver.run(worker, tasks.nothing, n=0).values),
+        "wrong number": error_of(driver.run(worker, tasks.add, [1], [2, 3], n=2).values[0]),
     }
 
 
@@ -327,7 +185,7 @@ def errors(driver: Driver) -> Any:
     worker = driver.start()
     shown = {}
     for kind in (ValueError, KeyError, SystemExit, KeyboardInterrupt):
-        row = driver.run(worker, fail, kind, "broken")
+        row = driver.run(worker, tasks.fail, kind, "broken")
         shown[kind.__name__] = [error_of(row.values[0]), row.retry]
     bad = KindDefinition(99, "bad", b"\x80\x05cno_such_module\nfunction\n.", 1, 3)
     driver.seqs[worker] += 1
@@ -338,16 +196,20 @@ def errors(driver: Driver) -> Any:
     lock = driver.run(worker, threading.Lock)
     report = load_error(lock.values[0].payload)
     shown["lock"] = [type(load_exception(report)).__name__, lock.retry]
-    shown["alive"] = driver.value(worker, add, 1, 1)
+    shown["alive"] = driver.value(worker, tasks.add, 1, 1)
     return shown
 
 
 def deaths(driver: Driver) -> Any:
     shown = {}
-    for function, args in ((leave, (3,)), (crash, ()), (fail, (SystemExit, "no"))):
+    for function, args in (
+        (tasks.leave, (3,)),
+        (tasks.crash, ()),
+        (tasks.fail, (SystemExit, "no")),
+    ):
         worker = driver.start()
-        driver.send(worker, (add, 1, 1), (function, *args), (add, 2, 2))
-        if function is fail:
+        driver.send(worker, (tasks.add, 1, 1), (function, *args), (tasks.add, 2, 2))
+        if function is tasks.fail:
             driver.until(lambda worker=worker: driver.finished(worker, 3))
             driver.pool.send(worker, Exit())
         event = driver.exited(worker)
@@ -363,18 +225,18 @@ def deaths(driver: Driver) -> Any:
 
 def prints(driver: Driver) -> Any:
     worker = driver.start()
-    driver.value(worker, speak, "hello ünïcode")
+    driver.value(worker, tasks.speak, "hello ünïcode")
     before = driver.output()
     first = next(e for e in driver.events if type(e) is Spoke)
     finished = next(
         e for e in driver.events if type(e) is WorkerSpoke and type(e.packet) is Finished
     )
     ordered = driver.events.index(first) < driver.events.index(finished)
-    driver.send(worker, (speak, "while it runs"), (pause, 1.5))
+    driver.send(worker, (tasks.speak, "while it runs"), (tasks.pause, 1.5))
     started_s = now_s()
     driver.until(lambda: "while it runs" in driver.output())
     soon = now_s() - started_s < 1.0
-    driver.value(worker, speak, "x" * 200_000)
+    driver.value(worker, tasks.speak, "x" * 200_000)
     pieces = [len(text) for e in driver.of(Spoke) for _, text, _ in e.rows]
     dropped = sum(dropped for e in driver.of(Spoke) for _, _, dropped in e.rows)
     return [before, ordered, soon, max(pieces), sum(pieces), dropped]
@@ -384,7 +246,7 @@ def interrupts(driver: Driver) -> Any:
     worker = driver.start()
     shown = []
     page = driver.house.page
-    for function, args in ((pause, (30,)), (best_so_far, ()), (stubborn, (0.3,))):
+    for function, args in ((tasks.pause, (30,)), (tasks.best_so_far, ()), (tasks.stubborn, (0.3,))):
         seq = driver.send(worker, (function, *args))
         driver.until(lambda seq=seq: page.sample(worker)[1:] == (seq, 3))
         started_s = now_s()
@@ -394,29 +256,29 @@ def interrupts(driver: Driver) -> Any:
         shown.append([unpack_value(row.payload) if not row.outcome else error_of(row), quick])
     # Meant for a row that is over: the next one is not hit.
     driver.pool.interrupt(worker, seq)
-    shown.append([driver.value(worker, pause, 0.1), True])
+    shown.append([driver.value(worker, tasks.pause, 0.1), True])
     # Waiting in get: interrupted at once, and the next task runs.
-    seq = driver.send(worker, (nested_get, 1))
+    seq = driver.send(worker, (tasks.nested_get, 1))
     driver.until(lambda: driver.said(worker, Want))
     driver.pool.interrupt(worker, seq)
     shown.append([error_of(driver.until(lambda: driver.finished(worker, seq)).values[0]), True])
-    shown.append([driver.value(worker, add, 1, 2), True])
+    shown.append([driver.value(worker, tasks.add, 1, 2), True])
     return shown
 
 
 def taking_back(driver: Driver) -> Any:
     worker = driver.start()
     shown: dict[str, Any] = {}
-    driver.send(worker, (pause, 0.5))
+    driver.send(worker, (tasks.pause, 0.5))
     driver.until(lambda: driver.house.page.sample(worker).running == 1)
-    driver.send(worker, (add, 1, 1), (add, 1, 2))
+    driver.send(worker, (tasks.add, 1, 1), (tasks.add, 1, 2))
     driver.pool.send(worker, Answered(7))
     driver.pool.take_packets(worker)
     driver.until(lambda: driver.of(PacketsTaken))
     shown["taken"] = driver.of(PacketsTaken)[0].seqs
     # Its definition went back: the kind is known though its first packet was taken.
-    shown["after"] = driver.value(worker, add, 5, 5)
-    first = driver.send(worker, (pause, 0.3), (nothing,), (nothing,))
+    shown["after"] = driver.value(worker, tasks.add, 5, 5)
+    first = driver.send(worker, (tasks.pause, 0.3), (tasks.nothing,), (tasks.nothing,))
     driver.until(lambda: driver.house.page.sample(worker).running == first)
     driver.pool.revoke(worker, first + 1)
     driver.pool.read_page([worker], 0.002)
@@ -425,18 +287,18 @@ def taking_back(driver: Driver) -> Any:
     driver.until(lambda: driver.said(worker, Returned))
     shown["returned"] = [driver.said(worker, Returned)[0].seqs, first]
     driver.pool.revoke(worker, 0)
-    shown["again"] = driver.value(worker, add, 6, 6)
+    shown["again"] = driver.value(worker, tasks.add, 6, 6)
     stopped = driver.start()
     pid = driver.said(stopped, Ready)[0].pid
     os.kill(pid, signal.SIGSTOP)
     driver.until(lambda: state_of(pid) == "T")
-    driver.send(stopped, *[(add, i, i) for i in range(100)])
-    driver.send(stopped, (add, b"x" * 1_000_000, b""))
+    driver.send(stopped, *[(tasks.add, i, i) for i in range(100)])
+    driver.send(stopped, (tasks.add, b"x" * 1_000_000, b""))
     driver.pool.take_packets(stopped)
     driver.until(lambda: driver.of(PacketsTaken, stopped))
     shown["stopped"] = len(driver.of(PacketsTaken, stopped)[0].seqs)
     os.kill(pid, signal.SIGCONT)
-    shown["continued"] = driver.value(stopped, add, 7, 7)
+    shown["continued"] = driver.value(stopped, tasks.add, 7, 7)
     return shown
 
 
@@ -459,11 +321,11 @@ def answer(driver: Driver, worker: int, seq: int) -> None:
 def nesting(driver: Driver) -> Any:
     worker = driver.start()
     shown: dict[str, Any] = {}
-    seq = driver.send(worker, (nested_get, 3), (nothing,), (nothing,))
+    seq = driver.send(worker, (tasks.nested_get, 3), (tasks.nothing,), (tasks.nothing,))
     driver.until(lambda: driver.said(worker, Want))
     packets = [type(e.packet).__name__ for e in driver.of(WorkerSpoke, worker)]
     submitted = driver.said(worker, Submitted)[0]
-    driver.send(worker, (nothing,))
+    driver.send(worker, (tasks.nothing,))
     driver.until(lambda: len(driver.said(worker, Returned)) > 1)
     shown["order"] = packets
     shown["returned"] = [p.seqs for p in driver.said(worker, Returned)]
@@ -475,7 +337,7 @@ def nesting(driver: Driver) -> Any:
     driver.until(lambda: driver.said(worker, Refs))
     shown["dropped"] = [len(p.dropped) for p in driver.said(worker, Refs)]
     wants = len(driver.said(worker, Want))
-    for function in (in_threads, futures):
+    for function in (tasks.in_threads, tasks.futures):
         seq = driver.send(worker, (function,))
         answer(driver, worker, seq)
         row = driver.finished(worker, seq).values[0]
@@ -495,10 +357,10 @@ def holding(driver: Driver) -> Any:
 
     ids = [driver.ids() for _ in range(3)]
     refs = [ObjectRef(ObjectId(id_), Session()) for id_ in ids]
-    driver.value(worker, how_many, refs)
-    driver.value(worker, keep, refs[:2])
+    driver.value(worker, tasks.how_many, refs)
+    driver.value(worker, tasks.keep, refs[:2])
     held = [p.held for p in driver.said(worker, Finished)]
-    driver.value(worker, let_go)
+    driver.value(worker, tasks.let_go)
     driver.until(lambda: driver.said(worker, Refs))
     dropped = driver.said(worker, Refs)[0].dropped
     return [[len(h) for h in held], sorted(dropped) == sorted(ids[:2])]
@@ -508,8 +370,8 @@ def set_up(driver: Driver) -> Any:
     directory = os.path.realpath(os.environ["SCENARIO_DIRECTORY"])
     names = ("COLOUR", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
     worker = driver.start(env_vars=(("COLOUR", "red"),), working_dir=directory, num_cpus=2.5)
-    shown = {"env": driver.value(worker, environment_of, *names)}
-    place = driver.value(worker, where)
+    shown = {"env": driver.value(worker, tasks.environment_of, *names)}
+    place = driver.value(worker, tasks.where)
     shown["directory"] = place[0] == directory
     shown["group"] = place[1] == place[3]
     shown["parent"] = place[2] == driver.house.keeper_pid
@@ -526,7 +388,7 @@ def family(driver: Driver) -> Any:
     shown = {}
     for name in ("KILL", "TERM", "Exit"):
         worker = driver.start()
-        pids = driver.value(worker, start_family)
+        pids = driver.value(worker, tasks.start_family)
         assert all(alive(pid) for pid in pids[:2])
         if name == "Exit":
             driver.pool.send(worker, Exit())
@@ -540,7 +402,7 @@ def family(driver: Driver) -> Any:
 
 def template_dies(driver: Driver) -> Any:
     worker = driver.start()
-    seq = driver.send(worker, (pause, 0.5))
+    seq = driver.send(worker, (tasks.pause, 0.5))
     template = children_of(driver.house.keeper_pid) - {os.getpid()}
     template -= {driver.said(worker, Ready)[0].pid}
     os.kill(template.pop(), signal.SIGKILL)
@@ -548,7 +410,7 @@ def template_dies(driver: Driver) -> Any:
     for other in others:
         driver.until(lambda other=other: driver.said(other, Ready))
     row = driver.until(lambda: driver.finished(worker, seq)).values[0]
-    return [unpack_value(row.payload), [driver.value(other, add, 1, 1) for other in others]]
+    return [unpack_value(row.payload), [driver.value(other, tasks.add, 1, 1) for other in others]]
 
 
 def many(driver: Driver) -> Any:
@@ -556,7 +418,7 @@ def many(driver: Driver) -> Any:
     numbers = [driver.start(ready=False) for _ in range(30)]
     for number in numbers:
         driver.until(lambda number=number: driver.said(number, Ready))
-    found = [driver.value(number, add, number, 1) for number in numbers]
+    found = [driver.value(number, tasks.add, number, 1) for number in numbers]
     for number in numbers:
         driver.pool.send(number, Exit())
     statuses = [driver.exited(number).status for number in numbers]
@@ -566,9 +428,9 @@ def many(driver: Driver) -> Any:
 def stays(driver: Driver) -> Any:
     """Two workers with families, one busy; then nothing until somebody ends it."""
     workers = [driver.start(), driver.start()]
-    pids = {"families": [driver.value(worker, start_family) for worker in workers]}
+    pids = {"families": [driver.value(worker, tasks.start_family) for worker in workers]}
     pids["workers"] = [driver.said(worker, Ready)[0].pid for worker in workers]
-    driver.send(workers[0], (pause, 1000))
+    driver.send(workers[0], (tasks.pause, 1000))
     keeper_pid = driver.house.keeper_pid
     rest = children_of(keeper_pid) - {os.getpid(), *pids["workers"]}
     rest -= {pid for one in pids["families"] for pid in one}

@@ -1,9 +1,11 @@
+"""Packets between two processes: bounds, order, length, descriptors, both kinds of sockets."""
+
 import os
 import socket
 from collections.abc import Iterator
 
 import pytest
-from drumbeat.node.channel import PACKET_BYTES_MAX, Channel, Closed, Packet, channel_pair
+from drumbeat.node.channel import PACKET_BYTES_MAX, Channel, ClosedError, Packet, channel_pair
 from drumbeat.node.kernel import memory_file
 
 KINDS = [("seqpacket", "memfd"), ("seqpacket", "file"), ("dgram", "memfd"), ("dgram", "file")]
@@ -130,11 +132,11 @@ def test_a_closed_end_is_told_after_all_it_sent() -> None:
     other.send(b"never read")
     one.close()
     assert data(other.receive()) == b"last"
-    with pytest.raises(Closed):
+    with pytest.raises(ClosedError):
         other.receive()
-    with pytest.raises(Closed):
+    with pytest.raises(ClosedError):
         other.send(b"anybody?")
-    with pytest.raises(Closed):
+    with pytest.raises(ClosedError):
         other.post(b"anybody?")
     other.close()
 

@@ -171,6 +171,22 @@ def test_attempts_wait_for_a_large_function(bench):
     assert bench.told(worker, Run)[0].definitions[0].payload == b"letters"
 
 
+def test_code_that_never_comes_for_one_client_does_not_keep_it_from_another(bench):
+    for number, client in ((2, CLIENT), (3, OTHER)):
+        kind = NodeKindRow(number, client, b"g" * 16, "g", Options(), None, 7)
+        bench.hear(Prepare([], [kind]))
+    bench.hear(Discard([], [CLIENT]))
+    bench.assign(1, 3, client=OTHER)
+    bench.ready()
+    assert not bench.ran()
+    bench.feed(events.BlobReceived(b"g" * 16, b"letters"))
+    bench.ready()
+    assert bench.core._intake.kinds[3].function.payload == b"letters"
+    bench.feed(events.BlobReceived(b"g" * 16, b""))
+    assert bench.core.at_rest()["blobs"] == 0
+    assert bench.core._intake.kinds[3].function.payload == b"letters"
+
+
 def test_a_function_is_sent_once_for_all_its_kinds(bench):
     kind = NodeKindRow(2, CLIENT, b"\1" * 16, "again", Options(max_retries=0))
     bench.hear(Prepare([], [kind]))

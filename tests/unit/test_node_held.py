@@ -1,3 +1,5 @@
+"""What a worker tells of the refs that live in it."""
+
 from drumbeat.node.held import DROP, HOLD, OWN, Held
 from drumbeat.node.packets import Refs
 from drumbeat.protocol.ids import ObjectId

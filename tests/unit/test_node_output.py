@@ -1,3 +1,5 @@
+"""What a worker printed, as the node reads it."""
+
 import os
 from collections.abc import Iterator
 

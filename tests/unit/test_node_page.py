@@ -1,3 +1,5 @@
+"""The pulse page: words in memory that forked processes share."""
+
 import os
 
 import pytest

@@ -1,3 +1,5 @@
+"""What the machine offers, read from made-up system files."""
+
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,7 @@
-from signal import SIGABRT, SIGKILL
+"""When the keeper leaves its daemon alone, aborts it, kills it."""
 
 import pytest
-from drumbeat.node.watch import DaemonWatch
+from drumbeat.node.watch import ABORT, KILL, LEAVE, DaemonWatch
 from drumbeat.protocol.settings import Settings
 
 SETTINGS = Settings(heartbeat_interval_s=1.0, lost_after_intervals=10.0, start_timeout_s=30.0)
@@ -17,7 +17,7 @@ def watch() -> DaemonWatch:
 
 def verdicts(
     watch: DaemonWatch, seconds: range, *, beats: int = 1, stopped: bool = False
-) -> list[int]:
+) -> list[str]:
     return [watch.verdict(beats, float(second), stopped) for second in seconds]
 
 
@@ -28,30 +28,30 @@ def test_a_daemon_that_beats_is_left_alone(watch: DaemonWatch) -> None:
 def test_ten_seconds_without_a_beat_abort_it_and_a_second_later_it_is_killed(
     watch: DaemonWatch,
 ) -> None:
-    assert verdicts(watch, range(2, 13)) == [0] * 9 + [SIGABRT, SIGKILL]
+    assert verdicts(watch, range(2, 13)) == [LEAVE] * 9 + [ABORT, KILL]
 
 
 def test_until_the_first_beat_it_may_take_as_long_as_a_start_may() -> None:
     watch = DaemonWatch(SETTINGS, tick_s=1.0)
     watch.begin(5, 0.0)
-    assert verdicts(watch, range(1, 32), beats=5) == [0] * 29 + [SIGABRT, SIGKILL]
+    assert verdicts(watch, range(1, 32), beats=5) == [LEAVE] * 29 + [ABORT, KILL]
 
 
 def test_a_stopped_daemon_is_never_judged(watch: DaemonWatch) -> None:
     assert not any(verdicts(watch, range(2, 1000), stopped=True))
-    assert verdicts(watch, range(1000, 1009)) == [0] * 9
+    assert verdicts(watch, range(1000, 1009)) == [LEAVE] * 9
 
 
 def test_time_in_which_the_keeper_itself_stood_still_does_not_count(watch: DaemonWatch) -> None:
-    assert watch.verdict(1, 500.0, stopped=False) == 0
-    assert verdicts(watch, range(501, 509)) == [0] * 8
-    assert watch.verdict(1, 509.0, stopped=False) == SIGABRT
+    assert watch.verdict(1, 500.0, stopped=False) == LEAVE
+    assert verdicts(watch, range(501, 509)) == [LEAVE] * 8
+    assert watch.verdict(1, 509.0, stopped=False) == ABORT
 
 
 def test_a_beat_after_the_abort_is_a_new_start(watch: DaemonWatch) -> None:
-    assert verdicts(watch, range(2, 12))[-1] == SIGABRT
-    assert watch.verdict(2, 12.0, stopped=False) == 0
-    assert verdicts(watch, range(13, 22), beats=2) == [0] * 9
+    assert verdicts(watch, range(2, 12))[-1] == ABORT
+    assert watch.verdict(2, 12.0, stopped=False) == LEAVE
+    assert verdicts(watch, range(13, 22), beats=2) == [LEAVE] * 9
 
 
 def test_without_a_daemon_there_is_nobody_to_judge(watch: DaemonWatch) -> None:

@@ -218,7 +218,7 @@ def test_quick_tasks_double_with_each_batch(batches: int, at_once: int) -> None:
 
 def test_no_more_than_a_window_of_work_is_assigned() -> None:
     # 20 ms a slot, 2 slots, 1 ms a task
-    assert grown(Stage(), 0.001, 10) == 40
+    assert grown(Stage(), 0.001, 10) in {39, 40}
 
 
 def test_no_more_than_the_largest_number_is_assigned() -> None:
@@ -248,12 +248,15 @@ def test_an_urgent_task_goes_ahead_of_time_as_well() -> None:
     client, node = stage.client(), stage.node(cpus=1)
     plain, urgent = stage.define(client), stage.define(client, name="urgent", priority=9)
     ids = ids_of(client, 103)
-    stage.submit(client, urgent, ids[:1])
+    for kind, id_ in ((urgent, ids[0]), (plain, ids[1])):
+        stage.submit(client, kind, [id_])
+        stage.turn()
+        stage.finish(node, stage.assigned(node), 0.001)
+    stage.submit(client, plain, ids[2:101])
     stage.turn()
-    stage.finish(node, stage.assigned(node), 0.001)
-    stage.submit(client, plain, ids[1:101])
+    assert len(stage.assigned(node)) == 2
     stage.turn()
-    stage.assigned(node)
+    assert not stage.assigned(node)
     stage.submit(client, urgent, ids[101:102])
     stage.turn()
     assert [row.id for row in stage.assigned(node)] == [ids[101]]
@@ -264,16 +267,15 @@ def test_short_tasks_are_dealt_out_over_all_nodes() -> None:
     client = stage.client()
     nodes = [stage.node(letter) for letter in "abd"]
     kind = stage.define(client)
-    ids = ids_of(client, 20_000)
-    stage.submit(client, kind, ids)
-    for _ in range(12):
+    stage.submit(client, kind, ids_of(client, 5_000))
+    for _ in range(4):
         stage.turn(0.001)
         for node in nodes:
-            stage.finish(node, stage.assigned(node), 1e-5)
+            stage.finish(node, stage.assigned(node), 1e-4)
     stage.turn()
     counts = [len(stage.assigned(node)) for node in nodes]
-    assert min(counts) >= 1000
-    assert max(counts) <= 4000
+    assert min(counts) >= 380
+    assert max(counts) <= 400
 
 
 # ----------------------------------------------------------------------------------- taking back
@@ -462,7 +464,7 @@ def test_whatever_happens_the_account_is_true_and_everything_ends(seed: int) -> 
     client = stage.client()
     nodes = [stage.node(letter, cpus=rng.choice([1, 2, 4]), GPU=1) for letter in "abd"]
     kinds = [
-        stage.define(client, f"kind{number}", **options)
+        stage.define(client, name=f"kind{number}", **options)
         for number, options in enumerate(
             [{}, {"num_cpus": 0.5}, {"num_gpus": 0.5}, {"spread": True}, {"priority": 2}]
         )
@@ -471,6 +473,7 @@ def test_whatever_happens_the_account_is_true_and_everything_ends(seed: int) -> 
     held: dict[PeerId, list[AssignRow]] = {node: [] for node in nodes}
     done = 0
     while done < 400:
+        stage.event(events.PeerHeard([client, *nodes]))
         if ids and rng.random() < 0.7:
             count = rng.randrange(1, 20)
             stage.submit(client, rng.choice(kinds), ids[:count], depth=rng.randrange(3))

@@ -110,6 +110,8 @@ def test_a_function_has_at_most_70_lines(path: Path) -> None:
 
 @every_file
 def test_a_file_opens_with_a_caption_of_one_line(path: Path) -> None:
+    if path.stem.startswith("test_"):
+        return  # its tests are sentences
     caption = (ast.get_docstring(tree(path)) or "").partition("\n")[0]
     assert 0 < len(caption) <= 90
 

@@ -1,0 +1,384 @@
+"""Real sockets: what is sent arrives, whatever becomes of connections, listeners and junk."""
+
+import pickle
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import drumbeat
+import pytest
+import zmq
+from drumbeat.client.local import Cluster
+from drumbeat.protocol.clock import now_s
+from drumbeat.protocol.codec import encode
+from drumbeat.protocol.dialer import Down, Refused, Up
+from drumbeat.protocol.errors import ConfigError
+from drumbeat.protocol.ids import PeerId
+from drumbeat.protocol.listener import Disconnected, Joined, Returned
+from drumbeat.protocol.messages import (
+    Ack,
+    Answer,
+    Leave,
+    Notice,
+    Query,
+    Results,
+    Role,
+    Submit,
+    TaskRow,
+    ValueRow,
+)  # fmt: skip
+from drumbeat.protocol.settings import Settings
+from drumbeat.protocol.traffic import Blob, Heard, Message, Rejected
+from drumbeat.protocol.transport import DialShell, ListenShell, Poller
+from support.relay import Relay
+from support.second_client import Refused as SecondRefused
+from support.second_client import SecondClient
+
+pytestmark = pytest.mark.integration
+
+A, B = PeerId(b"peer-a"), PeerId(b"peer-b")
+TASK = A + bytes(8)
+EPOCH = 3
+
+
+class Pair:
+    """A listening and some dialling shells, turned in one thread."""
+
+    def __init__(self, directory: Path, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.endpoint = f"ipc://{directory}/s"
+        self.poller = Poller()
+        self.listener: ListenShell | None = None
+        self.dialers: dict[PeerId, DialShell] = {}
+        self.heard: list[Any] = []
+        self.said: dict[PeerId, list[Any]] = {}
+
+    def listen(self) -> ListenShell:
+        self.listener = ListenShell(self.endpoint, self.settings, EPOCH)
+        self.listener.attach(self.poller)
+        return self.listener
+
+    def dial(self, peer: PeerId = A, endpoint: str = "") -> DialShell:
+        shell = DialShell(
+            endpoint or self.endpoint, Role.CLIENT, peer, "me", self.settings, random.Random(1)
+        )
+        shell.attach(self.poller)
+        self.dialers[peer] = shell
+        self.said[peer] = []
+        return shell
+
+    def turn(self) -> None:
+        self.poller.wait(0.005)
+        if self.listener is not None:
+            self.heard += self.listener.turn(now_s())
+            self.listener.flush(now_s())
+        for peer, shell in self.dialers.items():
+            self.said[peer] += shell.turn(now_s())
+            shell.flush(now_s())
+
+    def until(self, condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline_s, (self.heard[-5:], self.said)
+            self.turn()
+
+    def connect(self, peer: PeerId = A, endpoint: str = "") -> DialShell:
+        shell = self.dial(peer, endpoint)
+        self.until(lambda: shell.up and self.came(Joined))
+        return shell
+
+    def came(self, kind: type) -> list[Any]:
+        return [one for one in self.heard if type(one) is kind]
+
+    def went(self, kind: type, peer: PeerId = A) -> list[Any]:
+        return [one for one in self.said[peer] if type(one) is kind]
+
+    def close(self) -> None:
+        for shell in self.dialers.values():
+            shell.close()
+        if self.listener is not None:
+            self.listener.close()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    made = Pair(tmp_path)
+    yield made
+    made.close()
+
+
+def queries(happenings: list[Any]) -> list[int]:
+    return [one.message.request for one in happenings if isinstance(one.message, Query)]
+
+
+def test_a_peer_joins_and_messages_go_both_ways(pair: Pair) -> None:
+    listener = pair.listen()
+    shell = pair.connect()
+    (joined,) = pair.came(Joined)
+    assert (joined.peer, joined.hello.name, joined.hello.role) == (A, "me", "client")
+    assert pair.went(Up) == [Up(EPOCH, False, 1)]
+    shell.send(Leave())
+    assert listener.send(A, Notice("hello"))
+    assert not listener.send(B, Notice("who?"))
+    pair.until(lambda: pair.came(Message) and pair.went(Message))
+    assert pair.came(Message) == [Message(Leave(), A)]
+    assert pair.went(Message) == [Message(Notice("hello"))]
+    assert Heard([A]) in pair.heard
+    pair.until(lambda: shell.settled)
+
+
+def test_a_dialler_waits_for_a_scheduler_that_is_just_starting(pair: Pair) -> None:
+    shell = pair.dial()
+    for _ in range(30):
+        pair.turn()
+    assert not shell.up
+    pair.listen()
+    pair.until(lambda: shell.up, 2.0)
+
+
+def test_messages_of_any_length_arrive_whole_and_in_order(pair: Pair) -> None:
+    listener = pair.listen()
+    shell = pair.connect()
+    rows = [TaskRow(TASK, number, bytes(50_000)) for number in range(60)]
+    answer = Answer(1, {"text": "x" * 3_000_000})
+    shell.send(Submit(A, b"", 0, rows))
+    shell.send(Leave())
+    listener.send(A, answer)
+    listener.send(A, Notice("end"))
+    pair.until(lambda: Message(Leave(), A) in pair.heard)
+    pair.until(lambda: Message(Notice("end")) in pair.said[A])
+    submits = [one.message for one in pair.came(Message)[:-1]]
+    assert [row.kind for submit in submits for row in submit.rows] == list(range(60))
+    assert pair.went(Message) == [Message(answer), Message(Notice("end"))]
+
+
+def test_large_payloads_go_both_ways_without_holding_up_messages(pair: Pair) -> None:
+    listener = pair.listen()
+    shell = pair.connect()
+    payload = random.Random(1).randbytes(30 << 20)
+    shell.send_blob(b"k" * 14, payload)
+    assert listener.send_blob(A, b"j" * 15, payload)
+    assert not listener.send_blob(B, b"j" * 15, payload)
+    shell.send(Leave())
+    pair.until(lambda: pair.came(Message))
+    assert not pair.came(Blob), "the message overtakes the payload"
+    pair.until(lambda: pair.came(Blob) and pair.went(Blob), 30.0)
+    assert pair.came(Blob) == [Blob(b"k" * 14, payload, A)]
+    assert pair.went(Blob) == [Blob(b"j" * 15, payload)]
+    pair.until(lambda: shell.settled)
+
+
+def test_nothing_is_lost_or_doubled_when_connections_are_cut(pair: Pair, tmp_path: Path) -> None:
+    listener = pair.listen()
+    path = f"{tmp_path}/relay"
+    payload = random.Random(2).randbytes(8 << 20)
+    with Relay(path, f"{tmp_path}/s") as relay:
+        shell = pair.connect(endpoint=f"ipc://{path}")
+        for number in range(400):
+            shell.send(Query(number, "status"))
+            listener.send(A, Answer(number, "x" * 2000))
+            if number % 100 == 50:
+                shell.send_blob(b"k" * 14, payload)
+                relay.cut()
+                pair.until(lambda: not shell.up)
+            pair.turn()
+        pair.until(lambda: len(pair.came(Blob)) == 4 and len(pair.came(Message)) >= 400, 30.0)
+        pair.until(lambda: len(pair.went(Message)) >= 400)
+        assert relay.connections > 2
+    assert queries(pair.came(Message)) == list(range(400))
+    assert [one.message.request for one in pair.went(Message)] == list(range(400))
+    assert all(blob.payload == payload for blob in pair.came(Blob))
+    assert len(pair.came(Joined)) == 1
+    assert len(pair.came(Returned)) == 4
+    assert [up.resumed for up in pair.went(Up)] == [False] + [True] * 4
+    assert len(pair.went(Down)) >= 4
+
+
+def test_a_listener_that_begins_anew_knows_no_lives_even_in_the_same_epoch(pair: Pair) -> None:
+    listener = pair.listen()
+    shell = pair.connect()
+    pair.until(lambda: pair.went(Up))
+    listener.close()
+    pair.listener = None
+    pair.until(lambda: pair.went(Down))
+    pair.heard.clear()
+    shell.send(Leave())
+    pair.listen()
+    pair.until(lambda: len(pair.went(Up)) == 2)
+    assert not pair.went(Up)[1].resumed
+    assert len(pair.came(Joined)) == 1
+    shell.send(Query(1, "status"))
+    pair.until(lambda: pair.came(Message))
+    assert queries(pair.came(Message)) == [1], "what was queued in the old life is gone"
+    shell.send_blob(b"k" * 14, b"payload")
+    pair.until(lambda: pair.came(Blob))
+
+
+def test_a_dropped_peer_is_told_why_and_stays_away(pair: Pair) -> None:
+    listener = pair.listen()
+    shell = pair.connect()
+    listener.drop(A, "RemoteProtocolError", "no such kind")
+    pair.until(lambda: pair.went(Refused))
+    assert pair.went(Refused) == [Refused("RemoteProtocolError", "no such kind")]
+    pair.heard.clear()
+    for _ in range(100):
+        pair.turn()
+    assert not pair.came(Joined)
+    assert not shell.up
+
+
+def test_a_peer_that_was_given_up_begins_a_new_life_when_it_speaks(pair: Pair) -> None:
+    listener = pair.listen()
+    shell = pair.connect()
+    pair.until(lambda: pair.went(Up))
+    listener.drop(A)
+    shell.send(Leave())
+    pair.until(lambda: len(pair.went(Up)) == 2)
+    assert not pair.went(Up)[1].resumed
+    assert len(pair.came(Joined)) == 2
+
+
+def test_a_message_that_does_not_fit_is_dropped_alone(pair: Pair) -> None:
+    listener = pair.listen()
+    shell = pair.connect()
+    shell.send(Results([ValueRow(TASK, 0, b"v")]))  # type: ignore[arg-type]
+    shell.send(Leave())
+    pair.until(lambda: pair.came(Message))
+    (rejected,) = pair.came(Rejected)
+    assert "results" in rejected.reason
+    assert listener.counters["messages_rejected"] == 1
+    assert shell.up
+
+
+def test_a_process_that_dies_is_seen_at_once(pair: Pair) -> None:
+    pair.listen()
+    keeper = pair.connect(B)
+    code = (
+        "import random; from drumbeat.protocol.transport import *;"
+        "from drumbeat.protocol.settings import Settings;"
+        "from drumbeat.protocol.clock import now_s;"
+        f"s = DialShell({pair.endpoint!r}, 'node', b'peer-a', 'n', Settings(), random.Random(1));"
+        "p = Poller(); s.attach(p)\n"
+        "while True: p.wait(0.05); s.turn(now_s()); s.flush(now_s())"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        pair.until(lambda: len(pair.came(Joined)) == 2)
+        process.kill()
+        killed_s = time.monotonic()
+        pair.until(lambda: pair.came(Disconnected))
+    assert time.monotonic() - killed_s < 0.7, "that is connection_lost_s"
+    assert pair.came(Disconnected) == [Disconnected(A)]
+    assert keeper.up
+
+
+def test_junk_is_dropped_and_counted_and_harms_nobody(pair: Pair) -> None:
+    listener = pair.listen()
+    shell = pair.connect()
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.setsockopt(zmq.LINGER, 0)
+        stranger.connect(pair.endpoint)
+        stranger.send(encode(Ack(0)))
+        stranger.send(b"noise")
+        stranger.send_multipart([b"many", b"parts"])
+        pair.until(lambda: listener.counters["junk_dropped"] == 1)
+        assert stranger.recv() == encode(["reset"])
+        assert b"refused" in stranger.recv()
+        stranger.send(bytes(2 << 20))
+        pair.until(lambda: listener.counters["strangers_reset"] == 1)
+    shell.send(Leave())
+    pair.until(lambda: pair.came(Message))
+    assert listener.counters == {
+        "messages_rejected": 0,
+        "frames_refused": 1,
+        "strangers_reset": 1,
+        "junk_dropped": 1,
+    }
+
+
+def test_a_path_that_is_too_long_is_refused_in_words() -> None:
+    with pytest.raises(ConfigError, match="100 bytes"):
+        ListenShell("ipc:///" + "x" * 100, Settings(), 1)
+    with pytest.raises(ConfigError, match="not an endpoint"):
+        ListenShell("tcp://0.0.0.0:1", Settings(), 1)
+    with pytest.raises(ConfigError, match="cannot listen at ipc:///nowhere/s: No such file"):
+        ListenShell("ipc:///nowhere/s", Settings(), 1)
+
+
+# ------------------------------------------------------------------ a client in another's hand
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    directory = tmp_path_factory.mktemp("r")
+    with drumbeat.init(num_cpus=2, runtime_directory=str(directory)) as made:
+        yield made
+
+
+@pytest.fixture
+def second(cluster: Cluster) -> Iterator[SecondClient]:
+    made = SecondClient(f"ipc://{cluster.address}/scheduler.sock")
+    yield made
+    made.close()
+
+
+def function(called: Any) -> bytes:
+    return pickle.dumps((called, False), 5)
+
+
+def call(*args: Any) -> bytes:
+    return pickle.dumps((args, {}), 5)
+
+
+def test_the_second_client_runs_tasks(second: SecondClient) -> None:
+    power = second.define(function(pow), "pow")
+    tasks = second.submit(power, *(call(number, 2) for number in range(500)))
+    rows = second.gather(tasks)
+    assert [row[1] for row in rows] == [0] * 500
+    assert [pickle.loads(row[2]) for row in rows] == [number**2 for number in range(500)]
+
+
+def test_the_second_client_sends_and_receives_large_payloads(second: SecondClient) -> None:
+    make = second.define(function(bytes), "bytes")
+    (task,) = second.submit(make, call(bytes(range(256)) * 8192))
+    (row,) = second.gather([task])
+    assert pickle.loads(row[2]) == bytes(range(256)) * 8192
+
+
+def test_the_second_client_learns_of_errors(second: SecondClient) -> None:
+    (task,) = second.submit(second.define(function(len), "len"), call(5))
+    (row,) = second.gather([task])
+    assert row[1] == 1
+    assert pickle.loads(row[2])[0] == "TypeError"
+
+
+def test_the_second_client_keeps_its_tasks_over_a_lost_connection(second: SecondClient) -> None:
+    slow = second.define(function(time.sleep), "sleep")
+    tasks = second.submit(slow, *(call(0.05) for _ in range(20)))
+    for _ in range(3):
+        second.pump(0.05)
+        second.hang_up()
+    assert [row[1] for row in second.gather(tasks)] == [0] * 20
+    assert second.lives == 1
+
+
+def test_the_second_client_cancels_and_asks(second: SecondClient) -> None:
+    never = second.define(function(time.sleep), "never", num_cpus=1.0, resources=[["gold", 1.0]])
+    tasks = second.submit(never, call(1), call(1))
+    assert second.cancel(tasks) == [True, True]
+    rows = second.gather(tasks)
+    assert [row[5][0] for row in rows] == ["TaskCancelled"] * 2
+    status = second.ask("status")
+    assert status["clients"] >= 1
+    assert second.ask("weather")["error"]
+
+
+def test_a_client_of_another_version_is_refused(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("support.second_client.VERSION", 99)
+    with pytest.raises(SecondRefused, match=r"VersionMismatch.*99"):
+        SecondClient(f"ipc://{cluster.address}/scheduler.sock")
