@@ -11,6 +11,7 @@ SEEDS ?= 100000
 START ?= 0
 
 RUN := .venv/bin/python
+PYTEST := $(RUN) -m pytest -o faulthandler_timeout=120
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 # a test run that hangs is ended, where the timeout command exists
 LIMIT := $(shell timeout --foreground 1 true 2>/dev/null && echo timeout --foreground -k 10)
@@ -71,22 +72,22 @@ types: .venv/dev.stamp build/types/drumbeat
 	@$(RUN) -m mypy
 
 unit: .venv/dev.stamp
-	@$(LIMIT) $(if $(LIMIT),300) $(RUN) -m pytest tests/unit
+	@$(LIMIT) $(if $(LIMIT),300) $(PYTEST) tests/unit
 
 ifdef SEED
 sim: .venv/dev.stamp
 	@$(RUN) tests/sim/run.py --seed $(SEED) --verbose
 else
 sim: .venv/dev.stamp
-	@$(LIMIT) $(if $(LIMIT),300) $(RUN) -m pytest tests/sim
+	@$(LIMIT) $(if $(LIMIT),300) $(PYTEST) tests/sim
 endif
 
 integration: .venv/dev.stamp
-	@$(LIMIT) $(if $(LIMIT),480) $(RUN) -m pytest tests/integration
+	@$(LIMIT) $(if $(LIMIT),480) $(PYTEST) tests/integration
 
 test: unit
 	@$(LIMIT) $(if $(LIMIT),120) $(RUN) tests/sim/run.py --seeds 40
-	@$(LIMIT) $(if $(LIMIT),120) $(RUN) -m pytest tests/integration/test_smoke.py
+	@$(LIMIT) $(if $(LIMIT),120) $(PYTEST) tests/integration/test_smoke.py
 
 check: .venv/dev.stamp
 	@$(RUN) -m ruff format --check .

@@ -235,6 +235,8 @@ class Waiter(Struct, eq=False):
     text: str = ""
     #: no longer waits for objects, only for its CPUs
     over: bool = False
+    #: its worker was interrupted and will not look at the answer
+    given_up: bool = False
 
 
 class Worker:

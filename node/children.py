@@ -103,7 +103,7 @@ class Children:
     def _define(self, worker: Worker, client: bytes, kinds: list[NestedKind]) -> None:
         rows = []
         for kind in kinds:
-            options = options_of(kind.options)
+            options = kind.options
             key = (client, kind.function, kind.name, options)
             number = self._kinds.get(key)
             if number is None:
@@ -155,13 +155,3 @@ class Children:
                 if row is not None:
                     given[id_] = row
         return tuple(given.values())
-
-
-def options_of(options: Any) -> Options:
-    """Return a nested kind's options, which a worker's packet may hold as a plain array."""
-    if isinstance(options, Options):
-        return options
-    values: dict[str, Any] = dict(zip(Options.__struct_fields__, options, strict=False))
-    for name in ("resources", "env_vars"):
-        values[name] = tuple((key, value) for key, value in values.get(name, ()))
-    return Options(**values)

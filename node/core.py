@@ -21,8 +21,6 @@ from ..protocol.messages import (
     DoneRow,
     Fetch,
     Join,
-    Output,
-    OutputRow,
     Prepare,
     Release,
     Results,
@@ -43,9 +41,21 @@ from .dispatch import Dispatch
 from .events import Command, Event, Send
 from .intake import Intake
 from .lives import Lives
-from .packets import Ask, CancelTasks, Finished, FinishedRow, Ready, Refs, Returned, Submitted, Want
+from .packets import (
+    Ask,
+    CancelTasks,
+    Finished,
+    FinishedRow,
+    Ready,
+    Refs,
+    Returned,
+    Submitted,
+    Want,
+    WantOver,
+)
 from .state import NodeState
 from .stops import Stops
+from .texts import Texts
 from .waits import Waits
 
 
@@ -72,10 +82,8 @@ class NodeCore:
         rng: Random,
         pid: int = 0,
     ) -> None:
-        self._settings = settings
-        self._host = host
-        self._pid = pid
-        self._rng = rng
+        self._settings, self._rng = settings, rng
+        self._host, self._pid = host, pid
         self._resources = dict(resources)
         self._state = state = NodeState(settings, peer, name, resources)
         self._waits = Waits(state)
@@ -84,6 +92,7 @@ class NodeCore:
         self._intake = Intake(state, self._processes, self._dispatch)
         self._stops = Stops(state, self._dispatch)
         self._children = Children(state)
+        self._texts = Texts(state, pid)
         #: counts of TakeBacks that wait for workers' packets
         self._take_backs: list[int] = []
         self._lives = 0
@@ -91,7 +100,6 @@ class NodeCore:
         self._beat_due_s = 0.0
         self._lag_s = 0.0
         self._memory_bytes = 0
-        self._outputs: dict[bytes, list[OutputRow]] = {}
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             events.Connected: self._on_connected,
             events.Disconnected: self._on_disconnected,
@@ -102,13 +110,14 @@ class NodeCore:
             events.WorkerFailed: self._on_failed,
             events.PacketsTaken: self._on_packets_taken,
             events.PageRead: self._on_page_read,
-            events.Spoke: self._on_output,
+            events.Spoke: lambda event, _: self._texts.spoke(event),
+            events.Noticed: lambda event, _: self._texts.noticed(event),
             events.Measured: self._on_measured,
-            events.TimePassed: self._on_time,
+            events.TimePassed: lambda _, __: None,
         }
         objects = state.objects
         self._messages: dict[type, Callable[[Any, float], None]] = {
-            Prepare: self._intake.prepare,
+            Prepare: self._prepare,
             Discard: self._discard,
             Assign: self._intake.assign,
             Stop: self._stop,
@@ -128,6 +137,7 @@ class NodeCore:
             Returned: lambda worker, packet, now: self._dispatch.returned(worker, packet.seqs, now),
             Submitted: lambda worker, packet, _: self._children.submitted(worker, packet),
             Want: self._want,
+            WantOver: lambda worker, packet, _: self._waits.want_over(worker, packet),
             Refs: self._refs,
             CancelTasks: lambda worker, packet, _: self._children.cancel(worker, packet),
             Ask: lambda worker, packet, _: self._children.ask(worker, packet),
@@ -245,7 +255,7 @@ class NodeCore:
         self._children.clear()
         self._intake.clear()
         self._take_backs.clear()
-        self._outputs.clear()
+        self._texts.clear()
         self._dispatch.clear()
         self._processes.environments.clear()
         self._processes.crews.clear()
@@ -253,6 +263,10 @@ class NodeCore:
         state.done.clear()
         state.blocked.clear()
         state.commands = [command for command in state.commands if not isinstance(command, Send)]
+
+    def _prepare(self, message: Prepare, now_s: float) -> None:
+        self._intake.prepare(message, now_s)
+        self._texts.meet(message.kinds)
 
     def _discard(self, message: Discard, now_s: float) -> None:
         for number in message.kinds:
@@ -273,7 +287,7 @@ class NodeCore:
         self._children.forget_client(client)
         self._dispatch.forget_client(client)
         self._processes.forget_client(client)
-        self._outputs.pop(client, None)
+        self._texts.forget_client(client)
 
     def _stop(self, message: Stop, now_s: float) -> None:
         for task, number, force in message.rows:
@@ -315,6 +329,8 @@ class NodeCore:
         self._packets[type(event.packet)](worker, event.packet, now_s)
 
     def _ready(self, worker: Worker, packet: Ready, now_s: float) -> None:
+        for text in packet.notices:
+            self._texts.noticed(events.Noticed(text))
         if packet.error:
             self._processes.unfit(worker, packet.error, now_s)
         else:
@@ -428,22 +444,9 @@ class NodeCore:
             stderr_tail=event.stderr_tail,
         )
 
-    def _on_output(self, event: events.Spoke, _now_s: float) -> None:
-        for number, text, dropped in event.rows:
-            worker = self._state.workers.get(number)
-            if worker is None or worker.dropped:
-                continue
-            running = next(iter(worker.flight.values()), None)
-            name = running.kind.name if running is not None else worker.name
-            row = OutputRow(name, worker.pid, self._state.name, text, dropped)
-            self._outputs.setdefault(worker.crew.key.client, []).append(row)
-
     def _on_measured(self, event: events.Measured, _now_s: float) -> None:
         self._lag_s = max(self._lag_s, event.lag_s)
         self._memory_bytes = event.memory_bytes
-
-    def _on_time(self, _event: events.TimePassed, _now_s: float) -> None:
-        pass
 
     # ------------------------------------------------------------------------------- the outboxes
 
@@ -464,10 +467,7 @@ class NodeCore:
         released = objects.sweep()
         if released:
             state.send(Release(released))
-        if self._outputs:
-            outputs, self._outputs = self._outputs, {}
-            for client, lines in outputs.items():
-                state.send(Output(client, lines))
+        self._texts.flush()
         if self._connected and now_s >= self._beat_due_s:
             self._beat(now_s)
 

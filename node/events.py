@@ -70,7 +70,7 @@ class PacketsTaken(Struct, gc=False, frozen=True):
 
 
 class PageRead(Struct, gc=False, frozen=True):
-    """The answer to ReadPage: per worker (its number, seq it has started last, still running it)."""
+    """The answer to ReadPage: per worker (its number, seq it started last, still running it)."""
 
     samples: list[tuple[int, int, bool]]
 
@@ -79,6 +79,12 @@ class Spoke(Struct, gc=False, frozen=True):
     """Workers wrote text: (worker, text, bytes dropped before it)."""
 
     rows: list[tuple[int, bytes, int]]
+
+
+class Noticed(Struct, gc=False, frozen=True):
+    """Something that every client of this node should read: a module could not be preloaded."""
+
+    text: str
 
 
 class Measured(Struct, gc=False, frozen=True):
@@ -94,7 +100,7 @@ class TimePassed(Struct, gc=False, frozen=True):
 
 Event = (
     Connected | Disconnected | Received | BlobReceived | WorkerSpoke | WorkerExited | WorkerFailed
-    | PacketsTaken | PageRead | Spoke | Measured | TimePassed
+    | PacketsTaken | PageRead | Spoke | Noticed | Measured | TimePassed
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- commands
@@ -168,5 +174,6 @@ class Signal(Struct, gc=False, frozen=True):
 
 
 Command = (
-    Send | SendBlob | StartWorker | SendWorker | TakePackets | Revoke | ReadPage | Interrupt | Signal
-)
+    Send | SendBlob | StartWorker | SendWorker
+    | TakePackets | Revoke | ReadPage | Interrupt | Signal
+)  # fmt: skip

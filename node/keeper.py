@@ -4,8 +4,9 @@ Never decides about work, never has a second thread, never loads ZeroMQ: nothing
 adopts every orphan below it, so nothing that a task started outlives what it belongs to.
 
 What it is told, by packets of plain text: by the template `born TICKET PID`, `failed TICKET
-REASON`, `notice TEXT`; by the daemon `signal PID NUMBER`, `group PID NUMBER`. What it tells the
-daemon: those three, `exited PID STATUS`, and `template` (with the link to a new template).
+REASON`, `preload TEXT`; by the daemon `signal PID NUMBER`, `group PID NUMBER`. What it tells the
+daemon: those three, `notice TEXT`, `exited PID STATUS`, and `template` (with the link to a new
+template).
 
 A process that a task started in a session of its own lives no longer than its parent: the keeper
 ends it as soon as it is an orphan.
@@ -116,7 +117,8 @@ class Keeper:
     def run(self) -> int:
         """Keep the node; return the exit code."""
         if not kernel.adopt_orphans():
-            self._notices.append("this system leaves orphans to others: they may outlive a task")
+            text = "this system leaves orphans to others: they may outlive a task"
+            self._notices.append(f"notice {text}")
         previous = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         handlers = {
             number: signal.signal(number, handler)
@@ -246,7 +248,7 @@ class Keeper:
         self._daemon, self._daemon_pid = mine, pid
         self._watch.begin(self._page.beats(), time.monotonic())
         for text in self._notices:
-            self._tell_daemon(f"notice {text}")
+            self._tell_daemon(text)
         self._introduce()
 
     def _leave(self, mine: Channel) -> None:
@@ -292,8 +294,8 @@ class Keeper:
                 ticket, pid = map(int, rest.split(" "))
                 self._workers[pid] = ticket
                 self._tell_template(f"alive {pid}")
-            elif word == "notice":
-                self._notices.append(rest)
+            elif word == "preload" and text not in self._notices:
+                self._notices.append(text)
             self._tell_daemon(text)
 
     def _hear_daemon(self) -> None:

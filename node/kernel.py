@@ -63,6 +63,12 @@ def outlive_parent() -> None:
     _prctl(_PR_SET_PDEATHSIG, 0)
 
 
+def spawns(worker_start: str) -> bool:
+    """Return whether each worker is to be a fresh interpreter: spawn, fork or auto."""
+    # Elsewhere a process may be forked too, but system libraries do not bear it.
+    return worker_start == "spawn" or (worker_start == "auto" and sys.platform != "linux")
+
+
 def socket_pair(kind: str = "auto") -> tuple[socket.socket, socket.socket]:
     """Return two joined sockets that keep the bounds of packets: seqpacket, dgram or auto."""
     if kind != "dgram":

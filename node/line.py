@@ -38,6 +38,7 @@ from .packets import (
     Submitted,
     ToWorker,
     Want,
+    WantOver,
 )  # fmt: skip
 from .page import INTERRUPT, PHASE, RUNNING, RUNNING_CODE, WAITING, Words
 
@@ -197,11 +198,15 @@ class Line:
         return self.inbox.popleft()
 
     def request(
-        self, make: Callable[[int], Want | Ask | CancelTasks], callback: Callback | None = None
+        self,
+        make: Callable[[int], Want | Ask | CancelTasks],
+        callback: Callback | None = None,
+        lends: bool = False,
     ) -> Answered | None:
         """Send a request; return its answer, or with a callback None: that gets it later.
 
-        In the main thread it may raise Interrupted instead.
+        In the main thread it may raise Interrupted instead; where the request lends CPUs, not
+        before they are this task's own again.
         """
         with self._lock:
             self._requests = number = self._requests + 1
@@ -214,13 +219,31 @@ class Line:
             return None
         answers = self._answers
         try:
-            while number not in answers:
-                self._read(lambda: number in answers)
+            try:
+                while number not in answers:
+                    self._read(lambda: number in answers)
+            except Interrupted:
+                self._interruptible = False
+                if lends:
+                    self._give_up(number)
+                raise
             return answers[number]
         finally:
             with self._lock:
                 self._expected.pop(number, None)
                 answers.pop(number, None)
+
+    def _give_up(self, number: int) -> None:
+        """Wait until the node has ended a request that lends CPUs; interrupts do nothing here."""
+        answers = self._answers
+        self._masked += 1
+        try:
+            self.outbox.append(WantOver(number))
+            self.flush()
+            while number not in answers:
+                self._read(lambda: number in answers)
+        finally:
+            self._masked -= 1
 
     def _read(self, done: Callable[[], bool]) -> None:
         """Receive one packet for whoever it is, or wait while another thread does."""
@@ -245,7 +268,7 @@ class Line:
                     self._reading = False
                     if self._sleepers:
                         self._woken.notify_all()
-        elif waiting:
+        elif waiting and not self._masked:
             self.check_interrupt()
 
     def _receive(self, wait: bool) -> None:
@@ -257,8 +280,11 @@ class Line:
         """Wait until there is a packet; being interrupted loses nothing here."""
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
-        self._interruptible = True
+        if self._masked:
+            poll.poll()
+            return
         try:
+            self._interruptible = True
             self.check_interrupt()
             poll.poll()
         finally:

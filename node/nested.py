@@ -234,7 +234,7 @@ class WorkerSession:
             try:
                 if gives_back:
                     self._give_back()
-                answer = self._line.request(make)
+                answer = self._line.request(make, lends=gives_back)
             finally:
                 words[PHASE] = RUNNING_CODE
             self._line.check_interrupt()

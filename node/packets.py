@@ -6,7 +6,9 @@ long for the socket travels in a memory file whose descriptor the packet carries
 
 from typing import Any
 
-from ..protocol.messages import Environment, Message, Row, TaskRow, ValueRow
+from msgspec import field
+
+from ..protocol.messages import Environment, Message, Options, Row, TaskRow, ValueRow
 
 # ------------------------------------------------------------------------------ daemon -> worker
 
@@ -25,7 +27,8 @@ class KindDefinition(Row):
 class Setup(Message, tag="setup"):
     """First packet: who you are. Applied before any task."""
 
-    #: the worker's number at this node, also its slot in the pulse page and its ids' ordinal
+    #: the worker's number at this node and its ids' ordinal; never its slot in the pulse page,
+    #: which goes with the fork
     worker: int
     peer: bytes
     client: bytes
@@ -62,12 +65,13 @@ class Run(Message, tag="run"):
 class Answered(Message, tag="answered"):
     """The answer to the worker's request of that number.
 
-    For Want: `rows` are those ready (a get that fails early holds the failed one last).
+    For Want: `rows` are those ready (a get that fails early holds the failed one last; none when
+    it was given up).
     For Ask and CancelQueued: `data`.
     """
 
     request: int
-    rows: list[ValueRow] = []
+    rows: list[ValueRow] = field(default_factory=list)
     timed_out: bool = False
     data: Any = None
     #: name of an error class to raise instead, with its text
@@ -89,6 +93,8 @@ class Ready(Message, tag="ready"):
 
     pid: int
     error: str = ""
+    #: what every client should read: modules that could not be preloaded here
+    notices: list[str] = field(default_factory=list)
 
 
 class FinishedRow(Row):
@@ -104,7 +110,7 @@ class Finished(Message, tag="finished"):
     """Ended attempts, in order. `held`: refs that now live in this process and did not before."""
 
     rows: list[FinishedRow]
-    held: list[bytes] = []
+    held: list[bytes] = field(default_factory=list)
 
 
 class Returned(Message, tag="returned"):
@@ -118,11 +124,12 @@ class Submitted(Message, tag="submitted"):
 
     #: the submitting task
     parent: bytes
+    #: of the calls: one more than the submitting task's own
     depth: int
     kinds: list["NestedKind"]
     rows: list[TaskRow]
     #: puts: rows with outcome VALUE
-    puts: list[ValueRow] = []
+    puts: list[ValueRow] = field(default_factory=list)
 
 
 class NestedKind(Row):
@@ -131,8 +138,7 @@ class NestedKind(Row):
     number: int
     function: bytes
     name: str
-    #: messages.Options
-    options: Any
+    options: Options
     payload: bytes | None
 
 
@@ -151,6 +157,15 @@ class Want(Message, tag="want"):
     values: bool
     #: False: from another thread of the user's; lends nothing
     lends: bool = True
+
+
+class WantOver(Message, tag="want_over"):
+    """The main thread was interrupted and gives up its Want of that number.
+
+    It goes on when that request is answered, which is once its CPUs are its own again.
+    """
+
+    request: int
 
 
 class Refs(Message, tag="refs"):
@@ -179,4 +194,4 @@ class Ask(Message, tag="ask"):
     match: str
 
 
-ToDaemon = Ready | Finished | Returned | Submitted | Want | Refs | CancelTasks | Ask
+ToDaemon = Ready | Finished | Returned | Submitted | Want | WantOver | Refs | CancelTasks | Ask

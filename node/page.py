@@ -5,6 +5,7 @@ system call. It is made before the processes fork and dies with the last of them
 """
 
 import mmap
+import os
 from typing import Final, NamedTuple
 
 #: slot 0 is the daemon's own
@@ -47,12 +48,21 @@ class Sample(NamedTuple):
 
 
 class PulsePage:
-    """All slots. Made once by the keeper; every process forked from it sees the same memory."""
+    """All slots. Made once by the keeper; every process forked from it sees the same memory.
 
-    __slots__ = ("_words",)
+    Args:
+        file: the descriptor of a memory file, for processes that are no mere forks. None: there
+            are none.
+    """
 
-    def __init__(self) -> None:
-        self._words = memoryview(mmap.mmap(-1, SLOTS * _SLOT_BYTES)).cast("Q")
+    __slots__ = ("_words", "file")
+
+    def __init__(self, file: int | None = None) -> None:
+        self.file = file
+        size = SLOTS * _SLOT_BYTES
+        if file is not None and os.fstat(file).st_size < size:
+            os.ftruncate(file, size)
+        self._words = memoryview(mmap.mmap(-1 if file is None else file, size)).cast("Q")
 
     def slot(self, number: int) -> Words:
         """Return the words of a slot, to be read and written in place."""

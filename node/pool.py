@@ -21,6 +21,7 @@ from ..protocol.ids import PeerId
 from .channel import Channel, ClosedError, buffer, channel_of, channel_pair
 from .events import (
     Event,
+    Noticed,
     PacketsTaken,
     PageRead,
     Spoke,
@@ -380,6 +381,8 @@ class Pool:
                 elif word == "failed":
                     asked, _, reason = rest.partition(" ")
                     self._failed(int(asked), reason, events)
+                elif word == "preload":
+                    events.append(Noticed(rest))
                 elif word == "notice":
                     _log.warning("node %s: %s", self._node, rest)
         except ClosedError:

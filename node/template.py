@@ -2,11 +2,13 @@
 
 Never runs a user's task, has one thread, and knows no ZeroMQ. It forks twice, so that a worker is
 the keeper's child and the end of the template harms no worker. Importing this module loads neither
-client nor zmq; running it loads what workers will need.
+client nor zmq; running it loads what workers will need, unless each worker is to be a fresh
+interpreter: then it loads nothing, and what it has forked becomes one.
 
 What it is told, by packets of plain text: by the keeper `daemon` (with its link to the daemon),
 `alive PID`, `gone PID`; by the daemon `fork TICKET SLOT` (with the worker's socket and output).
-What it tells the keeper: `born TICKET PID`, `failed TICKET REASON`, `notice TEXT`.
+What it tells the keeper: `born TICKET PID`, `failed TICKET REASON`, `preload TEXT` (what could not
+be imported, for the clients to read).
 """
 
 import contextlib
@@ -26,6 +28,8 @@ from typing import NoReturn
 from . import kernel
 from .channel import Channel, ClosedError, Packet, channel_of
 from .page import PulsePage, Words
+from .spawn import Order, load, replace_process
+from .streams import open_streams
 
 #: What decides how many threads a numeric library starts, read when it is loaded.
 THREAD_VARIABLES = (
@@ -51,6 +55,7 @@ class Template:
         keeper_pid: the future parent of all workers.
         pulse_interval_s: for the workers.
         memory_files: for the channels.
+        spawns: each worker is a fresh interpreter.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class Template:
         keeper_pid: int,
         pulse_interval_s: float,
         memory_files: str,
+        spawns: bool = False,
     ) -> None:
         self._keeper = keeper
         self._page = page
@@ -68,6 +74,8 @@ class Template:
         self._keeper_pid = keeper_pid
         self._pulse_interval_s = pulse_interval_s
         self._memory_files = memory_files
+        self._spawns = spawns
+        self._preload: tuple[str, ...] = ()
         self._daemon: Channel | None = None
         self._alive: dict[int, None] = {}
         self._free_variables: tuple[str, ...] = ()
@@ -80,21 +88,19 @@ class Template:
         self._free_variables = tuple(v for v in THREAD_VARIABLES if v not in os.environ)
         for variable in self._free_variables:
             os.environ[variable] = "1"
-        self._import(preload)
+        self._preload = tuple(preload)
+        if not self._spawns:
+            self._import()
         kernel.outlive_parent()
         gc.collect()
         gc.freeze()
         while True:
             self._turn()
 
-    def _import(self, preload: Sequence[str]) -> None:
+    def _import(self) -> None:
         names = [f"{_PACKAGE}.{name}" for name in _NEEDED_BY_WORKERS]
-        for name in [*names, "cloudpickle", *preload]:
-            try:
-                importlib.import_module(name)
-            except BaseException as error:  # noqa: BLE001  # a module may even call sys.exit
-                reason = "".join(traceback.format_exception_only(error)).strip()
-                self._tell(f"notice {name} could not be preloaded: {reason}"[:4000])
+        for text in load([*names, "cloudpickle", *self._preload]):
+            self._tell(f"preload {text}")
 
     # ----------------------------------------------------------------------------------- links
 
@@ -189,6 +195,8 @@ class Template:
         words = self._page.slot(slot)
         try:
             self._become_worker(middle, output)
+            if self._spawns:
+                self._start_anew(slot, link)
             self._work(words, link)
         except BaseException:  # noqa: BLE001  # nothing may run the template's loop in a worker
             traceback.print_exc()
@@ -210,7 +218,7 @@ class Template:
             self._daemon.close()
         os.close(nothing)
         os.close(output)
-        _open_streams()
+        open_streams()
         faulthandler.enable(file=2, all_threads=False)
         random.seed()
         numpy_random = sys.modules.get("numpy.random")
@@ -220,6 +228,21 @@ class Template:
             time.sleep(_RE_PARENTED_S)
         if kernel.ADOPTS_ORPHANS:
             kernel.die_with_parent(self._keeper_pid)
+
+    def _start_anew(self, slot: int, link: int) -> NoReturn:
+        assert self._page.file is not None
+        replace_process(
+            Order(
+                link,
+                self._page.file,
+                slot,
+                os.getppid(),
+                self._pulse_interval_s,
+                self._memory_files,
+                self._free_variables,
+                self._preload,
+            )
+        )
 
     def _work(self, words: Words, link: int) -> NoReturn:
         worker = importlib.import_module(".worker", __package__)
@@ -231,18 +254,3 @@ class Template:
             free_variables=self._free_variables,
         )
         raise AssertionError("a worker does not return")
-
-
-def _open_streams() -> None:
-    """Make the standard streams anew: output line by line into the worker's file, no input."""
-    for fd, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
-        stream = open(  # noqa: SIM115  # lives as long as the process
-            fd,
-            "w" if fd else "r",
-            buffering=1,
-            encoding="utf-8",
-            errors="backslashreplace",
-            closefd=False,
-        )
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)

@@ -8,7 +8,7 @@ from collections import deque
 
 from ..protocol.ids import ObjectId
 from .attempts import Waiter, Worker
-from .packets import Answered, Want
+from .packets import Answered, Want, WantOver
 from .state import NodeState
 
 #: a deadlock is called after this long: other nodes may yet bring a value
@@ -57,6 +57,16 @@ class Waits:
             worker.main = waiter
             self._lend(worker)
 
+    def want_over(self, worker: Worker, packet: WantOver) -> None:
+        """A worker was interrupted in its get: it goes on when its CPUs are its own again.
+
+        No waiter of that number: the answer is on its way, and CPUs with it.
+        """
+        waiter = worker.waits.get(packet.request)
+        if waiter is not None:
+            waiter.given_up = True
+            self._over(waiter)
+
     def settle(self, now_s: float) -> None:
         """Answer what is over, as far as CPUs are free; lend, and look for a deadlock."""
         for waiter in [w for w in self._timed.values() if (w.deadline_s or 0.0) <= now_s]:
@@ -75,7 +85,7 @@ class Waits:
             self._stuck_since_s = None
 
     def ended(self, worker: Worker, seq: int) -> None:
-        """The attempt ended although its main thread had a get open (it was interrupted)."""
+        """The attempt ended although its main thread had a get open."""
         waiter = worker.main
         if waiter is not None and waiter.seq == seq:
             self._forget(worker, waiter)
@@ -157,7 +167,8 @@ class Waits:
             self._answer(worker, waiter)
 
     def _answer(self, worker: Worker, waiter: Waiter) -> None:
-        rows = [] if waiter.error else self._state.objects.rows_for(waiter)
+        unread = waiter.error or waiter.given_up
+        rows = [] if unread else self._state.objects.rows_for(waiter)
         self._forget(worker, waiter)
         answered = Answered(
             waiter.request, rows, waiter.timed_out, error=waiter.error, text=waiter.text

@@ -65,6 +65,7 @@ def main(
     parent_pid: int,
     pulse_interval_s: float,
     free_variables: Sequence[str] = (),
+    notices: Sequence[str] = (),
 ) -> NoReturn:
     """Be a worker until the node says Exit or is gone.
 
@@ -74,8 +75,9 @@ def main(
         parent_pid: the process that this one must not outlive.
         pulse_interval_s: time between pulses while a task runs.
         free_variables: thread variables that the user has not set; they follow num_cpus.
+        notices: what users should read of how this process was started.
     """
-    worker = Worker(channel, words, parent_pid, pulse_interval_s, free_variables)
+    worker = Worker(channel, words, parent_pid, pulse_interval_s, free_variables, notices)
     status = 1
     try:
         status = worker.serve()
@@ -131,9 +133,11 @@ class Worker:
         parent_pid: int,
         pulse_interval_s: float,
         free_variables: Sequence[str],
+        notices: Sequence[str],
     ) -> None:
         self._words = words
         self._free_variables = free_variables
+        self._notices = list(notices)
         self._held = Held()
         self._line = Line(channel, words, self._held)
         self._line.while_waiting = self._return_packet
@@ -158,7 +162,7 @@ class Worker:
                 self._run()
             elif type(packet) is Setup:
                 error = self._set_up(packet)
-                self._line.outbox.append(Ready(self._pid, error))
+                self._line.outbox.append(Ready(self._pid, error, self._notices))
                 self._line.flush()
                 if error:
                     return 1
@@ -421,3 +425,9 @@ def _flush_streams() -> None:
             stream.flush()
         except Exception:  # noqa: BLE001  # it may be anything that the user put there
             continue
+
+
+if __name__ == "__main__":  # a fresh interpreter, see spawn.py
+    from .spawn import follow
+
+    follow(sys.argv[1])

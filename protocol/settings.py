@@ -128,6 +128,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     socket_kind: Annotated[
         str, _help("Sockets between node and worker: seqpacket, dgram; auto takes the best there is.")
     ] = "auto"
+    worker_start: Annotated[
+        str,
+        Meta(pattern="^(auto|fork|spawn)$"),
+        _help("Workers: fork of a template, spawn of an interpreter; auto forks on Linux only."),
+    ] = "auto"
     memory_files: Annotated[
         str, _help("Large packets and output: memfd, file; auto takes the best there is.")
     ] = "auto"

@@ -15,6 +15,7 @@ A loop around a shell:
 import errno
 import struct
 import sys
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -29,6 +30,7 @@ from .errors import ConfigError, RemoteProtocolError
 from .ids import NO_PEER, PeerId
 from .listener import Disconnected, Joined, Listener, Returned
 from .messages import AnyMessage, Channel, Role
+from .poller import Poller
 from .settings import Settings
 from .traffic import Blob, Heard, Message, Rejected, Traffic
 
@@ -55,27 +57,10 @@ DialHappening = Up | Down | Refused | Message | Blob | Rejected
 ListenHappening = Joined | Returned | Disconnected | Heard | Message | Blob | Rejected
 
 
-class Poller:
-    """Waits for sockets and for raw descriptors."""
-
-    def __init__(self) -> None:
-        self._poller = zmq.Poller()
-        #: sockets and descriptors that were ready at the last wait
-        self.ready: dict[Any, int] = {}
-
-    def add(self, fd: "int | zmq.Socket[bytes]") -> None:
-        """Wait also for a descriptor that becomes readable, or closes."""
-        self._poller.register(fd, _READABLE)
-
-    def remove(self, fd: "int | zmq.Socket[bytes]") -> None:
-        """Wait no more for a descriptor; before it is closed."""
-        self._poller.unregister(fd)
-
-    def wait(self, timeout_s: float | None) -> list[int]:
-        """Wait until anything is ready or the time is over; return the ready raw descriptors."""
-        timeout_ms = None if timeout_s is None else max(0, -int(-timeout_s * 1000 // 1))
-        self.ready = ready = dict(self._poller.poll(timeout_ms))
-        return [fd for fd in ready if isinstance(fd, int)]
+def _asker(socket: "zmq.Socket[bytes]") -> Callable[[], bool]:
+    option = socket.getsockopt
+    # Asking takes in what the I/O thread has to say, which reading alone does not always do.
+    return lambda: bool(int(option(_EVENTS)) & _READABLE)
 
 
 class _Socket:
@@ -84,7 +69,6 @@ class _Socket:
     def __init__(
         self, context: zmq.Context[Any], kind: int, settings: Settings, poller: Poller
     ) -> None:
-        self._poller = poller
         self.socket = socket = context.socket(kind)
         socket.setsockopt(zmq.MAXMSGSIZE, settings.frame_bytes_max + FRAME_SLACK_BYTES)
         socket.setsockopt(zmq.HANDSHAKE_IVL, max(1, int(settings.handshake_timeout_s * 1000)))
@@ -93,24 +77,33 @@ class _Socket:
         socket.setsockopt(zmq.RCVHWM, 0)
         socket.setsockopt(zmq.LINGER, 0)
         self._monitor = socket.get_monitor_socket(_CLOSINGS)
-        poller.add(socket)
-        poller.add(self._monitor)
+        self._is_readable = _asker(socket)
+        self._has_news = _asker(self._monitor)
         self.junk_dropped = 0
+        self._join(poller)
 
     def attach(self, poller: Poller) -> None:
         """Be waited for by this poller from now on."""
-        for socket in (self.socket, self._monitor):
-            self._poller.remove(socket)
-            poller.add(socket)
+        self._part()
+        self._join(poller)
+
+    def _join(self, poller: Poller) -> None:
         self._poller = poller
+        poller.add_socket(self.socket, self.socket.FD, self._is_readable)
+        poller.add_socket(self._monitor, self._monitor.FD, self._has_news)
+
+    def _part(self) -> None:
+        for socket in (self.socket, self._monitor):
+            self._poller.remove_socket(socket, socket.FD)
 
     def _receive(self, parts: int, frames_max: int) -> list[list[bytes]]:
-        # Asking for EVENTS first is cheaper than an exception, and takes in what the I/O thread
-        # has to say, which reading alone does not always do.
         received: list[list[bytes]] = []
+        if self.socket not in self._poller.ready:
+            return received
         option, receive = self.socket.getsockopt, self.socket.recv
         for _ in range(frames_max):
-            if not option(_EVENTS) & _READABLE:
+            if not self._is_readable():
+                self._poller.used.pop(self.socket, None)
                 break
             frame = [receive(_NOBLOCK)]
             while option(_MORE):
@@ -119,6 +112,8 @@ class _Socket:
                 received.append(frame)
             else:
                 self.junk_dropped += 1
+        else:
+            self._poller.used[self.socket] = self._is_readable
         return received
 
     def closing(self) -> str:
@@ -126,15 +121,15 @@ class _Socket:
         said = ""
         if self._monitor not in self._poller.ready:
             return said
-        while self._monitor.getsockopt(_EVENTS) & _READABLE:
+        while self._has_news():
             event, _value = _EVENT.unpack(self._monitor.recv_multipart(_NOBLOCK)[0])
             said = str(zmq.Event(event).name).lower().replace("_", " ")
+        self._poller.used.pop(self._monitor, None)
         return said
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close; what has not been sent is sent for up to `linger_s` more, in the background."""
-        self._poller.remove(self.socket)
-        self._poller.remove(self._monitor)
+        self._part()
         self.socket.disable_monitor()
         self._monitor.close(0)
         self.socket.close(int(linger_s * 1000))
@@ -156,6 +151,7 @@ class Dialing(_Socket):
 
     def send(self, frame: bytes) -> bool:
         """Send; False: there is no connection any more, which `closing` tells as well."""
+        self._poller.used[self.socket] = self._is_readable
         try:
             self.socket.send(frame, _NOBLOCK)
         except zmq.Again:
@@ -184,6 +180,7 @@ class Listening(_Socket):
 
     def send(self, route: bytes, frame: bytes) -> bool:
         """Send; False: the route leads nowhere any more."""
+        self._poller.used[self.socket] = self._is_readable
         try:
             self.socket.send(route, _ROUTE)
             self.socket.send(frame, _NOBLOCK)

@@ -1,4 +1,4 @@
-"""What passes between tasks and nodes: assigned, ended, lent, taken back, lost with the node.
+"""What passes between tasks and nodes: assigned, ended, lent, taken back, lost.
 
 Never decides what becomes of a task whose attempt is over: `Work` does. It keeps each node's
 account, and drops what is not current.

@@ -1,4 +1,4 @@
-"""The scheduler's core: who is there, what each may say, and the one turn in which all is decided.
+"""The scheduler's core: who is there, what each may say, and the turn that decides.
 
 Never waits, sends or looks at a clock: events in, commands out. `handle` takes in what happened;
 `turn`, once after all events of a loop turn, places tasks and says what is to be sent, one

@@ -41,6 +41,8 @@ class Objects:
         for id_ in row.deps:
             value = given.get(id_)
             if value is None:
+                if id_[:TASK_BYTES] == row.id:
+                    return lost(id_, f"task {show(row.id)} cannot wait for its own value")
                 entry = self._entry(ObjectId(id_), None)
                 if row.id in entry.dependants:
                     continue

@@ -72,12 +72,12 @@ class Service:
         self._stopping = False
         self._worked = True
         self._collected_s = 0.0
-
-    def run(self) -> int:
-        """Serve until told to stop; return the exit code."""
         # The descriptor wakes the poll, whatever it is that the signal interrupts.
         signal.set_wakeup_fd(self._stop_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._on_term)
+
+    def run(self) -> int:
+        """Serve until told to stop; return the exit code."""
         gc.disable()
         gc.collect()
         gc.freeze()

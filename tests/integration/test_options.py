@@ -199,6 +199,7 @@ def test_priority_lets_a_later_task_overtake(nodes: dict[str, int], tmp_path: Pa
 
 def test_name_is_what_tables_call_the_task(cluster: Cluster) -> None:
     ref = span.options(name="thumbnails", resources={"disk": 99}, wait_for_nodes=True).remote(0.0)
+    drumbeat.wait([ref], timeout=0.2)
     session = current()
     assert session is not None
 

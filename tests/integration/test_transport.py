@@ -245,7 +245,7 @@ def test_a_peer_that_was_given_up_begins_a_new_life_when_it_speaks(pair: Pair) -
 def test_a_message_that_does_not_fit_is_dropped_alone(pair: Pair) -> None:
     listener = pair.listen()
     shell = pair.connect()
-    shell.send(Results([ValueRow(TASK, 0, b"v")]))  # type: ignore[arg-type]
+    shell.send(Results([ValueRow(TASK, 0, b"v")]))
     shell.send(Leave())
     pair.until(lambda: pair.came(Message))
     (rejected,) = pair.came(Rejected)

@@ -42,6 +42,7 @@ class _Swarm:
         self.max_calls = has(0.2)
         self.cancels = has(0.5)
         self.shares = has(0.25)
+        self.lets_go = has(0.5)
 
     def has(self, chance: float) -> bool:
         return self.random.random() < chance
@@ -100,6 +101,9 @@ def _settings(swarm: _Swarm) -> dict[str, Any]:
         made["link_window_batches_max"] = pick((2, 4, 16))
     if swarm.has(0.2):
         made["workers_blocked_max"] = pick((1, 2, 4))
+        # A node does not see that it is stuck for what the scheduler holds and is larger than all
+        # that it has itself.
+        swarm.fractions = False
     if swarm.has(0.3):
         made["window_tasks_max"] = pick((1, 4, 64))
         made["packet_tasks_max"] = pick((1, 3, 16))
@@ -236,7 +240,10 @@ def _operations(swarm: _Swarm, scenario: Scenario) -> list[Operation | Fault]:
             spec = _spec(swarm, label * 1000, nodes, 0)
             if copies > 1:
                 _hurry(spec)
-            made.append(op.Submit(at_s=at_s, client=client, spec=spec, copies=copies))
+            lets_go = swarm.lets_go and swarm.has(0.5)
+            made.append(
+                op.Submit(at_s=at_s, client=client, spec=spec, copies=copies, lets_go=lets_go)
+            )
         elif draw_ < 0.62:
             made.append(op.Put(at_s=at_s, client=client, label=label * 1000,
                                size=random.choice((0, 3_000)) if swarm.big else 0,

@@ -23,6 +23,8 @@ class Submit(Entry, tag="submit"):
     client: int
     spec: Spec
     copies: int = 1
+    #: the refs that it passes on are let go at once, as in f.remote(g.remote())
+    lets_go: bool = False
 
 
 class Put(Entry, tag="put"):

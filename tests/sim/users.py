@@ -88,7 +88,7 @@ class User:
 
     # -------------------------------------------------------------------------- operations
 
-    def submit(self, spec: Spec, copies: int) -> None:
+    def submit(self, spec: Spec, copies: int, lets_go: bool) -> None:
         """Call a function, or call it several times in a row."""
         options = scripts.options_of(spec)
         key = scripts.pack((spec.function, options))
@@ -113,6 +113,9 @@ class User:
             self.oracle.submitted(task, script, list(deps))
             made += objects_of(task, options.num_returns)
         self._do(events.Submitted(kinds, calls))
+        if lets_go:
+            for id_ in dict.fromkeys((*deps, *contained)):
+                self._let_go(id_, self.hand)
         for id_ in made:
             self.hand[id_] = 1
 

@@ -30,6 +30,9 @@ from .users import User
 #: empty so long after the last ref was dropped; besides the time for all work one after the other
 REST_S = 60.0
 QUIET_S = 40.0
+#: with so many workers that may lend their CPUs no drawn world can deadlock; else one takes so long
+BLOCKED_PLENTY = 64
+DEADLOCK_S = 6.0
 LOOK_EACH_S = 0.25
 #: a run that takes more steps than this is going in circles
 STEPS_MAX = 600_000
@@ -68,11 +71,13 @@ class World:
             self._start_node(name)
         self.users = [User(ClientProcess(self, f"c{number}")) for number in range(scenario.clients)]
         self._clients_gone: dict[bytes, None] = {}
-        self._work_s = sum(
-            _work_s(entry.spec) * entry.copies
-            for entry in scenario.tape
-            if isinstance(entry, op.Submit)
-        )
+        submits = [entry for entry in scenario.tape if isinstance(entry, op.Submit)]
+        self._work_s = sum(_work_s(entry.spec) * entry.copies for entry in submits)
+        self._work_s += 2 * self.settings.infeasible_timeout_s
+        if self.settings.workers_blocked_max < BLOCKED_PLENTY:
+            # Deadlocks are then to be expected, and are called one after the other.
+            tasks = sum(_tasks(entry.spec) * entry.copies for entry in submits)
+            self._work_s += DEADLOCK_S * tasks
 
     def next_number(self) -> int:
         """Number the processes in the order in which they come to life."""
@@ -110,7 +115,7 @@ class World:
     def _work(self, user: User, entry: op.Operation) -> None:
         match entry:
             case op.Submit():
-                user.submit(entry.spec, entry.copies)
+                user.submit(entry.spec, entry.copies, entry.lets_go)
             case op.Put():
                 user.put(entry.label, entry.size, entry.contains)
             case op.Get():
@@ -274,6 +279,10 @@ class World:
             story = list(getattr(process.core, "story", ()))[-12:]
             told += [f"\n  {process.name}: {entry}" for entry in story]
         return "".join(told)
+
+
+def _tasks(spec: Spec) -> int:
+    return 1 + sum(_tasks(step.spec) for step in spec.steps if step.spec is not None)
 
 
 def _work_s(spec: Spec) -> float:

@@ -90,11 +90,11 @@ class SecondClient:
 
     def submit(self, kind: int, *calls: bytes | None) -> list[bytes]:
         """Submit calls, each a pickled (args, kwargs) or None; return the tasks' ids."""
-        rows = []
+        rows: list[Row] = []
         for payload in calls:
             self.counter += 1
             task = self.peer + bytes(3) + self.counter.to_bytes(5, "big")
-            inline = (None, 0)
+            inline: tuple[bytes | None, int] = (None, 0)
             if payload is not None:
                 inline = self.inline_or_chunks(task + b"a", payload)
             rows.append([task, kind, *inline])
@@ -152,7 +152,7 @@ class SecondClient:
             self.flush(link)
             if link.socket is not None:
                 poller.register(link.socket, zmq.POLLIN)
-        ready = dict(poller.poll(timeout_s * 1000))
+        ready = dict(poller.poll(int(timeout_s * 1000)))
         for link in self.links.values():
             while link.socket in ready and link.socket is not None:
                 try:
@@ -258,7 +258,7 @@ class SecondClient:
         match message:
             case ["results", rows, *_]:
                 for row in rows:
-                    defaults = [None, None, None, 0, [], None]
+                    defaults: Row = [None, None, None, 0, [], None]
                     self.results[row[0]] = [*row, *defaults[len(row) :]]
             case ["answer" | "cancelled", request, data, *_]:
                 self.answers[request] = data

@@ -8,7 +8,9 @@ from drumbeat.node.packets import (
     NestedKind,
     Refs,
     Submitted,
+    ToDaemon,
 )
+from drumbeat.protocol.codec import decoder, encode
 from drumbeat.protocol.ids import IdFactory, objects_of
 from drumbeat.protocol.messages import (
     Answer,
@@ -75,13 +77,14 @@ def test_nested_calls_go_to_the_scheduler_under_the_nodes_own_numbers(bench):
     assert bench.commands.index(bench.of(events.Send)[0]) == 0
 
 
-def test_options_that_come_as_a_plain_array_are_understood(bench):
+def test_options_go_to_the_scheduler_as_the_worker_wrote_them_on_the_wire(bench):
     bench.assign()
     worker = next(iter(bench.ran()))
     given = Options(num_cpus=0.5, resources=(("disk", 1.0),), env_vars=(("A", "b"),), pool="p")
-    array = [getattr(given, name) for name in Options.__struct_fields__]
-    array[2], array[-3] = [["disk", 1.0]], [["A", "b"]]
-    nest(bench, worker, TaskRow(IdFactory(NODE, worker)(), 1), options=array)
+    kind = NestedKind(1, b"n" * 16, "child", given, b"nested")
+    row = TaskRow(IdFactory(NODE, worker)(), 1)
+    packet = decoder(ToDaemon)(encode(Submitted(b"p" * 14, 1, [kind], [row])))
+    bench.say(worker, packet)
     assert bench.sent(Define)[0].rows[0].options == given
 
 

@@ -331,6 +331,30 @@ def test_output_is_forwarded_with_the_name_of_what_runs(bench):
     assert bench.sent(Output)[0].rows[0].name == "kind1"
 
 
+def test_what_every_client_should_read_is_told_once_to_each_with_its_first_kind():
+    bench = NodeBench(prepare=False)
+    bench.feed(events.Noticed("numpi could not be preloaded"))
+    assert not bench.sent(Output)
+    bench.prepare(1)
+    (output,) = bench.sent(Output)
+    assert output.client == CLIENT
+    (row,) = output.rows
+    assert (row.name, row.node, row.text) == ("preload", "lab", b"numpi could not be preloaded\n")
+    bench.feed(events.Noticed("numpi could not be preloaded"))
+    bench.prepare(2)
+    assert not bench.sent(Output)
+    bench.prepare(3, OTHER)
+    assert [output.client for output in bench.sent(Output)] == [OTHER]
+
+
+def test_what_is_noticed_later_is_told_to_those_who_are_there(bench):
+    bench.feed(events.Noticed("late"))
+    assert [output.client for output in bench.sent(Output)] == [CLIENT]
+    bench.feed(events.Connected(2, False))
+    bench.prepare(1)
+    assert bench.sent(Output), "whoever comes with a new life of the link reads it again"
+
+
 def test_a_message_that_is_not_for_a_node_is_ignored(bench):
     bench.hear(Beat(0.0, 0, 0, []))
     assert bench.core.story

@@ -7,6 +7,7 @@ from drumbeat.node.packets import (
     Returned,
     Submitted,
     Want,
+    WantOver,
 )
 from drumbeat.protocol.ids import IdFactory
 from drumbeat.protocol.messages import (
@@ -78,6 +79,67 @@ def test_it_has_its_cpu_back_before_get_returns_ahead_of_new_work():
     assert not bench.ran(), "new work waits"
     bench.finish(worker)
     assert bench.ran()
+
+
+def test_an_interrupted_get_goes_on_only_when_its_cpu_is_its_own_again_ahead_of_new_work():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    task, worker, _child = waiting(bench)
+    others = bench.assign(3)
+    bench.ready()
+    assert bench.ran() == {2: others[:1]}
+    bench.say(worker, WantOver(1))
+    assert not bench.answers(worker), "the CPU is in use"
+    bench.finish(2)
+    assert bench.sent(Blocked) == [Blocked([(task, 1, False)])]
+    assert [(answer.request, answer.rows) for answer in bench.answers(worker)] == [(1, [])]
+    assert not bench.ran(), "new work waits"
+    bench.finish(worker)
+    assert bench.ran()
+
+
+def test_an_interrupted_get_whose_cpu_is_free_goes_on_at_once():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    _task, worker, child = waiting(bench)
+    bench.say(worker, WantOver(1))
+    (answer,) = bench.answers(worker)
+    assert answer.request == 1
+    bench.assign()
+    assert not bench.ran(), "the CPU is not lent any more"
+    bench.hear(Results([value(child)]))
+    assert not bench.answers(worker), "nobody waits for the value"
+
+
+def test_an_interrupted_get_whose_value_was_there_waits_for_its_cpu_like_any_other():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    _task, worker, child = waiting(bench)
+    bench.assign()
+    bench.ready()
+    bench.hear(Results([value(child)]))
+    bench.say(worker, WantOver(1))
+    assert not bench.answers(worker)
+    bench.finish(2)
+    assert [answer.rows for answer in bench.answers(worker)] == [[]], "it will not be read"
+
+
+def test_a_get_that_is_answered_already_is_not_answered_again(bench):
+    _task, worker, child = waiting(bench)
+    bench.hear(Results([value(child)]))
+    assert bench.answers(worker)
+    bench.say(worker, WantOver(1))
+    assert not bench.answers(worker)
+
+
+def test_an_interrupted_get_that_keeps_its_own_cpu_goes_on_at_once():
+    bench = NodeBench({"CPU": 2.0}, {"workers_blocked_max": 1})
+    bench.ready()
+    waiting(bench)
+    _task, worker, _child = waiting(bench)
+    bench.say(worker, WantOver(1))
+    assert bench.answers(worker)
+    assert bench.core.at_rest()["lenders"] == 1
 
 
 def test_what_is_ready_is_answered_without_lending(bench):

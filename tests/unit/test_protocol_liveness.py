@@ -153,7 +153,7 @@ def test_verdicts_are_those_of_a_judge_that_looks_at_everybody(
             case "f":
                 judge.forget(peer)
                 for record in (heard, closed, believed):
-                    record.pop(peer, None)  # type: ignore[attr-defined]
+                    record.pop(peer, None)
         if judged:
             judge.verdicts(now_s)
             for one, state in believed.items():

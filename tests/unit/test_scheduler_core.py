@@ -22,9 +22,7 @@ from drumbeat.protocol.messages import (
     OutputRow,
     Prepare,
     Results,
-    Settled,
     Shapes,
-    Shared,
     Submit,
     TakenBack,
     TaskRow,
@@ -152,90 +150,6 @@ def test_a_users_error_is_final() -> None:
     assert stage.results(client)[row.id].outcome == Outcome.ERROR
     assert stage.core.counters["failed"] == 1
     assert stage.at_rest()
-
-
-# ------------------------------------------------------------------------------ large payloads
-
-
-def test_large_arguments_are_awaited_and_then_sent_apart() -> None:
-    stage = Stage(inline_bytes_max=10)
-    client, node = stage.client(), stage.node()
-    (id_,) = ids_of(client, 1)
-    stage.submit(client, stage.define(client), [id_], size=20)
-    stage.turn()
-    assert not stage.assigned(node)
-    stage.event(events.BlobReceived(client, id_ + b"a", bytes(20)))
-    stage.turn()
-    (row,) = stage.assigned(node)
-    assert (row.args, row.size) == (None, 20)
-    assert stage.blobs == [events.SendBlob(node, id_ + b"a", bytes(20))]
-
-
-def test_large_arguments_may_come_before_the_row() -> None:
-    stage = Stage(inline_bytes_max=10)
-    client, node = stage.client(), stage.node()
-    (id_,) = ids_of(client, 1)
-    kind = stage.define(client)
-    stage.event(events.BlobReceived(client, id_ + b"a", bytes(20)))
-    assert stage.core.at_rest()["early_blobs"] == 1
-    stage.submit(client, kind, [id_], size=20)
-    stage.turn()
-    assert len(stage.assigned(node)) == 1
-
-
-def test_a_large_value_is_awaited_and_then_sent_apart() -> None:
-    stage = Stage(inline_bytes_max=10)
-    client, node = stage.client(), stage.node()
-    (id_,) = ids_of(client, 1)
-    stage.submit(client, stage.define(client), [id_])
-    stage.turn()
-    stage.assigned(node)
-    stage.done(node, DoneRow(id_, 1, (ValueRow(id_, 0, None, 20),), 0.1))
-    stage.turn()
-    assert not stage.results(client)
-    assert stage.core.at_rest()["delivering"] == 1
-    stage.event(events.BlobReceived(node, id_, bytes(20)))
-    stage.turn()
-    assert stage.results(client) == {id_: ValueRow(id_, 0, None, 20)}
-    assert stage.blobs == [events.SendBlob(client, id_, bytes(20))]
-    assert stage.at_rest()
-
-
-def test_a_large_value_may_come_before_the_row() -> None:
-    stage = Stage(inline_bytes_max=10)
-    client, node = stage.client(), stage.node()
-    (id_,) = ids_of(client, 1)
-    stage.submit(client, stage.define(client), [id_])
-    stage.turn()
-    stage.event(events.BlobReceived(node, id_, bytes(20)))
-    stage.done(node, DoneRow(id_, 1, (ValueRow(id_, 0, None, 20),), 0.1))
-    stage.turn()
-    assert id_ in stage.results(client)
-    assert stage.at_rest()
-
-
-def test_a_large_function_follows_to_nodes_that_were_told_of_it() -> None:
-    stage = Stage(inline_bytes_max=10)
-    client, node = stage.client(), stage.node()
-    stage.say(client, Define(client, [KindRow(1, b"f" * 16, "f", Options(), None, 20)]))
-    stage.submit(client, 1, ids_of(client, 1))
-    stage.turn()
-    (prepare,) = stage.take(node, Prepare)
-    assert (prepare.kinds[0].payload, prepare.kinds[0].size) == (None, 20)
-    assert not stage.blobs
-    stage.event(events.BlobReceived(client, b"f" * 16, bytes(20)))
-    stage.turn()
-    assert stage.blobs == [events.SendBlob(node, b"f" * 16, bytes(20))]
-
-
-def test_payloads_that_no_row_names_have_a_bound() -> None:
-    stage = Stage(value_bytes_max=10)
-    client = stage.client()
-    for number in range(4):
-        stage.event(events.BlobReceived(client, bytes(13) + bytes([number]), bytes(10)))
-    assert not stage.drops
-    stage.event(events.BlobReceived(client, b"x" * 14, bytes(10)))
-    assert stage.drops[0].error == "RemoteProtocolError"
 
 
 # ------------------------------------------------------------------------------- who may say what
@@ -485,49 +399,6 @@ def test_a_node_of_another_host_may_not_take_a_name_that_is_in_use() -> None:
     stage.turn()
     assert [(drop.peer, drop.error) for drop in stage.drops] == [(other, "ConfigError")]
     assert stage.core.registered()["nodes"] == 1
-
-
-# ------------------------------------------------------------------------------------- holders
-
-
-def test_refs_inside_a_value_are_shared_before_the_result_and_settled_after() -> None:
-    stage = Stage()
-    client, node = stage.client(), stage.node()
-    stage.submit(client, stage.define(client), ids_of(client, 1))
-    stage.turn()
-    (row,) = stage.assigned(node)
-    inner = ids_of(node, 1, worker=1)[0]
-    stage.mail[node].clear()
-    stage.done(node, value_done(row, contained=(inner,)))
-    stage.turn()
-    assert stage.results(client)[row.id].contained == (inner,)
-    shared, settled = stage.mail[node]
-    assert isinstance(shared, Shared)
-    assert shared.ids == [inner]
-    assert isinstance(settled, Settled)
-    assert settled.tasks == [row.id]
-
-
-def test_refs_inside_a_stale_value_are_settled_too() -> None:
-    stage = Stage()
-    client, node = stage.client(), stage.node()
-    (id_,) = ids_of(client, 1)
-    inner = ids_of(node, 1, worker=1)[0]
-    stage.done(node, DoneRow(id_, 1, (ValueRow(id_, 0, b"v", 0, (inner,)),), 0.1))
-    stage.turn()
-    assert stage.take(node, Settled)[0].tasks == [id_]
-    assert not stage.take(node, Shared)
-
-
-def test_refs_inside_arguments_are_shared_when_assigned() -> None:
-    stage = Stage()
-    client, _ = stage.client(), stage.node()
-    inner, task = ids_of(client, 2)
-    stage.submit(client, stage.define(client), [task], args=b"a", contained=(inner,))
-    stage.turn()
-    assert not stage.core.check_invariants()
-    assert stage.take(client, Shared)[0].ids == [inner]
-    assert stage.core.at_rest()["holders"] == 1
 
 
 def test_a_failure_row_is_told_as_it_is() -> None:

@@ -3,7 +3,9 @@
 from random import Random
 
 from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId
+from drumbeat.protocol.messages import DoneRow, Settled, Shared, ValueRow
 from drumbeat.scheduler.holders import Holders
+from support.scheduling import Stage, ids_of, value_done
 
 HOME, A, B = PeerId(b"hhhhhh"), PeerId(b"aaaaaa"), PeerId(b"bbbbbb")
 X = ObjectId(IdFactory(HOME)())
@@ -85,3 +87,46 @@ def test_the_indexes_agree_whatever_happens() -> None:
     for peer in peers:
         holders.forget_peer(peer)
     assert not any(holders.sizes().values())
+
+
+# ------------------------------------------------------------------------------------- holders
+
+
+def test_refs_inside_a_value_are_shared_before_the_result_and_settled_after() -> None:
+    stage = Stage()
+    client, node = stage.client(), stage.node()
+    stage.submit(client, stage.define(client), ids_of(client, 1))
+    stage.turn()
+    (row,) = stage.assigned(node)
+    inner = ids_of(node, 1, worker=1)[0]
+    stage.mail[node].clear()
+    stage.done(node, value_done(row, contained=(inner,)))
+    stage.turn()
+    assert stage.results(client)[row.id].contained == (inner,)
+    shared, settled = stage.mail[node]
+    assert isinstance(shared, Shared)
+    assert shared.ids == [inner]
+    assert isinstance(settled, Settled)
+    assert settled.tasks == [row.id]
+
+
+def test_refs_inside_a_stale_value_are_settled_too() -> None:
+    stage = Stage()
+    client, node = stage.client(), stage.node()
+    (id_,) = ids_of(client, 1)
+    inner = ids_of(node, 1, worker=1)[0]
+    stage.done(node, DoneRow(id_, 1, (ValueRow(id_, 0, b"v", 0, (inner,)),), 0.1))
+    stage.turn()
+    assert stage.take(node, Settled)[0].tasks == [id_]
+    assert not stage.take(node, Shared)
+
+
+def test_refs_inside_arguments_are_shared_when_assigned() -> None:
+    stage = Stage()
+    client, _ = stage.client(), stage.node()
+    inner, task = ids_of(client, 2)
+    stage.submit(client, stage.define(client), [task], args=b"a", contained=(inner,))
+    stage.turn()
+    assert not stage.core.check_invariants()
+    assert stage.take(client, Shared)[0].ids == [inner]
+    assert stage.core.at_rest()["holders"] == 1

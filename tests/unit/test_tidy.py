@@ -22,7 +22,7 @@ PURE = {
     "arrivals", "attempts", "blobs", "children", "core", "dialer", "dispatch", "endpoints",
     "events", "holders", "home", "ids", "intake", "kinds", "link", "listener", "liveness",
     "lives", "messages", "objects", "outbox", "packets", "placement", "queries", "slots",
-    "state", "stops", "tasks", "traffic", "waits", "work",
+    "state", "stops", "tasks", "texts", "traffic", "waits", "work",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "ctypes", "datetime", "io", "logging", "mmap", "multiprocessing", "os",

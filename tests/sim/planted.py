@@ -1,0 +1,153 @@
+"""Bugs that a careless change could bring, planted one at a time: the simulator must see each.
+
+Every one names a seed that catches it. When a change makes that seed run another way, look for the
+next one: `python tests/sim/run.py --planted NAME --seeds 2000 --failures-max 1 --shrink-s 0`.
+
+Never leaves anything changed behind: a bug is there only within its `plant()` block.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from drumbeat.client.home import Home
+from drumbeat.node.dispatch import Dispatch
+from drumbeat.node.slots import CPU, Slots
+from drumbeat.protocol.link import Link
+from drumbeat.scheduler.holders import Holders
+from drumbeat.scheduler.objects import Objects
+from drumbeat.scheduler.outbox import Outbox
+from drumbeat.scheduler.tasks import QUEUED
+from drumbeat.scheduler.work import Work
+
+#: given the true method, returns the wrong one
+Wrong = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Planted(NamedTuple):
+    """One bug: where it sits, and how the method there goes wrong."""
+
+    about: str
+    seed: int
+    owner: type
+    method: str
+    wrong: Wrong
+
+    @contextmanager
+    def plant(self) -> Iterator[None]:
+        """Have the bug within the block."""
+        true = getattr(self.owner, self.method)
+        setattr(self.owner, self.method, self.wrong(true))
+        try:
+            yield
+        finally:
+            setattr(self.owner, self.method, true)
+
+
+def _does_nothing(_true: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *_arguments, **_options: None
+
+
+def _forgets_to_resend(true: Callable[..., Any]) -> Callable[..., Any]:
+    def resume(link: Any, peer_received: int) -> None:
+        true(link, peer_received)
+        link._resend = []
+
+    return resume
+
+
+def _charges_nothing(true: Callable[..., Any]) -> Callable[..., Any]:
+    def retry(work: Any, record: Any, final: Any) -> None:
+        before = record.attempt
+        true(work, record, final)
+        if record.id in work.backing_off:
+            record.attempt = before
+
+    return retry
+
+
+def _keeps_a_fifth(true: Callable[..., Any]) -> Callable[..., Any]:
+    def give(slots: Any, demand: Any, gpus: Any, lent: int = 0) -> None:
+        true(slots, demand, gpus, lent)
+        if demand.cpus and not lent:
+            slots.free[CPU] -= demand.cpus // 5
+
+    return give
+
+
+def _always_free(_true: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda _slots, _cpus: True
+
+
+def _takes_back_what_runs(true: Callable[..., Any]) -> Callable[..., Any]:
+    def page_read(dispatch: Any, worker: Any, started: int, now_s: float) -> None:
+        if worker.revoked and len(worker.flight) > 1:
+            worker.revoked = min(worker.revoked, max(1, started))
+            started = max(0, started - 1)
+        true(dispatch, worker, started, now_s)
+
+    return page_read
+
+
+def _leaves_the_queued(true: Callable[..., Any]) -> Callable[..., Any]:
+    def cancel_one(work: Any, record: Any, force: bool) -> None:
+        if record.state != QUEUED:
+            true(work, record, force)
+
+    return cancel_one
+
+
+def _supplies_nobody(true: Callable[..., Any]) -> Callable[..., Any]:
+    def arrived(objects: Any, row: Any) -> list[Any]:
+        dependants: list[Any] = true(objects, row)
+        return dependants[1:]
+
+    return arrived
+
+
+def _releases_all(true: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda holders, object_id, peer, _count: true(holders, object_id, peer, 1 << 30)
+
+
+PLANTED: dict[str, Planted] = {
+    "drop_an_ack": Planted(
+        "acknowledgements are not honoured, so the window fills", -1,
+        Link, "_acknowledged", _does_nothing,
+    ),
+    "forget_to_resend": Planted(
+        "after a reconnect, what the peer has not received is not sent again", -1,
+        Link, "resume", _forgets_to_resend,
+    ),
+    "forget_a_charge": Planted(
+        "a lost attempt is not charged", -1, Work, "retry", _charges_nothing
+    ),
+    "forget_a_slot": Planted(
+        "a part of a task's CPUs is not given back", -1, Slots, "give", _keeps_a_fifth
+    ),
+    "regain_without_room": Planted(
+        "a get() that is over goes on without its CPUs", -1, Slots, "regain", _always_free
+    ),
+    "take_back_what_runs": Planted(
+        "the node takes the row that runs for one that has not started", -1,
+        Dispatch, "page_read", _takes_back_what_runs,
+    ),
+    "cancel_leaves_the_queued": Planted(
+        "a queued task is told to be dropped and is not", -1,
+        Work, "cancel_one", _leaves_the_queued,
+    ),
+    "forget_a_dependant": Planted(
+        "the first task that waits for a value is not told of it", -1,
+        Objects, "arrived", _supplies_nobody,
+    ),
+    "free_what_is_shared": Planted(
+        "a client frees values though others hold them", -1, Home, "share", _does_nothing
+    ),
+    "release_too_much": Planted(
+        "a release takes back deliveries that are still under way", -1,
+        Holders, "release", _releases_all,
+    ),
+    "forget_to_settle": Planted(
+        "nodes are not told that the refs in their results are counted", -1,
+        Outbox, "settle", _does_nothing,
+    ),
+}  # fmt: skip
