@@ -64,6 +64,7 @@ format: .venv/dev.stamp
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix-only .
 	@$(RUN) tests/support/settings_page.py
+	@$(RUN) tests/support/promises_page.py
 
 lint: .venv/dev.stamp
 	@$(RUN) -m ruff check .

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from random import Random
 
+from drumbeat.protocol.frames import Hello
 from drumbeat.protocol.ids import IdFactory, PeerId
 from drumbeat.protocol.messages import (
     Assign,
@@ -17,7 +18,6 @@ from drumbeat.protocol.messages import (
     DoneRow,
     Enter,
     Environment,
-    Hello,
     Join,
     KindRow,
     Options,

@@ -18,8 +18,12 @@ from typing import Any, Final
 
 from ..protocol import clock, errors
 from ..protocol.errors import ClusterError, DrumbeatError, SchedulerUnreachable
+from ..protocol.frames import Role
 from ..protocol.ids import ObjectId, PeerId
-from ..protocol.messages import AnyMessage, Role, ValueRow
+from ..protocol.messages import (
+    AnyMessage,
+    ValueRow,
+)
 from ..protocol.settings import Settings
 from ..protocol.transport import (
     Blob,

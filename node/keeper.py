@@ -9,7 +9,11 @@ daemon: those three, `notice TEXT`, `exited PID STATUS`, and `template` (with th
 template).
 
 A process that a task started in a session of its own lives no longer than its parent: the keeper
-ends it as soon as it is an orphan.
+ends it as soon as it is an orphan. Only a keeper that is itself killed (SIGKILL, out of memory)
+cannot: the kernel ends daemon and workers, the template ends the workers' groups and whatever
+carries the node's mark. One that left its group AND was started with an environment of its own
+then lives on, as does all that left its group when template and keeper are killed at once
+(docs/decisions.md).
 """
 
 import contextlib
@@ -91,7 +95,12 @@ class Keeper:
         self._preload = tuple(preload)
         self._owner_fd = owner_fd
         self._pid = os.getpid()
-        self._page = PulsePage()
+        self._mark = f"{self._pid}-{os.urandom(8).hex()}"
+        # What is no mere fork of this process can share memory by a descriptor only.
+        self._spawns = kernel.spawns(settings.worker_start)
+        self._page = PulsePage(
+            kernel.memory_file(settings.memory_files, "drumbeat-page") if self._spawns else None
+        )
         self._lifeline, self._life = os.pipe()
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._wake, False)
@@ -211,8 +220,10 @@ class Keeper:
                     self._page,
                     self._lifeline,
                     self._pid,
+                    self._mark,
                     settings.pulse_interval_s,
                     settings.memory_files,
+                    self._spawns,
                 ).run(self._preload)
             except BaseException:  # noqa: BLE001  # reported, and the process ends
                 traceback.print_exc()

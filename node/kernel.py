@@ -134,6 +134,31 @@ def children(pid: int) -> list[int]:
     return [one for one in everyone if (stat := _stat(one)) and int(stat[1]) == pid]
 
 
+def carriers(mark: bytes, pipe: int) -> list[int]:
+    """Return the other processes that were started with `mark` or have `pipe` open.
+
+    The mark is NAME=value in the environment; [] where the system does not tell.
+    """
+    ours = f"pipe:[{os.fstat(pipe).st_ino}]"
+    try:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+    return [pid for pid in pids if pid != os.getpid() and _carries(pid, mark, ours)]
+
+
+def _carries(pid: int, mark: bytes, pipe: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            if mark in file.read().split(b"\0"):
+                return True
+        return any(
+            os.readlink(f"/proc/{pid}/fd/{fd}") == pipe for fd in os.listdir(f"/proc/{pid}/fd")
+        )
+    except OSError:
+        return False  # gone meanwhile, or somebody else's
+
+
 def _stat(pid: int) -> list[str]:
     # The name stands in brackets and may hold anything, brackets and blanks too.
     try:

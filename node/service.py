@@ -15,8 +15,11 @@ from types import FrameType
 from typing import NamedTuple
 
 from ..protocol.clock import now_s
+from ..protocol.frames import Role
 from ..protocol.ids import PEER_BYTES, PeerId
-from ..protocol.messages import Leave, Role
+from ..protocol.messages import (
+    Leave,
+)
 from ..protocol.transport import (
     Blob,
     DialHappening,

@@ -1,6 +1,6 @@
 """Starts a worker as a fresh interpreter, where it may not be a fork of the template's memory.
 
-Never decides which way workers start (the setting `worker_start` does). Both ends are here: what the
+Never decides which way workers start: the setting `worker_start` does. Both ends are here: what the
 template's child puts on the command line, and what the new interpreter makes of it.
 """
 

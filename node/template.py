@@ -9,6 +9,10 @@ What it is told, by packets of plain text: by the keeper `daemon` (with its link
 `alive PID`, `gone PID`; by the daemon `fork TICKET SLOT` (with the worker's socket and output).
 What it tells the keeper: `born TICKET PID`, `failed TICKET REASON`, `preload TEXT` (what could not
 be imported, for the clients to read).
+
+When the keeper is gone, the template ends what the kernel's death signals do not reach: workers'
+groups, and whatever left those and still carries the node's mark in its environment or holds the
+lifeline open.
 """
 
 import contextlib
@@ -43,6 +47,11 @@ THREAD_VARIABLES = (
 _PACKAGE = __name__.rpartition(".")[0].rpartition(".")[0]
 _NEEDED_BY_WORKERS = ("protocol.payload", "protocol.outcomes", "node.worker", "client.api")
 _RE_PARENTED_S = 0.0001
+_SWEEP_PAUSE_S = 0.005
+_SWEEP_MAX_S = 5.0
+
+#: the variable that processes started by tasks inherit, so that they can be found again
+MARK_VARIABLE = "DRUMBEAT_NODE_MARK"
 
 
 class Template:
@@ -53,6 +62,7 @@ class Template:
         page: the pulse page.
         lifeline: a pipe that ends with the keeper.
         keeper_pid: the future parent of all workers.
+        mark: a word that no other node has.
         pulse_interval_s: for the workers.
         memory_files: for the channels.
         spawns: each worker is a fresh interpreter.
@@ -64,6 +74,7 @@ class Template:
         page: PulsePage,
         lifeline: int,
         keeper_pid: int,
+        mark: str,
         pulse_interval_s: float,
         memory_files: str,
         spawns: bool = False,
@@ -72,6 +83,7 @@ class Template:
         self._page = page
         self._lifeline = lifeline
         self._keeper_pid = keeper_pid
+        self._mark = mark
         self._pulse_interval_s = pulse_interval_s
         self._memory_files = memory_files
         self._spawns = spawns
@@ -88,6 +100,7 @@ class Template:
         self._free_variables = tuple(v for v in THREAD_VARIABLES if v not in os.environ)
         for variable in self._free_variables:
             os.environ[variable] = "1"
+        os.environ[MARK_VARIABLE] = self._mark
         self._preload = tuple(preload)
         if not self._spawns:
             self._import()
@@ -157,10 +170,16 @@ class Template:
     def _sweep(self) -> NoReturn:
         """The keeper is gone: its workers die by themselves, what they started dies here."""
         for pid in self._alive:
-            try:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                continue
+        mark = f"{MARK_VARIABLE}={self._mark}".encode()
+        until_s = time.monotonic() + _SWEEP_MAX_S
+        # Again until there is none: one may have started another before it was found.
+        while (found := kernel.carriers(mark, self._lifeline)) and time.monotonic() < until_s:
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(_SWEEP_PAUSE_S)
         os._exit(0)
 
     # ----------------------------------------------------------------------------------- forks

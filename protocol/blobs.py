@@ -6,7 +6,7 @@ Never knows what a payload is, nor whom it is for.
 from collections import deque
 
 from .errors import RemoteProtocolError
-from .messages import Chunk
+from .frames import Chunk
 
 #: Most bytes of payload in one Chunk.
 CHUNK_BYTES_MAX = 512 << 10

@@ -12,21 +12,17 @@ import msgspec
 from msgspec import Raw
 
 from .errors import MessageTooLarge, RemoteProtocolError
+from .frames import Ack, Batch, Chunk, Frame, Part
 from .messages import (
-    Ack,
     AnyMessage,
     Assign,
-    Batch,
     Blocked,
-    Chunk,
     Define,
     Done,
     Fetch,
     Forget,
-    Frame,
     Message,
     Output,
-    Part,
     Release,
     Results,
     Settled,
@@ -39,7 +35,7 @@ from .messages import (
     Unshared,
     Values,
     Wanted,
-)  # fmt: skip
+)
 
 T = TypeVar("T")
 

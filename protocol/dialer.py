@@ -12,12 +12,12 @@ from random import Random
 
 from msgspec import Raw, Struct
 
-from . import messages
+from . import frames
 from .codec import decode_frame, encode
 from .errors import RemoteProtocolError
+from .frames import PROTOCOL_VERSION, Ack, Batch, Channel, Hello, Reset, Welcome
 from .ids import PeerId
 from .link import Link
-from .messages import PROTOCOL_VERSION, Ack, Batch, Channel, Hello, Reset, Welcome
 from .settings import Settings
 
 #: Until it has first been connected, a dialler tries again at once for so long: the scheduler is
@@ -92,7 +92,7 @@ class Dialer:
     """Keeps one connection up, for ever, until it is stopped or refused.
 
     Args:
-        role: a `messages.Role`.
+        role: a `frames.Role`.
         peer: who dials.
         channel: the control link decides about lives; the bulk link follows it by `renew`.
         name: the node's name, or the client program's.
@@ -188,7 +188,7 @@ class Dialer:
         except RemoteProtocolError as error:
             self.frames_refused += 1
             return self._retry(str(error), now_s)
-        if isinstance(read, messages.Refused):
+        if isinstance(read, frames.Refused):
             commands = self._close()
             self.stop()
             return [*commands, Refused(read.error, read.reason)]

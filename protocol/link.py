@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from .codec import BATCH_OVERHEAD_BYTES, encode_ack, encode_batch, message_bytes_max
 from .errors import MessageTooLarge, RemoteProtocolError
-from .messages import Ack, Batch
+from .frames import Ack, Batch
 from .settings import Settings
 
 

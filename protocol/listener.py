@@ -10,12 +10,12 @@ that comes back in between resumes them.
 
 from msgspec import Raw, Struct
 
-from . import messages
+from . import frames
 from .codec import decode_frame, encode
 from .errors import RemoteProtocolError, VersionMismatch
+from .frames import PROTOCOL_VERSION, Ack, Batch, Channel, Hello, Reset, Role, Welcome
 from .ids import PeerId
 from .link import Link
-from .messages import PROTOCOL_VERSION, Ack, Batch, Channel, Hello, Reset, Role, Welcome
 from .settings import Settings
 
 #: A closed connection is seen by a probe that cannot be routed. The transport may be a little
@@ -215,7 +215,7 @@ class Listener:
                 continue
             del self._routes[route]
             if error and connection.channel == Channel.CONTROL:
-                commands.append(SendFrame(route, encode(messages.Refused(error, reason))))
+                commands.append(SendFrame(route, encode(frames.Refused(error, reason))))
         return commands
 
     def deadline_s(self) -> float | None:
@@ -230,7 +230,7 @@ class Listener:
 
     # ------------------------------------------------------------------------------------ Hello
 
-    def _from_stranger(self, route: bytes, read: messages.Frame) -> list[Command]:
+    def _from_stranger(self, route: bytes, read: frames.Frame) -> list[Command]:
         if not isinstance(read, Hello):
             self.strangers_reset += 1
             return [SendFrame(route, _RESET)]
@@ -304,5 +304,5 @@ class Listener:
 
 
 def _refuse(route: bytes, error: Exception) -> SendFrame:
-    refused = messages.Refused(type(error).__name__, str(error))
+    refused = frames.Refused(type(error).__name__, str(error))
     return SendFrame(route, encode(refused))

@@ -1,11 +1,11 @@
-"""Every word on the wire between clients, scheduler and nodes; docs/protocol.md explains them.
+"""What clients, scheduler and nodes say to each other; docs/protocol.md explains it.
 
 Messages are plain MessagePack arrays: a tag, then the fields in order. Rows are arrays without a
 tag; a message carries as many rows as were ready. Fields are only ever appended, with a default.
 
 A payload (pickled bytes) of at most `inline_bytes_max` rides in its row. A larger one leaves the
-row's payload empty (None), states its `size`, and follows in `Chunk`s on the peer's second link
-under the row's blob key (see `Chunk`).
+row's payload empty (None), states its `size`, and follows in chunks on the peer's second link under
+the row's blob key (protocol/frames.py).
 
 Nothing here may hold behaviour, and nothing here is ever a pickle to be opened by scheduler or
 node.
@@ -14,9 +14,7 @@ node.
 from enum import IntEnum
 from typing import Annotated, Any
 
-from msgspec import Meta, Raw, Struct
-
-PROTOCOL_VERSION = 1
+from msgspec import Meta, Struct
 
 PeerBytes = Annotated[bytes, Meta(min_length=6, max_length=6)]
 TaskBytes = Annotated[bytes, Meta(min_length=14, max_length=14)]
@@ -34,84 +32,7 @@ class Message(Struct, array_like=True, gc=False):
     """What crosses a process boundary: an array whose first element is its tag."""
 
 
-# ---------------------------------------------------------------------------------------- frames
-
-
-class Role:
-    """What a peer is to the scheduler."""
-
-    CLIENT = "client"
-    NODE = "node"
-
-
-class Channel(IntEnum):
-    """Which of a peer's two links a connection serves."""
-
-    CONTROL = 0
-    BULK = 1
-
-
-class Hello(Message, tag="hello"):
-    """Dialler -> scheduler, first on every new connection."""
-
-    protocol: int
-    role: str
-    peer: PeerBytes
-    channel: int
-    #: the scheduler epoch this link last lived in; 0 on the first connection
-    epoch: int
-    #: number of the last batch received in that life
-    received: Count
-    #: "3.11"
-    python: str
-    #: the node's name, or the client program's
-    name: str
-    #: number of that link life; 0: none yet. Bulk: the life of the control link it belongs to
-    life: Count = 0
-
-
-class Welcome(Message, tag="welcome"):
-    """Scheduler -> dialler: the link is up."""
-
-    epoch: int
-    received: Count
-    #: True: the same link goes on; both resend what the other has not received.
-    #: False: a new link life; both number from 1 and the core registers anew.
-    resumed: bool
-    #: number of the link life, unique within the epoch
-    life: Count = 0
-
-
-class Refused(Message, tag="refused"):
-    """Scheduler -> dialler: you do not fit, in plain words; do not try again unchanged."""
-
-    #: name of the error class to raise
-    error: str
-    reason: str
-
-
-class Reset(Message, tag="reset"):
-    """Scheduler -> whoever spoke before Hello: I do not know you; say Hello on a new connection."""
-
-
-class Batch(Message, tag="batch"):
-    """Both ways: messages, numbered from 1 in one link life; `ack` is the last batch received."""
-
-    seq: Count
-    ack: Count
-    messages: list[Raw]
-
-
-class Ack(Message, tag="ack"):
-    """Both ways: nothing to say, but received up to here. Also the probe for a closed peer."""
-
-    ack: Count
-
-
-Frame = Hello | Welcome | Refused | Reset | Batch | Ack
-
-
-# ------------------------------------------------------------------------------------ definitions
+# -------------------------------------------------------------------------------------- definitions
 
 
 class Options(Struct, array_like=True, gc=False, frozen=True):
@@ -219,7 +140,7 @@ class ValueRow(Row):
     """An object's value, or why there is none. Blob key: id."""
 
     id: ObjectBytes
-    outcome: int
+    outcome: Annotated[int, Meta(ge=0, le=2)]
     payload: bytes | None = None
     size: Count = 0
     #: objects whose refs lie inside the payload
@@ -255,7 +176,7 @@ class Submit(Message, tag="submit"):
 
 
 class Results(Message, tag="results"):
-    """Scheduler -> submitter: final outcomes of its tasks' objects (num_returns=0: id of the task)."""
+    """Scheduler -> submitter: final outcomes (a failure, or no value at all: id of the task)."""
 
     rows: list[ValueRow]
 
@@ -416,7 +337,7 @@ class DoneRow(Row):
 
     id: TaskBytes
     attempt: Count
-    #: one for each of num_returns; exactly one with outcome ERROR or FAILURE; none for num_returns=0
+    #: one for each of num_returns; or just one with the task's id: ERROR, FAILURE, num_returns=0
     values: tuple[ValueRow, ...]
     #: start to end in the worker; -1: it never started
     duration_s: float
@@ -433,13 +354,13 @@ class Done(Message, tag="done"):
 
 
 class Blocked(Message, tag="blocked"):
-    """Node -> scheduler: attempts that wait in get() and lend their CPUs (True), or took them back."""
+    """Node -> scheduler: attempts that wait in get() and lend their CPUs (True), or took them."""
 
     rows: list[tuple[TaskBytes, int, bool]]
 
 
 class TakeBack(Message, tag="take_back"):
-    """Scheduler -> node: give back up to this many attempts that have not started, last ones first."""
+    """Scheduler -> node: give back up to so many attempts that have not started, the last first."""
 
     count: Count
 
@@ -468,7 +389,7 @@ class Output(Message, tag="output"):
     rows: list[OutputRow]
 
 
-# ------------------------------------------------------------------------------------ what users see
+# ----------------------------------------------------------------------------------- what users see
 
 
 class Shape(Row):
@@ -508,26 +429,6 @@ class Answer(Message, tag="answer"):
     data: Any
 
 
-class Chunk(Message, tag="chunk"):
-    """Both ways, on the bulk link only: part `index` of `count` of a payload."""
-
-    key: Annotated[bytes, Meta(min_length=14, max_length=17)]
-    index: Count
-    count: Annotated[int, Meta(ge=1)]
-    data: bytes
-
-
-class Part(Message, tag="part"):
-    """Both ways, on the control link: a piece of a message that is too long for one frame.
-
-    The pieces of one message follow one another; joined, they are its encoding.
-    """
-
-    data: bytes
-    #: whether this is the message's last piece
-    last: bool
-
-
 ToScheduler = (
     Define | Forget | Enter | Leave | Submit | Cancel | Values | Fetch | Release | Join | Beat
     | Done | Blocked | TakenBack | Output | Query
@@ -540,4 +441,3 @@ ToNode = (
     | Shared | Unshared | Answer
 )  # fmt: skip
 AnyMessage = ToScheduler | ToClient | ToNode
-

@@ -39,7 +39,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Positive, _help("A node whose connection closed and does not return is lost after.")
     ] = 0.7
     client_grace_s: Annotated[
-        float, Positive, _help("A client whose connection closed and does not return is gone after.")
+        float,
+        Positive,
+        _help("A client whose connection closed and does not return is gone after."),
     ] = 10.0
     client_silence_s: Annotated[
         float, Positive, _help("A connected but silent client is given up after.")
@@ -63,7 +65,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0.02
     reconnect_min_s: Annotated[float, Positive, _help("Shortest pause before a reconnect.")] = 0.1
     reconnect_max_s: Annotated[float, Positive, _help("Longest pause before a reconnect.")] = 0.3
-    handshake_timeout_s: Annotated[float, Positive, _help("Time for a connection's handshake.")] = 2.0
+    handshake_timeout_s: Annotated[float, Positive, _help("Time for a connection's handshake.")] = (
+        2.0
+    )
     connect_timeout_s: Annotated[
         float, Positive, _help("init() gives up when no scheduler answers for so long.")
     ] = 15.0
@@ -126,7 +130,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "warning"
     )
     socket_kind: Annotated[
-        str, _help("Sockets between node and worker: seqpacket, dgram; auto takes the best there is.")
+        str,
+        _help("Sockets between node and worker: seqpacket, dgram; auto takes the best there is."),
     ] = "auto"
     worker_start: Annotated[
         str,

@@ -27,9 +27,12 @@ from .codec import Reader, message_bytes_max, split
 from .dialer import Dialer, Down, Refused, Up
 from .endpoints import check_endpoint
 from .errors import ConfigError, RemoteProtocolError
+from .frames import Channel, Role
 from .ids import NO_PEER, PeerId
 from .listener import Disconnected, Joined, Listener, Returned
-from .messages import AnyMessage, Channel, Role
+from .messages import (
+    AnyMessage,
+)
 from .poller import Poller
 from .settings import Settings
 from .traffic import Blob, Heard, Message, Rejected, Traffic
@@ -209,7 +212,7 @@ class DialShell:
 
     Args:
         endpoint: where the scheduler listens.
-        role: a `messages.Role`.
+        role: a `frames.Role`.
         peer: who dials.
         name: the node's name, or the client program's.
         settings: bounds and times.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
+from ..protocol.frames import Role
 from ..protocol.ids import ObjectId, PeerId, TaskId, home_of
 from ..protocol.liveness import Life, Liveness
 from ..protocol.messages import (
@@ -27,7 +28,6 @@ from ..protocol.messages import (
     Output,
     Query,
     Release,
-    Role,
     Shape,
     Shapes,
     Submit,

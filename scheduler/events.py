@@ -5,8 +5,11 @@ Never behaviour. Columnar: one object a peer and loop turn, holding messages wit
 
 from msgspec import Struct
 
+from ..protocol.frames import Hello
 from ..protocol.ids import PeerId
-from ..protocol.messages import AnyMessage, Hello
+from ..protocol.messages import (
+    AnyMessage,
+)
 
 # ------------------------------------------------------------------------------------------ events
 

@@ -222,12 +222,14 @@ class Board:
         "_version",
         "_window_s",
         "_work",
+        "_workers_max",
     )
 
     def __init__(self, settings: Settings) -> None:
         self._window_s = settings.window_s
         self._packet_s = settings.packet_s
         self._tasks_max = settings.window_tasks_max
+        self._workers_max = settings.workers_max
         self._nodes: dict[PeerId, Node] = {}
         #: changes with the nodes that exist
         self._version = 0
@@ -296,8 +298,14 @@ class Board:
         return max(1, slots)
 
     def _has_slot(self, node: Node, kind: Kind) -> bool:
-        # Resources alone bound nothing for a shape that asks for none.
-        return len(node.assigned) - node.blocked < self._tasks_max * self.slots(node, kind.shape)
+        shape = kind.shape
+        if shape.cpu or shape.others:
+            # What is free is the bound. A number on top of it could keep out the one task that
+            # those already there wait for.
+            return True
+        # Resources bound nothing for those that ask for none: as many as could run at once.
+        count_max = max(self._workers_max, self._tasks_max * self.slots(node, shape))
+        return len(node.assigned) - node.blocked < count_max
 
     def _room(self, node: Node, kind: Kind) -> int:
         """Return how many tasks may go to a node ahead of time, in one go.

@@ -7,8 +7,11 @@ single tasks, and stops at its limit.
 from collections.abc import Iterator
 from typing import Any, Final
 
+from ..protocol.frames import Role
 from ..protocol.ids import show
-from ..protocol.messages import Query, Role
+from ..protocol.messages import (
+    Query,
+)
 from .attempts import Attempts
 from .state import Node, State
 from .tasks import ASSIGNED, QUEUED, STATE_NAMES, UNITS, TaskRecord

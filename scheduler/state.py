@@ -8,8 +8,12 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
+from ..protocol.frames import Hello, Role
 from ..protocol.ids import NO_PEER, ObjectId, PeerId, TaskId, home_of
-from ..protocol.messages import Environment, Hello, Join, Role
+from ..protocol.messages import (
+    Environment,
+    Join,
+)
 from ..protocol.settings import Settings
 from .holders import Holders
 from .outbox import Outbox

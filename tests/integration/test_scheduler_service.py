@@ -12,8 +12,16 @@ from typing import Any
 
 import pytest
 from drumbeat.protocol.clock import now_s
+from drumbeat.protocol.frames import Role
 from drumbeat.protocol.ids import PeerId
-from drumbeat.protocol.messages import Answer, Enter, Environment, Query, Role, Shapes, Submit
+from drumbeat.protocol.messages import (
+    Answer,
+    Enter,
+    Environment,
+    Query,
+    Shapes,
+    Submit,
+)
 from drumbeat.protocol.settings import Settings
 from drumbeat.protocol.transport import DialShell, Message, Poller, Refused, Up
 

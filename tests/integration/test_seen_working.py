@@ -141,7 +141,7 @@ def test_tasks_of_main_and_of_a_module_beside_the_script_run(tmp_path: Path, std
 
 def test_a_function_made_by_exec_in_a_namespace_runs() -> None:
     namespace: dict[str, Any] = {"__name__": "notebook_cell", "drumbeat": drumbeat}
-    exec(  # noqa: S102  # a notebook does just this
+    exec(  # a notebook does just this
         "base = 10\ndef inner(x):\n    return base + x\n"
         "@drumbeat.remote\ndef cell(x):\n    return inner(x) * 2\n",
         namespace,
@@ -165,7 +165,7 @@ def test_numpy_values_go_there_and_back() -> None:
 # --------------------------------------------------------------------------- what goes wrong
 
 
-class TwoArguments(Exception):
+class TwoArgumentsError(Exception):
     def __init__(self, a: int, b: int) -> None:
         super().__init__(f"{a}/{b}")
 
@@ -181,7 +181,7 @@ def misbehave(how: str) -> Any:
         case "raise":
             raise ValueError("no such luck")
         case "two arguments":
-            raise TwoArguments(1, 2)
+            raise TwoArgumentsError(1, 2)
         case "unpicklable result":
             import threading
 
@@ -212,7 +212,7 @@ def test_an_exception_arrives_as_its_own_type_with_the_remote_traceback() -> Non
 
 def test_an_exception_whose_constructor_needs_two_arguments_arrives() -> None:
     error = fails_within_a_second(misbehave.remote("two arguments"), drumbeat.TaskError)
-    assert "TwoArguments" in str(error)
+    assert "TwoArgumentsError" in str(error)
     assert "1/2" in str(error)
 
 
@@ -269,7 +269,7 @@ class OnlyInThisProcess(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.util.spec_from_loader(name, self) if name == "only_here" else None
 
     def exec_module(self, module: Any) -> None:
-        exec("def f(x):\n    return x\n", module.__dict__)  # noqa: S102  # this is the module
+        exec("def f(x):\n    return x\n", module.__dict__)  # this is the module
 
 
 def test_a_module_that_is_missing_at_the_node_is_named() -> None:

@@ -17,20 +17,19 @@ from drumbeat.protocol.clock import now_s
 from drumbeat.protocol.codec import encode
 from drumbeat.protocol.dialer import Down, Refused, Up
 from drumbeat.protocol.errors import ConfigError
+from drumbeat.protocol.frames import Ack, Role
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.listener import Disconnected, Joined, Returned
 from drumbeat.protocol.messages import (
-    Ack,
     Answer,
     Leave,
     Notice,
     Query,
     Results,
-    Role,
     Submit,
     TaskRow,
     ValueRow,
-)  # fmt: skip
+)
 from drumbeat.protocol.settings import Settings
 from drumbeat.protocol.traffic import Blob, Heard, Message, Rejected
 from drumbeat.protocol.transport import DialShell, ListenShell, Poller

@@ -13,8 +13,11 @@ from drumbeat.client import events as client_events
 from drumbeat.client.core import ClientCore
 from drumbeat.node import events as node_events
 from drumbeat.node.core import NodeCore
+from drumbeat.protocol.frames import Role
 from drumbeat.protocol.ids import PeerId
-from drumbeat.protocol.messages import Environment, Role
+from drumbeat.protocol.messages import (
+    Environment,
+)
 from drumbeat.scheduler import events as scheduler_events
 from drumbeat.scheduler.core import SchedulerCore
 

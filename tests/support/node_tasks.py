@@ -67,7 +67,7 @@ def best_so_far() -> str:
 
 
 def start_family() -> list[int]:
-    """Start a child in the group, one in a session of its own, and a daemon of the old kind."""
+    """Start a child in the group, two in sessions of their own, and a daemon of the old kind."""
     plain = subprocess.Popen(["sleep", "1000"])
     own = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     shell = subprocess.Popen(["sh", "-c", "sleep 1000 & echo $!"], stdout=subprocess.PIPE)
@@ -75,7 +75,12 @@ def start_family() -> list[int]:
     orphan = int(shell.stdout.readline())
     shell.wait()
     shell.stdout.close()
-    return [plain.pid, own.pid, orphan]
+    forked = os.fork()
+    if not forked:
+        os.setsid()
+        time.sleep(1000)
+        os._exit(0)
+    return [plain.pid, own.pid, orphan, forked]
 
 
 def environment_of(*names: str) -> dict[str, str | None]:

@@ -3,9 +3,9 @@
 from random import Random
 from typing import Any, TypeVar
 
+from drumbeat.protocol.frames import PROTOCOL_VERSION, Hello
 from drumbeat.protocol.ids import IdFactory, PeerId, TaskId
 from drumbeat.protocol.messages import (
-    PROTOCOL_VERSION,
     Assign,
     AssignRow,
     Beat,
@@ -17,7 +17,6 @@ from drumbeat.protocol.messages import (
     Enter,
     Environment,
     Failure,
-    Hello,
     Join,
     KindRow,
     Options,

@@ -3,7 +3,7 @@
 import pytest
 from drumbeat.protocol.blobs import CHUNK_BYTES_MAX, CHUNKS_MAX, Assembler, Chunker
 from drumbeat.protocol.errors import RemoteProtocolError
-from drumbeat.protocol.messages import Chunk
+from drumbeat.protocol.frames import Chunk
 from hypothesis import given
 from hypothesis import strategies as st
 

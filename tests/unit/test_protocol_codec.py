@@ -9,22 +9,17 @@ import msgspec
 import pytest
 from drumbeat.protocol import codec, messages
 from drumbeat.protocol.errors import MessageTooLarge, RemoteProtocolError
+from drumbeat.protocol.frames import Ack, Batch, Chunk, Frame, Hello, Part
 from drumbeat.protocol.messages import (
-    Ack,
     Answer,
-    Batch,
     Beat,
     Cancel,
-    Chunk,
     Failure,
-    Frame,
-    Hello,
     KindRow,
     Options,
     Outcome,
     Output,
     OutputRow,
-    Part,
     Results,
     Shapes,
     Submit,
@@ -36,7 +31,7 @@ from drumbeat.protocol.messages import (
     ValueRow,
     Values,
     Wanted,
-)  # fmt: skip
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from drumbeat.protocol import messages
+from drumbeat.protocol import frames
 from drumbeat.protocol.codec import decode_frame, encode, encode_ack, encode_batch
 from drumbeat.protocol.dialer import (
     EAGER_MAX_S,
@@ -22,8 +22,8 @@ from drumbeat.protocol.dialer import (
     Unknown,
     Up,
 )  # fmt: skip
+from drumbeat.protocol.frames import Ack, Batch, Channel, Hello, Reset, Role, Welcome
 from drumbeat.protocol.ids import PeerId
-from drumbeat.protocol.messages import Ack, Batch, Channel, Hello, Reset, Role, Welcome
 from drumbeat.protocol.settings import Settings
 
 PEER = PeerId(b"dialer")
@@ -174,7 +174,7 @@ def test_a_reset_makes_it_say_hello_on_a_new_connection() -> None:
 def test_a_refusal_is_reported_and_final() -> None:
     one = dialer()
     one.start(0.0)
-    refused = encode(messages.Refused("VersionMismatch", "too old"))
+    refused = encode(frames.Refused("VersionMismatch", "too old"))
     assert one.received(refused, 0.1) == [CloseSocket(), Refused("VersionMismatch", "too old")]
     assert one.deadline_s() is None
     assert one.time_passed(99.0) == []

@@ -5,8 +5,8 @@ import random
 import pytest
 from drumbeat.protocol.codec import decode_frame, encode
 from drumbeat.protocol.errors import MessageTooLarge, RemoteProtocolError
+from drumbeat.protocol.frames import Ack, Batch
 from drumbeat.protocol.link import Link
-from drumbeat.protocol.messages import Ack, Batch
 from drumbeat.protocol.settings import Settings
 from hypothesis import given, settings
 from hypothesis import strategies as st

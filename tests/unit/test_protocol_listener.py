@@ -4,17 +4,7 @@ from typing import Any
 
 import pytest
 from drumbeat.protocol.codec import decode_frame, encode, encode_ack, encode_batch
-from drumbeat.protocol.ids import PeerId
-from drumbeat.protocol.listener import (
-    PROBE_PAUSES_S,
-    Delivered,
-    Disconnected,
-    Joined,
-    Listener,
-    Returned,
-    SendFrame,
-)  # fmt: skip
-from drumbeat.protocol.messages import (
+from drumbeat.protocol.frames import (
     PROTOCOL_VERSION,
     Ack,
     Batch,
@@ -24,6 +14,16 @@ from drumbeat.protocol.messages import (
     Reset,
     Role,
     Welcome,
+)
+from drumbeat.protocol.ids import PeerId
+from drumbeat.protocol.listener import (
+    PROBE_PAUSES_S,
+    Delivered,
+    Disconnected,
+    Joined,
+    Listener,
+    Returned,
+    SendFrame,
 )  # fmt: skip
 from drumbeat.protocol.settings import Settings
 

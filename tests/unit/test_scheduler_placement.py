@@ -111,12 +111,25 @@ def test_no_more_is_assigned_than_fits(
     assert len(stage.assigned(node)) == min(at_once, 50 - at_once)
 
 
-def test_tasks_that_ask_for_nothing_are_bounded_all_the_same() -> None:
-    stage = Stage(window_tasks_max=10)
+@pytest.mark.parametrize(("workers_max", "at_once"), [(5, 20), (30, 30)])
+def test_tasks_that_ask_for_nothing_are_bounded_all_the_same(
+    workers_max: int, at_once: int
+) -> None:
+    stage = Stage(window_tasks_max=10, workers_max=workers_max)
     client, node = stage.client(), stage.node(cpus=2)
     stage.submit(client, stage.define(client, num_cpus=0), ids_of(client, 50))
     stage.turn()
-    assert len(stage.assigned(node)) == 20
+    assert len(stage.assigned(node)) == at_once
+
+
+def test_no_number_keeps_out_a_task_whose_resources_are_free() -> None:
+    stage = Stage(window_tasks_max=1)
+    client, node = stage.client(), stage.node(cpus=2)
+    ids = ids_of(client, 2)
+    stage.submit(client, stage.define(client, num_cpus=0), ids[:1])
+    stage.submit(client, stage.define(client, num_cpus=2), ids[1:])
+    stage.turn()
+    assert [row.id for row in stage.assigned(node)] == ids
 
 
 def test_the_freest_node_is_preferred_and_ties_go_to_the_first_that_joined() -> None:

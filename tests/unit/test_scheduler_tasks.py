@@ -3,8 +3,15 @@
 from random import Random
 
 import pytest
+from drumbeat.protocol.frames import Hello
 from drumbeat.protocol.ids import IdFactory, PeerId
-from drumbeat.protocol.messages import Failure, Hello, Options, Outcome, TaskRow, ValueRow
+from drumbeat.protocol.messages import (
+    Failure,
+    Options,
+    Outcome,
+    TaskRow,
+    ValueRow,
+)
 from drumbeat.scheduler.state import Peer
 from drumbeat.scheduler.tasks import (
     ASSIGN,

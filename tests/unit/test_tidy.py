@@ -38,7 +38,7 @@ ENVIRONMENT_DOORS = {
     "client/launcher.py": "what child processes inherit",
     "client/runtime.py": "XDG_RUNTIME_DIR",
     "node/keeper.py": "what the template inherits",
-    "node/template.py": "BLAS threads before heavy imports",
+    "node/template.py": "BLAS threads before heavy imports, the node's mark",
     "node/worker.py": "env_vars, OMP_NUM_THREADS, CUDA_VISIBLE_DEVICES of a task",
     "node/probe.py": "CUDA_VISIBLE_DEVICES",
 }

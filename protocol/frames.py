@@ -1,0 +1,111 @@
+"""The frames that a connection carries, and the pieces in which long things travel.
+
+Nothing here may hold behaviour. A frame is one ZeroMQ part and one MessagePack array; a `Batch`
+holds messages (protocol/messages.py).
+"""
+
+from enum import IntEnum
+from typing import Annotated
+
+from msgspec import Meta, Raw
+
+from .messages import Count, Message, PeerBytes
+
+PROTOCOL_VERSION = 1
+
+
+class Role:
+    """What a peer is to the scheduler."""
+
+    CLIENT = "client"
+    NODE = "node"
+
+
+class Channel(IntEnum):
+    """Which of a peer's two links a connection serves."""
+
+    CONTROL = 0
+    BULK = 1
+
+
+class Hello(Message, tag="hello"):
+    """Dialler -> scheduler, first on every new connection."""
+
+    protocol: int
+    role: str
+    peer: PeerBytes
+    channel: int
+    #: the scheduler epoch this link last lived in; 0 on the first connection
+    epoch: int
+    #: number of the last batch received in that life
+    received: Count
+    #: "3.11"
+    python: str
+    #: the node's name, or the client program's
+    name: str
+    #: number of that link life; 0: none yet. Bulk: the life of the control link it belongs to
+    life: Count = 0
+
+
+class Welcome(Message, tag="welcome"):
+    """Scheduler -> dialler: the link is up."""
+
+    epoch: int
+    received: Count
+    #: True: the same link goes on; both resend what the other has not received.
+    #: False: a new link life; both number from 1 and the core registers anew.
+    resumed: bool
+    #: number of the link life, unique within the epoch
+    life: Count = 0
+
+
+class Refused(Message, tag="refused"):
+    """Scheduler -> dialler: you do not fit, in plain words; do not try again unchanged."""
+
+    #: name of the error class to raise
+    error: str
+    reason: str
+
+
+class Reset(Message, tag="reset"):
+    """Scheduler -> whoever spoke before Hello: I do not know you; say Hello on a new connection."""
+
+
+class Batch(Message, tag="batch"):
+    """Both ways: messages, numbered from 1 in one link life; `ack` is the last batch received."""
+
+    seq: Count
+    ack: Count
+    messages: list[Raw]
+
+
+class Ack(Message, tag="ack"):
+    """Both ways: nothing to say, but received up to here. Also the probe for a closed peer."""
+
+    ack: Count
+
+
+Frame = Hello | Welcome | Refused | Reset | Batch | Ack
+
+
+# ---------------------------------------------------------------------------------------- pieces
+
+
+class Chunk(Message, tag="chunk"):
+    """Both ways, on the bulk link only: part `index` of `count` of a payload."""
+
+    key: Annotated[bytes, Meta(min_length=14, max_length=17)]
+    index: Count
+    count: Annotated[int, Meta(ge=1)]
+    data: bytes
+
+
+class Part(Message, tag="part"):
+    """Both ways, on the control link: a piece of a message that is too long for one frame.
+
+    The pieces of one message follow one another; joined, they are its encoding.
+    """
+
+    data: bytes
+    #: whether this is the message's last piece
+    last: bool
