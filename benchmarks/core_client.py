@@ -1,4 +1,4 @@
-"""What the client's core costs a task: submitted, resolved, freed; microseconds, best of several.
+"""What the client's core costs a task: submitted, resolved, freed; in microseconds.
 
 python benchmarks/core_client.py
 """

@@ -1,4 +1,4 @@
-"""The processes of a local cluster: starts them together, starts anew what crashes, ends them all.
+"""The processes of a local cluster: started together, restarted when they crash, ended.
 
 Never uses SIGCHLD nor waits for processes it did not start: the program's own children are its own
 affair. Each process has a session of its own, so a Ctrl-C does not reach it, and ends when the pipe

@@ -1,4 +1,4 @@
-"""What workers print, as the user sees it: whole lines, each saying which task, process and node.
+"""What workers print, as the user sees it: whole lines that say which task and node.
 
 Never passes on a control character that could move the user's cursor or change the terminal.
 """

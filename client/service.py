@@ -1,4 +1,4 @@
-"""The loop around the client core: moves messages, hands over results, and is turned by one thread.
+"""The loop around the client core: moves messages and results, turned by one thread.
 
 Never decides anything about a task. Whoever holds the loop's lock turns it: the I/O thread, or a
 thread that waits in get() and saves two handovers between threads by turning it itself. After such

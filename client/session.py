@@ -40,6 +40,7 @@ from ..protocol.messages import (
     TaskRow,
     ValueRow,
 )
+from ..protocol.payload import limit_values
 from ..protocol.session import Kind, Packed
 from ..protocol.settings import Settings
 from .board import AllWaiter, Board, ConditionWaiter, ReplyWaiter, SomeWaiter
@@ -87,6 +88,7 @@ class ClusterSession:
         self.lends = False
         self._open = True
         self.settings = settings
+        limit_values(settings.value_bytes_max)
         self.endpoint = endpoint
         #: the nodes there are; None: not known yet
         self.shapes: list[Shape] | None = None

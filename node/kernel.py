@@ -137,7 +137,7 @@ def children(pid: int) -> list[int]:
 def carriers(mark: bytes, pipe: int) -> list[int]:
     """Return the other processes that were started with `mark` or have `pipe` open.
 
-    The mark is NAME=value in the environment; [] where the system does not tell.
+    The mark is a part of their environment; [] where the system does not tell.
     """
     ours = f"pipe:[{os.fstat(pipe).st_ino}]"
     try:
@@ -150,7 +150,7 @@ def carriers(mark: bytes, pipe: int) -> list[int]:
 def _carries(pid: int, mark: bytes, pipe: str) -> bool:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            if mark in file.read().split(b"\0"):
+            if mark in file.read():
                 return True
         return any(
             os.readlink(f"/proc/{pid}/fd/{fd}") == pipe for fd in os.listdir(f"/proc/{pid}/fd")

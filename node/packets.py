@@ -39,6 +39,8 @@ class Setup(Message, tag="setup"):
     env_vars: tuple[tuple[str, str], ...]
     working_dir: str
     num_cpus: float
+    #: settings.value_bytes_max: larger results are errors of their task
+    value_bytes_max: int
 
 
 class RunRow(Row):

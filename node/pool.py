@@ -196,6 +196,7 @@ class Pool:
                     command.env_vars,
                     command.working_dir,
                     command.num_cpus,
+                    self._settings.value_bytes_max,
                 )
             ),
         )

@@ -100,7 +100,9 @@ class Template:
         self._free_variables = tuple(v for v in THREAD_VARIABLES if v not in os.environ)
         for variable in self._free_variables:
             os.environ[variable] = "1"
-        os.environ[MARK_VARIABLE] = self._mark
+        # A cluster that a task of another one started keeps that one's mark as well.
+        marks = (os.environ.get(MARK_VARIABLE), self._mark)
+        os.environ[MARK_VARIABLE] = " ".join(filter(None, marks))
         self._preload = tuple(preload)
         if not self._spawns:
             self._import()
@@ -172,10 +174,11 @@ class Template:
         for pid in self._alive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-        mark = f"{MARK_VARIABLE}={self._mark}".encode()
         until_s = time.monotonic() + _SWEEP_MAX_S
         # Again until there is none: one may have started another before it was found.
-        while (found := kernel.carriers(mark, self._lifeline)) and time.monotonic() < until_s:
+        while (
+            found := kernel.carriers(self._mark.encode(), self._lifeline)
+        ) and time.monotonic() < until_s:
             for pid in found:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)

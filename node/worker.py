@@ -21,6 +21,7 @@ from ..protocol.ids import NO_PEER, ObjectId, PeerId, TaskId, objects_of, show
 from ..protocol.messages import Failure, Outcome, ValueRow
 from ..protocol.outcomes import is_retryable
 from ..protocol.payload import (
+    limit_values,
     pack_error,
     pack_results,
     pack_value,
@@ -176,6 +177,7 @@ class Worker:
     def _set_up(self, setup: Setup) -> str:
         """Become what the node says; return what went wrong."""
         self._node = setup.node
+        limit_values(setup.value_bytes_max)
         count = str(max(1, int(setup.num_cpus)))
         for variable in self._free_variables:
             os.environ[variable] = count

@@ -1,4 +1,4 @@
-"""What a process can ask of the cluster, whoever it is: the one face of driver, worker and inline.
+"""What a process can ask of the cluster: the one face of driver, worker and inline.
 
 Never more than a face. The public functions (drumbeat.client.api) and `ObjectRef` speak to the
 process's current session: in a driver it is a ClusterSession (client/session.py), in a worker a

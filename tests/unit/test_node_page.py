@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from drumbeat.node.kernel import memory_file
 from drumbeat.node.page import (
     INTERRUPT,
     PHASE,
@@ -69,3 +70,17 @@ def test_a_forked_process_writes_into_the_same_page() -> None:
         os._exit(0)
     os.waitpid(pid, 0)
     assert page.sample(5).started == 11
+
+
+@pytest.mark.parametrize("kind", ["auto", "file"])
+def test_a_page_in_a_file_is_shared_with_whoever_has_its_descriptor(kind: str) -> None:
+    file = memory_file(kind)
+    try:
+        keeper = PulsePage(file)
+        keeper.slot(3)[STARTED] = 7
+        worker = PulsePage(file)
+    finally:
+        os.close(file)
+    assert worker.sample(3).started == 7
+    worker.slot(3)[RUNNING] = 8
+    assert keeper.sample(3).running == 8
