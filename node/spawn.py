@@ -1,4 +1,4 @@
-"""Starts a worker as a fresh interpreter, where it may not be a fork of the template's memory.
+"""Makes a worker a fresh interpreter, where it may not be a fork of the template.
 
 Never decides which way workers start: the setting `worker_start` does. Both ends are here: what the
 template's child puts on the command line, and what the new interpreter makes of it.
@@ -6,13 +6,12 @@ template's child puts on the command line, and what the new interpreter makes of
 
 import faulthandler
 import importlib
+import json
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Final, NoReturn
-
-import msgspec
+from typing import Final, NamedTuple, NoReturn
 
 from .channel import channel_of
 from .page import PulsePage
@@ -21,7 +20,7 @@ from .streams import open_streams
 PROGRAM: Final = f"{__package__}.worker"
 
 
-class Order(msgspec.Struct, frozen=True):
+class Order(NamedTuple):
     """What a worker is told by the process whose place it takes."""
 
     #: descriptors: the socket to the node, and the pulse page
@@ -31,8 +30,8 @@ class Order(msgspec.Struct, frozen=True):
     keeper_pid: int
     pulse_interval_s: float
     memory_files: str
-    free_variables: tuple[str, ...]
-    preload: tuple[str, ...]
+    free_variables: Sequence[str]
+    preload: Sequence[str]
 
 
 def replace_process(order: Order) -> NoReturn:
@@ -42,8 +41,8 @@ def replace_process(order: Order) -> NoReturn:
     """
     for fd in (order.link, order.page):
         os.set_inheritable(fd, True)
-    text = msgspec.json.encode(order).decode()
-    os.execv(sys.executable, [sys.executable, *_flags(), "-m", PROGRAM, text])
+    command = [sys.executable, *_flags(), "-m", PROGRAM, json.dumps(order)]
+    os.execv(sys.executable, command)
 
 
 def _flags() -> list[str]:
@@ -60,7 +59,7 @@ def _flags() -> list[str]:
 
 def follow(text: str) -> NoReturn:
     """Be the worker of an order, in the new interpreter."""
-    order = msgspec.json.decode(text, type=Order)
+    order = Order(*json.loads(text))
     for fd in (order.link, order.page):
         os.set_inheritable(fd, False)
     open_streams()

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from drumbeat.client.home import Home
 from drumbeat.node.dispatch import Dispatch
+from drumbeat.node.objects import Objects as NodeObjects
 from drumbeat.node.slots import CPU, Slots
 from drumbeat.protocol.link import Link
-from drumbeat.scheduler.holders import Holders
 from drumbeat.scheduler.objects import Objects
 from drumbeat.scheduler.outbox import Outbox
 from drumbeat.scheduler.tasks import QUEUED
@@ -105,49 +104,42 @@ def _supplies_nobody(true: Callable[..., Any]) -> Callable[..., Any]:
     return arrived
 
 
-def _releases_all(true: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda holders, object_id, peer, _count: true(holders, object_id, peer, 1 << 30)
-
-
 PLANTED: dict[str, Planted] = {
     "drop_an_ack": Planted(
-        "acknowledgements are not honoured, so the window fills", -1,
+        "acknowledgements are not honoured, so the window fills", 12,
         Link, "_acknowledged", _does_nothing,
     ),
     "forget_to_resend": Planted(
-        "after a reconnect, what the peer has not received is not sent again", -1,
+        "after a reconnect, what the peer has not received is not sent again", 54,
         Link, "resume", _forgets_to_resend,
     ),
     "forget_a_charge": Planted(
-        "a lost attempt is not charged", -1, Work, "retry", _charges_nothing
+        "a lost attempt is not charged", 19, Work, "retry", _charges_nothing
     ),
     "forget_a_slot": Planted(
-        "a part of a task's CPUs is not given back", -1, Slots, "give", _keeps_a_fifth
+        "a part of a task's CPUs is not given back", 0, Slots, "give", _keeps_a_fifth
     ),
     "regain_without_room": Planted(
-        "a get() that is over goes on without its CPUs", -1, Slots, "regain", _always_free
+        "a get() that is over goes on without its CPUs", 0, Slots, "regain", _always_free
     ),
     "take_back_what_runs": Planted(
-        "the node takes the row that runs for one that has not started", -1,
+        "the node takes the row that runs for one that has not started", 43,
         Dispatch, "page_read", _takes_back_what_runs,
     ),
     "cancel_leaves_the_queued": Planted(
-        "a queued task is told to be dropped and is not", -1,
+        "a queued task is told to be dropped and is not", 7,
         Work, "cancel_one", _leaves_the_queued,
     ),
     "forget_a_dependant": Planted(
-        "the first task that waits for a value is not told of it", -1,
+        "the first task that waits for a value is not told of it", 2,
         Objects, "arrived", _supplies_nobody,
     ),
     "free_what_is_shared": Planted(
-        "a client frees values though others hold them", -1, Home, "share", _does_nothing
-    ),
-    "release_too_much": Planted(
-        "a release takes back deliveries that are still under way", -1,
-        Holders, "release", _releases_all,
+        "a node frees its workers' values though others hold them", -1,
+        NodeObjects, "share", _does_nothing,
     ),
     "forget_to_settle": Planted(
-        "nodes are not told that the refs in their results are counted", -1,
+        "nodes are not told that the refs in their results are counted", 41,
         Outbox, "settle", _does_nothing,
     ),
 }  # fmt: skip

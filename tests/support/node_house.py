@@ -42,6 +42,7 @@ from drumbeat.node.packets import (
     Want,
     WantOver,
 )  # fmt: skip
+from drumbeat.node.page import WAITING
 from drumbeat.node.pool import Pool
 from drumbeat.protocol.clock import now_s
 from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId
@@ -90,11 +91,6 @@ class Driver:
             wait_s = 0.2 if due_s is None else max(0.0, min(0.2, due_s - at_s))
             self.poll.poll(wait_s * 1000)
             self.events += self.pool.turn(now_s())
-
-    def rest(self, seconds: float) -> None:
-        """Let time pass, hearing what comes."""
-        until_s = now_s() + seconds
-        self.until(lambda: now_s() > until_s)
 
     def of(self, type_: type[Any], worker: int | None = None) -> list[Any]:
         return [
@@ -267,10 +263,9 @@ def interrupts(driver: Driver) -> Any:
     seq = driver.send(worker, (tasks.nested_get, 1))
     driver.until(lambda: driver.said(worker, Want))
     driver.pool.interrupt(worker, seq)
-    driver.until(lambda: driver.said(worker, WantOver))
-    request = driver.said(worker, WantOver)[0].request
-    driver.rest(0.2)
-    waits = driver.finished(worker, seq) is None and request == driver.said(worker, Want)[0].request
+    request = driver.until(lambda: driver.said(worker, WantOver))[0].request
+    time.sleep(0.2)
+    waits = page.sample(worker)[1:] == (seq, WAITING)
     driver.pool.send(worker, Answered(request))
     row = driver.until(lambda: driver.finished(worker, seq)).values[0]
     shown.append([error_of(row), waits])
