@@ -23,17 +23,26 @@ class Waiter:
 
     def __init__(self) -> None:
         self.done = False
-        self._lock = threading.Lock()
-        self._lock.acquire()
+        #: held while the thread sleeps; most never do, since they turn the loop themselves
+        self._lock: threading.Lock | None = None
 
     def wake(self) -> None:
         """Let the thread go on."""
         self.done = True
-        with suppress(RuntimeError):  # woken already
-            self._lock.release()
+        lock = self._lock
+        if lock is not None:
+            with suppress(RuntimeError):  # woken already
+                lock.release()
 
     def sleep(self, timeout_s: float | None) -> bool:
         """Sleep until woken; False when the time was over first."""
+        if self._lock is None:
+            lock = threading.Lock()
+            lock.acquire()
+            self._lock = lock
+        if self.done:
+            # whoever woke it may have looked for the lock before it was there
+            return True
         return self._lock.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
 
     def notice(self, results: Results, rows: list[ValueRow], failed: list[ValueRow]) -> None:
@@ -160,7 +169,7 @@ class Board:
     def resolve(self, rows: list[ValueRow]) -> list[tuple[Callback, ValueRow]]:
         """Hang up rows, wake who waited; return the callbacks that are due."""
         results = self.results
-        failed = []
+        failed: list[ValueRow] = []
         for row in rows:
             results[row.id] = row  # type: ignore[index]  # an object's row, at this place
             if row.outcome:
@@ -198,12 +207,16 @@ class Board:
 
     def somebody_waits(self) -> bool:
         """Say whether a thread sleeps here or a callback is to be called."""
-        return bool(
-            self._callbacks
-            or any(not waiter.done for waiter in list(self.waiters))
-            or any(not waiter.done for waiter in list(self.conditions))
-            or any(not waiter.done for waiter in list(self.requests.values()))
-        )
+        if self._callbacks:
+            return True
+        if self.waiters:
+            for waiter in list(self.waiters):
+                if not waiter.done:
+                    return True
+        if self.conditions or self.requests:
+            others = [*self.conditions, *self.requests.values()]
+            return not all(waiter.done for waiter in others)
+        return False
 
     def close(self, row_of: Callable[[ObjectId], ValueRow]) -> list[tuple[Callback, ValueRow]]:
         """Wake everybody for good; return all callbacks with the rows that they get."""

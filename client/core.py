@@ -104,12 +104,14 @@ class ClientCore:
 
     def turn(self, now_s: float) -> list[Command]:  # noqa: ARG002  # the face of every core
         """Return the commands of all events since the last turn, to be carried out in order."""
-        home = self.home
-        self.kinds.forget_unused(len(self.tasks), self.tasks.values)
+        home, kinds = self.home, self.kinds
+        if kinds.dropped:
+            kinds.forget_unused(len(self.tasks), self.tasks.values)
         if self._departing:
             self._depart()
         if self._up:
-            self._tell_kinds()
+            if kinds.news:
+                self._tell_kinds()
             send = self._send
             if home.answers:
                 send(messages.Values(home.answers))
@@ -120,9 +122,9 @@ class ClientCore:
             if home.releases:
                 send(messages.Release(home.releases))
                 home.releases = []
-            if self.kinds.forgotten:
-                send(messages.Forget(self.kinds.forgotten))
-                self.kinds.forgotten = []
+            if kinds.forgotten:
+                send(messages.Forget(kinds.forgotten))
+                kinds.forgotten = []
         if home.blobs:
             self._commands += [SendBlob(key, payload) for key, payload in home.blobs]
             home.blobs = []
@@ -202,7 +204,8 @@ class ClientCore:
         if not self._up:
             self._unsent.update((TaskId(row.id), None) for row in rows)
             return
-        self._tell_kinds()
+        if self.kinds.news:
+            self._tell_kinds()
         for start in range(0, len(rows), SUBMIT_ROWS_MAX):
             part = rows[start : start + SUBMIT_ROWS_MAX] if len(rows) > SUBMIT_ROWS_MAX else rows
             self._send(messages.Submit(self._peer, b"", 0, part))

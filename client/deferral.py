@@ -46,10 +46,18 @@ class Deferral:
         return self
 
     def __exit__(self, *_: object) -> None:
-        saved = dict(self._saved)
-        self._restore()
-        for number, frame in self.caught:
-            saved[number](number, frame)
+        saved = self._saved
+        if len(saved) == 1:  # Ctrl-C alone, as in most programs
+            _signal.signal(*saved[0])
+            handlers = saved
+        else:
+            handlers = list(saved)
+            self._restore()
+        # Only now: until all are restored, a further one may come.
+        if self.caught:
+            program = dict(handlers)
+            for number, frame in self.caught:
+                program[number](number, frame)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.caught.append((number, frame))

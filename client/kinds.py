@@ -24,13 +24,15 @@ class Kinds:
     def __init__(self, inline_bytes_max: int) -> None:
         self._inline_bytes_max = inline_bytes_max
         self._rows: dict[int, KindRow] = {}
-        self._untold: dict[int, None] = {}
+        #: the scheduler does not know these
+        self.news: dict[int, None] = {}
         #: hash -> kinds that use it and of which the scheduler knows
         self._functions: dict[bytes, int] = {}
         #: (number, lives charged) -> number of the variant with so many retries fewer
         self._variants: dict[tuple[int, int], int] = {}
         self._next_variant = OWN_NUMBERS
-        self._dropped: list[int] = []
+        #: dropped by the program, perhaps still in use
+        self.dropped: list[int] = []
         #: dropped by the program, in use by so many tasks
         self.dropping: dict[int, int] = {}
         #: to be told to the scheduler
@@ -40,7 +42,7 @@ class Kinds:
         """Take new kinds, each with its payload."""
         for row in rows:
             self._rows[row.number] = row
-            self._untold[row.number] = None
+            self.news[row.number] = None
 
     def name_of(self, number: int) -> str:
         """Return a kind's name, for people."""
@@ -49,10 +51,10 @@ class Kinds:
 
     def untold(self) -> tuple[list[KindRow], list[tuple[bytes, bytes]]]:
         """Return the kinds that the scheduler does not know, and their large payloads."""
-        if not self._untold:
+        if not self.news:
             return [], []
         rows, blobs = [], []
-        for number in self._untold:
+        for number in self.news:
             row = self._rows[number]
             users = self._functions.get(row.function, 0)
             self._functions[row.function] = users + 1
@@ -64,7 +66,7 @@ class Kinds:
                 blobs.append((row.function, payload))
             else:
                 rows.append(row)
-        self._untold.clear()
+        self.news.clear()
         return rows, blobs
 
     def with_fewer_retries(self, number: int, charged: int) -> int:
@@ -87,18 +89,18 @@ class Kinds:
             del self._variants[key]
         self._functions.clear()
         self.forgotten.clear()
-        self._untold = dict.fromkeys(self._rows)
+        self.news = dict.fromkeys(self._rows)
 
     def drop(self, numbers: Iterable[int]) -> None:
         """The program will not use these again."""
-        self._dropped.extend(number for number in numbers if number in self._rows)
+        self.dropped.extend(number for number in numbers if number in self._rows)
 
     def forget_unused(self, count: int, calls: Callable[[], Iterable[Call]]) -> None:
         """Count who still uses the dropped kinds, when it is worth reading `count` tasks."""
-        if not self._dropped or len(self._dropped) * TASKS_A_DROPPED_KIND < count:
+        if not self.dropped or len(self.dropped) * TASKS_A_DROPPED_KIND < count:
             return
-        uses = dict.fromkeys(self._dropped, 0)
-        self._dropped.clear()
+        uses = dict.fromkeys(self.dropped, 0)
+        self.dropped.clear()
         for call in calls():
             if call.row.kind in uses:
                 uses[call.row.kind] += 1
@@ -120,8 +122,8 @@ class Kinds:
         variants = [key for key in self._variants if key[0] == number]
         for gone in (number, *(self._variants.pop(key) for key in variants)):
             row = self._rows.pop(gone)
-            if gone in self._untold:
-                del self._untold[gone]
+            if gone in self.news:
+                del self.news[gone]
                 continue
             self.forgotten.append(gone)
             self._functions[row.function] -= 1

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Any, Final
@@ -40,15 +40,17 @@ from . import events
 from .board import Board, Waiter
 from .core import ClientCore
 from .deferral import Deferral
+from .events import Free, Received, Resolve, Send
 
 #: the I/O thread takes over when nobody has turned the loop for so long
 ASIDE_S: Final = 0.003
+#: it looks less often, down to this, while one get() follows the other: looking holds them up
+ASIDE_MAX_S: Final = 0.012
 #: a thread that waits for longer than this need not expect the next get() to follow at once
 SETTLED_S: Final = 0.05
 #: refs that went are told this late at most
 IDLE_S: Final = 0.25
 
-_main_thread = threading.main_thread
 log = logging.getLogger("drumbeat")
 
 
@@ -71,7 +73,13 @@ class Inbox:
     def waits(self) -> bool:
         """Say whether there is anything to do."""
         return bool(
-            self.calls or self.refs or self.awaited or self.cancels or self.asked or self.pins
+            self.calls
+            or self.refs
+            or self.awaited
+            or self.cancels
+            or self.asked
+            or self.pins
+            or self.kinds_dropped
         )
 
 
@@ -119,6 +127,7 @@ class Service:
         self._driving = False
         self._settled = False
         self._back = threading.Event()
+        self._main = threading.main_thread().ident
         self.connected = False
         self._thread = threading.Thread(target=self._run, name="drumbeat-io", daemon=True)
 
@@ -142,18 +151,19 @@ class Service:
         """Wait until `waiter` is woken, turning the loop meanwhile if nobody else does."""
         if waiter.done:
             return True
-        if self._holder == threading.get_ident():
+        thread = threading.get_ident()
+        if self._holder == thread:
             raise ClusterError(
                 "this thread turns the loop of the session at this moment, so it cannot wait: a "
                 "finalizer (__del__) must not call get() or wait()"
             )
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        if not self._lock.locked() and not self._over:
-            if threading.current_thread() is _main_thread():
+        if not self._over and not self._lock.locked():
+            if thread == self._main:
                 with Deferral(self.wake) as deferral:
-                    self._drive(waiter, until, deferral)
+                    self._drive(waiter, until, deferral.caught, thread)
             else:
-                self._drive(waiter, until, None)
+                self._drive(waiter, until, (), thread)
             if waiter.done:
                 return True
         self._wished = True
@@ -166,29 +176,31 @@ class Service:
             waiter.sleep(left)
         return True
 
-    def _drive(self, waiter: Waiter, until: float | None, deferral: Deferral | None) -> None:
+    def _drive(
+        self, waiter: Waiter, until: float | None, caught: Sequence[object], thread: int
+    ) -> None:
         if not self._lock.acquire(blocking=False):
             return
-        self._holder = threading.get_ident()
+        self._holder = thread
         self._driving = True
         self._drives += 1
-        self.sleeping = False
+        self._settled = self.sleeping = False
         try:
-            self._settled = False
             begun = time.monotonic()
-            while True:
-                self._guarded_turn()
-                if waiter.done or self._over or (deferral is not None and deferral.caught):
-                    return
+            # What has come is received after the poll, which returns at once if there is something.
+            self._guarded_turn(receive=False)
+            while not waiter.done and not self._over and not caught:
                 now = time.monotonic()
                 if until is not None and now >= until:
                     return
                 self._settled = now - begun > SETTLED_S
                 timeout_s = IDLE_S if self._settled else SETTLED_S
                 self._poll(timeout_s if until is None else min(timeout_s, until - now))
+                self._guarded_turn()
         finally:
             self.sleeping = False
-            settled, self._settled, self._driving = self._settled, False, False
+            settled = self._settled
+            self._settled = self._driving = False
             self._holder = 0
             self._lock.release()
             if settled or self._stopping or self._board.somebody_waits():
@@ -221,20 +233,23 @@ class Service:
             self._poll(IDLE_S)
 
     def _stand_aside(self) -> None:
+        aside_s = ASIDE_S
         while not self._over and not self._stopping:
             self._back.clear()
             drives = self._drives
-            if self._back.wait(None if self._settled else ASIDE_S):
+            if self._back.wait(None if self._settled else aside_s):
                 return
-            if not self._driving and self._drives == drives:
+            drives = self._drives - drives
+            if not self._driving and not drives:
                 return
+            aside_s = min(2 * aside_s, ASIDE_MAX_S) if drives > 1 else ASIDE_S
 
     # ------------------------------------------------------------------------- turning the loop
 
-    def _guarded_turn(self) -> None:
+    def _guarded_turn(self, *, receive: bool = True) -> None:
         """Turn once. An exception is our bug: everybody who waits is told, nobody waits on."""
         try:
-            self._turn()
+            self._turn(receive)
         except BaseException as error:
             story = "; ".join(f"{when:.3f} {what}" for when, what in list(self.core.story)[-10:])
             reason = SchedulerUnreachable(
@@ -257,23 +272,28 @@ class Service:
             with suppress(BlockingIOError):
                 os.eventfd_read(self._wake_fd)
 
-    def _turn(self) -> None:
+    def _turn(self, receive: bool) -> None:
         if self._over:
             return
         now_s = clock.now_s()
-        core, shell, board = self.core, self._shell, self._board
-        for happening in shell.turn(now_s):
-            if isinstance(happening, Message):
-                core.handle(events.Received(happening.message), now_s)
+        core, shell = self.core, self._shell
+        told = False
+        for happening in shell.turn(now_s) if receive else ():
+            told = True
+            if type(happening) is Message:
+                core.handle(Received(happening.message), now_s)
             else:
                 self._take(happening, now_s)
-        self._empty_inbox(now_s)
-        for command in core.turn(now_s):
-            self._do(command)
+        if self._inbox.waits():
+            told = True
+            self._empty_inbox(now_s)
+        if told:
+            for command in core.turn(now_s):
+                self._do(command)
         if not self._over:
             shell.flush(now_s)
-        if board.conditions:
-            board.look_at_conditions()
+        if self._board.conditions:
+            self._board.look_at_conditions()
         if self._stopping and not self._over:
             self._say_goodbye(now_s)
 
@@ -293,16 +313,21 @@ class Service:
                 log.warning("a message from the scheduler was dropped: %s", happening.reason)
 
     def _do(self, command: events.Command) -> None:
+        kind = type(command)
+        if self._over:
+            pass
+        elif kind is Send:
+            self._shell.send(command.message)  # type: ignore[union-attr]
+        elif kind is Resolve:
+            for callback, row in self._board.resolve(command.rows):  # type: ignore[union-attr]
+                callback(row)
+        elif kind is Free:
+            self._board.free(command.ids)  # type: ignore[union-attr]
+        else:
+            self._do_rare(command)
+
+    def _do_rare(self, command: events.Command) -> None:
         match command:
-            case _ if self._over:
-                pass
-            case events.Send():
-                self._shell.send(command.message)
-            case events.Resolve():
-                for callback, row in self._board.resolve(command.rows):
-                    callback(row)
-            case events.Free():
-                self._board.free(command.ids)
             case events.SendBlob():
                 self._shell.send_blob(command.key, command.payload)
             case events.Reply():
@@ -314,9 +339,9 @@ class Service:
         # Taken in the opposite order of being filled: whatever an entry taken here presupposes (the
         # call behind a ref, the ref behind a wait) is taken after it, and told to the core before.
         inbox, handle = self._inbox, self.core.handle
-        asked = taken(inbox.asked) if inbox.asked else ()
-        cancels = taken(inbox.cancels) if inbox.cancels else ()
-        awaited = taken(inbox.awaited) if inbox.awaited else ()
+        asked = taken(inbox.asked) if inbox.asked else None
+        cancels = taken(inbox.cancels) if inbox.cancels else None
+        awaited = taken(inbox.awaited) if inbox.awaited else None
         dropped = taken(inbox.kinds_dropped) if inbox.kinds_dropped else None
         refs = taken(inbox.refs) if inbox.refs else None
         pins = taken(inbox.pins) if inbox.pins else None
@@ -331,10 +356,12 @@ class Service:
             handle(events.RefsChanged(refs), now_s)
         if dropped:
             handle(events.KindsDropped(dropped), now_s)
-        for ids in awaited:
-            handle(events.Awaited(ids), now_s)
-        for event in (*cancels, *asked):
-            handle(event, now_s)
+        if awaited:
+            for ids in awaited:
+                handle(events.Awaited(ids), now_s)
+        if cancels or asked:
+            for event in (*(cancels or ()), *(asked or ())):
+                handle(event, now_s)
 
     def _submit(self, kinds: list[Any], calls: list[Any], now_s: float) -> None:
         handle = self.core.handle
@@ -392,8 +419,11 @@ class Service:
 
 def taken(some: deque[Any]) -> list[Any]:
     """Return what lies in a deque that other threads append to, and remove that."""
+    count = len(some)
+    if count == 1:
+        return [some.popleft()]
     take = some.popleft
-    return [take() for _ in range(len(some))]
+    return [take() for _ in range(count)]
 
 
 def error_named(name: str, text: str) -> DrumbeatError:

@@ -27,7 +27,12 @@ class Life(IntEnum):
     LOST = 2
 
 
-_OPEN = float("inf")
+#: of a deadline: there is none
+NEVER_S = float("inf")
+_OPEN = NEVER_S
+
+
+_ALIVE = Life.ALIVE
 
 
 class _Watch:
@@ -57,7 +62,7 @@ class Liveness:
 
     __slots__ = (
         "_closed", "_closed_grace_s", "_interval_s", "_lost_after_s", "_news", "_open",
-        "_quiet_until_s", "_suspect_after_s", "_suspects", "_total_late_s", "_watches",
+        "_quiet_until_s", "_suspect_after_s", "_suspects", "_total_late_s", "_watches", "due_s",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +81,9 @@ class Liveness:
         self._news: dict[PeerId, Life] = {}
         self._total_late_s = 0.0
         self._quiet_until_s = float("-inf")
+        #: nothing is to be judged before this. Being heard only puts off what is due, so this may
+        #: be too early, by one look at most; `deadline_s` works it out
+        self.due_s = NEVER_S
 
     def __len__(self) -> int:
         """How many peers are watched."""
@@ -90,13 +98,16 @@ class Liveness:
         if watch is None:
             self._watches[peer] = _Watch(self._judged_s(now_s))
             self._open[peer] = None
+            self._renew()
             return
-        watch.heard_at_s = self._judged_s(now_s)
-        if watch.state is Life.ALIVE:
+        watch.heard_at_s = now_s - self._total_late_s
+        state = watch.state
+        if state is _ALIVE:
             # To the end of the order.
-            self._open.pop(peer, None)
-            self._open[peer] = None
-        elif watch.state is Life.SUSPECT:
+            order = self._open
+            order.pop(peer, None)
+            order[peer] = None
+        elif state is Life.SUSPECT:
             self._suspects.pop(peer, None)
             self._open[peer] = None
             self._set(peer, Life.ALIVE)
@@ -107,6 +118,7 @@ class Liveness:
         if watch is not None and watch.closed_at_s == _OPEN and watch.state is not Life.LOST:
             watch.closed_at_s = self._judged_s(now_s)
             self._closed[peer] = None
+            self._renew()
 
     def returned(self, peer: PeerId, now_s: float) -> None:
         """The peer has a connection again; also how a lost one is known anew."""
@@ -143,11 +155,12 @@ class Liveness:
         """
         if late_s >= self._interval_s:
             self._excuse(now_s, late_s)
+        elif now_s < self.due_s:
+            return []
         if now_s >= self._quiet_until_s:
             self._judge(self._judged_s(now_s))
-        if not self._news:
-            return []
         news, self._news = self._news, {}
+        self._renew()
         return list(news.items())
 
     def deadline_s(self) -> float | None:
@@ -159,6 +172,10 @@ class Liveness:
         dues += [watches[peer].heard_at_s + self._lost_after_s for peer in _first(self._suspects)]
         dues += [watches[peer].closed_at_s + self._closed_grace_s for peer in _first(self._closed)]
         return max(min(dues) + self._total_late_s, self._quiet_until_s) if dues else None
+
+    def _renew(self) -> None:
+        due_s = self.deadline_s()
+        self.due_s = NEVER_S if due_s is None else due_s
 
     def _judged_s(self, now_s: float) -> float:
         # Time as far as the judge was awake: taking its lateness out of its time extends every
@@ -209,6 +226,7 @@ class Liveness:
         # Only the last word counts, and it goes to the end of the news.
         self._news.pop(peer, None)
         self._news[peer] = state
+        self.due_s = float("-inf")
 
 
 def _first(order: dict[PeerId, None]) -> list[PeerId]:

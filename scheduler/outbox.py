@@ -35,12 +35,12 @@ class Outbox:
         "_clients",
         "_discarded_clients",
         "_discarded_kinds",
-        "_drops",
         "_here",
         "_holders",
         "_inline_bytes_max",
         "_kinds",
         "_letters",
+        "_rare",
         "_settled",
         "_shared",
         "_stops",
@@ -48,6 +48,7 @@ class Outbox:
         "_values",
         "_wanted",
         "assigns",
+        "drops",
         "results",
     )
 
@@ -55,7 +56,9 @@ class Outbox:
         self._holders = holders
         self._inline_bytes_max = inline_bytes_max
         self._here: dict[PeerId, None] = {}
-        self._drops: list[Drop] = []
+        self.drops: list[Drop] = []
+        #: whether there may be more than assigns and results
+        self._rare = False
         #: by home: True for shared, False for shared no more; the last word counts
         self._shared: dict[PeerId, dict[ObjectId, bool]] = {}
         self._discarded_clients: dict[PeerId, list[bytes]] = {}
@@ -106,6 +109,7 @@ class Outbox:
         payload = row.payload
         if payload is None or len(payload) <= self._inline_bytes_max:
             return row
+        self._rare = True
         self._blobs.append(SendBlob(peer, row.id, payload))
         return ValueRow(
             id=row.id,
@@ -131,56 +135,68 @@ class Outbox:
     def _tell_home(self, object_id: ObjectId, shared: bool) -> None:
         home = home_of(object_id)
         if home in self._here:
+            self._rare = True
             self._shared.setdefault(home, {})[object_id] = shared
 
     # -------------------------------------------------------------------------------------- posting
 
     def drop(self, peer: PeerId, error: str = "", reason: str = "") -> None:
         """Have the shell drop a peer."""
-        self._drops.append(Drop(peer, error, reason))
+        self.drops.append(Drop(peer, error, reason))
 
     def letter(self, peer: PeerId, message: AnyMessage) -> None:
         """Send a message of its own."""
+        self._rare = True
         self._letters.append(Send(peer, message))
 
     def blob(self, peer: PeerId, key: bytes, payload: bytes) -> None:
         """Send a large payload."""
+        self._rare = True
         self._blobs.append(SendBlob(peer, key, payload))
 
     def value(self, peer: PeerId, row: ValueRow) -> None:
         """Answer a fetch."""
+        self._rare = True
         self._values.setdefault(peer, []).append(self.packed(peer, row))
 
     def want(self, home: PeerId, object_id: ObjectId) -> None:
         """Ask a home for a value."""
+        self._rare = True
         self._wanted.setdefault(home, []).append(object_id)
 
     def stop(self, node: PeerId, task: TaskId, attempt: int, force: bool) -> None:
         """Cancel an attempt."""
+        self._rare = True
         self._stops.setdefault(node, []).append((task, attempt, force))
 
     def settle(self, node: PeerId, task: TaskId) -> None:
         """The refs in a task's results are counted."""
+        self._rare = True
         self._settled.setdefault(node, []).append(task)
 
     def take_back(self, node: PeerId, count: int) -> None:
         """Ask for unstarted attempts."""
+        self._rare = True
         self._take_backs[node] = count
 
     def introduce(self, node: PeerId, client: EnvironmentRow) -> None:
         """Tell a node of a client."""
+        self._rare = True
         self._clients.setdefault(node, []).append(client)
 
     def prepare(self, node: PeerId, kind: NodeKindRow) -> None:
         """Tell a node of a kind."""
+        self._rare = True
         self._kinds.setdefault(node, []).append(kind)
 
     def discard_kind(self, node: PeerId, number: int) -> None:
         """A kind is not used any more."""
+        self._rare = True
         self._discarded_kinds.setdefault(node, []).append(number)
 
     def discard_client(self, node: PeerId, client: PeerId) -> None:
         """A client has left; what was to be sent to the node for it is not."""
+        self._rare = True
         self._discarded_clients.setdefault(node, []).append(client)
         if (rows := self._clients.get(node)) is not None:
             self._clients[node] = [row for row in rows if row.client != client]
@@ -191,8 +207,8 @@ class Outbox:
 
     def take_drops(self) -> list[Command]:
         """Return the drops alone, which are not to wait for the end of the turn."""
-        drops: list[Command] = list(self._drops)
-        self._drops.clear()
+        drops: list[Command] = [*self.drops]
+        self.drops.clear()
         return drops
 
     def flush(self) -> list[Command]:
@@ -205,13 +221,27 @@ class Outbox:
         5. Settled and Unshared, after what was counted;
         6. TakeBack and single messages; large payloads last.
         """
-        commands = self.take_drops()
-        self._flush_definitions(commands)
-        for peer, assigned in self.assigns.items():
-            if assigned:
+        commands: list[Command] = []
+        if self.drops:
+            commands = self.take_drops()
+        rare, self._rare = self._rare, False
+        if rare:
+            self._flush_definitions(commands)
+        if self.assigns:
+            for peer, assigned in self.assigns.items():
                 commands.append(Send(peer, Assign(assigned)))
-        commands += [Send(peer, Stop(stops)) for peer, stops in self._stops.items() if stops]
-        commands += [Send(peer, Results(rows)) for peer, rows in self.results.items()]
+            self.assigns.clear()
+        if rare:
+            commands += [Send(peer, Stop(stops)) for peer, stops in self._stops.items()]
+        if self.results:
+            for peer, rows in self.results.items():
+                commands.append(Send(peer, Results(rows)))
+            self.results.clear()
+        if rare:
+            self._flush_rest(commands)
+        return commands
+
+    def _flush_rest(self, commands: list[Command]) -> None:
         commands += [Send(peer, Values(rows)) for peer, rows in self._values.items()]
         commands += [Send(peer, Wanted(ids)) for peer, ids in self._wanted.items()]
         commands += [Send(peer, Settled(tasks)) for peer, tasks in self._settled.items()]
@@ -223,13 +253,11 @@ class Outbox:
         commands += self._letters
         commands += self._blobs
         for rows in (
-            self.assigns, self.results, self._stops, self._values, self._wanted, self._settled,
-            self._shared, self._take_backs,
+            self._stops, self._values, self._wanted, self._settled, self._shared, self._take_backs
         ):  # fmt: skip
             rows.clear()
         self._letters.clear()
         self._blobs.clear()
-        return commands
 
     def _flush_definitions(self, commands: list[Command]) -> None:
         for peer, objects in self._shared.items():

@@ -15,6 +15,11 @@ from ..protocol.settings import Settings
 from .state import Node
 from .tasks import QUEUED, UNITS, Kind, Shape, TaskRecord
 
+#: as many empty queues are kept: the next task of their shape is likely to come
+EMPTY_QUEUES_MAX: Final = 8
+#: tasks that take up to so many windows are assigned ahead of time, one a slot at the least: a
+#: slot that waits for the next one to come waits for a good part of such a task
+AHEAD_WINDOWS: Final = 2
 #: no task is taken for shorter than this: what it costs to hand it out
 SHORTEST_S: Final = 1e-6
 
@@ -93,10 +98,12 @@ def level_of(record: TaskRecord) -> Level:
 class ReadyQueue:
     """All ready tasks: by priority, then depth, then order of submission."""
 
-    __slots__ = ("_levels", "_queues", "size")
+    __slots__ = ("_count", "_levels", "_queues", "size")
 
     def __init__(self) -> None:
         self.size = 0
+        #: how many queues there are, with the empty ones
+        self._count = 0
         self._levels: list[Level] = []
         self._queues: dict[Level, dict[Shape, ShapeQueue]] = {}
 
@@ -109,6 +116,7 @@ class ReadyQueue:
         queue = queues.get(shape)
         if queue is None:
             queue = queues[shape] = ShapeQueue(shape)
+            self._count += 1
         return queue
 
     def push(self, record: TaskRecord) -> None:
@@ -131,10 +139,12 @@ class ReadyQueue:
         self.size -= 1
         queue.pop()
 
-    def levels(self) -> Iterator[list[ShapeQueue]]:
-        """The queues of each level, most urgent level first."""
-        for level in self._levels:
-            yield list(self._queues[level].values())
+    def levels(self) -> list[list[ShapeQueue]]:
+        """Return the queues of each level that are not empty, most urgent level first."""
+        queues = self._queues
+        return [
+            [queue for queue in queues[level].values() if queue.size] for level in self._levels
+        ]
 
     def queues(self) -> Iterator[ShapeQueue]:
         """All queues that are not empty."""
@@ -143,8 +153,14 @@ class ReadyQueue:
                 if queue.size:
                     yield queue
 
+    def tidy(self) -> None:
+        """Forget queues that are empty if there are many."""
+        if self._count > EMPTY_QUEUES_MAX:
+            self.sweep()
+
     def sweep(self) -> None:
         """Forget queues that are empty."""
+        self._count = 0
         for level in [*self._levels]:
             queues = self._queues[level]
             for shape in [shape for shape, queue in queues.items() if not queue.size]:
@@ -152,14 +168,18 @@ class ReadyQueue:
             if not queues:
                 del self._queues[level]
                 self._levels.remove(level)
+            self._count += len(queues)
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
-        return {"queued": self.size, "queue_levels": len(self._queues)}
+        # Empty queues that are kept have a bound of their own.
+        levels = sum(any(q.size for q in queues.values()) for queues in self._queues.values())
+        return {"queued": self.size, "queue_levels": levels}
 
     def check_invariants(self) -> None:
         """Assert that the counts are true."""
         assert self._levels == sorted(self._queues)
+        assert self._count == sum(len(queues) for queues in self._queues.values())
         total = 0
         for level, queues in self._queues.items():
             for shape, queue in queues.items():
@@ -182,16 +202,17 @@ class _Ranking:
         self._heap: list[tuple[float, int, Node]] = []
 
     def set(self, node: Node, key: float) -> None:
-        if self._keys.get(node) == key:
+        keys = self._keys
+        if keys.get(node) == key:
             return
-        self._keys[node] = key
+        keys[node] = key
         heap = self._heap
         if heap and heap[0][2] is node:
             heapreplace(heap, (key, node.serial, node))
         else:
             heappush(heap, (key, node.serial, node))
-        if len(heap) > 64 + 4 * len(self._keys):
-            self._heap = [(rank, node.serial, node) for node, rank in self._keys.items()]
+        if len(heap) > 64 + 4 * len(keys):
+            self._heap = [(rank, node.serial, node) for node, rank in keys.items()]
             heapify(self._heap)
 
     def remove(self, node: Node) -> None:
@@ -272,14 +293,16 @@ class Board:
         """Return where tasks of this kind go now and how many in a row, or None to keep them."""
         if self._changed:
             self._rank()
-        if not kind.shape.simple:
-            one = self._choose_among(self._nodes_for(kind.shape), kind)
+        shape = kind.shape
+        if not shape.simple:
+            one = self._choose_among(self._nodes_for(shape), kind)
             return None if one is None else (one, 1)
         node = self._free.first()
         if node is None:
             return None
-        if node.free_cpu + node.lent_cpu >= kind.shape.cpu and self._has_slot(node, kind):
-            return node, max(1, self._room(node, kind))
+        cpu = shape.cpu
+        if node.free_cpu + node.lent_cpu >= cpu and (cpu or self._has_slot(node, kind)):
+            return node, self._room(node, kind) or 1
         if kind.average_s < 0:
             return None
         node = self._work.first()
@@ -315,30 +338,40 @@ class Board:
         expected_s = kind.average_s
         if expected_s < 0:
             return 0
-        slots = self.slots(node, kind.shape)
-        all_count = len(node.assigned) - node.blocked
-        count = min(
-            slots * kind.ramp - node.counts.get(kind.number, 0), slots * self._tasks_max - all_count
-        )
+        shape, window_s = kind.shape, self._window_s
+        slots = node.cpu // shape.cpu or 1 if shape.simple and shape.cpu else self.slots(node, shape)
+        count: int = slots * kind.ramp - node.counts.get(kind.number, 0)
+        count_left: int = slots * self._tasks_max - len(node.assigned) + node.blocked
+        if count_left < count:
+            count = count_left
         if count <= 0:
             return 0
-        left_s = slots * self._window_s - node.work_s
+        left_s = slots * window_s - node.work_s
+        if expected_s * 2 > window_s:
+            # A window holds no second one beside the one that runs.
+            ahead = expected_s <= window_s * AHEAD_WINDOWS and count_left > slots * (
+                self._tasks_max - 2
+            )
+            return 1 if ahead and node.work_s < slots * 2 * expected_s else int(left_s >= expected_s)
         if left_s < expected_s:
             return 0
-        shortest_s = max(expected_s, SHORTEST_S)
-        return max(1, min(count, int(min(left_s, self._packet_s) / shortest_s)))
+        if self._packet_s < left_s:
+            left_s = self._packet_s
+        room = int(left_s / (expected_s if expected_s > SHORTEST_S else SHORTEST_S))
+        return count if count < room else room or 1
 
     def _rank(self) -> None:
         for node in self._changed:
-            if node.free_cpu + node.lent_cpu < 0:
+            spare_cpu = node.free_cpu + node.lent_cpu
+            if spare_cpu < 0:
                 self._overfull[node] = None
-            else:
+            elif self._overfull:
                 self._overfull.pop(node, None)
             if node.suspect:
                 self._free.remove(node)
                 self._work.remove(node)
             else:
-                self._free.set(node, -node.free_cpu - node.lent_cpu)
+                self._free.set(node, -spare_cpu)
                 self._work.set(node, node.work_s / (node.cpu or UNITS))
         self._changed.clear()
 
@@ -374,6 +407,8 @@ class Board:
         """Return the nodes that have more than they can run."""
         if self._changed:
             self._rank()
+        if not self._overfull:
+            return []
         return sorted(self._overfull, key=lambda node: node.serial)
 
     def idle(self, record: TaskRecord) -> Node | None:

@@ -14,10 +14,9 @@ from .oracle import Known, Oracle
 class Judge:
     """Looks at all that an oracle has seen."""
 
-    def __init__(self, oracle: Oracle, poison_deaths: int, clients_gone: dict[bytes, None]) -> None:
+    def __init__(self, oracle: Oracle, poison_deaths: int) -> None:
         self.oracle = oracle
         self.poison_deaths = poison_deaths
-        self.clients_gone = clients_gone
 
     def judge(self) -> None:
         """Add what is wrong to the oracle's violations."""
@@ -32,7 +31,7 @@ class Judge:
             elif row.failure is None:
                 reason = "a failure without a reason"
             else:
-                reason = self._of_failure(failed, row.failure)
+                reason = self._of_failure(failed, row.failure, row)
             if reason:
                 oracle.wrong(f"{who} saw {row.id.hex()} fail: {reason}")
 
@@ -54,11 +53,13 @@ class Judge:
     def _fails(self, known: Known) -> bool:
         return any(row.outcome != Outcome.VALUE for row in known.rows.values())
 
-    def _of_failure(self, known: Known | None, failure: Failure) -> str:
+    def _of_failure(self, known: Known | None, failure: Failure, row: ValueRow) -> str:
         lost = self.oracle.lives_lost
         error = failure.error
         if error == "ObjectLost":
-            return "" if lost else f"ObjectLost ({failure.text}) though no peer was given up"
+            if lost or home_of(ObjectId(row.id)) in self.oracle.clients_gone:
+                return ""
+            return f"ObjectLost ({failure.text}) though no peer was given up"
         if known is None:
             return f"{error} of what is no task"
         if error == "TaskCancelled":
@@ -81,6 +82,8 @@ class Judge:
         if self.oracle.lives_lost:
             return ""
         attempts = 1 + known.options.max_retries
+        if self.oracle.counts["fork failed"] and not known.executions:
+            return ""  # its node could not start a worker for it
         if not known.died:
             return f"{error}; no worker died with it"
         if error == "PoisonTask" and known.died < self.poison_deaths:
@@ -93,11 +96,11 @@ class Judge:
     def _may_be_cancelled(self, known: Known) -> bool:
         """Itself, or any task above it, was cancelled, died, or failed."""
         oracle = self.oracle
-        if oracle.lives_lost.get(home_of(known.id)) or home_of(known.id) in self.clients_gone:
+        if oracle.lives_lost.get(home_of(known.id)):
             return True
         above: Known | None = known
         while above is not None:
-            if above.is_asked_to_stop:
+            if above.is_asked_to_stop or home_of(above.id) in oracle.clients_gone:
                 return True
             above = oracle.tasks.get(above.parent) if above.parent else None
             if above is not None and (above.died or self._fails(above) or oracle.lives_lost):

@@ -77,6 +77,8 @@ class Oracle:
         self.counts: Counter[str] = Counter()
         #: peers one of whose link lives ended, by a crash or because they were given up
         self.lives_lost: dict[bytes, int] = {}
+        #: clients that left or crashed: that is no trouble of anybody else's
+        self.clients_gone: dict[bytes, None] = {}
         #: rows that were no value -> who saw them
         self.failures: list[tuple[ValueRow, str]] = []
         #: two runs of one task at once: the first one's node must turn out to be lost
@@ -95,7 +97,8 @@ class Oracle:
 
     def life_lost(self, peer: bytes) -> None:
         """A link life of this peer ended."""
-        self.lives_lost[peer] = self.lives_lost.get(peer, 0) + 1
+        if peer not in self.clients_gone:
+            self.lives_lost[peer] = self.lives_lost.get(peer, 0) + 1
 
     def function_hash(self, function: int) -> bytes:
         """Return the name of a function's payload."""
@@ -183,7 +186,11 @@ class Oracle:
                 self.doubles.append((known, execution.peer))
         made = Execution(known, row.attempt, pool, row.gpus or (), now_s)
         known.executions.append(made)
-        if len(known.executions) > 1 + known.options.max_retries:
+        most = 1 + known.options.max_retries
+        if known.options.max_retries:
+            # A client that was given up and submits again does not know of all attempts.
+            most *= 1 + self.lives_lost.get(row.id[:6], 0)
+        if len(known.executions) > most:
             self.wrong(
                 f"{row.id.hex()} was run {len(known.executions)} times, "
                 f"with max_retries={known.options.max_retries}"

@@ -135,7 +135,7 @@ PLANTED: dict[str, Planted] = {
         Objects, "arrived", _supplies_nobody,
     ),
     "free_what_is_shared": Planted(
-        "a node frees its workers' values though others hold them", -1,
+        "a node frees its workers' values though others hold them", 19,
         NodeObjects, "share", _does_nothing,
     ),
     "forget_to_settle": Planted(

@@ -30,8 +30,7 @@ from .users import User
 #: empty so long after the last ref was dropped; besides the time for all work one after the other
 REST_S = 60.0
 QUIET_S = 40.0
-#: with so many workers that may lend their CPUs no drawn world can deadlock; else one takes so long
-BLOCKED_PLENTY = 64
+#: a node tells the youngest get() of a deadlock after this long
 DEADLOCK_S = 6.0
 LOOK_EACH_S = 0.25
 #: a run that takes more steps than this is going in circles
@@ -70,13 +69,12 @@ class World:
         for name in scenario.nodes:
             self._start_node(name)
         self.users = [User(ClientProcess(self, f"c{number}")) for number in range(scenario.clients)]
-        self._clients_gone: dict[bytes, None] = {}
         submits = [entry for entry in scenario.tape if isinstance(entry, op.Submit)]
         self._work_s = sum(_work_s(entry.spec) * entry.copies for entry in submits)
         self._work_s += 2 * self.settings.infeasible_timeout_s
-        if self.settings.workers_blocked_max < BLOCKED_PLENTY:
-            # Deadlocks are then to be expected, and are called one after the other.
-            tasks = sum(_tasks(entry.spec) * entry.copies for entry in submits)
+        tasks = sum(_tasks(entry.spec) * entry.copies for entry in submits)
+        if tasks > self.settings.workers_blocked_max:
+            # More may wait at once than may lend: such deadlocks are called one after the other.
             self._work_s += DEADLOCK_S * tasks
 
     def next_number(self) -> int:
@@ -136,8 +134,7 @@ class World:
     def _leave(self, user: User, crash: bool) -> None:
         self.oracle.count("client crashed" if crash else "client left")
         user.end()
-        self._clients_gone[user.process.peer] = None
-        self.oracle.life_lost(user.process.peer)
+        self.oracle.clients_gone[user.process.peer] = None
         if crash:
             user.process.crash()
         else:
@@ -180,12 +177,9 @@ class World:
         for entry in self.scenario.tape:
             self.clock.at(entry.at_s, self._happen, entry)
         self._go_on(self.scenario.chaos_s)
-        for phase in (self._heal, self._let_go, self._part):
+        for phase in (self._heal, self._let_go, self._judge, self._part):
             if not self.oracle.violations:
                 phase()
-        if not self.oracle.violations:
-            poison_deaths = self.settings.poison_deaths
-            Judge(self.oracle, poison_deaths, self._clients_gone).judge()
         self.record(repr((self.clock.now_s, sorted(self.oracle.counts.items()))).encode())
         return Outcome(
             self.oracle.violations,
@@ -258,6 +252,9 @@ class World:
 
         if left := self._wait_until(QUIET_S + self._work_s, waits):
             self.oracle.wrong(f"not at rest: {'; '.join(left)}{self._why()}")
+
+    def _judge(self) -> None:
+        Judge(self.oracle, self.settings.poison_deaths).judge()
 
     def _part(self) -> None:
         """All clients leave: nothing of them may be left anywhere."""

@@ -245,9 +245,8 @@ def prints(driver: Driver) -> Any:
 
 
 def interrupts(driver: Driver) -> Any:
-    worker = driver.start()
+    worker, page = driver.start(), driver.house.page
     shown = []
-    page = driver.house.page
     for function, args in ((tasks.pause, (30,)), (tasks.best_so_far, ()), (tasks.stubborn, (0.3,))):
         seq = driver.send(worker, (function, *args))
         driver.until(lambda seq=seq: page.sample(worker)[1:] == (seq, 3))
