@@ -84,7 +84,7 @@ sim: .venv/dev.stamp
 endif
 
 integration: .venv/dev.stamp
-	@$(LIMIT) $(if $(LIMIT),480) $(PYTEST) tests/integration
+	@$(LIMIT) $(if $(LIMIT),480) $(PYTEST) tests/integration tests/platform
 
 test: unit
 	@$(LIMIT) $(if $(LIMIT),120) $(RUN) tests/sim/run.py --seeds 40

@@ -17,6 +17,7 @@ from ..protocol.ids import TASK_BYTES, ObjectId, PeerId, TaskId, home_of, object
 from ..protocol.messages import AnyMessage, Environment, Failure, Outcome, TaskRow, ValueRow
 from ..protocol.settings import Settings
 from . import events
+from .budget import Budget
 from .events import Call, Command, Free, Print, Reply, Resolve, Send, SendBlob, ShapesKnown
 from .home import HERE, PENDING, Entry, Home
 from .invariants import check
@@ -51,8 +52,7 @@ class ClientCore:
         self.remaining: dict[TaskId, int] = {}
         #: submitted while there was no link
         self._unsent: dict[TaskId, None] = {}
-        #: link lives that ended while the task may have been running
-        self._charged: dict[TaskId, int] = {}
+        self._budget = Budget()
         #: tasks whose cancelling was asked for -> (force, recursive)
         self._cancelled: dict[TaskId, tuple[bool, bool]] = {}
         #: asked, not answered: request -> (answers so far, task ids at the places still open)
@@ -84,6 +84,7 @@ class ClientCore:
             events.Leaving: self._on_leaving,
             events.TimePassed: self._on_time_passed,
             messages.Results: self._on_results,
+            messages.Retried: lambda told, _: self._budget.told(told.rows, self.tasks),
             messages.Values: self._on_values,
             messages.Wanted: self._on_wanted,
             messages.Shared: self._on_shared,
@@ -258,7 +259,7 @@ class ClientCore:
                 self._on_result(row)
                 continue
             asked = call.row
-            if asked.deps or asked.contained or self._charged or self._cancelled:
+            if asked.deps or asked.contained or self._budget or self._cancelled:
                 self._on_result(row)
                 continue
             del tasks[id_]  # type: ignore[arg-type]
@@ -311,7 +312,7 @@ class ClientCore:
         self.finished_bytes += len(row.args or b"")
         self.remaining.pop(task, None)
         self._unsent.pop(task, None)
-        self._charged.pop(task, None)
+        self._budget.finished(task)
         self._cancelled.pop(task, None)
         self.kinds.finished(row.kind)
         self.home.unpin(row.deps)
@@ -451,8 +452,7 @@ class ClientCore:
             if task in self._cancelled:
                 self._fail(task, "TaskCancelled", "was cancelled")
                 continue
-            charged = self._charged.get(task, 0)
-            if charged >= call.options.max_retries:
+            if not self._budget.spend(task, call.options.max_retries):
                 failed += 1
                 self._fail(
                     task,
@@ -460,15 +460,13 @@ class ClientCore:
                     "may have run: the scheduler that it was sent to is gone, and max_retries="
                     f"{call.options.max_retries} allows no further attempt",
                 )
-            else:
-                self._charged[task] = charged + 1
         self.story.append((now_s, f"new life: {failed} failed, {len(self.tasks)} submitted again"))
 
     def _submit_again(self, tasks: list[TaskId]) -> None:
         self._unsent.clear()
         for task in tasks:
             row = self.tasks[task].row
-            charged = self._charged.get(task, 0)
+            charged = self._budget.charged.get(task, 0)
             kind = self.kinds.with_fewer_retries(row.kind, charged) if charged else row.kind
             self.counters["resubmitted"] += bool(charged)
             self._departing.append(self._dressed(row, kind))
@@ -482,7 +480,8 @@ class ClientCore:
             "tasks": len(self.tasks),
             "remaining": len(self.remaining),
             "unsent": len(self._unsent),
-            "charged": len(self._charged),
+            "charged": len(self._budget.charged),
+            "latest": len(self._budget.latest),
             "cancelled": len(self._cancelled),
             "cancels": len(self._cancels),
             "questions": len(self._questions),
@@ -491,7 +490,8 @@ class ClientCore:
 
     def noted(self) -> tuple[dict[TaskId, Any], ...]:
         """Return the maps that note something of an unfinished task."""
-        return (self._unsent, self._charged, self._cancelled, self.remaining)
+        budget = self._budget
+        return (self._unsent, budget.charged, budget.latest, self._cancelled, self.remaining)
 
     def check_invariants(self) -> None:
         """Assert that all maps agree; see invariants.py."""

@@ -120,7 +120,6 @@ class ClusterSession:
             self._show,
             self._ended,
         )
-
         _sessions.add(self)
 
     def let_go_in_fork(self) -> None:

@@ -10,8 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+from ..protocol import codec  # noqa: F401  # once for all that is forked from here
 from ..protocol.errors import ConfigError
 from ..protocol.settings import Settings
+from . import packets  # noqa: F401  # likewise
 from .keeper import House, run
 from .probe import cpu_count, gpu_count
 

@@ -24,6 +24,7 @@ from ..protocol.messages import (
     Prepare,
     Release,
     Results,
+    Retried,
     Settled,
     Shared,
     Stop,
@@ -124,6 +125,7 @@ class NodeCore:
             Settled: lambda message, _: objects.settle(message.tasks),
             TakeBack: self._take_back,
             Results: lambda message, _: self._intake.values(message.rows, mine=True),
+            Retried: lambda _, __: None,  # what workers submitted ends with the link's life
             Values: lambda message, _: self._intake.values(message.rows, mine=False),
             Cancelled: lambda message, _: self._children.answered(message),
             Answer: lambda message, _: self._children.answered(message),
@@ -164,7 +166,8 @@ class NodeCore:
         """Act on all that was handled: once after all events of a loop turn."""
         self._stops.turn(now_s)
         self._waits.settle(now_s)
-        self._answer_take_backs()
+        if self._take_backs:
+            self._answer_take_backs()
         self._dispatch.turn(now_s)
         self._processes.turn(now_s)
         self._flush(now_s)
@@ -172,14 +175,12 @@ class NodeCore:
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is to be called at the latest; None: when something happens."""
-        times = (
-            self._dispatch.deadline_s(),
-            self._processes.deadline_s(),
-            self._waits.deadline_s(),
-            self._stops.deadline_s(),
-            self._beat_due_s if self._connected else None,
-        )
-        return min((time for time in times if time is not None), default=None)
+        first_s = self._beat_due_s if self._connected else None
+        for room in (self._dispatch, self._processes, self._waits, self._stops):
+            due_s = room.deadline_s()
+            if due_s is not None and (first_s is None or due_s < first_s):
+                first_s = due_s
+        return first_s
 
     def at_rest(self) -> dict[str, int]:
         """Return the sizes of all maps that are empty when there is nothing to do."""
@@ -290,8 +291,9 @@ class NodeCore:
         self._texts.forget_client(client)
 
     def _stop(self, message: Stop, now_s: float) -> None:
-        for task, number, force in message.rows:
-            self._stops.stop(task, number, force, now_s)
+        for task, number, mode in message.rows:
+            if self._stops.stop(task, number, mode, now_s):
+                self._beat_due_s = now_s  # it tells that the attempt runs
 
     def _take_back(self, message: TakeBack, _now_s: float) -> None:
         short = message.count - self._state.queue.count()
@@ -305,8 +307,6 @@ class NodeCore:
         self._take_backs.append(message.count)
 
     def _answer_take_backs(self) -> None:
-        if not self._take_backs:
-            return
         workers = self._state.workers.values()
         if any(worker.taking and not worker.dropped for worker in workers):
             return

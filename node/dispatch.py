@@ -58,11 +58,13 @@ class Dispatch:
 
     def turn(self, now_s: float) -> None:
         """Hand out what can be handed out; call back what takes too long; end who idles."""
-        self._call_back_overdue(now_s)
+        if self._watched:
+            self._call_back_overdue(now_s)
         self._pause_until_s = None
         queue = self._state.queue
         if queue.waiting:
-            self._closed = {}
+            if self._closed:
+                self._closed = {}
             if self._waits.regaining:
                 # A get() that is over has its CPUs back before anything new starts.
                 self._closed[CPU] = None
@@ -74,12 +76,15 @@ class Dispatch:
                 elif not shape.count:
                     queue.emptied(shape)
                     active.remove(shape)
-            for demand, gpus in self._promised:
-                self._state.slots.give(demand, gpus)
-            self._promised.clear()
+            if self._promised:
+                for demand, gpus in self._promised:
+                    self._state.slots.give(demand, gpus)
+                self._promised.clear()
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is next due for time alone."""
+        if not self._watched:
+            return self._pause_until_s
         settings = self._state.settings
         times = [
             worker.until_s + settings.packet_overdue_s
@@ -97,7 +102,7 @@ class Dispatch:
         if closed and self._is_closed(shape):
             return False
         if crew.idle:
-            takers = slots.count(shape.demand, len(crew.idle))
+            takers = 1 if shape.count == 1 else slots.count(shape.demand, len(crew.idle))
             gpus = slots.take(shape.demand) if takers > 0 else None
             if gpus is not None:
                 worker = next(reversed(crew.idle.values()))

@@ -18,6 +18,7 @@ then lives on, as does all that left its group when template and keeper are kill
 
 import contextlib
 import faulthandler
+import gc
 import os
 import select
 import signal
@@ -137,6 +138,8 @@ class Keeper:
                 (signal.SIGINT, self._on_term),
             )
         }
+        # The collector of a fork leaves these objects alone, so their memory stays shared.
+        gc.freeze()
         try:
             self._start_template()
             self._start_daemon()

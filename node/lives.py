@@ -69,6 +69,8 @@ class Lives:
             if now_s < worker.since_s + settings.worker_idle_s:
                 break
             self.exit(worker, now_s)
+        if not self.starting and not self.exiting:
+            return
         for worker in self.starting.values():
             if not worker.dropped and now_s >= worker.started_s + settings.start_timeout_s:
                 worker.started_s = now_s
@@ -81,6 +83,10 @@ class Lives:
     def deadline_s(self) -> float | None:
         """Return when `turn` is next due for time alone."""
         settings = self._state.settings
+        if not self.starting and not self.exiting:
+            if not self.idle:
+                return None
+            return next(iter(self.idle.values())).since_s + settings.worker_idle_s
         times = [w.started_s + settings.start_timeout_s for w in self.starting.values()]
         times += [w.exiting_since_s + settings.term_grace_s for w in self.exiting.values()]
         if self.idle:

@@ -7,7 +7,6 @@ the keeper (births, deaths, signals) and to the template (forks), see the texts 
 import contextlib
 import logging
 import os
-import resource
 import select
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from ..protocol.clock import now_s
 from ..protocol.codec import decoder, encode
 from ..protocol.errors import RemoteProtocolError
 from ..protocol.ids import PeerId
+from . import kernel
 from .channel import Channel, ClosedError, buffer, channel_of, channel_pair
 from .events import (
     Event,
@@ -33,41 +33,21 @@ from .events import (
 from .keeper import House
 from .output import Output
 from .packets import Run, Setup, ToDaemon, ToWorker
-from .page import IDLE, INTERRUPT, REVOKED
+from .page import BEAT, DAEMON_SLOT, IDLE, INTERRUPT, REVOKED
+from .process import Process
 
 #: Packets taken from one worker in one turn: a loud one does not starve the others.
 _PACKETS_PER_TURN: Final = 64
 #: So often the output of busy workers is read though they say nothing.
 _OUTPUT_S: Final = 0.25
 _FILES_A_WORKER: Final = 4
+_SIGNALS: Final = frozenset(map(int, Signals))
+_READ: Final = int(select.EPOLLIN)
+_WRITE: Final = int(select.EPOLLOUT)
 
 _decode: Callable[[Any], ToDaemon] = decoder(ToDaemon)
 _decode_own: Callable[[Any], ToWorker] = decoder(ToWorker)
 _log = logging.getLogger("drumbeat.node")
-
-
-class _Worker:
-    """A worker from its start to the report of its exit."""
-
-    __slots__ = (
-        "channel", "command", "far", "interest", "output", "pending", "pid", "sent", "ticket",
-    )  # fmt: skip
-
-    def __init__(self, command: StartWorker, ticket: int) -> None:
-        self.command = command
-        #: names this request for a fork
-        self.ticket = ticket
-        self.channel: Channel
-        #: a duplicate of the worker's end: what lies unread there can be taken back
-        self.far: Channel
-        self.output: Output
-        #: 0: not born yet
-        self.pid = 0
-        #: the template has been asked
-        self.sent = False
-        self.interest = select.EPOLLIN
-        #: signals to be sent when it is born
-        self.pending: list[tuple[str, Signals]] = []
 
 
 class Pool:
@@ -91,10 +71,10 @@ class Pool:
         self._epoll.register(self._keeper, select.EPOLLIN)
         self._epoll.register(self._lifeline, select.EPOLLIN)
         self._template: Channel | None = None
-        self._workers: dict[int, _Worker] = {}
-        self._by_fd: dict[int, _Worker] = {}
-        self._by_pid: dict[int, _Worker] = {}
-        self._by_ticket: dict[int, _Worker] = {}
+        self._workers: dict[int, Process] = {}
+        self._by_fd: dict[int, Process] = {}
+        self._by_pid: dict[int, Process] = {}
+        self._by_ticket: dict[int, Process] = {}
         # No other life of the daemon uses the same tickets.
         self._last_ticket = os.getpid() << 32
         #: found between turns
@@ -103,15 +83,10 @@ class Pool:
         self._output_due_s: float | None = None
         self._busy = False
         self._now_s = 0.0
-        self._allow_files()
-
-    def _allow_files(self) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = self._settings.workers_max * _FILES_A_WORKER + 256
-        if hard != resource.RLIM_INFINITY:
-            wanted = min(wanted, hard)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        self._turns = 0
+        self._beat = house.page.slot(DAEMON_SLOT)
+        self._keeper_fd = house.keeper.fileno()
+        kernel.allow_files(house.settings.workers_max * _FILES_A_WORKER + 256)
 
     # ------------------------------------------------------------------------------------- loop
 
@@ -123,33 +98,45 @@ class Pool:
         """Return when `turn` is due though nothing is readable; None: never."""
         if self._events:
             return self._now_s
-        due = [due_s for due_s, _ in self._reads]
-        if self._output_due_s is not None:
-            due.append(self._output_due_s)
-        elif self._busy:
-            due.append(self._now_s + _OUTPUT_S)
-        return min(due, default=None)
+        due_s = self._output_due_s
+        if due_s is None and self._busy:
+            due_s = self._now_s + _OUTPUT_S
+        for read_s, _ in self._reads:
+            if due_s is None or read_s < due_s:
+                due_s = read_s
+        return due_s
 
-    def turn(self, at_s: float) -> list[Event]:
+    def turn(self, at_s: float, readable: bool = True) -> list[Event]:
         """Do what is ready and due; return what happened, in order.
+
+        Args:
+            at_s: the clock.
+            readable: False: the descriptor was just polled, and nothing is ready.
 
         Raises:
             SystemExit: the keeper is gone.
         """
         self._now_s = at_s
-        events: list[Event] = list(self._events)
-        self._events.clear()
+        self._turns = turn = self._turns + 1
+        events: list[Event] = []
+        if self._events:
+            events += self._events
+            self._events.clear()
         keeper_speaks = False
-        for fd, mask in self._epoll.poll(0):
+        for fd, mask in self._epoll.poll(0) if readable else ():
             worker = self._by_fd.get(fd)
             if worker is not None:
-                if mask & select.EPOLLOUT:
+                if mask & _WRITE:
                     self._flush(worker)
-                if mask & ~select.EPOLLOUT:
-                    self._hear(worker, events, _PACKETS_PER_TURN)
+                if mask != _WRITE:
+                    # Who speaks turn after turn has more to say; of others one packet is likely
+                    # all, and to ask for another would cost as much as to read it.
+                    several = worker.heard == turn - 1 or mask != _READ
+                    worker.heard = turn
+                    self._hear(worker, events, _PACKETS_PER_TURN if several else 1)
             elif fd == self._lifeline:
                 raise SystemExit("the keeper is gone")
-            elif fd == self._keeper.fileno():
+            elif fd == self._keeper_fd:
                 keeper_speaks = True
             elif self._template is not None and fd == self._template.fileno():
                 self._flush_template()
@@ -158,12 +145,14 @@ class Pool:
             self._hear_keeper(events)
         if self._reads:
             self._do_reads(at_s, events)
-        self._look_at_output(at_s, events)
+        if self._busy or self._output_due_s is not None:
+            self._look_at_output(at_s, events)
         return events
 
     def beat(self) -> None:
         """Show the keeper that the daemon's loop turns."""
-        self._page.beat()
+        beat = self._beat
+        beat[BEAT] = (beat[BEAT] + 1) & 0xFFFF_FFFF_FFFF_FFFF
 
     def close(self) -> None:
         """End all workers: ask the keeper, which does so anyway when the daemon ends."""
@@ -174,7 +163,7 @@ class Pool:
 
     def start(self, command: StartWorker) -> None:
         """Have a worker forked. What is sent to it meanwhile waits in its socket."""
-        worker = _Worker(command, self._next_ticket())
+        worker = Process(command, self._next_ticket())
         try:
             self._open(worker)
         except OSError as error:
@@ -255,7 +244,7 @@ class Pool:
         if worker is not None:
             self._signal(worker, "group", Signals[f"SIG{name}"])
 
-    def _signal(self, worker: _Worker, word: str, number: Signals) -> None:
+    def _signal(self, worker: Process, word: str, number: Signals) -> None:
         if worker.pid:
             self._tell_keeper(f"{word} {worker.pid} {number.value}")
         else:
@@ -267,7 +256,7 @@ class Pool:
         self._last_ticket += 1
         return self._last_ticket
 
-    def _open(self, worker: _Worker) -> None:
+    def _open(self, worker: Process) -> None:
         settings = self._settings
         worker.output = Output(settings.memory_files, settings.output_bytes_max)
         try:
@@ -276,44 +265,44 @@ class Pool:
             worker.output.close()
             raise
         worker.channel, worker.far = near, far
-        worker.interest = select.EPOLLIN
+        worker.interest = _READ
         self._by_fd[near.fileno()] = worker
         self._epoll.register(near, select.EPOLLIN)
 
-    def _close(self, worker: _Worker) -> None:
+    def _close(self, worker: Process) -> None:
         self._epoll.unregister(worker.channel)
         del self._by_fd[worker.channel.fileno()]
         worker.channel.close()
         worker.far.close()
         worker.output.close()
 
-    def _forget(self, worker: _Worker) -> None:
+    def _forget(self, worker: Process) -> None:
         self._close(worker)
         del self._workers[worker.command.worker]
         self._by_ticket.pop(worker.ticket, None)
         self._by_pid.pop(worker.pid, None)
 
-    def _unread(self, worker: _Worker) -> list[bytes]:
+    def _unread(self, worker: Process) -> list[bytes]:
         unread = []
         while packet := worker.far.receive(wait=False):
             unread.append(bytes(packet.data))
         return unread
 
-    def _post(self, worker: _Worker, data: bytes) -> None:
-        worker.channel.post(data)
-        self._show_interest(worker)
+    def _post(self, worker: Process, data: bytes) -> None:
+        if not worker.channel.post(data) or worker.interest != _READ:
+            self._show_interest(worker)
 
-    def _flush(self, worker: _Worker) -> None:
+    def _flush(self, worker: Process) -> None:
         worker.channel.flush()
         self._show_interest(worker)
 
-    def _show_interest(self, worker: _Worker) -> None:
-        interest = select.EPOLLIN | (select.EPOLLOUT if worker.channel.waits else 0)
+    def _show_interest(self, worker: Process) -> None:
+        interest = _READ | _WRITE if worker.channel.waits else _READ
         if interest != worker.interest:
             worker.interest = interest
             self._epoll.modify(worker.channel, interest)
 
-    def _hear(self, worker: _Worker, events: list[Event], packets_max: int) -> None:
+    def _hear(self, worker: Process, events: list[Event], packets_max: int) -> None:
         number = worker.command.worker
         for _ in range(packets_max):
             try:
@@ -330,7 +319,7 @@ class Pool:
             self._read_output(worker, events, whole=True)
             events.append(WorkerSpoke(number, message))
 
-    def _read_output(self, worker: _Worker, events: list[Event], *, whole: bool) -> None:
+    def _read_output(self, worker: Process, events: list[Event], *, whole: bool) -> None:
         pieces = worker.output.read(whole=whole)
         if pieces:
             number = worker.command.worker
@@ -419,19 +408,13 @@ class Pool:
             before = len(events)
         self._read_output(worker, events, whole=True)
         events.append(PageRead([self._sample(number)]))
-        name = ""
-        if status < 0:
-            try:
-                name = Signals(-status).name
-            except ValueError:
-                name = f"signal {-status}"
         tail = worker.output.tail()
         self._forget(worker)
-        events.append(WorkerExited(number, status, name, tail))
+        events.append(WorkerExited(number, status, _signal_name(status), tail))
 
     # --------------------------------------------------------------------------------- template
 
-    def _ask_template(self, worker: _Worker) -> None:
+    def _ask_template(self, worker: Process) -> None:
         if self._template is None:
             return  # asked as soon as there is one
         worker.sent = True
@@ -477,7 +460,7 @@ class Pool:
             if worker.command.worker in self._workers:
                 self._ask_template(worker)
 
-    def _renew(self, worker: _Worker, events: list[Event]) -> None:
+    def _renew(self, worker: Process, events: list[Event]) -> None:
         """Give a worker that may or may not have been forked a socket of its own.
 
         Should it live after all, it finds its socket closed and ends.
@@ -497,3 +480,9 @@ class Pool:
         self._page.clear(worker.command.page_slot)
         for data in waiting:
             self._post(worker, data)
+
+
+def _signal_name(status: int) -> str:
+    if status >= 0:
+        return ""
+    return Signals(-status).name if -status in _SIGNALS else f"signal {-status}"

@@ -33,7 +33,7 @@ from ..protocol.transport import (
 )
 from . import events
 from .core import NodeCore
-from .events import Event
+from .events import Event, Received, Send, SendWorker
 from .keeper import EXIT_BUG, House
 from .pool import Pool
 from .probe import memory_used_bytes
@@ -76,7 +76,8 @@ class Daemon:
         self._pool = Pool(house, peer, plan.name)
         self._shell = DialShell(plan.endpoint, Role.NODE, peer, plan.name, settings, rng)
         self._poller = Poller()
-        self._poller.add(self._pool.fileno())
+        self._pool_fd = self._pool.fileno()
+        self._poller.add(self._pool_fd)
         self._shell.attach(self._poller)
         self._stop_read, self._stop_write = os.pipe()
         os.set_blocking(self._stop_read, False)
@@ -89,6 +90,8 @@ class Daemon:
         self._turn_max_s = min(TURN_MAX_S, settings.heartbeat_interval_s)
         self._worked = True
         self._collected_s = 0.0
+        #: when the last turn ended
+        self._ended_s = now_s()
 
     def run(self) -> int:
         """Serve until told to stop; return the exit code."""
@@ -97,6 +100,7 @@ class Daemon:
         gc.disable()
         gc.collect()
         gc.freeze()
+        self._ended_s = now_s()
         try:
             while not self._stopping and self._refused is None:
                 self._turn()
@@ -118,43 +122,50 @@ class Daemon:
     # --------------------------------------------------------------------------------- one turn
 
     def _turn(self) -> None:
-        before_s = now_s()
+        pool, shell, before_s = self._pool, self._shell, self._ended_s
         due_s = self._due_s(before_s)
-        self._poller.wait(max(0.0, due_s - before_s))
+        wait_s = due_s - before_s
+        readable = self._poller.wait(max(0.0, wait_s))
         at_s = now_s()
-        self._lag_s = max(self._lag_s, at_s - max(due_s, before_s))
-        self._pool.beat()
-        happened = self._pool.turn(at_s)
+        late_s = at_s - due_s if wait_s > 0.0 else at_s - before_s
+        if late_s > self._lag_s:
+            self._lag_s = late_s
+        pool.beat()
+        happened = pool.turn(at_s, self._pool_fd in readable)
         for event in happened:
             self._tell(event, at_s)
-        for happening in self._shell.turn(at_s):
+        for happening in shell.turn(at_s):
             self._worked = True
-            self._hear(happening, at_s)
+            if type(happening) is Message:
+                self._tell(Received(happening.message), at_s)
+            else:
+                self._hear(happening, at_s)
         if at_s >= self._measure_due_s:
             self._measure(at_s)
         self._act(at_s)
-        self._shell.flush(at_s)
+        shell.flush(at_s)
         if happened:
             self._worked = True
-        self._collect(at_s, idle=not happened and at_s - before_s > 0.01)
+        if at_s - self._collected_s > COLLECT_S:
+            self._collect(at_s, idle=not happened and at_s - before_s > 0.01)
         # Work that took long kept others waiting just as a late awakening does.
-        self._lag_s = max(self._lag_s, now_s() - at_s)
+        self._ended_s = ended_s = now_s()
+        if ended_s - at_s > self._lag_s:
+            self._lag_s = ended_s - at_s
 
     def _due_s(self, at_s: float) -> float:
         due_s = at_s + self._turn_max_s
-        for other_s in (
-            self._core.deadline_s(),
-            self._pool.deadline_s(),
-            self._shell.deadline_s(),
-        ):
-            if other_s is not None and other_s < due_s:
-                due_s = other_s
-        return due_s
+        core_s = self._core.deadline_s()
+        if core_s is not None and core_s < due_s:
+            due_s = core_s
+        pool_s = self._pool.deadline_s()
+        if pool_s is not None and pool_s < due_s:
+            due_s = pool_s
+        shell_s = self._shell.deadline_s()
+        return due_s if shell_s is None or due_s < shell_s else shell_s
 
     def _hear(self, happening: DialHappening, at_s: float) -> None:
         match happening:
-            case Message():
-                self._tell(events.Received(happening.message), at_s)
             case Blob():
                 self._tell(events.BlobReceived(happening.key, happening.payload), at_s)
             case Up():
@@ -189,8 +200,8 @@ class Daemon:
         except Exception as error:  # noqa: BLE001  # whatever it is, it is our bug
             self._dump(error, event)
             raise _CoreFailedError from None
-        for command in commands:
-            self._do(command)
+        if commands:
+            self._do(commands)
 
     def _act(self, at_s: float) -> None:
         try:
@@ -198,16 +209,21 @@ class Daemon:
         except Exception as error:  # noqa: BLE001  # whatever it is, it is our bug
             self._dump(error, None)
             raise _CoreFailedError from None
-        for command in commands:
-            self._do(command)
+        if commands:
+            self._do(commands)
 
-    def _do(self, command: events.Command) -> None:
+    def _do(self, commands: list[events.Command]) -> None:
+        for command in commands:
+            if type(command) is SendWorker:
+                self._pool.send(command.worker, command.packet)
+            elif type(command) is Send:
+                self._shell.send(command.message)
+            else:
+                self._do_rare(command)
+
+    def _do_rare(self, command: events.Command) -> None:
         pool = self._pool
         match command:
-            case events.SendWorker():
-                pool.send(command.worker, command.packet)
-            case events.Send():
-                self._shell.send(command.message)
             case events.SendBlob():
                 self._shell.send_blob(command.key, command.payload)
             case events.StartWorker():

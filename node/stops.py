@@ -4,6 +4,7 @@ Never harms another attempt: nothing is signalled before the page has shown that
 one that is to end, and whatever lay behind it has been taken back. A value that still comes wins.
 """
 
+from ..protocol.messages import StopMode
 from .attempts import (
     ASKED,
     INTERRUPTED,
@@ -31,27 +32,34 @@ class Stops:
         #: task -> when the next step is due
         self._due: dict[bytes, tuple[Attempt, float]] = {}
 
-    def stop(self, task: bytes, number: int, force: bool, now_s: float) -> None:
-        """The scheduler wants an attempt ended; it is answered in Done, whatever comes of it."""
+    def stop(self, task: bytes, number: int, mode: int, now_s: float) -> bool:
+        """The scheduler wants an attempt ended; it is answered in Done, whatever comes of it.
+
+        Returns whether it goes on because only one that had not started was to be ended.
+        """
         state = self._state
         attempt = state.attempts.get(task)
         if attempt is None or attempt.row.attempt != number:
             state.counters["stale_dropped"] += 1
-            return
+            return False
         if attempt.state != SENT:
             state.cancelled(attempt)
-            return
+            return False
+        if mode == StopMode.UNSTARTED:
+            return True
+        force = mode == StopMode.FORCE
         if attempt.stop != NOT_STOPPED and (attempt.force or not force):
-            return
+            return False
         attempt.force = attempt.force or force
         worker = state.workers[attempt.worker]
         state.note(now_s, f"{attempt.kind.name} is to end in worker {worker.number}")
         if force and len(worker.flight) == 1:
             self._signal(attempt, worker, "KILL", now_s)
-            return
+            return False
         attempt.stop = max(attempt.stop, ASKED)
         self._dispatch.call_back(worker, attempt.seq)
         self._due[task] = (attempt, now_s + LOOK_AGAIN_S)
+        return False
 
     def page_read(self, worker: Worker, now_s: float) -> None:
         """The page has been read, and rows that had not started have left the worker."""
@@ -83,7 +91,7 @@ class Stops:
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is next due for time alone."""
-        return min((due_s for _, due_s in self._due.values()), default=None)
+        return min(due_s for _, due_s in self._due.values()) if self._due else None
 
     def count(self) -> int:
         """Return how many attempts are on the ladder."""

@@ -55,6 +55,8 @@ class Texts:
 
     def flush(self) -> None:
         """Send what there is."""
+        if not self._rows:
+            return
         rows, self._rows = self._rows, {}
         for client, lines in rows.items():
             self._state.send(Output(client, lines))

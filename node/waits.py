@@ -69,15 +69,17 @@ class Waits:
 
     def settle(self, now_s: float) -> None:
         """Answer what is over, as far as CPUs are free; lend, and look for a deadlock."""
-        for waiter in [w for w in self._timed.values() if (w.deadline_s or 0.0) <= now_s]:
-            waiter.timed_out = not waiter.over
-            self._over(waiter)
+        if self._timed:
+            for waiter in [w for w in self._timed.values() if (w.deadline_s or 0.0) <= now_s]:
+                waiter.timed_out = not waiter.over
+                self._over(waiter)
         satisfied = self._state.objects.satisfied
         while satisfied:
             waiters, satisfied[:] = satisfied[:], []
             for waiter in waiters:
                 self._over(waiter)
-        self._regain()
+        if self.regaining:
+            self._regain()
         if self.keepers:
             self._lend_more()
             self._look_for_deadlock(now_s)
@@ -102,6 +104,8 @@ class Waits:
 
     def deadline_s(self) -> float | None:
         """Return when `settle` is next due for time alone."""
+        if not self._timed and self._stuck_since_s is None:
+            return None
         times = [w.deadline_s for w in self._timed.values() if w.deadline_s is not None]
         if self._stuck_since_s is not None:
             times.append(self._stuck_since_s + self._patience_s())

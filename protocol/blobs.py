@@ -17,7 +17,7 @@ CHUNKS_MAX = 65_536
 class Chunker:
     """Cuts payloads into Chunks, one at a time, so that only what is being sent is copied."""
 
-    __slots__ = ("_chunk_bytes", "_index", "_waiting", "pending_bytes")
+    __slots__ = ("_chunk_bytes", "_index", "_waiting", "pending", "pending_bytes")
 
     def __init__(self, frame_bytes_max: int) -> None:
         self._chunk_bytes = min(CHUNK_BYTES_MAX, max(1, frame_bytes_max - 256))
@@ -25,14 +25,17 @@ class Chunker:
         self._index = 0
         #: bytes that no Chunk taken so far carries
         self.pending_bytes = 0
+        #: whether there is a Chunk to take
+        self.pending = False
 
     def __bool__(self) -> bool:
         """Whether there is a Chunk to take."""
-        return bool(self._waiting)
+        return self.pending
 
     def add(self, key: bytes, payload: bytes) -> None:
         """Queue a payload."""
         self._waiting.append((key, payload))
+        self.pending = True
         self.pending_bytes += len(payload)
 
     def take(self) -> Chunk | None:
@@ -47,6 +50,7 @@ class Chunker:
         self._index = index + 1
         if self._index == count:
             self._waiting.popleft()
+            self.pending = bool(self._waiting)
             self._index = 0
         return Chunk(key, index, count, data)
 

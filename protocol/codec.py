@@ -6,7 +6,7 @@ RemoteProtocolError that names the field. Never opens a payload.
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -25,6 +25,7 @@ from .messages import (
     Output,
     Release,
     Results,
+    Retried,
     Settled,
     Shared,
     Stop,
@@ -53,12 +54,18 @@ encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 _COLUMNS: dict[type[Message], str] = {
     Define: "rows", Forget: "kinds", Submit: "rows", Results: "rows", Values: "rows", Fetch: "ids",
     Wanted: "ids", Shared: "ids", Unshared: "ids", Release: "rows", Settled: "tasks",
+    Retried: "rows",
     Assign: "rows", Stop: "rows", Done: "rows", Blocked: "rows", Output: "rows",
 }  # fmt: skip
 
 # What msgspec raises for bytes that do not fit: its own errors and bad UTF-8 are ValueErrors; the
 # others come of absurd nesting, lengths and map keys.
 _REFUSALS = (ValueError, TypeError, RecursionError, MemoryError, OverflowError)
+
+
+@cache
+def _plain_decoder(type_: Any) -> Callable[[bytes | Raw], Any]:
+    return msgspec.msgpack.Decoder(type_).decode
 
 
 def decoder(type_: type[T] | Any) -> Callable[[bytes | Raw], T]:
@@ -83,13 +90,15 @@ decode_to_client: Callable[[bytes | Raw], ToClient] = decoder(ToClient)
 decode_to_node: Callable[[bytes | Raw], ToNode] = decoder(ToNode)
 decode_chunk: Callable[[bytes | Raw], Chunk] = decoder(Chunk)
 
-_read_to_scheduler: Callable[[bytes | Raw], Any] = decoder(ToScheduler | Part)
-_read_to_client: Callable[[bytes | Raw], Any] = decoder(ToClient | Part)
-_read_to_node: Callable[[bytes | Raw], Any] = decoder(ToNode | Part)
+_READ_BY_SCHEDULER: Final = ToScheduler | Part
+_READ_BY_CLIENT: Final = ToClient | Part
+_READ_BY_NODE: Final = ToNode | Part
 
 
 def encode_batch(seq: int, ack: int, messages: list[bytes]) -> bytes:
     """Return the frame that carries these encoded messages."""
+    if len(messages) == 1:
+        return encode(Batch(seq, ack, [Raw(messages[0])]))
     return encode(Batch(seq, ack, [Raw(message) for message in messages]))
 
 
@@ -116,12 +125,11 @@ def split(message: Message, bytes_max: int) -> list[bytes]:
         MessageTooLarge: longer than MESSAGE_BYTES_MAX though it cannot be divided by rows.
     """
     encoded = encode(message)
-    if len(encoded) <= bytes_max:
-        return [encoded]
-    return _split_long(message, encoded, bytes_max)
+    return [encoded] if len(encoded) <= bytes_max else split_long(message, encoded, bytes_max)
 
 
-def _split_long(message: Message, encoded: bytes, bytes_max: int) -> list[bytes]:
+def split_long(message: Message, encoded: bytes, bytes_max: int) -> list[bytes]:
+    """Return the pieces of a message, see `split`, whose encoding turned out to be too long."""
     field = _COLUMNS.get(type(message))
     rows = getattr(message, field) if field else ()
     if field is None or len(rows) < 2:
@@ -155,27 +163,28 @@ class Reader:
     Make one with `to_scheduler`, `to_client` or `to_node`; a new link life needs a new one.
     """
 
-    __slots__ = ("_decode", "_parts", "_parts_bytes")
+    __slots__ = ("_decode", "_parts", "_parts_bytes", "_type")
 
-    def __init__(self, decode: Callable[[bytes | Raw], Any]) -> None:
-        self._decode = decode
+    def __init__(self, type_: Any) -> None:
+        self._type = type_
+        self._decode: Callable[[bytes | Raw], Any] = _plain_decoder(type_)
         self._parts: list[bytes] = []
         self._parts_bytes = 0
 
     @classmethod
     def to_scheduler(cls) -> "Reader":
         """Return a reader of what clients and nodes say."""
-        return cls(_read_to_scheduler)
+        return cls(_READ_BY_SCHEDULER)
 
     @classmethod
     def to_client(cls) -> "Reader":
         """Return a reader of what the scheduler says to a client."""
-        return cls(_read_to_client)
+        return cls(_READ_BY_CLIENT)
 
     @classmethod
     def to_node(cls) -> "Reader":
         """Return a reader of what the scheduler says to a node."""
-        return cls(_read_to_node)
+        return cls(_READ_BY_NODE)
 
     def read(self, raw: bytes | Raw) -> AnyMessage | None:
         """Return the message, or None when it is a part and others are to follow.
@@ -183,7 +192,10 @@ class Reader:
         Raises:
             RemoteProtocolError: it does not fit; the next message is read as if it had not come.
         """
-        message: AnyMessage | Part = self._decode(raw)
+        try:
+            message: AnyMessage | Part = self._decode(raw)
+        except _REFUSALS as error:
+            raise RemoteProtocolError(explain(error, raw, self._type)) from None
         if isinstance(message, Part):
             return self._join(message)
         if self._parts:
@@ -203,7 +215,10 @@ class Reader:
             return None
         joined = b"".join(self._parts)
         self._drop_parts()
-        message: AnyMessage | Part = self._decode(joined)
+        try:
+            message: AnyMessage | Part = self._decode(joined)
+        except _REFUSALS as error:
+            raise RemoteProtocolError(explain(error, joined, self._type)) from None
         if isinstance(message, Part):
             raise RemoteProtocolError("part.data: parts of parts")
         return message

@@ -88,6 +88,9 @@ class State(IntEnum):
     STOPPED = 4
 
 
+_UP = State.UP  # looked up once: it is asked for several times in every turn
+
+
 class Dialer:
     """Keeps one connection up, for ever, until it is stopped or refused.
 
@@ -123,9 +126,10 @@ class Dialer:
         #: the link life: the scheduler's epoch and the life's number within it; 0: none yet
         self.epoch = 0
         self.life = 0
-        self._due_s: float | None = None
+        #: when `time_passed` has something to do; None: never
+        self.due_s: float | None = None
         self._eager_until_s = 0.0
-        self._said_at_s = 0.0
+        self._silent_until_s = 0.0
         self._keepalive_s = min(KEEPALIVE_S, settings.client_silence_s / 6)
         self.connects = 0
         self.frames_refused = 0
@@ -133,7 +137,7 @@ class Dialer:
     @property
     def up(self) -> bool:
         """Whether the connection stands."""
-        return self.state is State.UP
+        return self.state is _UP
 
     def start(self, now_s: float) -> list[Command]:
         """Connect, and stay connected."""
@@ -165,7 +169,7 @@ class Dialer:
     def stop(self) -> list[Command]:
         """Never connect again. The socket is left to whoever closes it (it may have to linger)."""
         self.state = State.STOPPED
-        self._due_s = None
+        self.due_s = None
         return []
 
     def closed(self, reason: str, now_s: float) -> list[Command]:
@@ -176,14 +180,15 @@ class Dialer:
 
     def received(self, frame: bytes, now_s: float) -> list[Command]:
         """A frame came on the open socket."""
-        if self.state not in (State.OPENING, State.UP):
+        state = self.state
+        if state is not _UP and state is not State.OPENING:
             return []
         try:
             read = decode_frame(frame)
-            if isinstance(read, (Batch, Ack)) and self.state is State.UP:
+            if state is _UP and (type(read) is Batch or type(read) is Ack):
                 delivered = self.link.received(read, now_s, len(frame))
                 return [Delivered(delivered)] if delivered else []
-            if isinstance(read, Welcome) and self.state is State.OPENING:
+            if isinstance(read, Welcome) and state is State.OPENING:
                 return self._welcomed(read, now_s)
         except RemoteProtocolError as error:
             self.frames_refused += 1
@@ -200,7 +205,7 @@ class Dialer:
 
     def time_passed(self, now_s: float) -> list[Command]:
         """Do what is due. Receive first what has come: a late loop is no reason to give up."""
-        if self._due_s is None or now_s < self._due_s:
+        if self.due_s is None or now_s < self.due_s:
             return []
         if self.state is State.WAITING:
             return self._open(now_s)
@@ -208,28 +213,28 @@ class Dialer:
 
     def flush(self, now_s: float) -> list[bytes]:
         """Return the frames to send now: all that is queued, as far as the window allows."""
-        if self.state is not State.UP:
+        if self.state is not _UP:
             return []
         frames = self.link.flush(now_s)
-        if not frames and now_s >= self._said_at_s + self._keepalive_s:
+        if not frames:
+            if now_s < self._silent_until_s:
+                return frames
             frames.append(self.link.acknowledge())
-        if frames:
-            self._said_at_s = now_s
+        self._silent_until_s = now_s + self._keepalive_s
         return frames
 
     def deadline_s(self) -> float | None:
         """Return when `time_passed` and `flush` are due at the latest; None: never."""
-        if self.state is not State.UP:
-            return self._due_s
-        keepalive_s = self._said_at_s + self._keepalive_s
-        ack_s = self.link.deadline_s()
-        return keepalive_s if ack_s is None else min(ack_s, keepalive_s)
+        if self.state is not _UP:
+            return self.due_s
+        keepalive_s, ack_s = self._silent_until_s, self.link.ack_due_s
+        return keepalive_s if ack_s is None or keepalive_s < ack_s else ack_s
 
     # ----------------------------------------------------------------------------------- inside
 
     def _open(self, now_s: float) -> list[Command]:
         self.state = State.OPENING
-        self._due_s = now_s + self._settings.handshake_timeout_s
+        self.due_s = now_s + self._settings.handshake_timeout_s
         hello = Hello(
             PROTOCOL_VERSION,
             self._role,
@@ -261,8 +266,8 @@ class Dialer:
             self.epoch, self.life = welcome.epoch, welcome.life
             self.link = Link(self._settings)
         self.state = State.UP
-        self._due_s = None
-        self._said_at_s = now_s
+        self.due_s = None
+        self._silent_until_s = now_s + self._keepalive_s
         self.connects += 1
         return [Up(welcome.epoch, welcome.resumed, welcome.life)]
 
@@ -277,7 +282,7 @@ class Dialer:
             pause_s = self._rng.uniform(
                 settings.reconnect_min_s, max(settings.reconnect_min_s, settings.reconnect_max_s)
             )
-        self._due_s = now_s + pause_s
+        self.due_s = now_s + pause_s
         if was_up:
             commands.append(Down(reason))
         return commands

@@ -18,9 +18,9 @@ class Link:
     """One end. The owner queues encoded messages, and flushes once a turn."""
 
     __slots__ = (
-        "_ack_delay_s", "_ack_due_s", "_ack_told", "_acked_seq", "_frame_bytes_max",
+        "_ack_delay_s", "_ack_told", "_acked_seq", "_frame_bytes_max",
         "_message_bytes_max", "_queue", "_resend", "_sent_seq", "_unacked", "_unacked_bytes",
-        "_untold_bytes", "_window_batches_max", "_window_bytes_max", "acks_sent",
+        "_untold_bytes", "_window_batches_max", "_window_bytes_max", "ack_due_s", "acks_sent",
         "batches_received", "batches_resent", "duplicates_dropped", "queued_bytes", "received_seq",
     )  # fmt: skip
 
@@ -43,7 +43,8 @@ class Link:
         self.received_seq = 0
         self._ack_told = 0
         self._untold_bytes = 0
-        self._ack_due_s: float | None = None
+        #: when the next flush is due though nothing new is queued; None: never
+        self.ack_due_s: float | None = None
         self.acks_sent = 0
         self.batches_received = 0
         self.batches_resent = 0
@@ -62,7 +63,7 @@ class Link:
     @property
     def at_rest(self) -> bool:
         """Whether nothing waits to be sent, resent or acknowledged by this end."""
-        return not self._queue and not self._resend and self._ack_due_s is None
+        return not self._queue and not self._resend and self.ack_due_s is None
 
     def queue(self, encoded: bytes) -> None:
         """Queue one encoded message.
@@ -89,28 +90,40 @@ class Link:
         if self._resend:
             frames, self._resend = self._resend, []
             self.batches_resent += len(frames)
-        while (
-            self._queue
-            and len(self._unacked) < self._window_batches_max
-            and self._unacked_bytes < self._window_bytes_max
-        ):
-            frames.append(self._pack())
-        if self._ack_due_s is not None and now_s >= self._ack_due_s:
+        if self._queue:
+            unacked = self._unacked
+            while (
+                len(unacked) < self._window_batches_max
+                and self._unacked_bytes < self._window_bytes_max
+            ):
+                frames.append(self._pack())
+                if not self._queue:
+                    break
+        due_s = self.ack_due_s
+        if due_s is not None and now_s >= due_s:
             frames.append(self.acknowledge())
         return frames
 
     def _pack(self) -> bytes:
         queue = self._queue
         messages: list[bytes] = []
+        queued_bytes = 0
         room_bytes = self._frame_bytes_max - BATCH_OVERHEAD_BYTES
-        while queue and (room_bytes := room_bytes - len(queue[0])) >= 0:
+        while queue:
+            size_bytes = len(queue[0])
+            if queued_bytes + size_bytes > room_bytes:
+                break
+            queued_bytes += size_bytes
             messages.append(queue.popleft())
         self._sent_seq = seq = self._sent_seq + 1
-        frame = encode_batch(seq, self.received_seq, messages)
-        self.queued_bytes -= sum(map(len, messages))
+        received_seq = self.received_seq
+        frame = encode_batch(seq, received_seq, messages)
+        self.queued_bytes -= queued_bytes
         self._unacked.append((seq, frame))
         self._unacked_bytes += len(frame)
-        self._told()
+        self._ack_told = received_seq
+        self._untold_bytes = 0
+        self.ack_due_s = None
         return frame
 
     def acknowledge(self) -> bytes:
@@ -122,7 +135,7 @@ class Link:
     def _told(self) -> None:
         self._ack_told = self.received_seq
         self._untold_bytes = 0
-        self._ack_due_s = None
+        self.ack_due_s = None
 
     def received(self, frame: Batch | Ack, now_s: float, size_bytes: int = 0) -> list[Raw]:
         """Take in a Batch or Ack that came on the connection; return its messages.
@@ -136,8 +149,11 @@ class Link:
             RemoteProtocolError: it acknowledges what was never sent, or a batch before it is
                 missing. The connection is of no use any more; the link is, once resumed.
         """
-        if frame.ack != self._acked_seq:
-            self._acknowledged(frame.ack)
+        ack = frame.ack
+        if ack != self._acked_seq:
+            if ack > self._sent_seq:
+                raise RemoteProtocolError(f"ack: {ack} acknowledged, {self._sent_seq} sent")
+            self._acknowledged(ack)
         if type(frame) is not Batch:
             return []
         expected = self.received_seq + 1
@@ -145,7 +161,7 @@ class Link:
             if frame.seq > expected:
                 raise RemoteProtocolError(f"batch.seq: batch {frame.seq} came before {expected}")
             self.duplicates_dropped += 1
-            self._ack_due_s = now_s
+            self.ack_due_s = now_s
             return []
         self.received_seq = expected
         self.batches_received += 1
@@ -154,19 +170,18 @@ class Link:
             2 * (expected - self._ack_told) >= self._window_batches_max
             or 2 * self._untold_bytes >= self._window_bytes_max
         ):
-            self._ack_due_s = now_s
-        elif self._ack_due_s is None:
-            self._ack_due_s = now_s + self._ack_delay_s
+            self.ack_due_s = now_s
+        elif self.ack_due_s is None:
+            self.ack_due_s = now_s + self._ack_delay_s
         return frame.messages
 
     def _acknowledged(self, ack: int) -> None:
-        if ack > self._sent_seq:
-            raise RemoteProtocolError(f"ack: {ack} acknowledged, {self._sent_seq} sent")
         unacked = self._unacked
         while unacked and unacked[0][0] <= ack:
             self._unacked_bytes -= len(unacked.popleft()[1])
         # A resent batch says what was received when it was first sent: older news are no news.
-        self._acked_seq = max(self._acked_seq, ack)
+        if ack > self._acked_seq:
+            self._acked_seq = ack
 
     def resume(self, peer_received: int) -> None:
         """Go on over a new connection: the next flush first resends what the peer has not received.
@@ -185,4 +200,4 @@ class Link:
 
     def deadline_s(self) -> float | None:
         """Return when the next flush is due though nothing new is queued; None: never."""
-        return self._ack_due_s
+        return self.ack_due_s

@@ -66,13 +66,15 @@ Command = SendFrame | Delivered | Joined | Returned | Disconnected
 class Connection:
     """One of a peer's two links, and the route it has at present."""
 
-    __slots__ = ("channel", "link", "peer", "route")
+    __slots__ = ("channel", "heard_again_s", "link", "peer", "route")
 
     def __init__(self, peer: PeerId, channel: int, settings: Settings) -> None:
         self.peer = peer
         self.channel = channel
         self.link = Link(settings)
         self.route: bytes | None = None
+        #: its peer need not be reported as heard before
+        self.heard_again_s = 0.0
 
 
 class _Life:
@@ -103,9 +105,12 @@ class Listener:
         self._lives: dict[PeerId, _Life] = {}
         self._lives_begun = 0
         self._routes: dict[bytes, Connection] = {}
-        # Connections with something to send or to acknowledge.
+        # Connections with something to send, and those with something to acknowledge in time. The
+        # latter are in the order of their dues, since all wait equally long.
         self._busy: dict[Connection, None] = {}
-        self._probes_due_s: list[float] = []
+        self._owing: dict[Connection, None] = {}
+        #: when routes are to be probed, the next one first
+        self.probes_due_s: list[float] = []
         #: frames dropped because they made no sense where they came
         self.frames_refused = 0
         #: frames of connections that had not said Hello, or whose peer was dropped
@@ -122,9 +127,15 @@ class Listener:
             read = decode_frame(frame)
             if connection is None:
                 return self._from_stranger(route, read)
-            if isinstance(read, (Batch, Ack)):
-                delivered = connection.link.received(read, now_s, len(frame))
-                self._busy[connection] = None
+            if type(read) is Batch or type(read) is Ack:
+                link = connection.link
+                delivered = link.received(read, now_s, len(frame))
+                due_s = link.ack_due_s
+                if due_s is not None and due_s > now_s and not link.backlog:
+                    self._owing[connection] = None
+                else:
+                    # The window may have opened.
+                    self._busy[connection] = None
                 if delivered:
                     return [Delivered(connection.peer, connection.channel, delivered)]
                 return []
@@ -137,10 +148,9 @@ class Listener:
             # The link may yet be good: the peer is to say Hello on a new connection.
             return [SendFrame(route, _RESET), *self.unreachable(route)]
 
-    def speaker(self, route: bytes) -> PeerId | None:
-        """Return the peer behind a route."""
-        connection = self._routes.get(route)
-        return None if connection is None else connection.peer
+    def connection_at(self, route: bytes) -> Connection | None:
+        """Return the connection of a route."""
+        return self._routes.get(route)
 
     def connection(self, peer: PeerId, channel: Channel = Channel.CONTROL) -> Connection | None:
         """Return a peer's connection; None: it has no link life."""
@@ -163,18 +173,26 @@ class Listener:
 
     def flush(self, now_s: float) -> list[tuple[bytes, bytes]]:
         """Return (route, frame) pairs to send now, in order."""
-        if not self._busy:
-            return []
+        for connection in self._owing:
+            due_s = connection.link.ack_due_s
+            if due_s is not None and now_s < due_s:
+                break
+            self._busy[connection] = None
         sends: list[tuple[bytes, bytes]] = []
+        if not self._busy:
+            return sends
         busy, self._busy = self._busy, {}
         for connection in busy:
-            route, link = connection.route, connection.link
+            route = connection.route
             if route is None:
                 continue
+            link = connection.link
             for frame in link.flush(now_s):
                 sends.append((route, frame))  # noqa: PERF401  # mostly one frame
-            if link.deadline_s() is not None:
-                self._busy[connection] = None
+            if link.ack_due_s is None:
+                self._owing.pop(connection, None)
+            else:
+                self._owing[connection] = None
         return sends
 
     def unreachable(self, route: bytes) -> list[Command]:
@@ -184,19 +202,21 @@ class Listener:
             return []
         connection.route = None
         self._busy.pop(connection, None)
+        self._owing.pop(connection, None)
         if connection.channel == Channel.CONTROL:
             return [Disconnected(connection.peer)]
         return []
 
     def some_connection_closed(self, now_s: float) -> None:
         """A connection closed; whose is not known, so all routes are to be probed."""
-        self._probes_due_s = [now_s + pause_s for pause_s in PROBE_PAUSES_S]
+        self.probes_due_s = [now_s + pause_s for pause_s in PROBE_PAUSES_S]
 
     def time_passed(self, now_s: float) -> list[Command]:
         """Do what is due: probes."""
-        if not self._probes_due_s or now_s < self._probes_due_s[0]:
+        if not self.probes_due_s or now_s < self.probes_due_s[0]:
             return []
-        self._probes_due_s = [due_s for due_s in self._probes_due_s if due_s > now_s]
+        self.probes_due_s = [due_s for due_s in self.probes_due_s if due_s > now_s]
+        self._owing.clear()  # a probe acknowledges
         return [
             SendFrame(route, connection.link.acknowledge())
             for route, connection in self._routes.items()
@@ -211,6 +231,7 @@ class Listener:
         for connection in life.connections:
             route = connection.route
             self._busy.pop(connection, None)
+            self._owing.pop(connection, None)
             if route is None:
                 continue
             del self._routes[route]
@@ -220,13 +241,13 @@ class Listener:
 
     def deadline_s(self) -> float | None:
         """Return when `time_passed` and `flush` are due at the latest; None: never."""
-        dues_s = [
-            due_s
-            for connection in self._busy
-            if connection.route is not None and (due_s := connection.link.deadline_s()) is not None
-        ]
-        dues_s += self._probes_due_s[:1]
-        return min(dues_s, default=None)
+        due_s = self.probes_due_s[0] if self.probes_due_s else None
+        for connection in self._owing:
+            ack_s = connection.link.ack_due_s
+            if ack_s is None:
+                continue
+            return ack_s if due_s is None or ack_s < due_s else due_s
+        return due_s
 
     # ------------------------------------------------------------------------------------ Hello
 

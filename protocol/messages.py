@@ -181,6 +181,15 @@ class Results(Message, tag="results"):
     rows: list[ValueRow]
 
 
+class Retried(Message, tag="retried"):
+    """Scheduler -> submitter: attempts were charged; with each task the number of its next one.
+
+    It leaves before that attempt does, so the submitter knows what may have started.
+    """
+
+    rows: list[tuple[TaskBytes, int]]
+
+
 class Cancel(Message, tag="cancel"):
     """Client or node -> scheduler. With a request number it is answered by Cancelled."""
 
@@ -326,10 +335,21 @@ class Assign(Message, tag="assign"):
     rows: list[AssignRow]
 
 
-class Stop(Message, tag="stop"):
-    """Scheduler -> node: cancel these attempts; each is answered by a row in Done."""
+class StopMode(IntEnum):
+    """How an attempt is cancelled."""
 
-    rows: list[tuple[TaskBytes, int, bool]]
+    #: interrupted, terminated, killed, with time between
+    SOFT = 0
+    #: killed at once
+    FORCE = 1
+    #: only if it has not started; else it goes on, and a Beat that names it follows
+    UNSTARTED = 2
+
+
+class Stop(Message, tag="stop"):
+    """Scheduler -> node: cancel these attempts (see `StopMode`); Done rows tell what came of it."""
+
+    rows: list[tuple[TaskBytes, int, int]]
 
 
 class DoneRow(Row):
@@ -434,10 +454,11 @@ ToScheduler = (
     | Done | Blocked | TakenBack | Output | Query
 )  # fmt: skip
 ToClient = (
-    Results | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice | Answer
+    Results | Retried | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice
+    | Answer
 )
 ToNode = (
-    Prepare | Discard | Assign | Stop | Settled | TakeBack | Results | Cancelled | Values | Wanted
-    | Shared | Unshared | Answer
+    Prepare | Discard | Assign | Stop | Settled | TakeBack | Results | Retried | Cancelled | Values
+    | Wanted | Shared | Unshared | Answer
 )  # fmt: skip
 AnyMessage = ToScheduler | ToClient | ToNode

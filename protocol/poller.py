@@ -4,24 +4,47 @@ Never reads anything, and knows nothing of what the sockets are.
 """
 
 import select
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
+from typing import Final
+
+#: nothing is known to have come
+QUIET: Final = 0
+#: the descriptor has told of news, of which kind nobody knows
+NEWS: Final = 1
+#: the socket was asked, and has something to read
+WAITING: Final = 2
+
+
+class Source:
+    """A messaging socket, as its poller sees it.
+
+    Args:
+        fd: its descriptor, which tells only of news since the socket was last used.
+        ask: asks the socket itself whether there is something to read: a system call each time.
+    """
+
+    __slots__ = ("ask", "fd", "state", "used")
+
+    def __init__(self, fd: int, ask: Callable[[], object]) -> None:
+        self.fd = fd
+        self.ask = ask
+        #: QUIET, NEWS or WAITING: set by the poller, taken back by whoever reads
+        self.state = WAITING
+        #: whether the poller will ask
+        self.used = False
 
 
 class Poller:
-    """Waits for sockets and for raw descriptors.
+    """Waits for messaging sockets and for raw descriptors.
 
-    A messaging socket has a descriptor too, but that tells only of news since the socket was last
-    used; and asking the socket itself costs a system call each time. So only those are asked that
-    were used since they were last found empty: whoever uses one says so in `used`.
+    Only those sockets are asked that were used since they were last found empty: whoever sends or
+    reads says so by `use`.
     """
 
     def __init__(self) -> None:
         self._poll = select.poll()
-        self._sockets: dict[int, Hashable] = {}
-        #: sockets that may have something to read though their descriptor does not say so
-        self.used: dict[Hashable, Callable[[], bool]] = {}
-        #: sockets that were ready at the last wait
-        self.ready: dict[Hashable, None] = {}
+        self._sources: dict[int, Source] = {}
+        self._used: list[Source] = []
 
     def add(self, fd: int) -> None:
         """Wait also for a raw descriptor that becomes readable, or closes."""
@@ -31,32 +54,46 @@ class Poller:
         """Wait no more for a raw descriptor; before it is closed."""
         self._poll.unregister(fd)
 
-    def add_socket(self, socket: Hashable, fd: int, is_readable: Callable[[], bool]) -> None:
-        """Wait also for a socket with this descriptor; `is_readable` asks the socket itself."""
-        self._sockets[fd] = socket
-        self.used[socket] = is_readable
-        self.add(fd)
+    def add_source(self, source: Source) -> None:
+        """Wait also for a socket."""
+        self._sources[source.fd] = source
+        source.used = False
+        self.use(source)
+        self.add(source.fd)
 
-    def remove_socket(self, socket: Hashable, fd: int) -> None:
+    def remove_source(self, source: Source) -> None:
         """Wait no more for a socket; before it is closed."""
-        del self._sockets[fd]
-        self.used.pop(socket, None)
-        self.ready.pop(socket, None)
-        self.remove(fd)
+        del self._sources[source.fd]
+        if source.used:
+            self._used.remove(source)
+            source.used = False
+        source.state = QUIET
+        self.remove(source.fd)
+
+    def use(self, source: Source) -> None:
+        """Ask this socket before the next sleep: it may hold what its descriptor does not tell."""
+        if not source.used:
+            source.used = True
+            self._used.append(source)
 
     def wait(self, timeout_s: float | None) -> list[int]:
         """Wait until anything is ready or the time is over; return the ready raw descriptors."""
-        ready: dict[Hashable, None] = {}
-        if self.used:
-            # A socket that is ready stays among the used ones until it has been read empty.
-            self.used = {socket: ask for socket, ask in self.used.items() if ask()}
-            ready = dict.fromkeys(self.used)
         timeout_ms = None if timeout_s is None else max(0, -int(-timeout_s * 1000 // 1))
+        if self._used:
+            used, self._used = self._used, []
+            for source in used:
+                if source.ask():
+                    # It stays among the used ones until it has been read empty.
+                    source.state = WAITING
+                    self._used.append(source)
+                    timeout_ms = 0
+                else:
+                    source.used = False
         fds: list[int] = []
-        for fd, _ in self._poll.poll(0 if ready else timeout_ms):
-            if fd in self._sockets:
-                ready[self._sockets[fd]] = None
-            else:
+        for fd, _ in self._poll.poll(timeout_ms):
+            source_at = self._sources.get(fd)
+            if source_at is None:
                 fds.append(fd)
-        self.ready = ready
+            elif not source_at.state:
+                source_at.state = NEWS
         return fds

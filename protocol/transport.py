@@ -1,4 +1,4 @@
-"""Sockets and the shells around them: the only door to ZeroMQ.
+"""The shells around the sockets: what comes is decoded, what is to go is sent.
 
 Never decides: dialer, listener, link and blobs do, the shells here carry out. Never reads the
 clock: whoever turns a loop hands `now_s` in.
@@ -12,21 +12,16 @@ A loop around a shell:
         shell.flush(clock.now_s())                            once a turn, always
 """
 
-import errno
-import struct
 import sys
-from collections.abc import Callable
 from random import Random
-from typing import Any
 
-import zmq
 from msgspec import Raw
 
 from . import dialer, listener
-from .codec import Reader, message_bytes_max, split
+from .codec import Reader, encode, message_bytes_max, split_long
 from .dialer import Dialer, Down, Refused, Up
 from .endpoints import check_endpoint
-from .errors import ConfigError, RemoteProtocolError
+from .errors import RemoteProtocolError
 from .frames import Channel, Role
 from .ids import NO_PEER, PeerId
 from .listener import Disconnected, Joined, Listener, Returned
@@ -35,163 +30,22 @@ from .messages import (
 )
 from .poller import Poller
 from .settings import Settings
+from .sockets import FRAMES_PER_TURN_MAX, Dialing, Listening, open_context
 from .traffic import Blob, Heard, Message, Rejected, Traffic
 
-#: Frames taken from one socket in one turn, so that one busy peer cannot starve the rest.
-FRAMES_PER_TURN_MAX = 256
-#: MAXMSGSIZE is above frame_bytes_max by what an encrypting transport adds.
-FRAME_SLACK_BYTES = 4096
-
 __all__ = [
-    "Blob", "DialHappening", "DialShell", "Disconnected", "Down", "Heard", "Joined",
-    "ListenHappening", "ListenShell", "Message", "Poller", "Refused", "Rejected", "Returned", "Up",
+    "FRAMES_PER_TURN_MAX", "Blob", "DialHappening", "DialShell", "Disconnected", "Down", "Heard",
+    "Joined", "ListenHappening", "ListenShell", "Message", "Poller", "Refused", "Rejected",
+    "Returned", "Up",
 ]  # fmt: skip
 
-_CLOSINGS = (
-    zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-)  # fmt: skip
-_EVENT = struct.Struct("=hi")
-# Plain numbers: arithmetic with pyzmq's enumerations costs more than the calls they go to.
-_EVENTS, _READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
-_NOBLOCK, _MORE, _ROUTE = int(zmq.NOBLOCK), int(zmq.RCVMORE), int(zmq.NOBLOCK | zmq.SNDMORE)
+#: A peer that speaks all the time is reported as heard this often.
+HEARD_EACH_S = 0.05
+_NOW_S = float("-inf")
+_CONTROL = int(Channel.CONTROL)
 
 DialHappening = Up | Down | Refused | Message | Blob | Rejected
 ListenHappening = Joined | Returned | Disconnected | Heard | Message | Blob | Rejected
-
-
-def _asker(socket: "zmq.Socket[bytes]") -> Callable[[], bool]:
-    option = socket.getsockopt
-    # Asking takes in what the I/O thread has to say, which reading alone does not always do.
-    return lambda: bool(int(option(_EVENTS)) & _READABLE)
-
-
-class _Socket:
-    """A socket with its monitor, both waited for by a poller."""
-
-    def __init__(
-        self, context: zmq.Context[Any], kind: int, settings: Settings, poller: Poller
-    ) -> None:
-        self.socket = socket = context.socket(kind)
-        socket.setsockopt(zmq.MAXMSGSIZE, settings.frame_bytes_max + FRAME_SLACK_BYTES)
-        socket.setsockopt(zmq.HANDSHAKE_IVL, max(1, int(settings.handshake_timeout_s * 1000)))
-        # The link's window bounds what is on its way; a limit here would only lose frames.
-        socket.setsockopt(zmq.SNDHWM, 0)
-        socket.setsockopt(zmq.RCVHWM, 0)
-        socket.setsockopt(zmq.LINGER, 0)
-        self._monitor = socket.get_monitor_socket(_CLOSINGS)
-        self._is_readable = _asker(socket)
-        self._has_news = _asker(self._monitor)
-        self.junk_dropped = 0
-        self._join(poller)
-
-    def attach(self, poller: Poller) -> None:
-        """Be waited for by this poller from now on."""
-        self._part()
-        self._join(poller)
-
-    def _join(self, poller: Poller) -> None:
-        self._poller = poller
-        poller.add_socket(self.socket, self.socket.FD, self._is_readable)
-        poller.add_socket(self._monitor, self._monitor.FD, self._has_news)
-
-    def _part(self) -> None:
-        for socket in (self.socket, self._monitor):
-            self._poller.remove_socket(socket, socket.FD)
-
-    def _receive(self, parts: int, frames_max: int) -> list[list[bytes]]:
-        received: list[list[bytes]] = []
-        if self.socket not in self._poller.ready:
-            return received
-        option, receive = self.socket.getsockopt, self.socket.recv
-        for _ in range(frames_max):
-            if not self._is_readable():
-                self._poller.used.pop(self.socket, None)
-                break
-            frame = [receive(_NOBLOCK)]
-            while option(_MORE):
-                frame.append(receive(_NOBLOCK))
-            if len(frame) == parts:
-                received.append(frame)
-            else:
-                self.junk_dropped += 1
-        else:
-            self._poller.used[self.socket] = self._is_readable
-        return received
-
-    def closing(self) -> str:
-        """Return what the monitor has to say of closed connections since last asked; or ""."""
-        said = ""
-        if self._monitor not in self._poller.ready:
-            return said
-        while self._has_news():
-            event, _value = _EVENT.unpack(self._monitor.recv_multipart(_NOBLOCK)[0])
-            said = str(zmq.Event(event).name).lower().replace("_", " ")
-        self._poller.used.pop(self._monitor, None)
-        return said
-
-    def close(self, linger_s: float = 0.0) -> None:
-        """Close; what has not been sent is sent for up to `linger_s` more, in the background."""
-        self._part()
-        self.socket.disable_monitor()
-        self._monitor.close(0)
-        self.socket.close(int(linger_s * 1000))
-
-
-class Dialing(_Socket):
-    """A socket for one connection: ZeroMQ never reconnects it, so no loss goes unseen."""
-
-    def __init__(
-        self, context: zmq.Context[Any], endpoint: str, settings: Settings, poller: Poller
-    ) -> None:
-        super().__init__(context, zmq.DEALER, settings, poller)
-        self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
-        self.socket.connect(endpoint)
-
-    def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[bytes]:
-        """Return the frames that have come, at most so many."""
-        return [parts[0] for parts in self._receive(1, frames_max)]
-
-    def send(self, frame: bytes) -> bool:
-        """Send; False: there is no connection any more, which `closing` tells as well."""
-        self._poller.used[self.socket] = self._is_readable
-        try:
-            self.socket.send(frame, _NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
-
-
-class Listening(_Socket):
-    """The socket that all connections come to."""
-
-    def __init__(
-        self, context: zmq.Context[Any], endpoint: str, settings: Settings, poller: Poller
-    ) -> None:
-        super().__init__(context, zmq.ROUTER, settings, poller)
-        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        try:
-            self.socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            context.destroy(0)
-            text = f"cannot listen at {endpoint}: {error.strerror}"
-            raise ConfigError(text, setting="endpoint") from None
-
-    def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[list[bytes]]:
-        """Return the [route, frame] pairs that have come, at most so many."""
-        return self._receive(2, frames_max)
-
-    def send(self, route: bytes, frame: bytes) -> bool:
-        """Send; False: the route leads nowhere any more."""
-        self._poller.used[self.socket] = self._is_readable
-        try:
-            self.socket.send(route, _ROUTE)
-            self.socket.send(frame, _NOBLOCK)
-        except zmq.ZMQError as error:
-            if error.errno not in (errno.EHOSTUNREACH, errno.EAGAIN):
-                raise
-            return False
-        return True
 
 
 class _Line:
@@ -231,7 +85,8 @@ class DialShell:
             _Line(Dialer(role, peer, channel, name, python, settings, rng)) for channel in Channel
         )
         self._traffic = Traffic(self._reader(), settings)
-        self._context: zmq.Context[Any] = zmq.Context()
+        self._lines = (self._control, self._bulk)
+        self._context = open_context()
         self._poller = Poller()
         self._started = False
         #: messages refused at decode, and junk on the sockets
@@ -258,15 +113,22 @@ class DialShell:
         if not self._started:
             self._started = True
             self._do(self._control, self._control.dialer.start(now_s), now_s, out)
-        for line in (self._control, self._bulk):
-            self._read(line, now_s, out)
-            self._do(line, line.dialer.time_passed(now_s), now_s, out)
+        for line in self._lines:
+            if line.socket is not None:
+                self._read(line, line.socket, now_s, out)
+            due_s = line.dialer.due_s
+            if due_s is not None and now_s >= due_s:
+                self._do(line, line.dialer.time_passed(now_s), now_s, out)
         return out
 
     def send(self, message: AnyMessage) -> None:
         """Queue a message on the control link; it goes with the next flush."""
         queue = self._control.dialer.link.queue
-        for piece in split(message, self._message_bytes_max):
+        encoded = encode(message)
+        if len(encoded) <= self._message_bytes_max:
+            queue(encoded)
+            return
+        for piece in split_long(message, encoded, self._message_bytes_max):
             queue(piece)
 
     def send_blob(self, key: bytes, payload: bytes) -> None:
@@ -275,22 +137,24 @@ class DialShell:
 
     def flush(self, now_s: float) -> None:
         """Send what is queued, as far as the windows allow."""
-        if self._bulk.dialer.up:
-            self._traffic.feed(self._bulk.dialer.link)
-        for line in (self._control, self._bulk):
-            if line.socket is not None:
+        traffic, bulk = self._traffic, self._bulk.dialer
+        if traffic.chunker.pending and bulk.up:
+            traffic.feed(bulk.link)
+        for line in self._lines:
+            socket = line.socket
+            if socket is not None:
                 for frame in line.dialer.flush(now_s):
-                    line.socket.send(frame)
+                    socket.send(frame)
 
     def deadline_s(self) -> float | None:
         """Return when the next turn is due though nothing comes; None: never."""
         if not self._started:
-            return float("-inf")
+            return _NOW_S
         bulk = self._bulk.dialer
-        if bulk.up and self._traffic.hungry(bulk.link):
-            return float("-inf")
-        dues_s = [line.dialer.deadline_s() for line in (self._control, self._bulk)]
-        return min((due_s for due_s in dues_s if due_s is not None), default=None)
+        if self._traffic.chunker.pending and bulk.up and self._traffic.hungry(bulk.link):
+            return _NOW_S
+        due_s, other_s = self._control.dialer.deadline_s(), bulk.deadline_s()
+        return other_s if due_s is None or (other_s is not None and other_s < due_s) else due_s
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close for good; waits up to `linger_s` until the sockets have sent what they hold."""
@@ -301,14 +165,14 @@ class DialShell:
                 line.socket = None
         self._context.term()
 
-    def _read(self, line: _Line, now_s: float, out: list[DialHappening]) -> None:
-        socket = line.socket
-        if socket is None:
-            return
-        for frame in (frames := socket.receive()):
-            self._do(line, line.dialer.received(frame, now_s), now_s, out)
-            if line.socket is not socket:
-                return
+    def _read(self, line: _Line, socket: Dialing, now_s: float, out: list[DialHappening]) -> None:
+        frames = socket.receive()
+        for frame in frames:
+            commands = line.dialer.received(frame, now_s)
+            if commands:
+                self._do(line, commands, now_s, out)
+                if line.socket is not socket:
+                    return
         # What came before the closing is read to its end first.
         closing = "" if len(frames) == FRAMES_PER_TURN_MAX else socket.closing()
         if closing:
@@ -318,30 +182,32 @@ class DialShell:
         self, line: _Line, commands: list[dialer.Command], now_s: float, out: list[DialHappening]
     ) -> None:
         for command in commands:
-            match command:
-                case dialer.Delivered():
-                    self._delivered(line, command.messages, now_s, out)
-                case dialer.SendFrame() if line.socket is not None:
-                    line.socket.send(command.data)
-                case dialer.OpenSocket():
-                    line.socket = Dialing(
-                        self._context, self._endpoint, self._settings, self._poller
-                    )
-                case dialer.CloseSocket() if line.socket is not None:
-                    self.rejected += line.socket.junk_dropped
-                    line.socket.close()
-                    line.socket = None
-                case dialer.Unknown() if line is self._bulk:
-                    self._do(self._control, self._control.dialer.probe(), now_s, out)
-                case Up() | Down() | Refused():
-                    self._changed(line, command, now_s, out)
+            if type(command) is dialer.Delivered:
+                if line is self._control:
+                    self.rejected += self._traffic.take_in(command.messages, NO_PEER, out)
+                else:
+                    self._take_in_bulk(command.messages, now_s, out)
+            else:
+                self._do_rarely(line, command, now_s, out)
 
-    def _delivered(
-        self, line: _Line, raws: list[Raw], now_s: float, out: list[DialHappening]
+    def _do_rarely(
+        self, line: _Line, command: dialer.Command, now_s: float, out: list[DialHappening]
     ) -> None:
-        if line is self._control:
-            self.rejected += self._traffic.take_in(raws, NO_PEER, out)
-            return
+        match command:
+            case dialer.SendFrame() if line.socket is not None:
+                line.socket.send(command.data)
+            case dialer.OpenSocket():
+                line.socket = Dialing(self._context, self._endpoint, self._settings, self._poller)
+            case dialer.CloseSocket() if line.socket is not None:
+                self.rejected += line.socket.junk_dropped
+                line.socket.close()
+                line.socket = None
+            case dialer.Unknown() if line is self._bulk:
+                self._do(self._control, self._control.dialer.probe(), now_s, out)
+            case Up() | Down() | Refused():
+                self._changed(line, command, now_s, out)
+
+    def _take_in_bulk(self, raws: list[Raw], now_s: float, out: list[DialHappening]) -> None:
         try:
             self._traffic.take_in_bulk(raws, NO_PEER, out)
         except RemoteProtocolError as error:
@@ -382,7 +248,7 @@ class ListenShell:
         # Peers with payloads that their bulk link has not taken in whole.
         self._feeding: dict[PeerId, None] = {}
         self._pending: list[ListenHappening] = []
-        self._context: zmq.Context[Any] = zmq.Context()
+        self._context = open_context()
         self._socket = Listening(self._context, endpoint, settings, Poller())
         self._rejected = 0
 
@@ -403,24 +269,39 @@ class ListenShell:
     def turn(self, now_s: float) -> list[ListenHappening]:
         """Receive what has come, do what is due; return what happened, Heard first."""
         out, self._pending = self._pending, []
-        heard: dict[PeerId, None] = {}
-        received, speaker = self._listener.received, self._listener.speaker
-        for route, frame in self._socket.receive():
-            self._do(received(route, frame, now_s), out)
-            peer = speaker(route)
-            if peer is not None:
-                heard[peer] = None
-        if self._socket.closing():
-            self._listener.some_connection_closed(now_s)
-        self._do(self._listener.time_passed(now_s), out)
+        heard: list[PeerId] = []
+        listener_, socket = self._listener, self._socket
+        for route, frame in socket.receive():
+            commands = listener_.received(route, frame, now_s)
+            if commands:
+                self._do(commands, out)
+            # One who says nothing is heard too: by its frames.
+            connection = listener_.connection_at(route)
+            if connection is not None and now_s >= connection.heard_again_s:
+                connection.heard_again_s = now_s + HEARD_EACH_S
+                heard.append(connection.peer)
+        if socket.closing():
+            listener_.some_connection_closed(now_s)
+        if listener_.probes_due_s:
+            self._do(listener_.time_passed(now_s), out)
         if heard:
-            out.insert(0, Heard(list(heard)))
+            out.insert(0, Heard(heard))
         return out
 
     def send(self, peer: PeerId, message: AnyMessage) -> bool:
         """Queue a message for a peer; False: it has no link life, nothing is queued."""
-        queue = self._listener.queue
-        return all(queue(peer, piece) for piece in split(message, self._message_bytes_max))
+        connection = self._listener.connection(peer)
+        if connection is None:
+            return False
+        self._listener.mark_busy(connection)
+        queue = connection.link.queue
+        encoded = encode(message)
+        if len(encoded) <= self._message_bytes_max:
+            queue(encoded)
+            return True
+        for piece in split_long(message, encoded, self._message_bytes_max):
+            queue(piece)
+        return True
 
     def send_blob(self, peer: PeerId, key: bytes, payload: bytes) -> bool:
         """Queue a large payload for a peer; False: it has no link life, nothing is queued."""
@@ -439,20 +320,23 @@ class ListenShell:
 
     def flush(self, now_s: float) -> None:
         """Send what is queued, as far as the windows allow."""
-        for peer in list(self._feeding):
-            self._feed(peer)
+        if self._feeding:
+            for peer in list(self._feeding):
+                self._feed(peer)
+        send = self._socket.send
         for route, frame in self._listener.flush(now_s):
-            if not self._socket.send(route, frame):
+            if not send(route, frame):
                 self._do(self._listener.unreachable(route), self._pending)
 
     def deadline_s(self) -> float | None:
         """Return when the next turn is due though nothing comes; None: never."""
         if self._pending:
-            return float("-inf")
-        for peer in self._feeding:
-            bulk = self._listener.connection(peer, Channel.BULK)
-            if bulk is not None and bulk.route and self._traffic[peer].hungry(bulk.link):
-                return float("-inf")
+            return _NOW_S
+        if self._feeding:
+            for peer in self._feeding:
+                bulk = self._listener.connection(peer, Channel.BULK)
+                if bulk is not None and bulk.route and self._traffic[peer].hungry(bulk.link):
+                    return _NOW_S
         return self._listener.deadline_s()
 
     def close(self, linger_s: float = 0.0) -> None:
@@ -471,9 +355,14 @@ class ListenShell:
 
     def _do(self, commands: list[listener.Command], out: list[ListenHappening]) -> None:
         for command in commands:
+            if type(command) is listener.Delivered:
+                peer, raws = command.peer, command.messages
+                if command.channel == _CONTROL:
+                    self._rejected += self._traffic[peer].take_in(raws, peer, out)
+                else:
+                    self._take_in_bulk(peer, raws, out)
+                continue
             match command:
-                case listener.Delivered(peer, channel, raws):
-                    self._delivered(peer, channel, raws, out)
                 case listener.SendFrame(route, data):
                     if not self._socket.send(route, data):
                         self._do(self._listener.unreachable(route), out)
@@ -484,15 +373,9 @@ class ListenShell:
                 case Returned() | Disconnected():
                     out.append(command)
 
-    def _delivered(
-        self, peer: PeerId, channel: int, raws: list[Raw], out: list[ListenHappening]
-    ) -> None:
-        traffic = self._traffic[peer]
-        if channel == Channel.CONTROL:
-            self._rejected += traffic.take_in(raws, peer, out)
-            return
+    def _take_in_bulk(self, peer: PeerId, raws: list[Raw], out: list[ListenHappening]) -> None:
         try:
-            traffic.take_in_bulk(raws, peer, out)
+            self._traffic[peer].take_in_bulk(raws, peer, out)
         except RemoteProtocolError as error:
             # A payload that never becomes whole would be waited for: this peer cannot go on.
             self._rejected += 1

@@ -21,7 +21,7 @@ from ..protocol.messages import (
 )
 from .kinds import Kinds
 from .objects import Objects
-from .placement import Board, ShapeQueue
+from .placement import AHEAD_WINDOWS, Board, ShapeQueue
 from .state import Node, PeerError, State, ignore
 from .tasks import (
     ASSIGN,
@@ -49,7 +49,7 @@ LOOK_AT: Final = 32
 class Attempts:
     """All that nodes have been given."""
 
-    __slots__ = ("_board", "_inline_bytes_max", "_kinds", "_objects", "_starved", "_state", "_work")
+    __slots__ = ("_board", "_inline_bytes_max", "_kinds", "_objects", "_state", "_work", "starved")
 
     def __init__(
         self, state: State, board: Board, kinds: Kinds, objects: Objects, work: Work
@@ -61,24 +61,26 @@ class Attempts:
         self._work = work
         self._inline_bytes_max = state.settings.inline_bytes_max
         #: shapes with ready tasks that no node could run if it were idle
-        self._starved: dict[Shape, None] = {}
+        self.starved: dict[Shape, None] = {}
 
     # ------------------------------------------------------------------------------------ assigning
 
     def place(self) -> None:
         """Give nodes what they can take, most urgent first."""
-        if not self._work.queue.size:
-            self._work.queue.sweep()
-            return
+        ready = self._work.queue
         full: dict[Shape, None] = {}
-        for queues in self._work.queue.levels():
-            self._place_level(queues, full)
-        self._work.queue.sweep()
+        for queues in ready.levels():
+            if len(queues) == 1:
+                if queues[0].shape not in full:
+                    self._place_queue(queues[0], None, full)
+            elif queues:
+                self._place_level(queues, full)
+        ready.tidy()
         for shape in full:
             if shape.starved_since_s is None and not self._board.fits_ever(shape):
                 shape.starved_since_s = self._state.now_s
                 shape.noticed = False
-                self._starved[shape] = None
+                self.starved[shape] = None
 
     def _place_level(self, queues: list[ShapeQueue], full: dict[Shape, None]) -> None:
         """Place the tasks of one level in the order they came, passing over full shapes."""
@@ -102,7 +104,7 @@ class Attempts:
     def _place_queue(
         self, queue: ShapeQueue, until_order: int | None, full: dict[Shape, None]
     ) -> None:
-        ready = self._work.queue
+        ready, assigns = self._work.queue, self._state.out.assigns
         while (record := queue.head()) is not None:
             if until_order is not None and record.order > until_order:
                 return
@@ -115,7 +117,9 @@ class Attempts:
             if kind.number not in node.kinds:
                 self._kinds.prepare(node, kind)
             node.progress_s = self._state.now_s
-            rows = self._state.out.assigns.setdefault(node.id, [])
+            rows = assigns.get(node.id)
+            if rows is None:
+                rows = assigns[node.id] = []
             while True:
                 ready.pop(queue)
                 rows.append(self._assign(record, kind, node))
@@ -193,7 +197,7 @@ class Attempts:
         node.progress_s = self._state.now_s
         window_s, tasks_max = self._state.settings.window_s, self._state.settings.window_tasks_max
         for kind in kinds:
-            short = 0 <= kind.average_s < window_s
+            short = 0 <= kind.average_s <= window_s * AHEAD_WINDOWS
             kind.ramp = min(2 * kind.ramp, tasks_max) if short else 1
 
     def _ended(self, node: Node, record: TaskRecord, row: DoneRow) -> None:
@@ -268,7 +272,7 @@ class Attempts:
                 self._state.counters["stale_dropped"] += 1
                 continue
             node.release(record)
-            if record.stopping:
+            if record.stopping or id_ in self._work.asks.open:
                 text = f"{record.kind.name} was cancelled before it started"
                 self._work.end(record, [failed(record, "TaskCancelled", text)])
                 continue
@@ -316,7 +320,7 @@ class Attempts:
     def complain(self) -> None:
         """See to tasks that no node could run: tell their clients, and give up after a while."""
         settings, now_s = self._state.settings, self._state.now_s
-        for shape in list(self._starved):
+        for shape in list(self.starved):
             since_s = shape.starved_since_s
             queues = [queue for queue in self._work.queue.queues() if queue.shape is shape]
             if since_s is None or not queues or self._board.fits_ever(shape):
@@ -328,13 +332,11 @@ class Attempts:
             if not shape.wait_for_nodes and self._state.nodes:
                 for queue in queues:
                     self._give_up(shape, queue, since_s)
-        if self._starved:
-            self._work.queue.sweep()
 
     def _forgive(self, shape: Shape) -> None:
         shape.starved_since_s = None
         shape.noticed = False
-        del self._starved[shape]
+        del self.starved[shape]
 
     def _give_up(self, shape: Shape, queue: ShapeQueue, since_s: float) -> None:
         limit_s = self._state.settings.infeasible_timeout_s
@@ -362,9 +364,11 @@ class Attempts:
 
     def due_s(self) -> float | None:
         """Return when taking back or complaining has something to do."""
+        if not self.starved and (len(self._state.nodes) < 2 or not self._board.may_be_overfull):
+            return None
         dues = []
         settings = self._state.settings
-        for shape in self._starved:
+        for shape in self.starved:
             if shape.starved_since_s is None:
                 continue
             if not shape.noticed:
@@ -404,12 +408,12 @@ class Attempts:
         return {
             "assigned": sum(len(node.assigned) for node in nodes),
             "delivering": sum(len(node.delivering) for node in nodes),
-            "starved": len(self._starved),
+            "starved": len(self.starved),
         }
 
     def check_invariants(self) -> None:
         """Assert that what starves is known to."""
-        for shape in self._starved:
+        for shape in self.starved:
             assert shape.starved_since_s is not None
 
 

@@ -11,13 +11,12 @@ from typing import Any, Final
 
 from ..protocol.frames import Role
 from ..protocol.ids import ObjectId, PeerId, TaskId, home_of
-from ..protocol.liveness import Life, Liveness
+from ..protocol.liveness import NEVER_S, Life, Liveness
 from ..protocol.messages import (
     Answer,
     Beat,
     Blocked,
     Cancel,
-    Cancelled,
     Define,
     Done,
     Enter,
@@ -62,8 +61,8 @@ class SchedulerCore:
 
     __slots__ = (
         "_attempts", "_board", "_by_role", "_clients_alive", "_handlers", "_kinds", "_late_s",
-        "_nodes_alive", "_objects", "_out", "_queries", "_serial", "_shapes_changed", "_state",
-        "_work",
+        "_nodes_alive", "_objects", "_out", "_queries", "_questions", "_rate", "_serial",
+        "_shapes_changed", "_state", "_work",
     )  # fmt: skip
 
     def __init__(self, settings: Settings, epoch: int, rng: Random) -> None:
@@ -75,6 +74,9 @@ class SchedulerCore:
         self._work = Work(state, self._board, self._kinds, self._objects)
         self._attempts = Attempts(state, self._board, self._kinds, self._objects, self._work)
         self._queries = Queries(state, self._work, self._attempts)
+        self._rate = self._queries.rate
+        #: asked in this turn, answered at its end
+        self._questions: list[tuple[Peer, Query]] = []
         self._serial = 0
         self._shapes_changed = False
         self._late_s = 0.0
@@ -134,35 +136,54 @@ class SchedulerCore:
         if state.started_s is None:
             state.started_s = now_s
         self._handlers[type(event)](event)
-        return self._out.take_drops()
+        return self._out.take_drops() if self._out.drops else []
 
     def turn(self, now_s: float) -> list[events.Command]:
         """Decide, after all events of a loop turn, and return all that is to be sent, in order."""
         state = self._state
         state.now_s = now_s
-        self._judge()
-        self._work.wake()
-        self._attempts.place()
-        self._attempts.complain()
-        self._attempts.take_back()
+        # What has nothing to do is not called: most turns are about one task.
+        work, attempts = self._work, self._attempts
+        if self._late_s or now_s >= self._nodes_alive.due_s or now_s >= self._clients_alive.due_s:
+            self._judge()
+        if work.backoffs:
+            work.wake()
+        if work.asks.open:
+            work.asks.expire(now_s)
+        queue = work.queue
+        if queue.size:
+            attempts.place()
+        if attempts.starved:
+            attempts.complain()
+        if not queue.size and len(state.nodes) > 1:
+            attempts.take_back()
         if self._shapes_changed:
             self._shapes_changed = False
             shapes = self._shapes()
             for peer in state.peers.values():
                 if peer.role == Role.CLIENT and peer.entered:
                     self._out.letter(peer.id, shapes)
-        self._queries.rate.note(state.counters["finished"], now_s)
+        finished = state.counters["finished"]
+        if finished != self._rate.total:
+            self._rate.note(finished, now_s)
+        if self._questions:
+            self._answer()
         return self._out.flush()
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is to be called though nothing happens; None: never."""
-        dues = (
-            self._nodes_alive.deadline_s(),
-            self._clients_alive.deadline_s(),
-            self._work.due_s(),
-            self._attempts.due_s(),
-        )
-        return min((due_s for due_s in dues if due_s is not None), default=None)
+        due_s = self._nodes_alive.due_s
+        if self._clients_alive.due_s < due_s:
+            due_s = self._clients_alive.due_s
+        if self._work.backoffs:
+            due_s = min(due_s, self._work.backoffs[0][0])
+        if self._work.asks.open:
+            due_s = min(due_s, self._work.asks.due_s())
+        if self._attempts.starved or len(self._state.nodes) > 1:
+            other_s = self._attempts.due_s()
+            if other_s is not None and other_s < due_s:
+                due_s = other_s
+        return None if due_s == NEVER_S else due_s
 
     # -------------------------------------------------------------------------------------- insight
 
@@ -186,6 +207,7 @@ class SchedulerCore:
             "tasks": sum(len(peer.tasks) for peer in peers),
             "early_blobs": sum(len(peer.early) for peer in peers),
             "expected_blobs": sum(len(peer.expected) for peer in peers),
+            "questions": len(self._questions),
             **self._work.sizes(),
             **self._attempts.sizes(),
             **self._objects.sizes(),
@@ -214,12 +236,12 @@ class SchedulerCore:
     # --------------------------------------------------------------------------------------- events
 
     def _on_received(self, event: events.Received) -> None:
-        peer = self._state.peers.get(event.peer)
+        state, message = self._state, event.message
+        peer = state.peers.get(event.peer)
         if peer is None:
             # Said before it was dropped.
-            self._state.counters["stale_dropped"] += 1
+            state.counters["stale_dropped"] += 1
             return
-        message = event.message
         handler = self._by_role[peer.role].get(type(message))
         try:
             if handler is None:
@@ -242,10 +264,12 @@ class SchedulerCore:
             self._refuse(peer, str(reason))
 
     def _on_heard(self, event: events.PeerHeard) -> None:
+        peers, now_s = self._state.peers, self._state.now_s
         for peer_id in event.peers:
-            peer = self._state.peers.get(peer_id)
+            peer = peers.get(peer_id)
             if peer is not None:
-                self._watch(peer).heard(peer_id, self._state.now_s)
+                watch = self._nodes_alive if peer.role == Role.NODE else self._clients_alive
+                watch.heard(peer_id, now_s)
 
     def _on_joined(self, event: events.PeerJoined) -> None:
         old = self._state.peers.get(event.peer)
@@ -394,7 +418,7 @@ class SchedulerCore:
         asks = message.request != 0
         dropped = self._work.cancel(message.ids, message.force, message.recursive, asks)
         if asks:
-            self._out.letter(peer.id, Cancelled(message.request, dropped))
+            self._work.asks.ask(peer, message.request, message.ids, dropped, self._state.now_s)
 
     def _on_values(self, peer: Peer, message: Values) -> None:
         for row in message.rows:
@@ -416,7 +440,14 @@ class SchedulerCore:
             self._out.released(ObjectId(id_), peer.id, count)
 
     def _on_query(self, peer: Peer, message: Query) -> None:
-        self._out.letter(peer.id, Answer(message.request, self._queries.answer(message)))
+        # At the end of the turn, so that the answer knows of all that was said before it.
+        self._questions.append((peer, message))
+
+    def _answer(self) -> None:
+        for peer, query in self._questions:
+            if peer.here:
+                self._out.letter(peer.id, Answer(query.request, self._queries.answer(query)))
+        self._questions.clear()
 
     def _on_beat(self, peer: Peer, message: Beat) -> None:
         node = _node_of(peer)
@@ -426,6 +457,9 @@ class SchedulerCore:
         node.workers_blocked = message.blocked
         node.memory_bytes = message.memory_bytes
         node.running = message.running
+        if self._work.asks.open:
+            for id_, _, _ in message.running:
+                self._work.asks.known(id_, False)
 
     def _on_done(self, peer: Peer, message: Done) -> None:
         self._attempts.done(_node_of(peer), message)

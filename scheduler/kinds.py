@@ -122,12 +122,12 @@ class Kinds:
         node.functions[key] = users + 1
         if not users:
             payload = function.payload
-            if payload is not None and len(payload) <= self._state.settings.inline_bytes_max:
+            assert payload is not None, "tasks wait until their code is whole"
+            if len(payload) <= self._state.settings.inline_bytes_max:
                 row.payload = payload
             else:
                 row.size = function.size
-                if payload is not None:
-                    out.blob(node.id, function.hash, payload)
+                out.blob(node.id, function.hash, payload)
         out.prepare(node.id, row)
 
     # --------------------------------------------------------------------------------------- inside
@@ -154,21 +154,15 @@ class Kinds:
             return
         function.payload = payload
         function.size = len(payload)
-        key = function.client, function.hash
-        # Nodes that were told of the kind while the code was on its way.
-        for node in self._state.nodes.values():
-            if key in node.functions:
-                self._state.out.blob(node.id, function.hash, payload)
+        waiting, function.waiting = function.waiting, []
+        for then in waiting:
+            then()
 
     def _leave_function(self, node: Node, kind: Kind) -> None:
         key = kind.client, kind.function.hash
         node.functions[key] -= 1
         if not node.functions[key]:
             del node.functions[key]
-            if kind.function.payload is None:
-                # The node pairs payloads with rows: the one it was promised, which may never come,
-                # must not be missing when the same function is sent again.
-                self._state.out.blob(node.id, kind.function.hash, b"")
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""

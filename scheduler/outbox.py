@@ -14,9 +14,11 @@ from ..protocol.messages import (
     NodeKindRow,
     Prepare,
     Results,
+    Retried,
     Settled,
     Shared,
     Stop,
+    StopMode,
     TakeBack,
     Unshared,
     ValueRow,
@@ -41,6 +43,7 @@ class Outbox:
         "_kinds",
         "_letters",
         "_rare",
+        "_retried",
         "_settled",
         "_shared",
         "_stops",
@@ -68,7 +71,8 @@ class Outbox:
         #: filled by the hot path directly
         self.assigns: dict[PeerId, list[AssignRow]] = {}
         self.results: dict[PeerId, list[ValueRow]] = {}
-        self._stops: dict[PeerId, list[tuple[bytes, int, bool]]] = {}
+        self._stops: dict[PeerId, list[tuple[bytes, int, int]]] = {}
+        self._retried: dict[PeerId, list[tuple[bytes, int]]] = {}
         self._values: dict[PeerId, list[ValueRow]] = {}
         self._wanted: dict[PeerId, list[bytes]] = {}
         self._settled: dict[PeerId, list[bytes]] = {}
@@ -88,7 +92,7 @@ class Outbox:
         for rows in (
             self._shared, self._discarded_clients, self._discarded_kinds, self._clients,
             self._kinds, self.assigns, self.results, self._stops, self._values, self._wanted,
-            self._settled, self._take_backs,
+            self._settled, self._take_backs, self._retried,
         ):  # fmt: skip
             rows.pop(peer, None)
         self._letters = [letter for letter in self._letters if letter.peer != peer]
@@ -164,10 +168,15 @@ class Outbox:
         self._rare = True
         self._wanted.setdefault(home, []).append(object_id)
 
-    def stop(self, node: PeerId, task: TaskId, attempt: int, force: bool) -> None:
+    def stop(self, node: PeerId, task: TaskId, attempt: int, mode: StopMode) -> None:
         """Cancel an attempt."""
         self._rare = True
-        self._stops.setdefault(node, []).append((task, attempt, force))
+        self._stops.setdefault(node, []).append((task, attempt, int(mode)))
+
+    def retry(self, submitter: PeerId, task: TaskId, attempt: int) -> None:
+        """An attempt is charged, this one is the next: whoever submitted the task is to know."""
+        self._rare = True
+        self._retried.setdefault(submitter, []).append((task, attempt))
 
     def settle(self, node: PeerId, task: TaskId) -> None:
         """The refs in a task's results are counted."""
@@ -216,10 +225,11 @@ class Outbox:
 
         1. drops;
         2. Shared, before anything that lets a home drop its own pins;
-        3. Discard, then Prepare, then Assign (which use what was prepared), then Stop;
-        4. Results, Values, Wanted;
-        5. Settled and Unshared, after what was counted;
-        6. TakeBack and single messages; large payloads last.
+        3. Retried, before the attempts that it tells of;
+        4. Discard, then Prepare, then Assign (which use what was prepared), then Stop;
+        5. Results, Values, Wanted;
+        6. Settled and Unshared, after what was counted;
+        7. TakeBack and single messages; large payloads last.
         """
         commands: list[Command] = []
         if self.drops:
@@ -264,6 +274,9 @@ class Outbox:
             shared: list[bytes] = [id_ for id_, held in objects.items() if held]
             if shared:
                 commands.append(Send(peer, Shared(shared)))
+        if self._retried:
+            commands += [Send(peer, Retried(rows)) for peer, rows in self._retried.items()]
+            self._retried.clear()
         if self._discarded_kinds or self._discarded_clients:
             for peer in {**self._discarded_kinds, **self._discarded_clients}:
                 kinds = self._discarded_kinds.get(peer, [])

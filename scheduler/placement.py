@@ -142,9 +142,7 @@ class ReadyQueue:
     def levels(self) -> list[list[ShapeQueue]]:
         """Return the queues of each level that are not empty, most urgent level first."""
         queues = self._queues
-        return [
-            [queue for queue in queues[level].values() if queue.size] for level in self._levels
-        ]
+        return [[queue for queue in queues[level].values() if queue.size] for level in self._levels]
 
     def queues(self) -> Iterator[ShapeQueue]:
         """All queues that are not empty."""
@@ -339,25 +337,27 @@ class Board:
         if expected_s < 0:
             return 0
         shape, window_s = kind.shape, self._window_s
-        slots = node.cpu // shape.cpu or 1 if shape.simple and shape.cpu else self.slots(node, shape)
+        slots = (
+            node.cpu // shape.cpu or 1 if shape.simple and shape.cpu else self.slots(node, shape)
+        )
         count: int = slots * kind.ramp - node.counts.get(kind.number, 0)
-        count_left: int = slots * self._tasks_max - len(node.assigned) + node.blocked
-        if count_left < count:
-            count = count_left
+        all_count = len(node.assigned) - node.blocked
+        if slots * self._tasks_max - all_count < count:
+            count = slots * self._tasks_max - all_count
         if count <= 0:
             return 0
         left_s = slots * window_s - node.work_s
         if expected_s * 2 > window_s:
-            # A window holds no second one beside the one that runs.
-            ahead = expected_s <= window_s * AHEAD_WINDOWS and count_left > slots * (
-                self._tasks_max - 2
-            )
-            return 1 if ahead and node.work_s < slots * 2 * expected_s else int(left_s >= expected_s)
+            # A window would hold none beside the one that runs. Behind longer ones they still
+            # do not go.
+            ahead = expected_s <= window_s * AHEAD_WINDOWS and all_count < 2 * slots
+            if ahead and node.work_s < 2 * slots * expected_s:
+                return 1
         if left_s < expected_s:
             return 0
         if self._packet_s < left_s:
             left_s = self._packet_s
-        room = int(left_s / (expected_s if expected_s > SHORTEST_S else SHORTEST_S))
+        room = int(left_s / max(SHORTEST_S, expected_s))
         return count if count < room else room or 1
 
     def _rank(self) -> None:
@@ -402,6 +402,11 @@ class Board:
                 free, key=lambda node: (node.counts.get(number, 0), len(node.assigned), node.serial)
             )
         return min(free, key=lambda node: (-node.free_cpu - node.lent_cpu, node.serial))
+
+    @property
+    def may_be_overfull(self) -> bool:
+        """Whether it is worth asking for `overfull`."""
+        return bool(self._overfull or self._changed)
 
     def overfull(self) -> list[Node]:
         """Return the nodes that have more than they can run."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from ..protocol.frames import Role
-from ..protocol.ids import show
+from ..protocol.ids import parse, show
 from ..protocol.messages import (
     Query,
 )
@@ -29,23 +29,25 @@ Data = dict[str, Any]
 class Rate:
     """How many tasks were finished in each of the last seconds."""
 
-    __slots__ = ("_seconds", "_total")
+    __slots__ = ("_seconds", "total")
 
     def __init__(self) -> None:
-        self._total = 0
+        #: how many were finished in all when that was last noted
+        self.total = 0
         #: whole second -> how many
         self._seconds: dict[int, int] = {}
 
     def note(self, total: int, now_s: float) -> None:
         """Note how many are finished in all by now."""
-        if total == self._total:
-            return
-        second = int(now_s)
-        self._seconds[second] = self._seconds.get(second, 0) + total - self._total
-        self._total = total
-        if len(self._seconds) > 2 * RATE_SECONDS:
-            for old in [at for at in self._seconds if at < second - RATE_SECONDS]:
-                del self._seconds[old]
+        second, seconds = int(now_s), self._seconds
+        if second in seconds:
+            seconds[second] += total - self.total
+        elif total != self.total:
+            seconds[second] = total - self.total
+            if len(seconds) > 2 * RATE_SECONDS:
+                for old in [at for at in seconds if at < second - RATE_SECONDS]:
+                    del seconds[old]
+        self.total = total
 
     def per_s(self, now_s: float, since_s: float) -> float:
         """Return how many a second in the last seconds, or since the start if that is less."""
@@ -134,7 +136,13 @@ class Queries:
         ]
 
     def tasks(self, limit: int, match: str) -> list[Data]:
-        """Return up to `limit` tasks, running ones first, then by what comes to run next."""
+        """Return up to `limit` tasks, running ones first, then by what comes to run next.
+
+        A whole id names one task, which is looked up; else `match` is how a name or id begins.
+        """
+        one = self._named(match) if limit > 0 else None
+        if one is not None:
+            return [one]
         found: list[Data] = []
         for looked_at, (record, running_s) in enumerate(self._all()):
             if len(found) >= limit or looked_at >= LOOK_AT:
@@ -144,6 +152,21 @@ class Queries:
                 continue
             found.append(self._task(record, running_s))
         return found
+
+    def _named(self, match: str) -> Data | None:
+        """Return the task whose id this is, if there is one."""
+        try:
+            record = self._state.find(parse(match))
+        except ValueError:
+            return None
+        if record is None:
+            return None
+        node = record.node
+        if node is not None:
+            for id_, attempt, seconds in node.running:
+                if id_ == record.id and attempt == record.attempt:
+                    return self._task(record, seconds + self._state.now_s - node.beat_s)
+        return self._task(record, None)
 
     def _all(self) -> Iterator[tuple[TaskRecord, float | None]]:
         """All tasks, each once, with how long it has been running if it is."""

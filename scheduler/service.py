@@ -95,28 +95,37 @@ class Service:
     # ------------------------------------------------------------------------------ one turn
 
     def _turn(self) -> None:
+        core, shell = self._core, self._shell
         before_s = now_s()
         due_s = before_s + TURN_MAX_S
-        for other_s in (self._core.deadline_s(), self._shell.deadline_s()):
-            if other_s is not None and other_s < due_s:
-                due_s = other_s
-        ready = self._poller.wait(max(0.0, due_s - before_s))
+        core_s, shell_s = core.deadline_s(), shell.deadline_s()
+        if core_s is not None and core_s < due_s:
+            due_s = core_s
+        if shell_s is not None and shell_s < due_s:
+            due_s = shell_s
+        wait_s = due_s - before_s
+        ready = self._poller.wait(max(0.0, wait_s))
         at_s = now_s()
-        if self._owner_fd in ready and not os.read(self._owner_fd, 4096):
+        if ready and self._owner_fd in ready and not os.read(self._owner_fd, 4096):
             self._stopping = True
             return
-        happenings = self._shell.turn(at_s)
-        late_s = at_s - max(due_s, before_s)
+        happenings = shell.turn(at_s)
+        late_s = at_s - due_s if wait_s > 0.0 else at_s - before_s
         if late_s > LATE_S:
             self._tell(events.TimePassed(late_s), at_s)
         for happening in happenings:
-            event = _event_of(happening)
-            if event is not None:
-                self._tell(event, at_s)
+            if type(happening) is Message:
+                self._tell(events.Received(happening.peer, happening.message), at_s)
+            else:
+                event = _event_of(happening)
+                if event is not None:
+                    self._tell(event, at_s)
         self._act(at_s)
-        self._shell.flush(at_s)
-        self._collect(at_s, idle=not happenings and at_s - before_s > 0.01)
-        self._worked = self._worked or bool(happenings)
+        shell.flush(at_s)
+        if happenings:
+            self._worked = True
+        if at_s - self._collected_s >= COLLECT_S:
+            self._collect(at_s, idle=not happenings and at_s - before_s > 0.01)
 
     def _tell(self, event: events.Event, at_s: float) -> None:
         try:
@@ -150,7 +159,7 @@ class Service:
 
     def _collect(self, at_s: float, *, idle: bool) -> None:
         """Collect garbage when that keeps nobody waiting."""
-        if idle and self._worked and at_s - self._collected_s >= COLLECT_S:
+        if idle and self._worked:
             self._worked = False
             self._collected_s = at_s
             gc.collect()
@@ -165,7 +174,7 @@ class Service:
 def _event_of(happening: ListenHappening) -> events.Event | None:
     """Return what the core is told of a happening."""
     match happening:
-        case Message(message, peer):
+        case Message(message, peer):  # the loop does not come here with it: there are too many
             return events.Received(peer, message)
         case Heard(peers):
             return events.PeerHeard(peers)

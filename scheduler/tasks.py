@@ -4,6 +4,7 @@ Never decides anything: records, their states, and the arithmetic of retries. On
 for one task from its submission to its outcome, so each field is paid for a million times.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -112,7 +113,7 @@ class Shape:
 class Function:
     """The pickled code of a function, kept once for each client that uses it."""
 
-    __slots__ = ("client", "hash", "kinds", "payload", "size")
+    __slots__ = ("client", "hash", "kinds", "payload", "size", "waiting")
 
     def __init__(self, client: PeerId, hash_: bytes) -> None:
         self.client = client
@@ -122,6 +123,8 @@ class Function:
         self.size = 0
         #: how many kinds use it
         self.kinds = 0
+        #: called once the payload is there: no node is told of a function before it is whole
+        self.waiting: list[Callable[[], None]] = []
 
 
 class Kind:

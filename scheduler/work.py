@@ -14,10 +14,12 @@ from ..protocol.ids import NO_TASK, PEER_BYTES, PeerId, TaskId
 from ..protocol.messages import (
     Failure,
     Outcome,
+    StopMode,
     Submit,
     TaskRow,
     ValueRow,
 )
+from .asks import Asks
 from .kinds import Kinds
 from .objects import Objects
 from .placement import Board, ReadyQueue, level_of
@@ -51,8 +53,8 @@ class Work:
     """All tasks without an outcome."""
 
     __slots__ = (
-        "_backoffs", "_board", "_ending", "_ending_now", "_kinds", "_objects", "_order", "_state",
-        "backing_off", "children", "queue",
+        "_board", "_ending", "_ending_now", "_kinds", "_objects", "_order", "_state",
+        "asks", "backing_off", "backoffs", "children", "queue",
     )  # fmt: skip
 
     def __init__(self, state: State, board: Board, kinds: Kinds, objects: Objects) -> None:
@@ -62,11 +64,13 @@ class Work:
         self._objects = objects
         self._order = 0
         self.queue = ReadyQueue()
+        self.asks = Asks(state.out)
         #: tasks of running tasks, by their parent
         self.children: dict[bytes, dict[bytes, TaskRecord]] = {}
         #: tasks that wait to be tried again, with the time they are due
         self.backing_off: dict[bytes, float] = {}
-        self._backoffs: list[tuple[float, int, TaskRecord]] = []
+        #: heap of them; `wake` has something to do when its first is due
+        self.backoffs: list[tuple[float, int, TaskRecord]] = []
         #: ends that are not told yet: each may cause others, so they are told one after another
         self._ending: deque[tuple[TaskRecord, list[ValueRow]]] = deque()
         self._ending_now = False
@@ -76,7 +80,10 @@ class Work:
     def submit(self, peer: Peer, message: Submit) -> None:
         """New tasks of a peer."""
         peer_id, known, kinds, now_s = peer.id, peer.tasks, peer.kinds, self._state.now_s
-        parent, depth, client = self._parent_of(peer, message), message.depth, message.client
+        depth, client = message.depth, message.client
+        parent: TaskId | None = NO_TASK
+        if peer.node is not None or client != peer_id:
+            parent = self._parent_of(peer, message)
         # Numbers are used up even when the peer turns out to misbehave: none is ever given twice.
         order = first_order = self._order
         self._order += len(message.rows)
@@ -96,8 +103,9 @@ class Work:
             if kind is not last_kind:
                 if kind.client != client:
                     raise PeerError("it submitted a task of one client with the code of another")
-                self._queue_up(ready)
-                ready = []
+                if ready:
+                    self._queue_up(ready)
+                    ready = []
                 last_kind = kind
             order += 1
             record = TaskRecord(row, kind, peer, parent, depth, order, now_s)
@@ -105,20 +113,21 @@ class Work:
             kind.uses += 1
             if parent:
                 self.children.setdefault(parent, {})[id_] = record
-            if row.deps or (row.size and row.args is None):
+            if row.deps or (row.size and row.args is None) or kind.function.payload is None:
                 self._await(peer, record)
             else:
                 ready.append(record)
-        self._queue_up(ready)
+        if ready:
+            self._queue_up(ready)
         self._state.counters["submitted"] += order - first_order
 
     def _queue_up(self, records: list[TaskRecord]) -> None:
         """Queue new tasks of one kind and depth, in order."""
-        if records:
-            for record in records:
-                record.state = NEXT[WAITING][READY]  # as `move` would: they are new
-            queue = self.queue.queue_of(level_of(records[0]), records[0].kind.shape)
-            self.queue.extend(queue, records)
+        for record in records:
+            record.state = QUEUED  # as `move` would: they are new
+        first = records[0]
+        queue = self.queue.queue_of(level_of(first), first.kind.shape)
+        self.queue.extend(queue, records)
 
     def _parent_of(self, peer: Peer, message: Submit) -> TaskId | None:
         """Return the parent to remember; None: what was submitted is not to run."""
@@ -163,7 +172,15 @@ class Work:
         if row.size and row.args is None:
             record.unmet += 1
             peer.expect(row.id + ARGS, partial(self._args_came, record))
+        function = record.kind.function
+        if function.payload is None:
+            record.unmet += 1
+            function.waiting.append(partial(self._code_came, record))
         self._one_met(record)
+
+    def _code_came(self, record: TaskRecord) -> None:
+        if record.state != FINISHED:
+            self._one_met(record)
 
     def _args_came(self, record: TaskRecord, payload: bytes) -> None:
         if record.state != FINISHED:
@@ -201,7 +218,7 @@ class Work:
 
     def end_plain(self, ended: list[tuple[TaskRecord, ValueRow]]) -> None:
         """Give tasks, which were at a node, their one value each, without refs in it."""
-        if self._objects.entries or self.children:
+        if self._objects.entries or self.children or self.asks.open:
             for record, value in ended:
                 self.end(record, [value])
             return
@@ -242,6 +259,9 @@ class Work:
             name = first.failure.error if first.failure is not None else ""
             counters["cancelled" if name == "TaskCancelled" else "failed"] += 1
         counters["finished"] += 1
+        if self.asks.open:
+            failure = first.failure
+            self.asks.known(id_, failure is not None and failure.error == "TaskCancelled")
         if record.parent or self.children:
             self._leave_family(record, first)
         if self._objects.entries:
@@ -312,8 +332,10 @@ class Work:
         record.attempt += 1
         record.values = ()
         self.backing_off[record.id] = due_s
-        heappush(self._backoffs, (due_s, record.order, record))
+        heappush(self.backoffs, (due_s, record.order, record))
         self._state.counters["retried"] += 1
+        if record.owner.here:
+            self._state.out.retry(record.owner.id, record.id, record.attempt)
 
     def _final(self, record: TaskRecord, last: ValueRow) -> ValueRow:
         """Return the outcome of a task whose attempts are used up."""
@@ -329,24 +351,24 @@ class Work:
 
     def wake(self) -> None:
         """Queue what is due to be tried again."""
-        heap, due = self._backoffs, self.backing_off
+        heap, due = self.backoffs, self.backing_off
         while heap and (heap[0][0] <= self._state.now_s or heap[0][2].state != BACKOFF):
             due_s, _, record = heappop(heap)
             if record.state == BACKOFF and due.get(record.id) == due_s:
                 del due[record.id]
                 self.ready(record)
         if len(heap) > 64 + 2 * len(due):
-            self._backoffs = [entry for entry in heap if entry[2].state == BACKOFF]
-            heapify(self._backoffs)
-
-    def due_s(self) -> float | None:
-        """Return when `wake` has something to do."""
-        return self._backoffs[0][0] if self._backoffs else None
+            self.backoffs = [entry for entry in heap if entry[2].state == BACKOFF]
+            heapify(self.backoffs)
 
     # ------------------------------------------------------------------------------------ cancelled
 
-    def cancel(self, ids: Iterable[bytes], force: bool, recursive: bool, ask: bool) -> list[bool]:
+    def cancel(
+        self, ids: Iterable[bytes], force: bool, recursive: bool, ask: bool
+    ) -> list[bool | None]:
         """Cancel tasks; return for each whether it had not started and now never will.
+
+        None, for those who ask: its node has been told to drop it if it has not started.
 
         Args:
             ids: the tasks. Unknown ones are finished: nothing is done.
@@ -354,13 +376,15 @@ class Work:
             recursive: their children too, and theirs.
             ask: only those that have not started: nothing is done to the others.
         """
-        dropped = []
+        dropped: list[bool | None] = []
         for id_ in ids:
             record = self._state.find(TaskId(id_))
             fresh = record is not None and record.attempt == 1 and record.state < ASSIGNED
             dropped.append(fresh)
             if record is not None and (fresh or not ask):
                 self._cancel(record, force, recursive)
+            elif record is not None and self.asks.may_drop(record):
+                dropped[-1] = None
         return dropped
 
     def _cancel(self, record: TaskRecord, force: bool, recursive: bool) -> None:
@@ -388,7 +412,8 @@ class Work:
         if record.state == ASSIGNED and node is not None:
             if not record.stopping or force:
                 record.stopping = True
-                self._state.out.stop(node.id, record.id, record.attempt, force)
+                mode = StopMode.FORCE if force else StopMode.SOFT
+                self._state.out.stop(node.id, record.id, record.attempt, mode)
         elif record.state == DELIVERING:
             record.stopping = True  # its value counts, if it comes
         elif record.state != FINISHED:
@@ -434,9 +459,10 @@ class Work:
         return {
             **self.queue.sizes(),
             "backing_off": len(self.backing_off),
-            "backoffs": len(self._backoffs),
+            "backoffs": len(self.backoffs),
             "children": len(self.children),
             "ending": len(self._ending),
+            "asks": len(self.asks.open),
         }
 
     def check_invariants(self) -> None:

@@ -32,7 +32,7 @@ RARE = (
 )  # fmt: skip
 
 
-def test_no_seed_breaks_a_promise_and_rare_paths_are_taken() -> None:
+def test_no_seed_breaks_a_promise() -> None:
     end_s = time.monotonic() + BUDGET_S
     counts: Counter[str] = Counter()
     for seed in range(SEEDS_MAX):
@@ -54,15 +54,15 @@ def test_what_was_once_a_bug_stays_fixed(story: Path) -> None:
 def test_a_planted_bug_is_caught_by_its_seed(name: str) -> None:
     planted = PLANTED[name]
     with planted.plant():
-        outcome = simulate(draw(planted.seed))
-    assert outcome.violations, f"seed {planted.seed} no longer catches {name}: {planted.about}"
+        caught = any(simulate(draw(seed)).violations for seed in planted.seeds)
+    assert caught, f"none of {planted.seeds} catches {name} any more: {planted.about}"
 
 
 def test_a_planted_bug_goes_when_its_block_ends() -> None:
     planted: Planted = next(iter(PLANTED.values()))
     with planted.plant():
         pass
-    assert not simulate(draw(planted.seed)).violations
+    assert not simulate(draw(planted.seeds[0])).violations
 
 
 @pytest.mark.parametrize("seed", [1, 5, 11, 23])

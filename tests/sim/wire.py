@@ -8,7 +8,7 @@ here as they are. Never changes the module that everybody else uses.
 import importlib.util
 from collections import deque
 from random import Random
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from drumbeat.protocol import transport as real
@@ -20,6 +20,8 @@ from .network import Connection, Network
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: frames that a shell takes from a socket in one turn
+FRAMES_PER_TURN_MAX: Final = 256
 ENDPOINT: Final = "ipc:///simulated"
 
 
@@ -53,7 +55,7 @@ class Dialing:
         self.connection = poller.network.connect(poller.name, self, poller.listener)
         poller.sockets.append(self)
 
-    def receive(self, frames_max: int = real.FRAMES_PER_TURN_MAX) -> list[bytes]:
+    def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[bytes]:
         count = min(frames_max, len(self._incoming))
         return [self._incoming.popleft() for _ in range(count)]
 
@@ -103,7 +105,7 @@ class Listening:
         self.junk_dropped = 0
         poller.sockets.append(self)
 
-    def receive(self, frames_max: int = real.FRAMES_PER_TURN_MAX) -> list[list[bytes]]:
+    def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[list[bytes]]:
         count = min(frames_max, len(self._incoming))
         return [self._incoming.popleft() for _ in range(count)]
 
@@ -157,8 +159,7 @@ def _load() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    fakes = {"Dialing": Dialing, "Listening": Listening}
-    fakes["zmq"] = SimpleNamespace(Context=_Context)  # type: ignore[assignment]
+    fakes = {"Dialing": Dialing, "Listening": Listening, "open_context": _Context}
     module.__dict__.update(fakes)
     return module
 

@@ -6,6 +6,7 @@ suffices. It blocks, knows one thing at a time, and keeps no values for others.
 
 import os
 import random
+import sys
 import time
 from collections import deque
 from hashlib import blake2b
@@ -21,6 +22,8 @@ CHUNK_BYTES = 512 << 10
 WINDOW_BATCHES_MAX = 64
 WINDOW_BYTES_MAX = 8 << 20
 CONTROL, BULK = 0, 1
+#: whose pickles this one reads and writes: it has to be that of all others
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 Row = list[Any]
 
@@ -168,7 +171,7 @@ class SecondClient:
         link.socket.setsockopt(zmq.RECONNECT_IVL, -1)
         link.socket.connect(self.endpoint)
         hello = [
-            "hello", VERSION, "client", self.peer, link.channel, self.epoch, link.received, "3.11",
+            "hello", VERSION, "client", self.peer, link.channel, self.epoch, link.received, PYTHON,
             self.name, self.life,
         ]  # fmt: skip
         link.socket.send(msgpack.packb(hello))
@@ -247,7 +250,7 @@ class SecondClient:
         bulk.dial_at_s = 0.0
         for each in self.links.values():
             each.reset()
-        self.send(["enter", self.name, ["", "", [], os.getpid(), "3.11"]])
+        self.send(["enter", self.name, ["", "", [], os.getpid(), PYTHON]])
 
     def acknowledged(self, link: Link, ack: int) -> None:
         while link.unacked and link.unacked[0][0] <= ack:

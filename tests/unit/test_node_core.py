@@ -25,6 +25,7 @@ from drumbeat.protocol.messages import (
     Release,
     Settled,
     Stop,
+    StopMode,
     TaskRow,
     ValueRow,
 )
@@ -197,7 +198,7 @@ def test_a_function_is_sent_once_for_all_its_kinds(bench):
 
 def test_the_payload_of_an_attempt_that_is_gone_is_dropped_when_it_comes(bench):
     row = bench.row(args=None, size=5)
-    bench.hear(Assign([row]), Stop([(row.id, 1, False)]))
+    bench.hear(Assign([row]), Stop([(row.id, 1, StopMode.SOFT)]))
     assert bench.done()[0].values[0].failure.error == "TaskCancelled"
     bench.feed(events.BlobReceived(row.id + b"a", b"large"))
     assert at_rest(bench) == {}

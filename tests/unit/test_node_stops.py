@@ -11,10 +11,12 @@ from drumbeat.node.packets import (
 )
 from drumbeat.protocol.ids import IdFactory
 from drumbeat.protocol.messages import (
+    Beat,
     Options,
     Outcome,
     Release,
     Stop,
+    StopMode,
     TakeBack,
     TakenBack,
     TaskRow,
@@ -181,7 +183,7 @@ def test_refs_of_what_is_given_back_are_released(bench):
 
 def test_a_queued_attempt_is_dropped_at_once(bench):
     tasks = bench.assign(3)
-    bench.hear(Stop([(tasks[2], 1, False)]))
+    bench.hear(Stop([(tasks[2], 1, StopMode.SOFT)]))
     (row,) = bench.done()
     assert (row.id, row.duration_s) == (tasks[2], -1.0)
     assert row.values[0].failure.error == "TaskCancelled"
@@ -189,9 +191,21 @@ def test_a_queued_attempt_is_dropped_at_once(bench):
     assert not bench.ran()
 
 
+def test_only_what_has_not_started_is_dropped_if_that_is_asked(bench):
+    tasks = bench.assign(3)
+    bench.sent(Beat)
+    bench.hear(Stop([(task, 1, StopMode.UNSTARTED) for task in tasks]))
+    (row,) = bench.done()
+    assert (row.id, row.duration_s) == (tasks[2], -1.0)
+    (beat,) = bench.sent(Beat)
+    assert {task for task, _, _ in beat.running} == set(tasks[:2]), "who asked is told at once"
+    assert not bench.of(events.Revoke)
+    assert not bench.of(events.Signal)
+
+
 def test_a_stop_for_what_is_gone_is_ignored(bench):
     (task,) = bench.assign()
-    bench.hear(Stop([(task, 2, False), (b"n" * 14, 1, True)]))
+    bench.hear(Stop([(task, 2, StopMode.SOFT), (b"n" * 14, 1, StopMode.FORCE)]))
     assert not bench.done()
     assert bench.core.counters["stale_dropped"] == 2
 
@@ -200,7 +214,7 @@ def stop_running(bench, force=False):
     """Stop the only task, which runs in a worker; return (task, worker)."""
     (task,) = bench.assign()
     worker = next(iter(bench.ran()))
-    bench.hear(Stop([(task, 1, force)]))
+    bench.hear(Stop([(task, 1, int(force))]))
     return task, worker
 
 
@@ -243,7 +257,7 @@ def test_force_starts_with_the_kill(bench):
 
 def test_force_after_a_gentle_stop_kills(bench):
     task, worker = stop_running(bench)
-    bench.hear(Stop([(task, 1, True)]))
+    bench.hear(Stop([(task, 1, StopMode.FORCE)]))
     assert bench.of(events.Signal) == [events.Signal(worker, "KILL")]
 
 
@@ -251,7 +265,7 @@ def test_an_attempt_that_had_not_started_is_cancelled_without_a_signal():
     bench = NodeBench({"CPU": 1.0})
     bench.ready()
     tasks = bench.assign(3, expected_s=1e-6)
-    bench.hear(Stop([(tasks[1], 1, True)]))
+    bench.hear(Stop([(tasks[1], 1, StopMode.FORCE)]))
     assert not bench.of(events.Signal), "the first one runs there"
     bench.feed(events.PacketsTaken(1, []), events.PageRead([(1, 1, True)]))
     (row,) = bench.done()
@@ -265,7 +279,7 @@ def test_an_attempt_in_an_unread_packet_is_cancelled_when_it_is_taken():
     bench = NodeBench({"CPU": 1.0})
     bench.ready()
     tasks = bench.assign(2, expected_s=1e-6)
-    bench.hear(Stop([(tasks[1], 1, False)]))
+    bench.hear(Stop([(tasks[1], 1, StopMode.SOFT)]))
     bench.feed(events.PacketsTaken(1, [1, 2]))
     assert [row.id for row in bench.done()] == [tasks[1]]
 
@@ -274,7 +288,7 @@ def test_rows_behind_a_forced_kill_run_elsewhere_uncharged():
     bench = NodeBench({"CPU": 1.0})
     bench.ready()
     tasks = bench.assign(3, expected_s=1e-6)
-    bench.hear(Stop([(tasks[0], 1, True)]))
+    bench.hear(Stop([(tasks[0], 1, StopMode.FORCE)]))
     bench.feed(events.PacketsTaken(1, []), events.PageRead([(1, 1, True)]))
     assert bench.of(events.Signal) == [events.Signal(1, "KILL")]
     bench.die(1, 1)

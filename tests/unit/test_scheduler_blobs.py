@@ -1,6 +1,6 @@
 """Large payloads: awaited whole, before or after their row, and sent apart."""
 
-from drumbeat.protocol.messages import Define, DoneRow, KindRow, Options, Prepare, ValueRow
+from drumbeat.protocol.messages import Define, DoneRow, KindRow, Leave, Options, Prepare, ValueRow
 from drumbeat.scheduler import events
 from support.scheduling import Stage, ids_of
 
@@ -62,18 +62,37 @@ def test_a_large_value_may_come_before_the_row() -> None:
     assert stage.at_rest()
 
 
-def test_a_large_function_follows_to_nodes_that_were_told_of_it() -> None:
+def test_a_task_waits_until_its_function_is_whole() -> None:
     stage = Stage(inline_bytes_max=10)
     client, node = stage.client(), stage.node()
     stage.say(client, Define(client, [KindRow(1, b"f" * 16, "f", Options(), None, 20)]))
     stage.submit(client, 1, ids_of(client, 1))
     stage.turn()
-    (prepare,) = stage.take(node, Prepare)
-    assert (prepare.kinds[0].payload, prepare.kinds[0].size) == (None, 20)
-    assert not stage.blobs
+    assert not stage.take(node, Prepare)
+    assert not stage.assigned(node)
     stage.event(events.BlobReceived(client, b"f" * 16, bytes(20)))
     stage.turn()
+    (prepare,) = stage.take(node, Prepare)
+    assert (prepare.kinds[0].payload, prepare.kinds[0].size) == (None, 20)
+    assert len(stage.assigned(node)) == 1
     assert stage.blobs == [events.SendBlob(node, b"f" * 16, bytes(20))]
+
+
+def test_no_node_is_told_of_a_function_whose_client_leaves_before_it_is_whole() -> None:
+    stage = Stage(inline_bytes_max=10)
+    client, node = stage.client(), stage.node()
+    stage.say(client, Define(client, [KindRow(1, b"f" * 16, "f", Options(), None, 20)]))
+    ids = ids_of(client, 2)
+    stage.submit(client, 1, ids)
+    stage.turn()
+    stage.cancel(client, ids[0])
+    stage.turn()
+    stage.say(client, Leave())
+    stage.turn()
+    assert not stage.mail[node]
+    assert not stage.blobs
+    assert stage.at_rest()
+    assert stage.core.registered()["functions"] == 0
 
 
 def test_payloads_that_no_row_names_have_a_bound() -> None:

@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 from drumbeat.protocol.ids import PeerId, TaskId
-from drumbeat.protocol.messages import AssignRow, Cancelled, Define, KindRow, Leave, Options, Stop
+from drumbeat.protocol.messages import (
+    AssignRow,
+    Cancelled,
+    Define,
+    KindRow,
+    Leave,
+    Options,
+    Stop,
+    StopMode,
+)
 from drumbeat.protocol.messages import Outcome as Out
 from support.scheduling import Stage, died, error_done, failure_done, ids_of, value_done
 
@@ -80,7 +89,9 @@ def test_a_task_at_a_node_is_stopped_there() -> None:
     stage.cancel(family.client, family.id)
     stage.cancel(family.client, family.id)
     stage.turn()
-    assert [stop.rows for stop in stage.take(family.node, Stop)] == [[(family.id, 1, False)]]
+    assert [stop.rows for stop in stage.take(family.node, Stop)] == [
+        [(family.id, 1, StopMode.SOFT)]
+    ]
     assert not stage.results(family.client), "its end is awaited"
     stage.done(family.node, failure_done(family.row, "TaskCancelled"))
     stage.turn()
@@ -94,7 +105,7 @@ def test_force_goes_further_than_what_was_asked_before() -> None:
     stage.cancel(family.client, family.id)
     stage.cancel(family.client, family.id, force=True)
     stage.turn()
-    assert stage.take(family.node, Stop)[0].rows[-1] == (family.id, 1, True)
+    assert stage.take(family.node, Stop)[0].rows[-1] == (family.id, 1, StopMode.FORCE)
 
 
 def test_a_value_beats_a_cancel() -> None:
@@ -154,6 +165,7 @@ def test_whoever_asks_is_told_what_had_not_started_and_the_rest_goes_on() -> Non
     stage.submit(client, stage.define(client), ids)
     stage.turn()
     (running,) = stage.assigned(node)
+    stage.beat(node, (ids[0], 1, 0.1))
     stage.cancel(client, ids[2], ids[0], request=9)
     stage.turn()
     assert stage.take(client, Cancelled) == [Cancelled(9, [True, False])]
@@ -162,6 +174,69 @@ def test_whoever_asks_is_told_what_had_not_started_and_the_rest_goes_on() -> Non
     stage.finish(node, [running])
     stage.turn()
     assert errors(stage, client) == {ids[0]: "VALUE"}
+
+
+class Asked:
+    """A client that asked for two tasks at a node, of which nobody knows whether they run."""
+
+    def __init__(self) -> None:
+        self.stage = stage = Stage()
+        self.client, self.node = stage.client(), stage.node(cpus=2)
+        self.ids = ids_of(self.client, 3)
+        stage.submit(self.client, stage.define(self.client), self.ids)
+        stage.turn()
+        self.rows = stage.assigned(self.node)
+        stage.cancel(self.client, *self.ids, request=9)
+        stage.turn()
+
+    def answers(self) -> list[list[bool]]:
+        self.stage.turn()
+        return [answer.dropped for answer in self.stage.take(self.client, Cancelled)]
+
+
+def test_whoever_asks_is_told_what_its_node_drops_unstarted() -> None:
+    asked = Asked()
+    stage, ids = asked.stage, asked.ids
+    (stop,) = stage.take(asked.node, Stop)
+    assert stop.rows == [(id_, 1, StopMode.UNSTARTED) for id_ in ids[:2]]
+    assert asked.answers() == []
+    stage.done(asked.node, failure_done(asked.rows[0], "TaskCancelled", duration_s=-1.0))
+    assert asked.answers() == []
+    stage.beat(asked.node, (ids[1], 1, 0.1))
+    assert asked.answers() == [[True, False, True]]
+    assert errors(stage, asked.client) == dict.fromkeys((ids[0], ids[2]), "TaskCancelled")
+    stage.finish(asked.node, asked.rows[1:])
+    stage.turn()
+    assert errors(stage, asked.client) == {ids[1]: "VALUE"}
+    assert stage.at_rest()
+
+
+def test_what_ends_or_comes_back_meanwhile_answers_the_question() -> None:
+    asked = Asked()
+    stage = asked.stage
+    stage.finish(asked.node, asked.rows[:1])
+    stage.taken_back(asked.node, asked.rows[1])
+    assert asked.answers() == [[False, True, True]]
+    assert not stage.assigned(asked.node)
+    assert stage.at_rest()
+
+
+def test_whoever_asks_waits_no_longer_than_a_second() -> None:
+    asked = Asked()
+    asked.stage.now_s += 0.9
+    assert asked.answers() == []
+    due_s = asked.stage.core.deadline_s()
+    assert due_s is not None
+    asked.stage.now_s = due_s
+    assert asked.answers() == [[False, False, True]]
+    asked.stage.finish(asked.node, asked.rows)
+    assert asked.stage.turn().at_rest()
+
+
+def test_a_question_whose_asker_has_left_is_forgotten() -> None:
+    asked = Asked()
+    asked.stage.say(asked.client, Leave())
+    assert asked.stage.turn(2.0).at_rest()
 
 
 def test_anybody_may_cancel_anybodys_task() -> None:
@@ -185,7 +260,7 @@ def test_a_family_is_cancelled_down_to_the_last() -> None:
     stage.cancel(family.client, family.id)
     stage.turn()
     (stop,) = stage.take(family.node, Stop)
-    assert stop.rows == [(family.id, 1, False), (child.id, 1, False)]
+    assert stop.rows == [(family.id, 1, StopMode.SOFT), (child.id, 1, StopMode.SOFT)]
     rest = {family.children[1], *grandchildren}
     assert errors(stage, family.node) == dict.fromkeys(rest, "TaskCancelled")
 

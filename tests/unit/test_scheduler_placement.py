@@ -242,6 +242,43 @@ def test_tasks_longer_than_the_window_are_assigned_one_a_slot() -> None:
     assert grown(Stage(), 0.1, 3) == 2
 
 
+@pytest.mark.parametrize("duration_s", [0.012, 0.0202, 0.039])
+def test_of_tasks_about_as_long_as_the_window_one_a_slot_waits_at_its_node(
+    duration_s: float,
+) -> None:
+    stage = Stage()
+    client, node = stage.client(), stage.node(cpus=2)
+    stage.submit(client, stage.define(client), ids_of(client, 50))
+    stage.turn()
+    rows = stage.assigned(node)
+    for ended in range(20):
+        jitter_s = duration_s * (0.95 + 0.1 * (ended % 2))
+        stage.finish(node, [rows.pop(0)], jitter_s)
+        stage.turn(0.01)
+        rows += stage.assigned(node)
+        assert len(rows) == 4
+
+
+def test_they_wait_behind_no_longer_ones_and_at_no_node_while_another_is_idle() -> None:
+    stage = Stage()
+    client, busy = stage.client(), stage.node("b", cpus=2)
+    short, long = stage.define(client), stage.define(client, name="long")
+    ids = ids_of(client, 9)
+    for kind, id_, duration_s in ((short, ids[0], 0.03), (long, ids[1], 5.0)):
+        stage.submit(client, kind, [id_])
+        stage.turn()
+        stage.finish(busy, stage.assigned(busy), duration_s)
+    stage.submit(client, long, ids[2:4])
+    stage.submit(client, short, ids[4:6])
+    stage.turn()
+    assert [row.id for row in stage.assigned(busy)] == ids[2:4]
+    idle = stage.node("i", cpus=4)
+    stage.submit(client, short, ids[6:8])
+    stage.turn()
+    assert [row.id for row in stage.assigned(idle)] == ids[4:8]
+    assert not stage.assigned(busy)
+
+
 def test_a_tasks_expected_duration_is_told() -> None:
     stage = Stage()
     client, node = stage.client(), stage.node(cpus=1)

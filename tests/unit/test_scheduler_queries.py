@@ -2,7 +2,8 @@
 
 import pytest
 from drumbeat.protocol.ids import show
-from drumbeat.scheduler.queries import Rate
+from drumbeat.protocol.messages import Answer, Leave, Query
+from drumbeat.scheduler.queries import LOOK_AT, Rate
 from support.scheduling import Stage, error_done, ids_of, value_done
 
 
@@ -84,6 +85,46 @@ def test_tasks_are_listed_running_ones_first_and_up_to_the_limit() -> None:
     assert len(stage.ask(client, "tasks", limit=2)) == 2
     assert [t["name"] for t in stage.ask(client, "tasks", match="oth")] == ["other"]
     assert [t["id"] for t in stage.ask(client, "tasks", match=show(ids[3]))] == [show(ids[3])]
+
+
+def test_what_is_submitted_in_the_turn_of_the_question_is_listed() -> None:
+    stage = Stage()
+    client, other = stage.client(), stage.client("o")
+    kind, ids = stage.define(client), ids_of(client, 2)
+    stage.say(other, Query(3, "tasks"))
+    stage.submit(client, kind, ids)
+    stage.say(client, Query(4, "tasks"))
+    stage.turn()
+    for peer in (client, other):
+        (answer,) = stage.take(peer, Answer)
+        assert [task["id"] for task in answer.data] == [show(id_) for id_ in ids]
+
+
+def test_a_question_of_one_who_leaves_in_the_same_turn_is_not_answered() -> None:
+    stage = Stage()
+    client = stage.client()
+    stage.turn()
+    stage.mail[client].clear()
+    stage.say(client, Query(3, "tasks"))
+    stage.say(client, Leave())
+    stage.turn()
+    assert not stage.mail[client]
+    assert stage.at_rest()
+
+
+def test_a_task_is_found_by_its_id_however_long_the_queue_is() -> None:
+    stage = Stage()
+    client = stage.client()
+    kind, ids = stage.define(client), ids_of(client, LOOK_AT + 2)
+    stage.submit(client, kind, ids)
+    assert [t["id"] for t in stage.ask(client, "tasks", match=show(ids[-1]))] == [show(ids[-1])]
+    assert [t["id"] for t in stage.ask(client, "tasks", match=show(ids[0]))] == [show(ids[0])]
+    (node,) = [stage.node()]
+    stage.turn()
+    stage.beat(node, (ids[0], 1, 0.5))
+    stage.turn(1.0)
+    (task,) = stage.ask(client, "tasks", match=show(ids[0]))
+    assert (task["state"], task["running_s"]) == ("running", pytest.approx(1.5))
 
 
 def test_a_question_nobody_knows_is_answered_so() -> None:

@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 from drumbeat.protocol.ids import PeerId
-from drumbeat.protocol.messages import AssignRow, DoneRow, Failure, Leave, Outcome, Shapes, ValueRow
+from drumbeat.protocol.messages import (
+    AssignRow,
+    DoneRow,
+    Failure,
+    Leave,
+    Outcome,
+    Retried,
+    Shapes,
+    ValueRow,
+)
 from drumbeat.scheduler import events
 from support.scheduling import Stage, died, error_done, failure_done, ids_of, value_done
 
@@ -243,3 +252,28 @@ def test_a_failure_that_is_no_death_is_final() -> None:
     stage.done(node, failure_done(row, "NotPicklable"))
     stage.turn()
     assert failure_of(stage, client, row).error == "NotPicklable"
+
+
+def test_the_submitter_knows_of_each_further_attempt_before_it_is_assigned() -> None:
+    stage = Stage()
+    client, node, row = given(stage, max_retries=2, retry_backoff_s=0.0)
+    for attempt in (2, 3):
+        stage.done(node, died(row))
+        commands = stage.core.turn(stage.now_s)
+        sent = [(one.peer, one.message) for one in commands if isinstance(one, events.Send)]
+        assert sent[0] == (client, Retried([(row.id, attempt)]))
+        # The pause before it is over in the next turn at the earliest.
+        stage.turn()
+        (row,) = stage.assigned(node)
+        assert row.attempt == attempt
+    stage.done(node, died(row))
+    stage.turn()
+    assert not stage.take(client, Retried), "there is no further attempt"
+
+
+def test_what_was_not_charged_is_not_told() -> None:
+    stage = Stage()
+    client, node, row = given(stage)
+    stage.taken_back(node, row)
+    stage.turn()
+    assert not stage.take(client, Retried)
