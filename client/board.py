@@ -76,10 +76,19 @@ class AllWaiter(Waiter):
                     self.failure = row
                     self.wake()
                     return
-        self.look(results)
+        self._look_back(results)
 
     def look(self, results: Results) -> None:
-        """Wake if nothing is missing any more."""
+        """Wake if one has failed or nothing is missing; once, after registering."""
+        for id_ in self._ids:
+            row = results.get(id_)
+            if row is not None and row.outcome:
+                self.failure = row
+                self.wake()
+                return
+        self._look_back(results)
+
+    def _look_back(self, results: Results) -> None:
         left, ids = self._left, self._ids
         while left >= 0 and ids[left] in results:
             left -= 1
@@ -91,12 +100,13 @@ class AllWaiter(Waiter):
 class SomeWaiter(Waiter):
     """Waits until `count` of some objects are there, failed or not."""
 
-    __slots__ = ("_missing", "_missing_max")
+    __slots__ = ("_missing_max", "missing")
 
     def __init__(self, ids: Sequence[ObjectId], count: int) -> None:
         super().__init__()
-        self._missing = dict.fromkeys(ids)
-        self._missing_max = len(self._missing) - count
+        #: not seen yet; what was seen may have been freed since
+        self.missing = dict.fromkeys(ids)
+        self._missing_max = len(self.missing) - count
 
     def notice(
         self,
@@ -105,7 +115,7 @@ class SomeWaiter(Waiter):
         failed: list[ValueRow],  # noqa: ARG002
     ) -> None:
         """See `Waiter`."""
-        missing = self._missing
+        missing = self.missing
         for row in rows:
             missing.pop(ObjectId(row.id), None)
         if len(missing) <= self._missing_max:
@@ -113,7 +123,7 @@ class SomeWaiter(Waiter):
 
     def look(self, results: Results) -> None:
         """Wake if enough are there."""
-        missing = self._missing
+        missing = self.missing
         for id_ in list(missing):
             if id_ in results:
                 missing.pop(id_, None)
@@ -161,9 +171,17 @@ class Board:
     def when_ready(self, id_: ObjectId, callback: Callback) -> ValueRow | None:
         """Register a callback, unless the row is here: then return it instead."""
         with self._lock:
+            # Registered first: `resolve` hangs up its rows before it looks for callbacks.
+            self._callbacks.setdefault(id_, []).append(callback)
             row = self.results.get(id_)
             if row is None:
-                self._callbacks.setdefault(id_, []).append(callback)
+                return None
+            some = self._callbacks.get(id_)
+            if some is None or callback not in some:
+                return None  # a loop turned within this very call has taken it
+            some.remove(callback)
+            if not some:
+                del self._callbacks[id_]
         return row
 
     def resolve(self, rows: list[ValueRow]) -> list[tuple[Callback, ValueRow]]:

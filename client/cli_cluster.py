@@ -52,7 +52,9 @@ def find(address: str | None, settings: Settings) -> Path:
     if address:
         try:
             return local.check_address(address, "address")
-        except ConfigError:
+        except ConfigError as error:
+            if runtime.holds_socket(Path(address)):
+                raise NoCluster(str(error)) from None
             there = f"; try --address {running[0]}" if running else f"; {HOW_TO_START}"
             raise NoCluster(f"no local cluster runs at {address}{there}") from None
     if not running:

@@ -44,6 +44,8 @@ STATUS_HEADINGS = {
     "clients": "clients, with this command",
     "rate_per_s": "tasks a second, of late",
     "stale_dropped": "stale results dropped",
+    "messages_rejected": "messages rejected",
+    "output_bytes_dropped": "bytes of output dropped",
 }
 #: identities, not amounts
 NUMBERS_AS_THEY_ARE = {"epoch", "pid", "attempt"}

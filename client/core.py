@@ -22,6 +22,7 @@ from .events import Call, Command, Free, Print, Reply, Resolve, Send, SendBlob, 
 from .home import HERE, PENDING, Entry, Home
 from .invariants import check
 from .kinds import Kinds
+from .lives import without_sends
 
 #: rows of a Submit: enough to make its price small, few enough to be on the way early
 SUBMIT_ROWS_MAX: Final = 512
@@ -82,7 +83,7 @@ class ClientCore:
             events.Asked: self._on_asked,
             events.KindsDropped: self._on_kinds_dropped,
             events.Leaving: self._on_leaving,
-            events.TimePassed: self._on_time_passed,
+            events.TimePassed: lambda _event, _now_s: None,
             messages.Results: self._on_results,
             messages.Retried: lambda told, _: self._budget.told(told.rows, self.tasks),
             messages.Values: self._on_values,
@@ -414,9 +415,6 @@ class ClientCore:
             self._depart()
             self._send(messages.Leave())
 
-    def _on_time_passed(self, event: events.TimePassed, now_s: float) -> None:
-        pass
-
     # ----------------------------------------------------------------------------- link lives
 
     def _on_disconnected(self, _event: events.Disconnected, now_s: float) -> None:
@@ -432,6 +430,8 @@ class ClientCore:
         if event.resumed and earlier:
             self._submit_again(list(self._unsent))
             return
+        self._commands, never_sent = without_sends(self._commands)
+        self._unsent.update(never_sent)
         self._send(messages.Enter(self._name, self._environment))
         if earlier:
             self.home.start_anew()
@@ -447,10 +447,10 @@ class ClientCore:
         """Of what was sent in the life that ended, fail what may have run as often as it may."""
         failed = 0
         for task, call in list(self.tasks.items()):
-            if task in self._unsent:
-                continue
             if task in self._cancelled:
                 self._fail(task, "TaskCancelled", "was cancelled")
+                continue
+            if task in self._unsent:
                 continue
             if not self._budget.spend(task, call.options.max_retries):
                 failed += 1

@@ -8,6 +8,7 @@ Without this a Ctrl-C could raise KeyboardInterrupt in the middle of a core's wo
 import _signal  # type: ignore[import-not-found]
 import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import FrameType
 from typing import Any, Final, Self
 
@@ -47,17 +48,23 @@ class Deferral:
 
     def __exit__(self, *_: object) -> None:
         saved = self._saved
-        if len(saved) == 1:  # Ctrl-C alone, as in most programs
-            _signal.signal(*saved[0])
-            handlers = saved
-        else:
-            handlers = list(saved)
-            self._restore()
-        # Only now: until all are restored, a further one may come.
-        if self.caught:
-            program = dict(handlers)
-            for number, frame in self.caught:
-                program[number](number, frame)
+        handlers = saved
+        try:
+            if len(saved) == 1:  # Ctrl-C alone, as in most programs
+                _signal.signal(*saved[0])
+            else:
+                handlers = list(saved)
+                self._restore()
+        finally:
+            # Only now: until all are restored, a further one may come.
+            if self.caught:
+                self._hand_over(dict(handlers))
+
+    def _hand_over(self, handlers: dict[int, Any]) -> None:
+        # Each is called, in order, whatever the ones before it raise; the last to raise counts.
+        with ExitStack() as stack:
+            for number, frame in reversed(self.caught):
+                stack.callback(handlers[number], number, frame)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.caught.append((number, frame))

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any, Final, ParamSpec, TypeVar
 from weakref import WeakSet
 
-from ..protocol.errors import DrumbeatError
+from ..protocol.errors import DrumbeatError, NotInitialized
 from ..protocol.futures import RowFuture, deliver, start_delivery
 from ..protocol.messages import ValueRow
 from ..protocol.outcomes import ERROR, VALUE, error_of
@@ -83,10 +83,16 @@ class _Future(RowFuture[T]):
     """A future of an executor: cancelling it cancels the task, if that has not started."""
 
     def __init__(
-        self, executor: "Executor", call: RemoteFunction[..., Any], packed: Packed
+        self,
+        executor: "Executor",
+        session: Session,
+        call: RemoteFunction[..., Any],
+        packed: Packed,
     ) -> None:
         super().__init__()
         self._executor: Executor | None = executor
+        #: of the cluster that it was submitted to; it never runs in another
+        self._session: Session | None = session
         self._call: RemoteFunction[..., Any] | None = call
         self._packed: Packed | None = packed
         self._ref: ObjectRef[T] | None = None
@@ -102,7 +108,7 @@ class _Future(RowFuture[T]):
 
     def _finish(self) -> None:
         """Let go of everything that the result does not need."""
-        self._executor = self._call = self._packed = self._ref = None
+        self._executor = self._session = self._call = self._packed = self._ref = None
 
 
 class Executor(BaseExecutor):
@@ -174,7 +180,7 @@ class Executor(BaseExecutor):
             packed = pack_call(args, kwargs)
         except Exception as error:  # noqa: BLE001  # the call's own outcome, as in the stdlib
             failed = error
-        future: _Future[T] = _Future(self, call, packed)
+        future: _Future[T] = _Future(self, session, call, packed)
         if failed is not None:
             future._finish()
             future.set_exception(failed)
@@ -186,7 +192,7 @@ class Executor(BaseExecutor):
                 return future
             self._flying[future] = None
         try:
-            self._start(future, session)
+            self._start(future)
         except BaseException:
             self._land(future)
             raise
@@ -216,10 +222,15 @@ class Executor(BaseExecutor):
         self._functions[id(function)] = (function, made)
         return made
 
-    def _start(self, future: _Future[Any], session: Session) -> None:
-        call, packed = future._call, future._packed
-        if call is None or packed is None:
+    def _start(self, future: _Future[Any]) -> None:
+        session, call, packed = future._session, future._call, future._packed
+        if session is None or call is None or packed is None:
             return  # cancelled meanwhile
+        if not session.alive:
+            raise NotInitialized(
+                "shutdown() was called before this call, which waited for its turn "
+                "(max_workers), was sent"
+            )
         (id_,) = call.submit(session, packed)
         future._ref = ObjectRef(id_, session)
         session.when_ready(id_, partial(deliver, self._arrived, future))
@@ -252,7 +263,7 @@ class Executor(BaseExecutor):
                 future = self._waiting.popleft()
                 self._flying[future] = None
             try:
-                self._start(future, session_or_start())
+                self._start(future)
             except Exception as error:  # noqa: BLE001  # only the future is here to hear it
                 future._finish()
                 future.set_exception(error)

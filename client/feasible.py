@@ -1,12 +1,13 @@
-"""Whether any node could ever run a task, as far as the client knows the nodes.
+"""What is refused before it is sent: tasks that no known node could run, values too large.
 
-Never a promise that one is free.
+Never a promise that a node is free.
 """
 
 from collections.abc import Sequence
 
-from ..protocol.errors import Infeasible
+from ..protocol.errors import Infeasible, MessageTooLarge
 from ..protocol.messages import Options, Shape
+from ..protocol.settings import Settings
 
 
 def infeasible(name: str, options: Options, shapes: Sequence[Shape]) -> Infeasible:
@@ -35,3 +36,13 @@ def fits(options: Options, shape: Shape) -> bool:
         return False
     has = shape.resources
     return all(has.get(name, 0) >= amount - 1e-9 for name, amount in asked_of(options).items())
+
+
+def too_large(what: str, size: int, settings: Settings) -> MessageTooLarge:
+    """Return the error for what cannot be sent."""
+    limit = settings.value_bytes_max
+    return MessageTooLarge(
+        f"{what} takes {size:,} bytes, and value_bytes_max is {limit:,}",
+        size_bytes=size,
+        limit_bytes=limit,
+    )

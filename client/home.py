@@ -227,8 +227,9 @@ class Home:
             if entry is not None and entry.state != ABSENT:
                 continue
             if entry is None:
-                # no ref to it lives here: its value could not be kept
+                # no ref to it lives here: its value could not be kept, nor can this row
                 self.resolved.append(lost(id_))
+                self.freed.append(id_)
             elif home_of(id_) == self.peer:
                 self.resolve(id_, entry, lost(id_))
             else:

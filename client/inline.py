@@ -13,6 +13,7 @@ from typing import Any
 
 from ..protocol.errors import Interrupted
 from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of, show
+from ..protocol.machine import cpu_count
 from ..protocol.messages import Failure, Outcome, ValueRow
 from ..protocol.outcomes import ERROR, VALUE, is_retryable
 from ..protocol.payload import (
@@ -133,7 +134,7 @@ class InlineSession:
         match: str = "",  # noqa: ARG002  # the same
     ) -> Any:
         """Describe this process as if it were a cluster of one node."""
-        cpus = float(os.cpu_count() or 1)
+        cpus = float(cpu_count())
         if what == "nodes":
             return [
                 {

@@ -88,8 +88,16 @@ class Launcher:
     def start(self) -> None:
         """Start all processes at once, and watch over them."""
         for member in self._members:
-            self._start(member)
+            self._try_to_start(member)
         self._thread.start()
+
+    def _try_to_start(self, member: Member) -> DrumbeatError | None:
+        # The machine may be short of memory, processes or space for a moment.
+        try:
+            self._start(member)
+        except OSError as error:
+            return self._crashed(member, f"when it could not be started: {error}")
+        return None
 
     def _start(self, member: Member) -> None:
         member.life += 1
@@ -131,15 +139,25 @@ class Launcher:
     # -------------------------------------------------------------------------------- watching
 
     def _watch(self) -> None:
+        try:
+            error = self._watch_until_given_up()
+        except BaseException as reason:  # noqa: BLE001  # our bug: whoever waits must not wait on
+            error = SchedulerUnreachable(
+                "the local cluster is no longer watched over: "
+                f"{type(reason).__name__}: {reason}\n{self.last_words()}"
+            ).with_cause(reason)
+        if error is not None and not self._stopping:
+            self._failed(error)
+
+    def _watch_until_given_up(self) -> DrumbeatError | None:
         while True:
             self._wait()
             with self._lock:
                 if self._stopping:
-                    return
+                    return None
                 error = next(filter(None, [self._look_at(one) for one in self._members]), None)
             if error is not None:
-                self._failed(error)
-                return
+                return error
 
     def _wait(self) -> None:
         poll = select.poll()
@@ -157,21 +175,22 @@ class Launcher:
 
     def _look_at(self, member: Member) -> DrumbeatError | None:
         if member.process is None:
-            if time.monotonic() >= member.due_s:
-                self._start(member)
-            return None
+            return self._try_to_start(member) if time.monotonic() >= member.due_s else None
         status = member.process.poll()
         if status is None:
             return None
         self._forget(member)
+        return self._crashed(member, f"with {words_for(status)}")
+
+    def _crashed(self, member: Member, how: str) -> DrumbeatError | None:
+        """Count a crash; return the error if that was one too many."""
         now_s = time.monotonic()
         member.crashes.append(now_s)
         count = len(member.crashes)
         if count == CRASHES_MAX and now_s - member.crashes[0] < CRASHES_WITHIN_S:
             return SchedulerUnreachable(
                 f"the local cluster is given up: {member.name} ended {CRASHES_MAX} times within "
-                f"{CRASHES_WITHIN_S:g} s, the last time with {words_for(status)}\n"
-                + self.last_words()
+                f"{CRASHES_WITHIN_S:g} s, the last time {how}\n" + self.last_words()
             )
         member.due_s = now_s + 0.02 * 4 ** (count - 1)
         return None
@@ -259,16 +278,3 @@ def tail_of(path: Path) -> str:
 def words_for(status: int) -> str:
     """Return what a process's return code means."""
     return f"exit code {status}" if status >= 0 else f"signal {-status}"
-
-
-def cpu_count() -> int:
-    """Return how many CPUs this process may use, by affinity and control group."""
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:
-        count = os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            count = min(count, max(1, round(int(quota) / int(period))))
-    return count

@@ -7,7 +7,6 @@ import atexit
 import contextlib
 import os
 import socket
-import stat
 import sys
 import threading
 import time
@@ -183,14 +182,18 @@ def check_address(address: str, origin: str) -> Path:
     """Return the directory that an address names.
 
     Raises:
-        ConfigError: there is no running local cluster.
+        ConfigError: there is no running local cluster, or it may be somebody else's.
     """
     directory = Path(address).expanduser().absolute()
-    try:
-        is_socket = stat.S_ISSOCK((directory / runtime.SOCKET).stat().st_mode)
-    except OSError:
-        is_socket = False
-    if is_socket:
+    if runtime.holds_socket(directory):
+        reason = runtime.distrust(directory)
+        if reason:
+            raise ConfigError(
+                f"{origin} = {address!r} {reason}: whoever could have made it would be sent this "
+                "program's functions and values",
+                setting="address",
+                origin=origin,
+            )
         return directory
     raise ConfigError(
         f"{origin} = {address!r} is not the directory of a running local cluster (no "
@@ -276,7 +279,7 @@ def _node_flags(
 ) -> list[tuple[str, list[str]]]:
     import json
 
-    from .launcher import cpu_count
+    from ..protocol.machine import cpu_count
 
     if isinstance(nodes, bool) or not isinstance(nodes, int) or nodes < 1:
         raise ConfigError(f"nodes = {nodes!r} is not a number of nodes from 1", setting="nodes")

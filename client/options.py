@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from ..protocol.messages import Options
+from ..protocol.resources import STEP
 
 #: by how much priorities may differ from 0
 PRIORITY_MAX: Final = 1 << 31
@@ -35,8 +36,15 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
-def _gpus(name: str, value: Any) -> float:
+def _amount(name: str, value: Any) -> float:
     amount = _number(name, value)
+    if 0 < amount < STEP:
+        raise ValueError(f"{name} = {value!r} is too little: the step is {STEP:g}, or 0 for none")
+    return amount
+
+
+def _gpus(name: str, value: Any) -> float:
+    amount = _amount(name, value)
     if amount > 1 and amount != int(amount):
         raise ValueError(f"{name} above 1 must be a whole number of GPUs, not {value!r}")
     return amount
@@ -91,7 +99,7 @@ def _resources(name: str, value: Any) -> tuple[tuple[str, float], ...]:
             raise TypeError(f"{name} must be a dict of names and amounts; {key!r} is no name")
         if key in ("CPU", "GPU"):
             raise ValueError(f"{name} may not hold {key!r}: use num_{key.lower()}s")
-        number = _number(f"{name}[{key!r}]", amount)
+        number = _amount(f"{name}[{key!r}]", amount)
         if number > 0:
             amounts.append((key, number))
     return tuple(sorted(amounts))
@@ -121,7 +129,7 @@ def _retry_exceptions(name: str, value: Any) -> RetryExceptions:
 
 
 _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
-    "num_cpus": _number,
+    "num_cpus": _amount,
     "num_gpus": _gpus,
     "resources": _resources,
     "num_returns": _count(RETURNS_MAX),

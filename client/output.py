@@ -4,9 +4,12 @@ Never passes on a control character that could move the user's cursor or change 
 """
 
 import logging
+import select
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any, Final
 
 from ..protocol.messages import AnyMessage, Notice, Output, OutputRow
@@ -16,6 +19,15 @@ LINE_CHARACTERS_MAX: Final = 16_384
 
 #: how long the end waits for the program's streams to take what workers printed
 LAST_WORDS_S: Final = 0.5
+
+#: so much waits for streams that take nothing; what comes then is dropped and counted
+WAITING_CHARACTERS_MAX: Final = 4 << 20
+
+#: a pipe that takes anything takes this much (PIPE_BUF, 4 bytes a character) without a wait
+PIECE_CHARACTERS: Final = 1024
+
+#: so often, while standard output takes nothing, it is looked whether the end has come
+LOOK_S: Final = 0.1
 
 log = logging.getLogger("drumbeat")
 
@@ -70,48 +82,106 @@ def clean(text: str) -> str:
 
 
 class Speaker:
-    """Says what came from the cluster, in a thread of its own: streams may take any time."""
+    """Says what came from the cluster, in a thread of its own: streams may take any time.
+
+    `say` is called by one thread at a time; only the speaker's own thread ever waits for a stream.
+    """
 
     def __init__(self) -> None:
         self._printer = Printer()
-        self._spoke = False
+        self._queue: SimpleQueue[tuple[Callable[[str], Any], str] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        #: characters left for the thread; written by whoever calls `say`
+        self._left = 0
+        #: characters that the thread is done with; written by the thread
+        self._done = 0
+        #: lines and notices dropped since the last that was taken, and in all
+        self._dropped = 0
+        self.dropped = 0
+        self._over = False
 
     def say(self, message: AnyMessage) -> None:
         """Print Output, and log a Notice; returns at once."""
         if isinstance(message, Notice):
-            self._say(log.warning, "%s", message.text)
+            self._say(warn, message.text)
         elif isinstance(message, Output):
             text = self._printer.take(message.rows)
             if text:
-                self._say(write, text)
+                self._say(self._write, text)
 
-    def _say(self, say: Callable[..., Any], *words: str) -> None:
-        from ..protocol.futures import deliver, start_delivery  # asyncio: not before it is needed
+    def _say(self, say: Callable[[str], Any], text: str) -> None:
+        waiting = self._left - self._done
+        if waiting and waiting + len(text) > WAITING_CHARACTERS_MAX:
+            lines = text.count("\n") or 1
+            self._dropped += lines
+            self.dropped += lines
+            return
+        self._confess()
+        self._leave(say, text)
 
-        self._spoke = True
-        start_delivery()
-        deliver(say, *words)
+    def _confess(self) -> None:
+        if self._dropped:
+            text = f"(drumbeat) … {self._dropped:,} lines were dropped here: nobody took them …\n"
+            self._dropped = 0
+            self._leave(self._write, text)
+
+    def _leave(self, say: Callable[[str], Any], text: str) -> None:
+        self._left += len(text)
+        self._queue.put((say, text))
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="drumbeat-output", daemon=True)
+            # Where no thread can be had, the next message may find one.
+            with suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
 
     def last_words(self) -> None:
         """Let what workers printed be shown before this program goes on to its end."""
         rest = self._printer.rest()
         if rest:
-            self._say(write, rest)
-        if self._spoke:
-            from ..protocol.futures import deliver
+            self._say(self._write, rest)
+        self._confess()
+        self._queue.put(None)
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(LAST_WORDS_S)
+        self._over = True
 
-            said = threading.Event()
-            deliver(said.set)
-            said.wait(LAST_WORDS_S)
+    def _run(self) -> None:
+        while not self._over:
+            item = self._queue.get()
+            if item is None:
+                return
+            say, text = item
+            with suppress(Exception):  # the user's streams and log handlers may do anything
+                say(text)
+            self._done += len(text)
+
+    def _write(self, text: str) -> None:
+        """Write what workers printed to where this program prints now."""
+        stream = sys.stdout
+        own = sys.__stdout__
+        if stream is None:
+            return
+        if own is None or stream is not own:
+            stream.write(text)
+            stream.flush()
+            return
+        # Python cannot end well while a thread is stuck inside its standard output. So the wait is
+        # before each piece, and a piece is what a pipe takes at once.
+        poll = select.poll()
+        poll.register(own.fileno(), select.POLLOUT)
+        start = 0
+        while start < len(text):
+            while not poll.poll(LOOK_S * 1000):
+                if self._over:
+                    return
+            end = text.rfind("\n", start, start + PIECE_CHARACTERS) + 1 or start + PIECE_CHARACTERS
+            own.write(text[start:end])
+            own.flush()
+            start = end
 
 
-def write(text: str) -> None:
-    """Write what workers printed to where this program prints now."""
-    stream = sys.stdout
-    if stream is None:
-        return
-    try:
-        stream.write(text)
-        stream.flush()
-    except (OSError, ValueError):
-        pass  # closed: nobody reads it
+def warn(text: str) -> None:
+    """Log what the user should know."""
+    log.warning("%s", text)

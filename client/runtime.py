@@ -55,6 +55,31 @@ def root_of(settings: Settings) -> Path:
     return root
 
 
+def holds_socket(path: Path) -> bool:
+    """Return whether a scheduler's socket lies in a directory."""
+    try:
+        return stat.S_ISSOCK((path / SOCKET).stat().st_mode)
+    except OSError:
+        return False
+
+
+def distrust(path: Path) -> str:
+    """Return why no cluster of this user can lie there, for people; "" where all is well."""
+    try:
+        found = path.lstat()
+    except OSError as error:
+        return f"cannot be looked at: {error.strerror}"
+    if stat.S_ISLNK(found.st_mode):
+        return "is a symbolic link; name the directory itself"
+    if not stat.S_ISDIR(found.st_mode):
+        return "is not a directory"
+    if found.st_uid != os.geteuid():
+        return f"belongs to user {found.st_uid}, not to you"
+    if found.st_mode & 0o077:
+        return f"is open to others (mode {stat.S_IMODE(found.st_mode):o}, and not 700)"
+    return ""
+
+
 def _wrong(root: Path, origin: str, text: str) -> ConfigError:
     return ConfigError(
         f"the runtime directory {root} (from {origin}) {text}; set runtime_directory to one of "

@@ -16,7 +16,6 @@ from ..protocol.errors import (
     Backpressure,
     DrumbeatError,
     GetTimeoutError,
-    MessageTooLarge,
     NotInitialized,
     SchedulerUnreachable,
 )
@@ -46,7 +45,7 @@ from ..protocol.settings import Settings
 from .board import AllWaiter, Board, ConditionWaiter, ReplyWaiter, SomeWaiter
 from .core import ClientCore
 from .events import Asked, Call, CancelAsked
-from .feasible import fits, infeasible
+from .feasible import fits, infeasible, too_large
 from .output import Speaker
 from .service import Inbox, Service, dialler
 
@@ -189,8 +188,10 @@ class ClusterSession:
             if len(function.payload) > self.settings.value_bytes_max:
                 raise too_large(f"the function {kind.name}", len(function.payload), self.settings)
             number = kind.number = next(self._kind_numbers)
-            dropped, kinds = self._inbox.kinds_dropped.append, self._kinds
-            kinds[number] = weakref.ref(kind, lambda _: (kinds.pop(number), dropped(number)))
+            kinds, feasible, dropped = self._kinds, self._feasible, self._inbox.kinds_dropped.append
+            kinds[number] = weakref.ref(
+                kind, lambda _: (kinds.pop(number), feasible.pop(number, None), dropped(number))
+            )
             row = KindRow(number, function.hash, kind.name, kind.options, function.payload)
             self._inbox.kinds.append(row)
             kind.session = self
@@ -297,7 +298,7 @@ class ClusterSession:
         if len(ready) < count:
             waiter = SomeWaiter(ids, count)
             self._wait_on_board(waiter, ids, timeout_s)
-            ready = {id_ for id_ in ids if id_ in results}
+            ready = {id_ for id_ in ids if id_ in results or id_ not in waiter.missing}
             if len(ready) < count and not self._open:
                 raise self._not_alive()
         return ready
@@ -474,7 +475,7 @@ class ClusterSession:
     def _show(self, message: AnyMessage) -> None:
         if type(message) is Shapes:
             self.shapes = message.rows
-            self._feasible = {}
+            self._feasible.clear()
         else:
             self._speaker.say(message)
 
@@ -488,13 +489,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def too_large(what: str, size: int, settings: Settings) -> MessageTooLarge:
-    """Return the error for what cannot be sent."""
-    limit = settings.value_bytes_max
-    return MessageTooLarge(
-        f"{what} takes {size:,} bytes, and value_bytes_max is {limit:,}",
-        size_bytes=size,
-        limit_bytes=limit,
-    )

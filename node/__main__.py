@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from ..protocol import codec  # noqa: F401  # once for all that is forked from here
 from ..protocol.errors import ConfigError
+from ..protocol.machine import cpu_count, gpu_count
 from ..protocol.settings import Settings
 from . import packets  # noqa: F401  # likewise
 from .keeper import House, run
-from .probe import cpu_count, gpu_count
 
 SOCKET_NAME = "scheduler.sock"
 EXIT_USAGE = 2

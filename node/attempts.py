@@ -16,10 +16,8 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from ..protocol.messages import AssignRow, NodeKindRow, Options
+from ..protocol.resources import units
 from .packets import KindDefinition
-
-#: resources are counted in ten-thousandths, so that sums are exact
-UNIT = 10_000
 
 # what an attempt is doing
 ARRIVING = 0  # a part of it (arguments, a value, its function) is still on the bulk link
@@ -33,11 +31,6 @@ ASKED = 1  # its packets are being called back; it may not have started
 INTERRUPTED = 2
 TERMINATED = 3
 KILLED = 4
-
-
-def units(amount: float) -> int:
-    """Return an amount of a resource in whole units; a positive amount is never none at all."""
-    return max(1, round(amount * UNIT)) if amount > 0 else 0
 
 
 class Demand(NamedTuple):
@@ -124,6 +117,8 @@ class Attempt(Struct, gc=False, eq=False):
     missing: int = 0
     stop: int = NOT_STOPPED
     force: bool = False
+    #: to be dropped should it come back from its worker unstarted; else it goes on
+    unwanted: bool = False
     #: refs inside its arguments and values, held while it is here
     pins: tuple[bytes, ...] = ()
 

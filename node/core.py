@@ -99,8 +99,7 @@ class NodeCore:
         self._lives = 0
         self._connected = False
         self._beat_due_s = 0.0
-        self._lag_s = 0.0
-        self._memory_bytes = 0
+        self._lag_s, self._memory_bytes = 0.0, 0
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             events.Connected: self._on_connected,
             events.Disconnected: self._on_disconnected,
@@ -112,6 +111,7 @@ class NodeCore:
             events.PacketsTaken: self._on_packets_taken,
             events.PageRead: self._on_page_read,
             events.Spoke: lambda event, _: self._texts.spoke(event),
+            events.SchedulerLags: lambda event, _: self._texts.lags(event),
             events.Noticed: lambda event, _: self._texts.noticed(event),
             events.Measured: self._on_measured,
             events.TimePassed: lambda _, __: None,
@@ -439,6 +439,7 @@ class NodeCore:
             f"{attempt.kind.name}: its worker {where} {_how(event)}{tail}",
             duration_s=max(0.0, now_s - worker.since_s),
             died=True,
+            bystander=attempt.seq < worker.started,
             exit_code=None if event.signal_name else event.status,
             signal_name=event.signal_name,
             stderr_tail=event.stderr_tail,

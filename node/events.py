@@ -29,6 +29,12 @@ class Received(Struct, gc=False, frozen=True):
     message: AnyMessage
 
 
+class SchedulerLags(Struct, gc=False, frozen=True):
+    """So many bytes wait for the scheduler, which is away or does not read; 0: no longer."""
+
+    queued_bytes: int
+
+
 class BlobReceived(Struct, gc=False, frozen=True):
     """A large payload has come in whole, perhaps before the row that names it."""
 
@@ -99,8 +105,8 @@ class TimePassed(Struct, gc=False, frozen=True):
 
 
 Event = (
-    Connected | Disconnected | Received | BlobReceived | WorkerSpoke | WorkerExited | WorkerFailed
-    | PacketsTaken | PageRead | Spoke | Noticed | Measured | TimePassed
+    Connected | Disconnected | Received | SchedulerLags | BlobReceived | WorkerSpoke | WorkerExited
+    | WorkerFailed | PacketsTaken | PageRead | Spoke | Noticed | Measured | TimePassed
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- commands

@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from ..protocol.ids import show
 from ..protocol.messages import Assign, AssignRow, Prepare, ValueRow
+from ..protocol.resources import UNITS
 from .arrivals import Arrivals
-from .attempts import ARRIVING, UNIT, Attempt, Demand, Function, Kind, WorkerKey
+from .attempts import ARRIVING, Attempt, Demand, Function, Kind, WorkerKey
 from .dispatch import Dispatch
 from .events import BlobReceived
 from .lives import Lives
@@ -66,7 +67,7 @@ class Intake:
             key, demand = WorkerKey.of(row.client, row.options), Demand.of(row.options)
             kind = Kind(row, self._dispatch.shape(key, demand), function)
             self.kinds[row.number] = kind
-            if key == WorkerKey(row.client, (), "", 1.0, "") and demand == Demand(UNIT, 0, ()):
+            if key == WorkerKey(row.client, (), "", 1.0, "") and demand == Demand(UNITS, 0, ()):
                 self._lives.prestart(key, now_s)
 
     def forget_kind(self, number: int) -> None:

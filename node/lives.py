@@ -8,7 +8,8 @@ from bisect import insort
 
 from ..protocol.ids import PeerId
 from ..protocol.messages import Environment
-from .attempts import GONE, UNIT, Crew, Worker, WorkerKey, units
+from ..protocol.resources import UNITS, units
+from .attempts import GONE, Crew, Worker, WorkerKey
 from .events import SendWorker, Signal, StartWorker
 from .packets import Exit
 from .slots import CPU
@@ -44,7 +45,7 @@ class Lives:
         self.exiting: dict[int, Worker] = {}
         self.workers_max = min(state.settings.workers_max, PAGE_SLOTS_MAX)
         # Forking is quick, but a machine has only so many cores.
-        self.starting_max = max(STARTING_MIN, state.slots.capacity[CPU] // UNIT)
+        self.starting_max = max(STARTING_MIN, state.slots.capacity[CPU] // UNITS)
         self._last_number = 0
         self._free_pages: list[int] = []
         self._last_page = 0

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from ..protocol.clock import now_s
 from ..protocol.frames import Role
 from ..protocol.ids import PEER_BYTES, PeerId
+from ..protocol.machine import memory_used_bytes
 from ..protocol.messages import (
     Leave,
 )
@@ -36,7 +37,6 @@ from .core import NodeCore
 from .events import Event, Received, Send, SendWorker
 from .keeper import EXIT_BUG, House
 from .pool import Pool
-from .probe import memory_used_bytes
 
 #: the loop comes round at least so often, so that the keeper sees the daemon's beat
 TURN_MAX_S = 1.0
@@ -89,6 +89,8 @@ class Daemon:
         self._measure_due_s = 0.0
         self._turn_max_s = min(TURN_MAX_S, settings.heartbeat_interval_s)
         self._worked = True
+        #: whether more waits for the scheduler than should
+        self._lags = False
         self._collected_s = 0.0
         #: when the last turn ended
         self._ended_s = now_s()
@@ -142,6 +144,8 @@ class Daemon:
                 self._hear(happening, at_s)
         if at_s >= self._measure_due_s:
             self._measure(at_s)
+        if shell.queued_bytes > self._settings.output_backlog_bytes_max or self._lags:
+            self._judge_lag(at_s)
         self._act(at_s)
         shell.flush(at_s)
         if happened:
@@ -177,6 +181,11 @@ class Daemon:
             case Rejected():
                 text = f"drumbeat node: refused what the scheduler sent: {happening}"
                 print(text, file=sys.stderr, flush=True)
+
+    def _judge_lag(self, at_s: float) -> None:
+        queued_bytes = self._shell.queued_bytes
+        self._lags = queued_bytes > self._settings.output_backlog_bytes_max
+        self._tell(events.SchedulerLags(queued_bytes if self._lags else 0), at_s)
 
     def _measure(self, at_s: float) -> None:
         self._measure_due_s = at_s + self._settings.heartbeat_interval_s

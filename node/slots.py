@@ -3,14 +3,15 @@
 Never gives out more than there is; never decides for whom (dispatch does).
 """
 
-from .attempts import UNIT, Attempt, Demand, Shape, units
+from ..protocol.resources import UNITS, units
+from .attempts import Attempt, Demand, Shape
 
 CPU = "CPU"
 GPU = "GPU"
 
 
 class Slots:
-    """The resources of a node. Amounts are units (attempts.UNIT to one)."""
+    """The resources of a node. Amounts are units (protocol/resources.py: UNITS to one)."""
 
     __slots__ = ("capacity", "free", "gpus")
 
@@ -21,7 +22,7 @@ class Slots:
         self.free = dict(self.capacity)
         #: free units of each GPU
         total = self.capacity[GPU]
-        self.gpus = [min(UNIT, total - start) for start in range(0, total, UNIT)]
+        self.gpus = [min(UNITS, total - start) for start in range(0, total, UNITS)]
 
     def could(self, demand: Demand) -> bool:
         """Return whether an idle node of this size could run it."""
@@ -95,8 +96,8 @@ class Slots:
 
     def _choose_gpus(self, wanted: int) -> tuple[int, ...] | None:
         # Whole GPUs first; a fraction goes where least is left, so that whole ones stay whole.
-        whole, part = divmod(wanted, UNIT)
-        chosen = [index for index, free in enumerate(self.gpus) if free == UNIT][:whole]
+        whole, part = divmod(wanted, UNITS)
+        chosen = [index for index, free in enumerate(self.gpus) if free == UNITS][:whole]
         if len(chosen) < whole:
             return None
         if part:
@@ -113,7 +114,7 @@ class Slots:
     def _move_gpus(self, amount: int, gpus: tuple[int, ...], sign: int) -> None:
         self.free[GPU] += sign * amount
         for index in gpus:
-            step = min(UNIT, amount)
+            step = min(UNITS, amount)
             self.gpus[index] += sign * step
             amount -= step
 

@@ -76,6 +76,7 @@ class NodeState:
         *,
         retry: bool = False,
         died: bool = False,
+        bystander: bool = False,
     ) -> None:
         """An attempt has ended: tell the scheduler and forget it."""
         row = attempt.row
@@ -83,7 +84,8 @@ class NodeState:
         if contained:
             self.objects.unsettle(row.id, contained)
         sent = tuple(self.outgoing(value) for value in values)
-        self.done.append(DoneRow(row.id, row.attempt, sent, duration_s, retry, died))
+        done = DoneRow(row.id, row.attempt, sent, duration_s, retry, died, bystander)
+        self.done.append(done)
         self.forget(attempt)
 
     def fail(
@@ -94,6 +96,7 @@ class NodeState:
         *,
         duration_s: float = -1.0,
         died: bool = False,
+        bystander: bool = False,
         **details: Any,
     ) -> None:
         """An attempt has ended without a value, for a reason that is not the user's code."""
@@ -108,7 +111,7 @@ class NodeState:
         }
         failure = Failure(error, text, details)
         value = ValueRow(row.id, Outcome.FAILURE, failure=failure)
-        self.finish(attempt, (value,), duration_s, died=died)
+        self.finish(attempt, (value,), duration_s, died=died, bystander=bystander)
 
     def cancelled(self, attempt: Attempt, duration_s: float = -1.0) -> None:
         """An attempt has ended because it was cancelled, without a value."""
@@ -129,7 +132,7 @@ class NodeState:
     def requeue(self, attempt: Attempt) -> None:
         """An attempt that has surely not started leaves its worker's hands."""
         attempt.worker = attempt.seq = 0
-        if attempt.stop:
+        if attempt.stop or attempt.unwanted:
             self.cancelled(attempt)
         else:
             self.counters["requeued"] += 1

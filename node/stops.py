@@ -35,7 +35,7 @@ class Stops:
     def stop(self, task: bytes, number: int, mode: int, now_s: float) -> bool:
         """The scheduler wants an attempt ended; it is answered in Done, whatever comes of it.
 
-        Returns whether it goes on because only one that had not started was to be ended.
+        Returns whether it runs and goes on, because only one unstarted was to be ended.
         """
         state = self._state
         attempt = state.attempts.get(task)
@@ -45,13 +45,17 @@ class Stops:
         if attempt.state != SENT:
             state.cancelled(attempt)
             return False
+        worker = state.workers[attempt.worker]
         if mode == StopMode.UNSTARTED:
-            return True
+            if next(iter(worker.flight)) == attempt.seq:
+                return True
+            attempt.unwanted = True
+            self._dispatch.call_back(worker, attempt.seq)
+            return False
         force = mode == StopMode.FORCE
         if attempt.stop != NOT_STOPPED and (attempt.force or not force):
             return False
         attempt.force = attempt.force or force
-        worker = state.workers[attempt.worker]
         state.note(now_s, f"{attempt.kind.name} is to end in worker {worker.number}")
         if force and len(worker.flight) == 1:
             self._signal(attempt, worker, "KILL", now_s)

@@ -1,10 +1,11 @@
 """What clients are to read: their workers' output, and what this node says to all of them.
 
 Never cuts a text (the shell bounds what workers print), and never tells a client one thing twice.
+Never keeps text for a scheduler that is away or does not read: it is dropped and counted.
 """
 
 from ..protocol.messages import NodeKindRow, Output, OutputRow
-from .events import Noticed, Spoke
+from .events import Noticed, SchedulerLags, Spoke
 from .state import NodeState
 
 #: what stands in a notice where the name of a task is in a line of output
@@ -20,6 +21,10 @@ class Texts:
         self._state = state
         self._pid = pid
         self._rows: dict[bytes, list[OutputRow]] = {}
+        #: what waits for the scheduler, if that is much
+        self._lag_bytes = 0
+        #: bytes that were dropped since a client was last sent some
+        self._dropped: dict[bytes, int] = {}
         #: clients that have kinds here
         self._clients: dict[bytes, None] = {}
         #: for every client; they outlive the link's life
@@ -35,6 +40,10 @@ class Texts:
             name = running.kind.name if running is not None else worker.name
             row = OutputRow(name, worker.pid, self._state.name, text, dropped)
             self._rows.setdefault(worker.crew.key.client, []).append(row)
+
+    def lags(self, event: SchedulerLags) -> None:
+        """The scheduler does not read what it is sent, or has caught up."""
+        self._lag_bytes = event.queued_bytes
 
     def noticed(self, event: Noticed) -> None:
         """Something that every client should read, those that come later as well."""
@@ -54,22 +63,31 @@ class Texts:
                     self._notify(kind.client, text)
 
     def flush(self) -> None:
-        """Send what there is."""
+        """Send what there is, unless too much waits to be sent."""
         if not self._rows:
             return
         rows, self._rows = self._rows, {}
+        lags = self._lag_bytes > self._state.settings.output_backlog_bytes_max
         for client, lines in rows.items():
+            if lags:
+                lost = sum(len(line.text) + line.dropped for line in lines)
+                self._dropped[client] = self._dropped.get(client, 0) + lost
+                continue
+            lines[0].dropped += self._dropped.pop(client, 0)
             self._state.send(Output(client, lines))
 
     def forget_client(self, client: bytes) -> None:
         """A client has left."""
         self._clients.pop(client, None)
         self._rows.pop(client, None)
+        self._dropped.pop(client, None)
 
     def clear(self) -> None:
         """The link's life is over."""
         self._clients.clear()
         self._rows.clear()
+        self._dropped.clear()
+        self._lag_bytes = 0
 
     def _notify(self, client: bytes, text: str) -> None:
         line = f"{text}\n".encode(errors="replace")

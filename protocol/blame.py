@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from .errors import Interrupted
+
 DEPTH_MAX: Final = 32
 PARTS_MAX: Final = 100_000
 TEXT_MAX: Final = 500
@@ -40,9 +42,14 @@ def find(parts: list[Part], why_not: Callable[[Any], BaseException | None]) -> F
                 break
         else:
             return fault
-        if isinstance(reason, RecursionError) or "recursion" in str(reason):
+        if isinstance(reason, RecursionError) or "recursion" in shorten(reason):
             return fault
-        parts = list(islice(_parts_of(path, value), PARTS_MAX))
+        try:
+            parts = list(islice(_parts_of(path, value), PARTS_MAX))
+        except (KeyboardInterrupt, Interrupted, MemoryError):
+            raise
+        except BaseException:  # noqa: BLE001  # user code may raise anything: no deeper, then
+            return fault
     return fault
 
 
@@ -50,7 +57,9 @@ def shorten(error: BaseException) -> str:
     """Return an exception's text on one line, of bounded length."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001  # user code
+    except (KeyboardInterrupt, Interrupted):
+        raise
+    except BaseException:  # noqa: BLE001  # user code
         return "(its text cannot be had)"
     text = " ".join(text[: 4 * TEXT_MAX].split())
     return text if len(text) <= TEXT_MAX else text[:TEXT_MAX] + "…"

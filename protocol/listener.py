@@ -60,13 +60,20 @@ class Disconnected(Struct, gc=False, frozen=True):
     peer: PeerId
 
 
+class Lags(Struct, gc=False, frozen=True):
+    """Report: so much waits for a peer whose window is full; 0: it has caught up."""
+
+    peer: PeerId
+    queued_bytes: int
+
+
 Command = SendFrame | Delivered | Joined | Returned | Disconnected
 
 
 class Connection:
     """One of a peer's two links, and the route it has at present."""
 
-    __slots__ = ("channel", "heard_again_s", "link", "peer", "route")
+    __slots__ = ("channel", "heard_again_s", "lags", "link", "peer", "route")
 
     def __init__(self, peer: PeerId, channel: int, settings: Settings) -> None:
         self.peer = peer
@@ -75,6 +82,8 @@ class Connection:
         self.route: bytes | None = None
         #: its peer need not be reported as heard before
         self.heard_again_s = 0.0
+        #: whether more waits for it than it should
+        self.lags = False
 
 
 class _Life:
@@ -109,6 +118,8 @@ class Listener:
         # latter are in the order of their dues, since all wait equally long.
         self._busy: dict[Connection, None] = {}
         self._owing: dict[Connection, None] = {}
+        #: what the last flushes left behind; for whoever takes and clears it
+        self.lagging: list[Lags] = []
         #: when routes are to be probed, the next one first
         self.probes_due_s: list[float] = []
         #: frames dropped because they made no sense where they came
@@ -181,19 +192,31 @@ class Listener:
         sends: list[tuple[bytes, bytes]] = []
         if not self._busy:
             return sends
+        lag_bytes = self._settings.output_backlog_bytes_max
         busy, self._busy = self._busy, {}
         for connection in busy:
             route = connection.route
-            if route is None:
-                continue
             link = connection.link
+            if route is None:
+                if link.queued_bytes > lag_bytes:
+                    self._judge_lag(connection)
+                continue
             for frame in link.flush(now_s):
                 sends.append((route, frame))  # noqa: PERF401  # mostly one frame
+            if link.queued_bytes > lag_bytes or connection.lags:
+                self._judge_lag(connection)
             if link.ack_due_s is None:
                 self._owing.pop(connection, None)
             else:
                 self._owing[connection] = None
         return sends
+
+    def _judge_lag(self, connection: Connection) -> None:
+        queued_bytes = connection.link.queued_bytes
+        lags = queued_bytes > self._settings.output_backlog_bytes_max
+        if connection.channel == Channel.CONTROL and (lags or connection.lags):
+            connection.lags = lags
+            self.lagging.append(Lags(connection.peer, queued_bytes if lags else 0))
 
     def unreachable(self, route: bytes) -> list[Command]:
         """The route leads nowhere any more: its connection has closed."""

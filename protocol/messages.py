@@ -363,8 +363,10 @@ class DoneRow(Row):
     duration_s: float
     #: an ERROR that the task's retry_exceptions asks to be tried again
     retry: bool = False
-    #: it ended with its worker's death
+    #: it ended with its worker's death, or its result did
     died: bool = False
+    #: died: it had come to its end before, and another attempt ran when the worker died
+    bystander: bool = False
 
 
 class Done(Message, tag="done"):
@@ -456,7 +458,7 @@ ToScheduler = (
 ToClient = (
     Results | Retried | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice
     | Answer
-)
+)  # fmt: skip
 ToNode = (
     Prepare | Discard | Assign | Stop | Settled | TakeBack | Results | Retried | Cancelled | Values
     | Wanted | Shared | Unshared | Answer

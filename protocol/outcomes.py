@@ -9,7 +9,7 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final, cast
 
 from . import errors
-from .errors import DependencyFailed, DrumbeatError, TaskError
+from .errors import DependencyFailed, DrumbeatError, Interrupted, TaskError
 from .ids import show
 from .messages import Failure, Outcome, ValueRow
 from .payload import ErrorReport, load_error, load_exception, unpack_value
@@ -48,7 +48,12 @@ def is_retryable(
     """Return whether a task that raised this asks to be tried again."""
     if isinstance(retry_exceptions, bool):
         return retry_exceptions and isinstance(exception, Exception)
-    return isinstance(exception, retry_exceptions)
+    try:
+        return isinstance(exception, retry_exceptions)
+    except Interrupted:
+        raise
+    except BaseException:  # noqa: BLE001  # a metaclass's __instancecheck__ is the user's code
+        return False
 
 
 def _error(row: ValueRow) -> BaseException:

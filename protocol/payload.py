@@ -102,7 +102,9 @@ def pack_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
     found.refs = refs
     try:
         payload = _dumps((args, kwargs), PROTOCOL)
-    except Exception:  # noqa: BLE001  # cloudpickle may know how; if not, it says why
+    except (KeyboardInterrupt, Interrupted, MemoryError):
+        raise
+    except BaseException:  # noqa: BLE001  # cloudpickle may know how; if not, it says why
         payload = b""
     finally:
         found.refs = outer
@@ -217,9 +219,9 @@ def pack_function(
     outer, found.refs = found.refs, None
     try:
         payload: bytes = cloudpickle.dumps(definition, PROTOCOL)
-    except (KeyboardInterrupt, MemoryError, DrumbeatError):
+    except (KeyboardInterrupt, Interrupted, MemoryError, DrumbeatError):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise _not_picklable(definition[0], name, None, error) from error
     finally:
         found.refs = outer
@@ -468,10 +470,10 @@ def _why_not(value: Any) -> BaseException | None:
     """Return what pickling raises, or None."""
     import cloudpickle
 
-    with contextlib.suppress(Exception, SystemExit):
-        if b"__main__" not in _dumps(value, PROTOCOL):
-            return None
     try:
+        with contextlib.suppress(Exception, SystemExit):
+            if b"__main__" not in _dumps(value, PROTOCOL):
+                return None
         cloudpickle.dumps(value, PROTOCOL)
     except (KeyboardInterrupt, Interrupted):
         raise

@@ -118,6 +118,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     output_bytes_max: Annotated[
         int, Positive, _help("Output of a worker kept until it is forwarded; above, it is cut.")
     ] = 4 << 20
+    output_backlog_bytes_max: Annotated[
+        int, Positive, _help("With so much waiting for who does not read, output is dropped.")
+    ] = 4 << 20
 
     # processes
     exit_grace_s: Annotated[

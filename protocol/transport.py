@@ -24,7 +24,7 @@ from .endpoints import check_endpoint
 from .errors import RemoteProtocolError
 from .frames import Channel, Role
 from .ids import NO_PEER, PeerId
-from .listener import Disconnected, Joined, Listener, Returned
+from .listener import Disconnected, Joined, Lags, Listener, Returned
 from .messages import (
     AnyMessage,
 )
@@ -35,7 +35,7 @@ from .traffic import Blob, Heard, Message, Rejected, Traffic
 
 __all__ = [
     "FRAMES_PER_TURN_MAX", "Blob", "DialHappening", "DialShell", "Disconnected", "Down", "Heard",
-    "Joined", "ListenHappening", "ListenShell", "Message", "Poller", "Refused", "Rejected",
+    "Joined", "Lags", "ListenHappening", "ListenShell", "Message", "Poller", "Refused", "Rejected",
     "Returned", "Up",
 ]  # fmt: skip
 
@@ -45,7 +45,7 @@ _NOW_S = float("-inf")
 _CONTROL = int(Channel.CONTROL)
 
 DialHappening = Up | Down | Refused | Message | Blob | Rejected
-ListenHappening = Joined | Returned | Disconnected | Heard | Message | Blob | Rejected
+ListenHappening = Joined | Returned | Disconnected | Heard | Lags | Message | Blob | Rejected
 
 
 class _Line:
@@ -96,6 +96,11 @@ class DialShell:
     def up(self) -> bool:
         """Whether the control link is connected."""
         return self._control.dialer.up
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of messages that no batch carries yet: the window is full, or nobody is there."""
+        return self._control.dialer.link.queued_bytes
 
     @property
     def settled(self) -> bool:
@@ -284,6 +289,9 @@ class ListenShell:
             listener_.some_connection_closed(now_s)
         if listener_.probes_due_s:
             self._do(listener_.time_passed(now_s), out)
+        if listener_.lagging:
+            out[:0] = listener_.lagging
+            listener_.lagging.clear()
         if heard:
             out.insert(0, Heard(heard))
         return out

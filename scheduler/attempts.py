@@ -19,6 +19,7 @@ from ..protocol.messages import (
     TakenBack,
     ValueRow,
 )
+from ..protocol.resources import UNITS
 from .kinds import Kinds
 from .objects import Objects
 from .placement import AHEAD_WINDOWS, Board, ShapeQueue
@@ -30,7 +31,6 @@ from .tasks import (
     NEXT,
     QUEUED,
     RETURN,
-    UNITS,
     Kind,
     Shape,
     TaskRecord,
@@ -231,7 +231,8 @@ class Attempts:
         values = list(row.values)
         refs = any(value.contained for value in values)
         if row.died:
-            record.deaths += 1
+            # Whoever only lost its result took no worker along, and is no poison.
+            record.deaths += not row.bystander
             self._work.cancel_children(record)
         if row.died or row.retry:
             self._work.retry(record, values[0])

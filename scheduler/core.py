@@ -42,6 +42,7 @@ from .objects import Objects
 from .placement import Board
 from .queries import Queries
 from .state import Node, Peer, PeerError, State, ignore
+from .texts import Texts
 from .work import Work
 
 #: what a peer may send of large payloads ahead of the rows that name them
@@ -62,7 +63,7 @@ class SchedulerCore:
     __slots__ = (
         "_attempts", "_board", "_by_role", "_clients_alive", "_handlers", "_kinds", "_late_s",
         "_nodes_alive", "_objects", "_out", "_queries", "_questions", "_rate", "_serial",
-        "_shapes_changed", "_state", "_work",
+        "_shapes_changed", "_state", "_texts", "_work",
     )  # fmt: skip
 
     def __init__(self, settings: Settings, epoch: int, rng: Random) -> None:
@@ -74,6 +75,7 @@ class SchedulerCore:
         self._work = Work(state, self._board, self._kinds, self._objects)
         self._attempts = Attempts(state, self._board, self._kinds, self._objects, self._work)
         self._queries = Queries(state, self._work, self._attempts)
+        self._texts = Texts(state)
         self._rate = self._queries.rate
         #: asked in this turn, answered at its end
         self._questions: list[tuple[Peer, Query]] = []
@@ -114,7 +116,7 @@ class SchedulerCore:
                 Done: self._on_done,
                 Blocked: self._on_blocked,
                 TakenBack: self._on_taken_back,
-                Output: self._on_output,
+                Output: self._texts.output,
             },
         }
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -124,6 +126,8 @@ class SchedulerCore:
             events.PeerJoined: self._on_joined,
             events.PeerReturned: self._on_returned,
             events.PeerDisconnected: self._on_disconnected,
+            events.PeerLags: self._texts.lags,
+            events.MessageRejected: self._texts.rejected,
             events.TimePassed: self._on_time,
         }
 
@@ -168,6 +172,7 @@ class SchedulerCore:
             self._rate.note(finished, now_s)
         if self._questions:
             self._answer()
+        self._texts.forwarded.clear()
         return self._out.flush()
 
     def deadline_s(self) -> float | None:
@@ -469,11 +474,6 @@ class SchedulerCore:
 
     def _on_taken_back(self, peer: Peer, message: TakenBack) -> None:
         self._attempts.taken_back(_node_of(peer), message)
-
-    def _on_output(self, _peer: Peer, message: Output) -> None:
-        client = self._state.client(PeerId(message.client))
-        if client is not None:
-            self._out.letter(client.id, message)
 
     def find(self, task: TaskId) -> bool:
         """Return whether a task has no outcome yet."""

@@ -54,6 +54,20 @@ class BlobReceived(Struct, gc=False, frozen=True):
     payload: bytes
 
 
+class PeerLags(Struct, gc=False, frozen=True):
+    """So many bytes wait for a peer that does not read; 0: it has caught up."""
+
+    peer: PeerId
+    queued_bytes: int
+
+
+class MessageRejected(Struct, gc=False, frozen=True):
+    """What a peer sent made no sense and was dropped."""
+
+    peer: PeerId
+    reason: str
+
+
 class TimePassed(Struct, gc=False, frozen=True):
     """Nothing but time; `late_s` is how much later than asked the shell came round."""
 
@@ -61,8 +75,9 @@ class TimePassed(Struct, gc=False, frozen=True):
 
 
 Event = (
-    PeerJoined | PeerReturned | PeerDisconnected | PeerHeard | Received | BlobReceived | TimePassed
-)
+    PeerJoined | PeerReturned | PeerDisconnected | PeerHeard | Received | BlobReceived | PeerLags
+    | MessageRejected | TimePassed
+)  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- commands
 

@@ -11,9 +11,10 @@ from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final
 
 from ..protocol.ids import PeerId
+from ..protocol.resources import UNITS
 from ..protocol.settings import Settings
 from .state import Node
-from .tasks import QUEUED, UNITS, Kind, Shape, TaskRecord
+from .tasks import QUEUED, Kind, Shape, TaskRecord
 
 #: as many empty queues are kept: the next task of their shape is likely to come
 EMPTY_QUEUES_MAX: Final = 8

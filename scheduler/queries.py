@@ -12,9 +12,10 @@ from ..protocol.ids import parse, show
 from ..protocol.messages import (
     Query,
 )
+from ..protocol.resources import UNITS
 from .attempts import Attempts
 from .state import Node, State
-from .tasks import ASSIGNED, QUEUED, STATE_NAMES, UNITS, TaskRecord
+from .tasks import ASSIGNED, QUEUED, STATE_NAMES, TaskRecord
 from .work import Work
 
 #: the rate is that of so many whole seconds
@@ -110,6 +111,8 @@ class Queries:
                 "free": _sum(_free(node) for node in nodes),
             },
             "stale_dropped": counters["stale_dropped"],
+            "messages_rejected": counters["messages_rejected"],
+            "output_bytes_dropped": counters["output_bytes_dropped"],
         }
 
     def nodes(self) -> list[Data]:

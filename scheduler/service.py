@@ -15,12 +15,14 @@ from types import FrameType
 from typing import Final
 
 from ..protocol.clock import now_s
+from ..protocol.complaints import Complaints
 from ..protocol.settings import Settings
 from ..protocol.transport import (
     Blob,
     Disconnected,
     Heard,
     Joined,
+    Lags,
     ListenHappening,
     ListenShell,
     Message,
@@ -70,6 +72,7 @@ class Service:
         os.set_blocking(self._stop_write, False)
         self._poller.add(self._stop_read)
         self._stopping = False
+        self._complaints = Complaints()
         self._worked = True
         self._collected_s = 0.0
         # The descriptor wakes the poll, whatever it is that the signal interrupts.
@@ -117,9 +120,9 @@ class Service:
             if type(happening) is Message:
                 self._tell(events.Received(happening.peer, happening.message), at_s)
             else:
-                event = _event_of(happening)
-                if event is not None:
-                    self._tell(event, at_s)
+                if type(happening) is Rejected:
+                    self._complain(f"refused from {happening.peer.hex()}: {happening.reason}", at_s)
+                self._tell(_event_of(happening), at_s)
         self._act(at_s)
         shell.flush(at_s)
         if happenings:
@@ -154,8 +157,12 @@ class Service:
                 shell.send_blob(command.peer, command.key, command.payload)
             else:
                 if command.error:
-                    print(f"dropped: {command.reason}", file=sys.stderr, flush=True)
+                    self._complain(f"dropped: {command.reason}", now_s())
                 shell.drop(command.peer, command.error, command.reason)
+
+    def _complain(self, text: str, at_s: float) -> None:
+        for line in self._complaints.lines(text, at_s):
+            print(line, file=sys.stderr, flush=True)
 
     def _collect(self, at_s: float, *, idle: bool) -> None:
         """Collect garbage when that keeps nobody waiting."""
@@ -171,7 +178,7 @@ class Service:
         print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def _event_of(happening: ListenHappening) -> events.Event | None:
+def _event_of(happening: ListenHappening) -> events.Event:
     """Return what the core is told of a happening."""
     match happening:
         case Message(message, peer):  # the loop does not come here with it: there are too many
@@ -187,5 +194,6 @@ def _event_of(happening: ListenHappening) -> events.Event | None:
         case Disconnected(peer):
             return events.PeerDisconnected(peer)
         case Rejected(reason, peer):
-            print(f"refused from {peer.hex()}: {reason}", file=sys.stderr, flush=True)
-            return None
+            return events.MessageRejected(peer, reason)
+        case Lags(peer, queued_bytes):
+            return events.PeerLags(peer, queued_bytes)

@@ -14,10 +14,11 @@ from ..protocol.messages import (
     Environment,
     Join,
 )
+from ..protocol.resources import units
 from ..protocol.settings import Settings
 from .holders import Holders
 from .outbox import Outbox
-from .tasks import FINISHED, Kind, TaskRecord, units
+from .tasks import FINISHED, Kind, TaskRecord
 
 STORY_LINES_MAX: Final = 500
 
@@ -41,11 +42,13 @@ class Peer:
         "here",
         "id",
         "kinds",
+        "lag_bytes",
         "name",
         "node",
         "python",
         "role",
         "tasks",
+        "unread_bytes",
     )
 
     def __init__(self, peer: PeerId, hello: Hello) -> None:
@@ -64,6 +67,10 @@ class Peer:
         self.kinds: dict[int, Kind | None] = {}
         #: its unfinished tasks
         self.tasks: dict[bytes, TaskRecord] = {}
+        #: what waits for it because it does not read; 0: no more than it should
+        self.lag_bytes = 0
+        #: bytes of output that were dropped since it was last sent some
+        self.unread_bytes = 0
         #: large payloads whose row has not come
         self.early: dict[bytes, deque[bytes]] = {}
         self.early_bytes = 0
@@ -310,7 +317,8 @@ class State:
         self.out = Outbox(self.holders, settings.inline_bytes_max)
         self.counters: dict[str, int] = dict.fromkeys(
             ("submitted", "finished", "failed", "cancelled", "retried", "stale_dropped",
-             "taken_back", "peers_dropped", "nodes_lost", "clients_gone"), 0
+             "taken_back", "peers_dropped", "nodes_lost", "clients_gone", "messages_rejected",
+             "output_bytes_dropped"), 0
         )  # fmt: skip
         self.story: deque[tuple[float, str]] = deque(maxlen=STORY_LINES_MAX)
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from ..protocol.ids import PeerId, TaskId, show
 from ..protocol.messages import Failure, Options, Outcome, TaskRow, ValueRow
+from ..protocol.resources import UNITS, units
 
 if TYPE_CHECKING:
     from .state import Node, Peer
@@ -45,14 +46,6 @@ NEXT: Final = (
     (QUEUED, _NO, _NO, _NO, _NO, FINISHED),  # BACKOFF
     (_NO, _NO, _NO, _NO, _NO, _NO),  # FINISHED
 )
-
-#: resources are counted in whole parts of this size, so that nothing is lost by adding up
-UNITS: Final = 10_000
-
-
-def units(amount: float) -> int:
-    """Return an amount of a resource in whole units."""
-    return round(amount * UNITS)
 
 
 class Shape:

@@ -99,10 +99,11 @@ def _settings(swarm: _Swarm) -> dict[str, Any]:
         made["frame_bytes_max"] = pick((8 << 10, 64 << 10))
     if swarm.has(0.3):
         made["link_window_batches_max"] = pick((2, 4, 16))
+    # A node does not see that it is stuck for what the scheduler holds and is larger than all that
+    # it has itself. So either nobody reaches the limit, or all tasks are of one size.
+    made["workers_blocked_max"] = 10_000
     if swarm.has(0.2):
         made["workers_blocked_max"] = pick((1, 2, 4))
-        # A node does not see that it is stuck for what the scheduler holds and is larger than all
-        # that it has itself.
         swarm.fractions = False
     if swarm.has(0.3):
         made["window_tasks_max"] = pick((1, 4, 64))

@@ -21,8 +21,8 @@ class Judge:
     def judge(self) -> None:
         """Add what is wrong to the oracle's violations."""
         oracle = self.oracle
-        for known, peer in oracle.doubles:
-            if not oracle.lives_lost.get(peer) and not oracle.lives_lost.get(known.id[:6]):
+        for known, nodes in oracle.doubles:
+            if not any(oracle.lives_lost.get(peer) for peer in (*nodes, known.id[:6])):
                 oracle.wrong(f"{known.id.hex()} ran twice at the same time; no node was given up")
         for row, who in oracle.failures:
             failed = oracle.tasks.get(task_of(ObjectId(row.id)))

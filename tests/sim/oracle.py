@@ -81,8 +81,8 @@ class Oracle:
         self.clients_gone: dict[bytes, None] = {}
         #: rows that were no value -> who saw them
         self.failures: list[tuple[ValueRow, str]] = []
-        #: two runs of one task at once: the first one's node must turn out to be lost
-        self.doubles: list[tuple[Known, bytes]] = []
+        #: two runs of one task at once: one of the nodes must turn out to be lost
+        self.doubles: list[tuple[Known, tuple[bytes, bytes]]] = []
         self._used: dict[str, dict[str, float]] = {name: {} for name in capacities}
         self._gpus: dict[tuple[str, int], float] = {}
         self._hashes: dict[int, bytes] = {}
@@ -183,7 +183,7 @@ class Oracle:
             if execution.attempt == row.attempt and not self.lives_lost.get(row.id[:6]):
                 self.wrong(f"attempt {row.attempt} of {row.id.hex()} was run twice")
             if execution.is_running:
-                self.doubles.append((known, execution.peer))
+                self.doubles.append((known, (execution.peer, pool.peer)))
         made = Execution(known, row.attempt, pool, row.gpus or (), now_s)
         known.executions.append(made)
         most = 1 + known.options.max_retries

@@ -186,7 +186,7 @@ class _DiallingProcess(Process):
         super().__init__(world, name)
         self.peer = PeerId(self.random.randbytes(6))
         self.is_refused = False
-        self._was_up = False
+        self.has_been_up = False
         self.place = Place(world.network, name, self.wake, world.scheduler.listener)
         self.place.record = world.record
         self.shell = dial(self.place, role, self.peer, world.settings, Random(self.peer))
@@ -209,10 +209,10 @@ class _DiallingProcess(Process):
                 case simulated.Blob():
                     events.append(kinds.BlobReceived(one.key, one.payload))
                 case simulated.Up():
-                    if self._was_up and not one.resumed:
+                    if self.has_been_up and not one.resumed:
                         self.world.oracle.count("new link life")
                         self.world.oracle.life_lost(self.peer)
-                    self._was_up = True
+                    self.has_been_up = True
                     events.append(kinds.Connected(one.epoch, one.resumed))
                 case simulated.Down():
                     events.append(kinds.Disconnected())

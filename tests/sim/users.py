@@ -184,7 +184,9 @@ class User:
     def share(self, pick: int, other: "User") -> None:
         """Pickle a ref outside Drumbeat; another program loads it."""
         ids = self._picked([pick])
-        if ids and other is not self and home_of(ids[0]) == self.process.peer:
+        own = bool(ids) and home_of(ids[0]) == self.process.peer
+        # The home of a value must have been there: else it is not known, and the value is lost.
+        if own and other is not self and self.process.has_been_up:
             self.has_pinned = True
             self._do(events.Pinned(ids))
             self.oracle.count("ref pickled outside")

@@ -1,8 +1,9 @@
 """What fits on a node at once, whose GPU is whose, and who is next in line."""
 
-from drumbeat.node.attempts import Attempt, Crew, Demand, Function, Kind, Shape, WorkerKey, units
+from drumbeat.node.attempts import Attempt, Crew, Demand, Function, Kind, Shape, WorkerKey
 from drumbeat.node.slots import Queue, Slots
 from drumbeat.protocol.messages import AssignRow, NodeKindRow, Options
+from drumbeat.protocol.resources import units
 from hypothesis import given
 from hypothesis import strategies as st
 

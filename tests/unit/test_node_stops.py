@@ -203,6 +203,20 @@ def test_only_what_has_not_started_is_dropped_if_that_is_asked(bench):
     assert not bench.of(events.Signal)
 
 
+def test_what_its_worker_has_not_started_is_called_back_and_dropped_and_the_rest_goes_on():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    tasks = bench.assign(3, expected_s=1e-6)
+    bench.hear(Stop([(task, 1, StopMode.UNSTARTED) for task in tasks[:2]]))
+    assert bench.of(events.Revoke) == [events.Revoke(1, 2)]
+    bench.feed(events.PacketsTaken(1, []), events.PageRead([(1, 1, True)]))
+    (row,) = bench.done()
+    assert (row.id, row.duration_s) == (tasks[1], -1.0)
+    bench.say(1, bench.finished(1, 1))
+    bench.say(1, Returned([2, 3]))
+    assert bench.ran() == {1: [tasks[2]]}
+
+
 def test_a_stop_for_what_is_gone_is_ignored(bench):
     (task,) = bench.assign()
     bench.hear(Stop([(task, 2, StopMode.SOFT), (b"n" * 14, 1, StopMode.FORCE)]))

@@ -192,6 +192,7 @@ def test_the_running_row_of_a_dead_worker_is_charged_and_the_rest_runs_elsewhere
     first, second = bench.done()
     assert [first.id, second.id] == tasks[:2], "the first one's result went with the worker"
     assert [first.died, second.died] == [True, True]
+    assert [first.bystander, second.bystander] == [True, False], "it took no worker along"
     failure = second.values[0].failure
     assert failure.error == "WorkerDied"
     assert failure.details["signal_name"] == "SIGKILL"

@@ -21,6 +21,7 @@ from drumbeat.protocol.listener import (
     Delivered,
     Disconnected,
     Joined,
+    Lags,
     Listener,
     Returned,
     SendFrame,
@@ -100,6 +101,34 @@ def test_an_acknowledgement_is_due_after_its_delay() -> None:
     assert due_s == 5.0 + Settings().ack_delay_s
     assert listener.flush(due_s) == [(b"r1", encode_ack(1))]
     assert listener.deadline_s() is None
+
+
+def test_acknowledgements_of_many_are_due_in_the_order_of_their_batches() -> None:
+    listener = joined()
+    say(listener, b"r2", hello(B))
+    listener.flush(0.0)
+    delay_s = Settings().ack_delay_s
+    say(listener, b"r1", encode_batch(1, 0, [b"\x07"]), 5.0)
+    say(listener, b"r2", encode_batch(1, 0, [b"\x07"]), 5.25)
+    listener.queue(A, b"\x01")
+    assert [route for route, _ in listener.flush(5.25)] == [b"r1"], "which acknowledged as well"
+    say(listener, b"r1", encode_batch(2, 1, [b"\x07"]), 5.5)
+    assert listener.deadline_s() == 5.25 + delay_s
+    assert listener.flush(5.25 + delay_s) == [(b"r2", encode_ack(1))]
+    assert listener.deadline_s() == 5.5 + delay_s
+    assert listener.flush(5.5 + delay_s) == [(b"r1", encode_ack(2))]
+    assert listener.deadline_s() is None
+
+
+def test_a_window_that_opens_lets_out_what_waited_for_it() -> None:
+    listener = Listener(Settings(link_window_batches_max=1), EPOCH)
+    say(listener, b"r1", hello())
+    listener.queue(A, b"\x01")
+    assert len(listener.flush(0.0)) == 1
+    listener.queue(A, b"\x02")
+    assert listener.flush(0.0) == []
+    say(listener, b"r1", Ack(1), 0.1)
+    assert len(listener.flush(0.1)) == 1
 
 
 def test_a_peer_that_comes_back_resumes_its_life_on_the_new_route() -> None:
@@ -241,3 +270,28 @@ def test_after_a_closing_every_route_is_probed_a_few_times() -> None:
         assert probes == [SendFrame(b"r1", encode_ack(0)), SendFrame(b"r2", encode_ack(0))]
     assert listener.deadline_s() is None
     assert listener.time_passed(99.0) == []
+
+
+def test_what_waits_for_a_peer_that_does_not_read_is_told_until_it_has_caught_up() -> None:
+    listener = Listener(Settings(link_window_batches_max=1, output_backlog_bytes_max=100), EPOCH)
+    say(listener, b"r1", hello())
+    listener.flush(0.0)
+    listener.queue(A, b"\x01")
+    listener.flush(0.0)
+    for _ in range(3):
+        listener.queue(A, b"\xa0" * 60)
+    listener.flush(0.0)
+    assert listener.lagging == [Lags(A, 180)]
+    listener.lagging.clear()
+    say(listener, b"r1", encode_ack(1))
+    listener.flush(0.0)
+    assert listener.lagging == [Lags(A, 0)]
+
+
+def test_what_waits_for_a_peer_without_a_connection_is_told() -> None:
+    listener = Listener(Settings(output_backlog_bytes_max=100), EPOCH)
+    say(listener, b"r1", hello())
+    listener.unreachable(b"r1")
+    listener.queue(A, b"\xa0" * 101)
+    listener.flush(0.0)
+    assert listener.lagging == [Lags(A, 101)]

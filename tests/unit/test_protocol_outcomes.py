@@ -227,3 +227,17 @@ def test_which_errors_are_tried_again():
     assert not is_retryable(SystemExit(), True)
     assert is_retryable(FileNotFoundError(), (KeyError, OSError))
     assert not is_retryable(ValueError(), (KeyError,))
+
+
+@pytest.mark.parametrize("raised", [ValueError, SystemExit, KeyboardInterrupt])
+def test_a_type_that_cannot_be_asked_is_no_reason_to_try_again(raised):
+    class Moody(type):
+        def __instancecheck__(cls, instance):
+            raise raised("no")
+
+    class Error(Exception, metaclass=Moody):
+        pass
+
+    assert not is_retryable(ValueError(), (Error,))
+    assert not is_retryable(ValueError(), (Error, ValueError))
+    assert not is_retryable(ValueError(), "no type at all")

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.messages import (
+    Assign,
     AssignRow,
     DoneRow,
     Failure,
@@ -260,11 +261,10 @@ def test_the_submitter_knows_of_each_further_attempt_before_it_is_assigned() -> 
     for attempt in (2, 3):
         stage.done(node, died(row))
         commands = stage.core.turn(stage.now_s)
-        sent = [(one.peer, one.message) for one in commands if isinstance(one, events.Send)]
-        assert sent[0] == (client, Retried([(row.id, attempt)]))
-        # The pause before it is over in the next turn at the earliest.
-        stage.turn()
-        (row,) = stage.assigned(node)
+        told, assigned = [one for one in commands if isinstance(one, events.Send)]
+        assert (told.peer, told.message) == (client, Retried([(row.id, attempt)]))
+        assert isinstance(assigned.message, Assign)
+        (row,) = assigned.message.rows
         assert row.attempt == attempt
     stage.done(node, died(row))
     stage.turn()
@@ -277,3 +277,14 @@ def test_what_was_not_charged_is_not_told() -> None:
     stage.taken_back(node, row)
     stage.turn()
     assert not stage.take(client, Retried)
+
+
+def test_a_task_that_only_lost_its_result_with_the_worker_is_charged_and_no_poison() -> None:
+    stage = Stage(poison_deaths=1)
+    client, node, row = given(stage, max_retries=1)
+    for _ in range(2):
+        stage.done(node, failure_done(row, "WorkerDied", died=True, bystander=True))
+        stage.live(1.0)
+        row = (stage.assigned(node) or [row])[0]
+    assert row.attempt == 2
+    assert failure_of(stage, client, row).error == "WorkerDied"

@@ -12,6 +12,7 @@ from drumbeat.protocol.messages import (
     TaskRow,
     ValueRow,
 )
+from drumbeat.protocol.resources import units
 from drumbeat.scheduler.state import Peer
 from drumbeat.scheduler.tasks import (
     ASSIGN,
@@ -37,7 +38,6 @@ from drumbeat.scheduler.tasks import (
     failed,
     lost,
     move,
-    units,
 )
 
 CLIENT = PeerId(b"client")

@@ -19,8 +19,8 @@ REST = sorted(
 
 #: files that decide: what they do follows from their arguments alone
 PURE = {
-    "arrivals", "attempts", "blobs", "budget", "children", "core", "dialer", "dispatch", "endpoints",
-    "events", "holders", "home", "ids", "intake", "kinds", "link", "listener", "liveness",
+    "arrivals", "attempts", "blobs", "budget", "children", "complaints", "core",
+    "dialer", "dispatch", "endpoints", "events", "holders", "home", "ids", "intake", "kinds", "link", "listener", "liveness",
     "lives", "messages", "objects", "outbox", "packets", "placement", "queries", "slots",
     "state", "stops", "tasks", "texts", "traffic", "waits", "work",
 }  # fmt: skip
@@ -40,7 +40,7 @@ ENVIRONMENT_DOORS = {
     "node/keeper.py": "what the template inherits",
     "node/template.py": "BLAS threads before heavy imports, the node's mark",
     "node/worker.py": "env_vars, OMP_NUM_THREADS, CUDA_VISIBLE_DEVICES of a task",
-    "node/probe.py": "CUDA_VISIBLE_DEVICES",
+    "protocol/machine.py": "CUDA_VISIBLE_DEVICES",
 }
 
 #: who may read the wall clock, and what for

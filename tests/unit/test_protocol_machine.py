@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from drumbeat.node.probe import (
+from drumbeat.protocol.machine import (
     cpu_count,
     gpu_count,
     memory_total_bytes,
