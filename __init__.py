@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         VersionMismatch,
         WorkerDied,
     )
-    from drumbeat.protocol.payload import ship_by_value
+    from drumbeat.protocol.modules import ship_by_value
     from drumbeat.protocol.references import ObjectRef
 
 __version__ = "0.1.0"
@@ -95,7 +95,7 @@ _HOMES = {
     "Executor": "drumbeat.client.executor",
     "ObjectRef": "drumbeat.protocol.references",
     "init": "drumbeat.client.local",
-    "ship_by_value": "drumbeat.protocol.payload",
+    "ship_by_value": "drumbeat.protocol.modules",
     "shutdown": "drumbeat.client.local",
     "as_completed": "drumbeat.client.api",
     "available_resources": "drumbeat.client.api",

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar, overload
 
 from ..protocol.errors import NotInitialized
-from ..protocol.ids import ObjectId
 from ..protocol.outcomes import VALUE, value_of
 from ..protocol.payload import pack_value, unpack_value
 from ..protocol.references import ObjectRef, orphaned, refuse_fork
@@ -66,9 +65,10 @@ def get(refs: Any, timeout: float | None = None) -> Any:
     _check_timeout(timeout)
     if type(refs) is ObjectRef:
         return value_of(refs.session.get((refs.id,), timeout)[-1])
-    ids, session = _ids_of("get", refs)
+    refs, session = _listed("get", refs)
     if session is None:
         return []
+    ids = [ref.id for ref in refs]
     unique = list(dict.fromkeys(ids))
     rows = session.get(unique, timeout)
     last = rows[-1]
@@ -100,8 +100,8 @@ def wait(
     _check_timeout(timeout)
     if isinstance(refs, ObjectRef):
         raise TypeError("wait takes a list of ObjectRefs; for one, write wait([ref])")
-    refs = list(refs)
-    ids, session = _ids_of("wait", refs)
+    refs, session = _listed("wait", refs)
+    ids = [ref.id for ref in refs]
     if isinstance(num_returns, bool) or not isinstance(num_returns, int):
         raise TypeError(f"num_returns must be a whole number, not {num_returns!r}")
     if session is None:
@@ -149,11 +149,11 @@ def cancel(
     Args:
         refs: one reference, or several.
         force: kill its worker at once.
-        recursive: also cancel the tasks that it has submitted.
+        recursive: also cancel the tasks that it has submitted; False lets them go on.
     """
-    ids, session = _ids_of("cancel", [refs] if isinstance(refs, ObjectRef) else refs)
+    listed, session = _listed("cancel", [refs] if isinstance(refs, ObjectRef) else refs)
     if session is not None:
-        session.cancel(list(dict.fromkeys(ids)), force, recursive)
+        session.cancel(list(dict.fromkeys(ref.id for ref in listed)), force, recursive)
 
 
 def nodes() -> list[dict[str, Any]]:
@@ -195,10 +195,14 @@ def _check_timeout(timeout: float | None) -> None:
         raise ValueError(f"timeout must be a number of seconds from 0 up, or None, not {timeout!r}")
 
 
-def _ids_of(function: str, refs: Any) -> tuple[list[ObjectId], Session | None]:
-    """Return the references' ids and the session of all of them; None if there are none."""
+def _listed(function: str, refs: Any) -> tuple[list[ObjectRef[Any]], Session | None]:
+    """Return the references and the session of all of them; None if there are none.
+
+    The references themselves: a generator's may have no other holder, and without one their values
+    would be freed before anybody has waited for them.
+    """
     session: Session | None = None
-    ids: list[ObjectId] = []
+    listed: list[ObjectRef[Any]] = []
     try:
         iterator = iter(refs)
     except TypeError:
@@ -212,5 +216,5 @@ def _ids_of(function: str, refs: Any) -> tuple[list[ObjectId], Session | None]:
             if session is not None:
                 raise ValueError(f"{function}: the references belong to different clusters")
             session = ref.session
-        ids.append(ref.id)
-    return ids, session
+        listed.append(ref)
+    return listed, session

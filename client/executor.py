@@ -13,12 +13,12 @@ from concurrent.futures import BrokenExecutor, Future, InvalidStateError
 from concurrent.futures import Executor as BaseExecutor
 from functools import partial
 from itertools import chain, islice
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from ..protocol.errors import DrumbeatError, NotInitialized
-from ..protocol.futures import RowFuture, deliver, start_delivery
+from ..protocol.futures import RowFuture, deliver, lends_here, start_delivery
 from ..protocol.messages import ValueRow
 from ..protocol.outcomes import ERROR, VALUE, error_of
 from ..protocol.payload import pack_call
@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 #: so many functions are remembered an executor
 FUNCTIONS_MAX: Final = 256
+#: what has come gives its place to the next within about this time
+LANDING_S: Final = 0.0005
 
 _executors: "WeakSet[Executor]" = WeakSet()
 
@@ -64,7 +66,7 @@ class Initialized:
         self.initargs = initargs
         self.pool = pool
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the function in a worker that is initialized."""
         if self.pool not in _initialized:
             try:
@@ -80,7 +82,12 @@ class Initialized:
 
 
 class _Future(RowFuture[T]):
-    """A future of an executor: cancelling it cancels the task, if that has not started."""
+    """A future of an executor: cancelling it cancels the task, if that has not started.
+
+    One that says `running()` cannot be cancelled. With max_workers a call is running once it has
+    taken one of those places, as in ProcessPoolExecutor; without, the cluster alone knows whether
+    it has started, so it is pending to its end, and cancelling asks.
+    """
 
     def __init__(
         self,
@@ -102,9 +109,15 @@ class _Future(RowFuture[T]):
     def cancel(self) -> bool:
         """Return True if the task has not started and now never will."""
         executor = self._executor
-        if executor is not None and executor._cancel([self]):
+        if executor is not None and not self.running() and executor._cancel([self]):
             return True
         return self.cancelled()
+
+    def _lend(self, timeout: float | None) -> float | None:
+        executor, session = self._executor, self._session
+        if executor is None or session is None or not lends_here(session):
+            return timeout
+        return executor._lend_for(self, session, timeout)
 
     def _finish(self) -> None:
         """Let go of everything that the result does not need."""
@@ -115,7 +128,9 @@ class Executor(BaseExecutor):
     """Runs calls in the cluster; a drop-in for concurrent.futures.ProcessPoolExecutor.
 
     Args:
-        max_workers: at most so many calls at once; None: as many as the cluster can run.
+        max_workers: at most so many calls at once, each `running()` from when it is sent, and not
+            to be cancelled from then on; None: as many as the cluster can run, pending to their
+            end, and cancelled if they have not started there.
         initializer: called once in each worker, before its first call.
         initargs: its arguments.
         max_tasks_per_child: calls after which a worker is replaced by a fresh one.
@@ -231,9 +246,31 @@ class Executor(BaseExecutor):
                 "shutdown() was called before this call, which waited for its turn "
                 "(max_workers), was sent"
             )
+        if self._max_workers is not None:
+            future.set_running_or_notify_cancel()
         (id_,) = call.submit(session, packed)
         future._ref = ObjectRef(id_, session)
         session.when_ready(id_, partial(deliver, self._arrived, future))
+
+    def _lend_for(
+        self, future: _Future[Any], session: Session, timeout: float | None
+    ) -> float | None:
+        """Wait for a future, in a task's main thread, where the task's CPUs are lent meanwhile."""
+        end_s = None if timeout is None else monotonic() + timeout
+        while not future.done():
+            own = future._ref
+            refs = [own]
+            if own is None:  # it waits for its turn, and so do we, for those before it
+                with self._lock:
+                    refs = [other._ref for other in self._flying]
+            ids = [ref.id for ref in refs if ref is not None]
+            left_s = None if end_s is None else max(0.0, end_s - monotonic())
+            if left_s == 0.0 or (ids and not session.wait(ids, 1, left_s)):
+                return 0.0
+            if own is not None:
+                break
+            sleep(LANDING_S)
+        return None  # its result is on the way through the thread for callbacks
 
     # ----------------------------------------------------------------- in the thread for callbacks
 
@@ -244,7 +281,8 @@ class Executor(BaseExecutor):
             flying = future in self._flying
         if flying:
             future._finish()
-            if row.failure is not None and row.failure.error == "TaskCancelled":
+            cancelled = row.failure is not None and row.failure.error == "TaskCancelled"
+            if cancelled and not future.running():
                 self._mark_cancelled(future)
             elif self._broken and row.outcome != VALUE:
                 future.set_exception(BrokenExecutor(self._broken))
@@ -296,7 +334,7 @@ class Executor(BaseExecutor):
         with self._lock:
             waiting = dict.fromkeys(self._waiting)
             for future in futures:
-                ref = future._ref
+                ref = None if future.running() else future._ref
                 if future in waiting:
                     del waiting[future]
                     dropped.append(future)
@@ -377,6 +415,10 @@ class Executor(BaseExecutor):
         if futures:
             self._cancel(futures)
         if wait:
+            with self._lock:
+                futures = [*self._flying, *self._waiting]
+            for future in futures:
+                future._lend(None)
             with self._lock:
                 while self._flying or self._waiting:
                     self._idle.wait()

@@ -11,7 +11,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from ..protocol.ids import ObjectId
-from ..protocol.payload import pack_call, pack_function, portable
+from ..protocol.modules import portable
+from ..protocol.payload import pack_call, pack_function
 from ..protocol.references import ObjectRef, orphaned, refuse_fork
 from ..protocol.session import FunctionDefinition, Kind, Packed, Session, current
 from . import options as options_
@@ -37,10 +38,7 @@ def session_or_start() -> Session:
         raise refuse_fork()
     from . import local
 
-    local.init()
-    session = current()
-    assert session is not None, "init() makes a session or raises"
-    return session
+    return local.session_or_init()
 
 
 class _Function:
@@ -100,7 +98,7 @@ class AsyncCall:
         self.function = portable(function)
         self.__name__ = _name_of(function)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the function to its end."""
         return asyncio.run(self.function(*args, **kwargs))
 
@@ -129,7 +127,7 @@ class RemoteFunction(Generic[P, T]):
         """The function itself, to be called here and now."""
         return self._shared.call
 
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[T]:
+    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[T]:
         """Call the function in the cluster; returns at once.
 
         Returns:
@@ -208,7 +206,7 @@ class RemoteFunction(Generic[P, T]):
         self._kind = Kind(definition, self._checked.options, self.name)
         return self._kind
 
-    def __call__(self, *_: Any, **__: Any) -> T:
+    def __call__(self, /, *_: Any, **__: Any) -> T:
         """Refuse to be called: here or in the cluster is for the caller to say."""
         name = self._shared.name
         raise TypeError(

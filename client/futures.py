@@ -15,8 +15,9 @@ from typing import Any, Final, TypeVar
 from ..protocol.errors import GetTimeoutError, MessageTooLarge
 from ..protocol.ids import ObjectId
 from ..protocol.messages import ValueRow
+from ..protocol.modules import portable
 from ..protocol.outcomes import task_error, value_of
-from ..protocol.payload import load_error, pack_call, pack_error, portable
+from ..protocol.payload import load_error, pack_call, pack_error
 from ..protocol.references import ObjectRef
 from ..protocol.session import Session
 from .functions import RemoteFunction, remote, session_or_start

@@ -21,14 +21,14 @@ from typing import Any, Final
 
 from ..protocol.errors import ConfigError, DrumbeatError, SchedulerUnreachable
 from ..protocol.settings import Settings
+from .logs import LOOK_S as LOGS_LOOK_S
+from .logs import keep_short, tail_of
 from .runtime import Directory
 
 CRASHES_MAX: Final = 3
 CRASHES_WITHIN_S: Final = 60.0
 #: where the system does not tell of a process's end, it is looked for this often
 LOOK_S: Final = 0.2
-LOG_LINES: Final = 20
-LOG_BYTES: Final = 4096
 
 
 class Member:
@@ -156,22 +156,24 @@ class Launcher:
                 if self._stopping:
                     return None
                 error = next(filter(None, [self._look_at(one) for one in self._members]), None)
+                for member in self._members:
+                    keep_short(self.log_of(member))
             if error is not None:
                 return error
 
     def _wait(self) -> None:
         poll = select.poll()
         poll.register(self._wake_read, select.POLLIN)
-        timeout_s: float | None = None
+        timeout_s = LOGS_LOOK_S
         for member in self._members:
             if member.process is None:
                 left = max(0.0, member.due_s - time.monotonic())
-                timeout_s = left if timeout_s is None else min(timeout_s, left)
+                timeout_s = min(timeout_s, left)
             elif member.pidfd >= 0:
                 poll.register(member.pidfd, select.POLLIN)
             else:
-                timeout_s = LOOK_S if timeout_s is None else min(timeout_s, LOOK_S)
-        poll.poll(None if timeout_s is None else timeout_s * 1000 + 1)
+                timeout_s = min(timeout_s, LOOK_S)
+        poll.poll(timeout_s * 1000 + 1)
 
     def _look_at(self, member: Member) -> DrumbeatError | None:
         if member.process is None:
@@ -262,17 +264,6 @@ def environment() -> dict[str, str]:
         paths = [str(root.parent), environ.get("PYTHONPATH", "")]
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return environ
-
-
-def tail_of(path: Path) -> str:
-    """Return the last lines of a file, or nothing."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - LOG_BYTES))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-LOG_LINES:])
 
 
 def words_for(status: int) -> str:

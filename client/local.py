@@ -17,11 +17,16 @@ from typing import Any, Final, Self
 
 from ..protocol.errors import ConfigError, DrumbeatError, SchedulerUnreachable
 from ..protocol.messages import Environment
+from ..protocol.modules import path_was_told
 from ..protocol.session import Session, current, set_current
 from ..protocol.settings import Settings
 from . import runtime
 
 ADDRESS_VARIABLE: Final = "DRUMBEAT_ADDRESS"
+#: what `init` takes besides settings
+_ARGUMENTS: Final = (
+    "address", "num_cpus", "num_gpus", "resources", "nodes", "preload", "inline"
+)  # fmt: skip
 
 _lock = threading.RLock()
 _cluster: "Cluster | None" = None
@@ -90,7 +95,7 @@ def init(
     Args:
         address: the directory of a running local cluster; None takes DRUMBEAT_ADDRESS, and where
             that is not set starts a cluster that ends with this process.
-        num_cpus: CPUs of each node; None shares this machine's among them.
+        num_cpus: CPUs of each node, not of all together; None shares this machine's among them.
         num_gpus: GPUs of each node; None gives those of this machine to the first.
         resources: custom resources of each node, by name.
         nodes: how many node daemons to start.
@@ -117,7 +122,7 @@ def init(
             )
         if _cluster is not None:
             _cluster.shutdown()  # it failed: clear away what is left of it
-        checked = Settings.load(settings)
+        checked = Settings.load(settings, others=_ARGUMENTS)
         given = address if address is not None else os.environ.get(ADDRESS_VARIABLE) or None
         if not _at_exit_registered:
             atexit.register(_at_exit)
@@ -142,6 +147,17 @@ def init(
             flags = _node_flags(num_cpus, num_gpus, resources, nodes, preload)
             _cluster = _launch(flags, checked)
         return _cluster
+
+
+def session_or_init() -> Session:
+    """Return this process's session; `init()` makes one for whoever comes first, of all threads."""
+    with _lock:
+        session = current()
+        if session is None or not session.alive:
+            init()
+            session = current()
+        assert session is not None, "init() makes a session or raises"
+        return session
 
 
 def shutdown() -> None:
@@ -245,7 +261,9 @@ def _session(directory: Path, settings: Settings) -> Any:
     from .session import ClusterSession
 
     endpoint = f"ipc://{directory / runtime.SOCKET}"
-    return ClusterSession(endpoint, settings, program_name(), program_environment())
+    environment = program_environment()
+    path_was_told(("", *environment.sys_path))
+    return ClusterSession(endpoint, settings, program_name(), environment)
 
 
 def program_name() -> str:

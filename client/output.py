@@ -9,8 +9,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import groupby
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from ..protocol.messages import AnyMessage, Notice, Output, OutputRow
 
@@ -28,6 +29,9 @@ PIECE_CHARACTERS: Final = 1024
 
 #: so often, while standard output takes nothing, it is looked whether the end has come
 LOOK_S: Final = 0.1
+
+#: the stream of an OutputRow
+STDERR: Final = 2
 
 log = logging.getLogger("drumbeat")
 
@@ -88,7 +92,8 @@ class Speaker:
     """
 
     def __init__(self) -> None:
-        self._printer = Printer()
+        #: for stdout, and for stderr
+        self._printers = (Printer(), Printer())
         self._queue: SimpleQueue[tuple[Callable[[str], Any], str] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         #: characters left for the thread; written by whoever calls `say`
@@ -105,9 +110,10 @@ class Speaker:
         if isinstance(message, Notice):
             self._say(warn, message.text)
         elif isinstance(message, Output):
-            text = self._printer.take(message.rows)
-            if text:
-                self._say(self._write, text)
+            for errors, rows in groupby(message.rows, lambda row: row.stream == STDERR):
+                text = self._printers[errors].take(rows)
+                if text:
+                    self._say(self._write_errors if errors else self._write, text)
 
     def _say(self, say: Callable[[str], Any], text: str) -> None:
         waiting = self._left - self._done
@@ -137,9 +143,10 @@ class Speaker:
 
     def last_words(self) -> None:
         """Let what workers printed be shown before this program goes on to its end."""
-        rest = self._printer.rest()
-        if rest:
-            self._say(self._write, rest)
+        for printer, write in zip(self._printers, (self._write, self._write_errors), strict=True):
+            rest = printer.rest()
+            if rest:
+                self._say(write, rest)
         self._confess()
         self._queue.put(None)
         thread = self._thread
@@ -159,8 +166,12 @@ class Speaker:
 
     def _write(self, text: str) -> None:
         """Write what workers printed to where this program prints now."""
-        stream = sys.stdout
-        own = sys.__stdout__
+        self._write_to(sys.stdout, sys.__stdout__, text)
+
+    def _write_errors(self, text: str) -> None:
+        self._write_to(sys.stderr, sys.__stderr__, text)
+
+    def _write_to(self, stream: TextIO | None, own: TextIO | None, text: str) -> None:
         if stream is None:
             return
         if own is None or stream is not own:

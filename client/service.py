@@ -110,7 +110,8 @@ class Service:
         self._show = show
         self._ended = ended
         self._lock = threading.Lock()
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wake_fd: int = _spare_fds.pop() if _spare_fds else _new_fd()
+        self._fd_is_ours = True
         self._shell = dial()
         self._poller = Poller()
         self._poller.add(self._wake_fd)
@@ -382,7 +383,16 @@ class Service:
 
     def __del__(self) -> None:
         # not sooner: a thread that is about to write must not meet another's descriptor
-        os.close(self._wake_fd)
+        if self._fd_is_ours:
+            os.close(self._wake_fd)
+
+    def _pass_on_fd(self) -> None:
+        """Leave the descriptor to the next service: a late write there does no harm."""
+        # With the loop over and nobody at it, nobody reads from it any more.
+        if self._over and self._fd_is_ours and self._lock.acquire(blocking=False):
+            self._fd_is_ours = False
+            self._lock.release()
+            _spare_fds.append(self._wake_fd)
 
     def stop(self, timeout_s: float) -> None:
         """Tell the scheduler that this client leaves, and end; called once, from any thread."""
@@ -391,6 +401,7 @@ class Service:
         self.wake()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
+        self._pass_on_fd()
 
     def _say_goodbye(self, now_s: float) -> None:
         self.core.handle(events.Leaving(), now_s)
@@ -415,6 +426,16 @@ class Service:
         finally:
             if error is not None:
                 self._ended(error)
+
+
+def _new_fd() -> int:
+    return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+
+#: descriptors of services that have ended, for those to come
+_spare_fds: list[int] = []
+# the parent's services may come to use them
+os.register_at_fork(after_in_child=_spare_fds.clear)
 
 
 def taken(some: deque[Any]) -> list[Any]:

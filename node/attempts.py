@@ -197,7 +197,10 @@ class Shape:
 class Crew:
     """The workers of one key."""
 
-    __slots__ = ("failures", "idle", "key", "members", "pause_until_s", "starting")
+    __slots__ = (
+        "crashes", "failing_since_s", "failures", "idle", "key", "members", "pause_until_s",
+        "starting",
+    )  # fmt: skip
 
     def __init__(self, key: WorkerKey) -> None:
         self.key = key
@@ -205,8 +208,11 @@ class Crew:
         self.idle: dict[int, Worker] = {}
         self.starting = 0
         self.members = 0
-        #: starts that failed since one succeeded
+        #: rounds of starts that failed since one succeeded; those that are tried at once are one
         self.failures = 0
+        #: of those, rounds in which a process was made and ended
+        self.crashes = 0
+        self.failing_since_s = 0.0
         self.pause_until_s = 0.0
 
 

@@ -54,7 +54,7 @@ from .packets import (
     Want,
     WantOver,
 )
-from .state import NodeState
+from .state import NodeState, how_it_ended
 from .stops import Stops
 from .texts import Texts
 from .waits import Waits
@@ -96,8 +96,7 @@ class NodeCore:
         self._texts = Texts(state, pid)
         #: counts of TakeBacks that wait for workers' packets
         self._take_backs: list[int] = []
-        self._lives = 0
-        self._connected = False
+        self._lives, self._connected = 0, False
         self._beat_due_s = 0.0
         self._lag_s, self._memory_bytes = 0.0, 0
         self._handlers: dict[type, Callable[[Any, float], None]] = {
@@ -401,7 +400,7 @@ class NodeCore:
         if worker is not None:
             self._processes.remove(worker)
             if not worker.dropped:
-                self._processes.start_failed(worker, event.reason, now_s)
+                self._start_failed(worker, event.reason, now_s, crashed=False)
 
     def _on_exited(self, event: events.WorkerExited, now_s: float) -> None:
         worker = self._state.workers.get(event.worker)
@@ -411,7 +410,7 @@ class NodeCore:
         self._dispatch.release(worker)
         self._waits.gone(worker)
         self._children.worker_gone(worker)
-        how = _how(event)
+        how = how_it_ended(event)
         if flight:
             self._state.counters["workers_died"] += 1
             self._state.note(now_s, f"worker {worker.number} {how} with {len(flight)} rows")
@@ -422,28 +421,17 @@ class NodeCore:
             elif attempt.stop:
                 self._state.cancelled(attempt, max(0.0, now_s - worker.since_s))
             else:
-                self._died(worker, attempt, event, now_s)
+                self._state.died(worker, attempt, event, now_s)
         self._state.objects.worker_gone(worker)
         self._processes.remove(worker)
         if not worker.ready and not worker.dropped and not worker.exiting:
-            self._processes.start_failed(worker, f"it {how}. {event.stderr_tail}".strip(), now_s)
+            reason = f"it {how}. {event.stderr_tail}".strip()
+            self._start_failed(worker, reason, now_s, crashed=True)
 
-    def _died(
-        self, worker: Worker, attempt: Attempt, event: events.WorkerExited, now_s: float
-    ) -> None:
-        where = f"(pid {worker.pid}, node {self._state.name})"
-        tail = f"\n{event.stderr_tail}" if event.stderr_tail else ""
-        self._state.fail(
-            attempt,
-            "WorkerDied",
-            f"{attempt.kind.name}: its worker {where} {_how(event)}{tail}",
-            duration_s=max(0.0, now_s - worker.since_s),
-            died=True,
-            bystander=attempt.seq < worker.started,
-            exit_code=None if event.signal_name else event.status,
-            signal_name=event.signal_name,
-            stderr_tail=event.stderr_tail,
-        )
+    def _start_failed(self, worker: Worker, reason: str, now_s: float, *, crashed: bool) -> None:
+        warning = self._processes.start_failed(worker, reason, now_s, crashed=crashed)
+        if warning:
+            self._texts.warn(worker.crew.key.client, warning)
 
     def _on_measured(self, event: events.Measured, _now_s: float) -> None:
         self._lag_s = max(self._lag_s, event.lag_s)
@@ -453,6 +441,7 @@ class NodeCore:
 
     def _flush(self, now_s: float) -> None:
         state, objects = self._state, self._state.objects
+        self._texts.flush()  # before the results of what wrote it
         if state.blocked:
             rows, state.blocked = state.blocked, []
             state.send(Blocked(rows))
@@ -468,7 +457,6 @@ class NodeCore:
         released = objects.sweep()
         if released:
             state.send(Release(released))
-        self._texts.flush()
         if self._connected and now_s >= self._beat_due_s:
             self._beat(now_s)
 
@@ -492,9 +480,3 @@ class NodeCore:
             return []
         self._state.commands = []
         return commands
-
-
-def _how(event: events.WorkerExited) -> str:
-    if event.signal_name:
-        return f"was ended by {event.signal_name}"
-    return f"ended with exit code {event.status}"

@@ -57,7 +57,7 @@ class WorkerExited(Struct, gc=False, frozen=True):
     status: int
     #: name of the signal, or ""
     signal_name: str
-    #: the last lines it wrote
+    #: the last lines it wrote to stderr since it started what it ran
     stderr_tail: str
 
 
@@ -85,6 +85,8 @@ class Spoke(Struct, gc=False, frozen=True):
     """Workers wrote text: (worker, text, bytes dropped before it)."""
 
     rows: list[tuple[int, bytes, int]]
+    #: 1: stdout, 2: stderr
+    stream: int = 1
 
 
 class Noticed(Struct, gc=False, frozen=True):

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from ..protocol.codec import decoder, encode
 from ..protocol.errors import Interrupted
@@ -48,6 +48,7 @@ _decode: Callable[[Any], ToWorker] = decoder(ToWorker)
 _LOOK_S: Final = 0.05
 
 Callback = Callable[[Answered], Any]
+T = TypeVar("T")
 
 
 class Made(NamedTuple):
@@ -232,6 +233,15 @@ class Line:
             with self._lock:
                 self._expected.pop(number, None)
                 answers.pop(number, None)
+
+    def sleep(self, wait: Callable[[], T]) -> T:
+        """Let the main thread wait for something else, where it may be interrupted."""
+        try:
+            self._interruptible = True
+            self.check_interrupt()
+            return wait()
+        finally:
+            self._interruptible = False
 
     def _give_up(self, number: int) -> None:
         """Wait until the node has ended a request that lends CPUs; interrupts do nothing here."""

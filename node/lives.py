@@ -7,17 +7,19 @@ the pulse page are used again once their process is gone.
 from bisect import insort
 
 from ..protocol.ids import PeerId
-from ..protocol.messages import Environment
+from ..protocol.messages import Environment, TakenBack
 from ..protocol.resources import UNITS, units
-from .attempts import GONE, Crew, Worker, WorkerKey
+from .attempts import GONE, Attempt, Crew, Worker, WorkerKey
 from .events import SendWorker, Signal, StartWorker
 from .packets import Exit
 from .slots import CPU
 from .state import NodeState
 from .waits import Waits
 
-#: starts of one key that may fail in a row before its attempts fail
-START_FAILURES_MAX = 6
+#: workers of one key may end before they are ready so often in a row before its attempts fail
+START_CRASHES_MAX = 6
+#: the client is told when starts fail for so long
+START_FAILING_S = 1.0
 START_BACKOFF_S = 0.1
 START_BACKOFF_MAX_S = 5.0
 #: workers started before anything is queued for them
@@ -99,6 +101,8 @@ class Lives:
     def prestart(self, key: WorkerKey, now_s: float) -> None:
         """Start a few workers before the first attempts come."""
         crew = self.crew(key)
+        if now_s < crew.pause_until_s:
+            return
         fits = self._state.slots.capacity[CPU] // max(1, units(key.num_cpus))
         room = self.workers_max - len(self._state.workers)
         for _ in range(min(fits, PRESTART_MAX, room) - crew.members):
@@ -107,6 +111,8 @@ class Lives:
     def start(self, crew: Crew, now_s: float) -> None:
         """Start a worker."""
         state, key = self._state, crew.key
+        if not crew.starting and now_s > crew.pause_until_s + START_BACKOFF_MAX_S:
+            crew.failures = crew.crashes = 0  # nobody has asked for one since: it is no series
         self._last_number += 1
         if self._free_pages:
             page = self._free_pages.pop(0)
@@ -139,7 +145,7 @@ class Lives:
         worker.ready = True
         del self.starting[worker.number]
         worker.crew.starting -= 1
-        worker.crew.failures = 0
+        worker.crew.failures = worker.crew.crashes = 0
         self.rest(worker, now_s)
 
     def unfit(self, worker: Worker, error: str, now_s: float) -> None:
@@ -149,23 +155,53 @@ class Lives:
         worker.exiting = True
         self.rest(worker, now_s)
 
-    def start_failed(self, worker: Worker, reason: str, now_s: float) -> None:
-        """A worker ended, or could not be made, before it was ready."""
-        crew = worker.crew
+    def start_failed(self, worker: Worker, reason: str, now_s: float, *, crashed: bool) -> str:
+        """A worker could not be made, or ended before it was ready; it is removed already.
+
+        Returns what its client should read now, or "".
+        """
+        crew, state = worker.crew, self._state
+        state.counters["workers_failed"] += 1
+        state.note(now_s, f"worker {worker.number} did not start: {reason}")
+        if worker.started_s < crew.pause_until_s:
+            return ""  # it was started together with one that has failed already
+        if not crew.failures:
+            crew.failing_since_s = now_s
+        was_told = crew.pause_until_s >= crew.failing_since_s + START_FAILING_S
         crew.failures += 1
-        self._state.counters["workers_failed"] += 1
-        self._state.note(now_s, f"worker {worker.number} did not start: {reason}")
-        pause_s = START_BACKOFF_S * 2.0 ** (crew.failures - 1)
+        crew.crashes += crashed
+        pause_s = START_BACKOFF_S * 2.0 ** min(crew.failures - 1, 16)
         crew.pause_until_s = now_s + min(pause_s, START_BACKOFF_MAX_S)
-        if crew.failures >= START_FAILURES_MAX and crew.members <= crew.starting:
-            crew.failures = 0
+        if crew.members > crew.starting:
+            return ""
+        if crew.crashes >= START_CRASHES_MAX:
+            crew.failures = crew.crashes = 0
             self._fail_crew(crew, "WorkerDied", f"no worker could be started: {reason}")
+        elif now_s >= crew.failing_since_s + state.settings.start_timeout_s:
+            crew.failures = crew.crashes = 0
+            self._give_back(crew)
+        elif not was_told and crew.pause_until_s >= crew.failing_since_s + START_FAILING_S:
+            return f"no worker can be started, it is tried again and again: {reason}"
+        return ""
+
+    def _give_back(self, crew: Crew) -> None:
+        # Nothing can be made of them here: they are no worse for it, and may run elsewhere.
+        rows: list[tuple[bytes, int]] = []
+        for attempt in self._queued(crew):
+            rows.append((attempt.row.id, attempt.row.attempt))
+            self._state.forget(attempt)
+        if rows:
+            self._state.counters["taken_back"] += len(rows)
+            self._state.send(TakenBack(rows))
+
+    def _queued(self, crew: Crew) -> list[Attempt]:
+        shapes = [shape for shape in self._state.queue.waiting if shape.crew is crew]
+        return [attempt for shape in shapes for attempt in shape.queued()]
 
     def _fail_crew(self, crew: Crew, error: str, text: str) -> None:
-        for shape in [shape for shape in self._state.queue.waiting if shape.crew is crew]:
-            for attempt in shape.queued():
-                where = f"{attempt.kind.name} did not run on node {self._state.name}"
-                self._state.fail(attempt, error, f"{where}: {text}")
+        for attempt in self._queued(crew):
+            where = f"{attempt.kind.name} did not run on node {self._state.name}"
+            self._state.fail(attempt, error, f"{where}: {text}")
 
     # -------------------------------------------------------------------------- resting and ending
 

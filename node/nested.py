@@ -6,18 +6,19 @@ is home of everything that its workers submit and put.
 
 import itertools
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..protocol import errors
-from ..protocol.errors import DrumbeatError, GetTimeoutError
-from ..protocol.ids import IdFactory, ObjectId, PeerId, objects_of, task_of
-from ..protocol.messages import Outcome, TaskRow, ValueRow
+from ..protocol.errors import DrumbeatError, GetTimeoutError, ResourceDeadlock
+from ..protocol.ids import IdFactory, ObjectId, PeerId, objects_of, show, task_of
+from ..protocol.messages import Failure, Outcome, TaskRow, ValueRow
 from ..protocol.session import Kind, Packed
 from .held import DROP, HOLD, OWN, Held
 from .line import Line, Made
-from .packets import Answered, Ask, CancelTasks, NestedKind, RunRow, Want
+from .packets import Answered, Ask, CancelTasks, NestedKind, RunRow, Want, WantOver
 from .page import PHASE, RUNNING_CODE, WAITING, Words
 
 if TYPE_CHECKING:
@@ -28,7 +29,15 @@ _CALLS_MAX: Final = 128
 #: Larger puts are not kept here as well as in the node.
 _KEPT_BYTES_MAX: Final = 64 << 10
 
+#: Where a main thread is when it waits for other threads, or in an event loop.
+_WAITING_MODULES: Final = frozenset(
+    ("threading", "queue", "selectors", "concurrent.futures._base", "concurrent.futures.thread")
+)
+#: The node asks about once a second; after so many times the user is told.
+_DOUBTS_MAX: Final = 10
+
 _VALUE: Final = int(Outcome.VALUE)
+T = TypeVar("T")
 
 
 class WorkerSession:
@@ -71,6 +80,8 @@ class WorkerSession:
         self._kinds = itertools.count(1)
         self._functions: dict[bytes, None] = {}
         self._unsent = 0
+        #: how often the node suspected that this attempt waits for ever
+        self._doubted = self._doubts = 0
         os.register_at_fork(after_in_child=self._forked)
 
     def _forked(self) -> None:
@@ -191,14 +202,74 @@ class WorkerSession:
             return
 
         def answered(answer: Answered) -> None:
+            if answer.error:
+                if self._main_waits():
+                    failure = Failure(answer.error, answer.text)
+                    callback(ValueRow(id_, Outcome.FAILURE, failure=failure))
+                else:
+                    ask()
             for row in answer.rows:
                 self._values[id_] = row
                 callback(row)
 
-        self._line.request(
-            lambda request: Want(request, self._seq(), [id_], 1, None, values=True, lends=False),
-            answered,
-        )
+        def ask() -> None:
+            self._line.request(
+                lambda number: Want(number, self._seq(), [id_], 1, None, values=True, lends=False),
+                answered,
+            )
+
+        ask()
+
+    def in_main_thread(self) -> bool:
+        """Return whether the caller is the thread that runs tasks."""
+        return threading.get_ident() == self._main
+
+    def lend_during(
+        self, wait: Callable[[], T], awaited: ObjectId, over: Callable[[Answered], None]
+    ) -> T:
+        """Lend the task's CPUs while its main thread waits for something else.
+
+        Args:
+            wait: returns when it need wait no more.
+            awaited: an object that may end the wait; so may anything else.
+            over: called in another thread when CPUs are lent no more, perhaps for an error.
+
+        Raises:
+            ResourceDeadlock: nothing could ever end the wait.
+        """
+        answers: list[Answered] = []
+        here = threading.Event()
+        number = 0
+
+        def make(request: int) -> Want:
+            nonlocal number
+            number = request
+            return Want(request, self._seq(), [awaited], 1, None, values=False)
+
+        def answered(answer: Answered) -> None:
+            answers.append(answer)
+            here.set()
+            over(answer)
+
+        line, words = self._line, self._words
+        self._unsent = 0
+        words[PHASE] = WAITING
+        try:
+            self._give_back()
+            line.request(make, answered)
+            try:
+                found = line.sleep(wait)
+            finally:
+                # It goes on when its CPUs are its own again, whatever woke it.
+                if not here.is_set():
+                    line.outbox.append(WantOver(number))
+                    line.flush()
+                here.wait()
+        finally:
+            words[PHASE] = RUNNING_CODE
+        line.check_interrupt()
+        _raise(answers[0])
+        return found
 
     def _want(
         self,
@@ -211,10 +282,37 @@ class WorkerSession:
     ) -> Answered:
         lends = lends and threading.get_ident() == self._main
         wanted: list[bytes] = list(ids)
-        return self._ask(
-            lambda request: Want(request, self._seq(), wanted, count, timeout_s, values, lends),
-            gives_back=lends,
-        )
+        while True:
+            try:
+                return self._ask(
+                    lambda number: Want(
+                        number, self._seq(), wanted, count, timeout_s, values, lends
+                    ),
+                    gives_back=lends,
+                )
+            except ResourceDeadlock:
+                if lends or self._main_waits():
+                    raise
+
+    def _main_waits(self) -> bool:
+        """Return whether the main thread, too, waits; the node suspects that it does for ever.
+
+        Says so where that cannot be known for sure: a task may well sleep, or call a library.
+        """
+        frame = sys._current_frames().get(self._main)
+        if frame is not None and frame.f_globals.get("__name__") in _WAITING_MODULES:
+            return True
+        row, seq = self.row, self._seq()
+        self._doubts = self._doubts + 1 if seq == self._doubted else 1
+        self._doubted = seq
+        if self._doubts == _DOUBTS_MAX and row is not None:
+            print(
+                f"drumbeat: task {show(row.id)} keeps its CPUs while values that it asked for "
+                "cannot be made without them; should it wait for those: wait in the main thread "
+                "with drumbeat.get, or give the node more CPUs",
+                file=sys.stderr,
+            )
+        return False
 
     def _seq(self) -> int:
         row = self.row
@@ -239,9 +337,7 @@ class WorkerSession:
                 words[PHASE] = RUNNING_CODE
             self._line.check_interrupt()
         assert answer is not None
-        if answer.error:
-            error = getattr(errors, answer.error, DrumbeatError)
-            raise error(answer.text)
+        _raise(answer)
         return answer
 
     # ---------------------------------------------------------------------------------- the rest
@@ -273,6 +369,12 @@ class WorkerSession:
     def query(self, what: str, limit: int = 100, match: str = "") -> Any:
         """Ask the scheduler; see Session."""
         return self._ask(lambda request: Ask(request, what, limit, match)).data
+
+
+def _raise(answer: Answered) -> None:
+    if answer.error:
+        error = getattr(errors, answer.error, DrumbeatError)
+        raise error(answer.text)
 
 
 def _tasks(ids: Sequence[ObjectId]) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""What one worker prints: a memory file that it appends to and the node reads from.
+"""What one worker prints to one stream: a memory file that it appends to, and the node reads.
 
 Never blocks the worker and never grows without end: what is more than the bound is cut from the
 front and counted, and what has been read is given back to the system.
@@ -18,7 +18,7 @@ _TAIL_LINES: Final = 20
 
 
 class Output:
-    """The output file of one worker.
+    """The file of one stream of a worker.
 
     Args:
         memory_files: memfd, file or auto.
@@ -58,10 +58,12 @@ class Output:
         self._give_back()
         return _pieces(text, dropped)
 
-    def tail(self) -> str:
-        """Return the last lines, read or not."""
+    def tail(self, since: int = 0) -> str:
+        """Return the last lines, read or not, of what was written from this offset on."""
         size = os.fstat(self.fd).st_size
-        start = max(0, size - _TAIL_BYTES)
+        if since > size:
+            since = 0  # the file was emptied meanwhile
+        start = max(since, size - _TAIL_BYTES)
         text = os.pread(self.fd, size - start, start).decode("utf-8", "replace")
         return "\n".join(text.splitlines()[-_TAIL_LINES:])
 

@@ -24,6 +24,8 @@ PHASE: Final = 3
 REVOKED: Final = 4
 #: written by the node: seq of the row that is to be interrupted
 INTERRUPT: Final = 5
+#: where in its file of stderr the row begins that runs or is run next
+ERRORS_AT: Final = 6
 
 # the phases of a worker
 STARTING: Final = 0

@@ -33,14 +33,14 @@ from .events import (
 from .keeper import House
 from .output import Output
 from .packets import Run, Setup, ToDaemon, ToWorker
-from .page import BEAT, DAEMON_SLOT, IDLE, INTERRUPT, REVOKED
+from .page import BEAT, DAEMON_SLOT, ERRORS_AT, IDLE, INTERRUPT, REVOKED
 from .process import Process
 
 #: Packets taken from one worker in one turn: a loud one does not starve the others.
 _PACKETS_PER_TURN: Final = 64
 #: So often the output of busy workers is read though they say nothing.
 _OUTPUT_S: Final = 0.25
-_FILES_A_WORKER: Final = 4
+_FILES_A_WORKER: Final = 5
 _SIGNALS: Final = frozenset(map(int, Signals))
 _READ: Final = int(select.EPOLLIN)
 _WRITE: Final = int(select.EPOLLOUT)
@@ -258,12 +258,13 @@ class Pool:
 
     def _open(self, worker: Process) -> None:
         settings = self._settings
-        worker.output = Output(settings.memory_files, settings.output_bytes_max)
-        try:
+        with contextlib.ExitStack() as opened:
+            worker.output = Output(settings.memory_files, settings.output_bytes_max)
+            opened.callback(worker.output.close)
+            worker.errors = Output(settings.memory_files, settings.output_bytes_max)
+            opened.callback(worker.errors.close)
             near, far = channel_pair(settings.socket_kind, settings.memory_files, self._buffer)
-        except OSError:
-            worker.output.close()
-            raise
+            opened.pop_all()
         worker.channel, worker.far = near, far
         worker.interest = _READ
         self._by_fd[near.fileno()] = worker
@@ -275,6 +276,7 @@ class Pool:
         worker.channel.close()
         worker.far.close()
         worker.output.close()
+        worker.errors.close()
 
     def _forget(self, worker: Process) -> None:
         self._close(worker)
@@ -320,10 +322,13 @@ class Pool:
             events.append(WorkerSpoke(number, message))
 
     def _read_output(self, worker: Process, events: list[Event], *, whole: bool) -> None:
+        number = worker.command.worker
         pieces = worker.output.read(whole=whole)
         if pieces:
-            number = worker.command.worker
             events.append(Spoke([(number, text, dropped) for text, dropped in pieces]))
+        pieces = worker.errors.read(whole=whole)
+        if pieces:
+            events.append(Spoke([(number, text, dropped) for text, dropped in pieces], 2))
 
     def _look_at_output(self, at_s: float, events: list[Event]) -> None:
         """Four times a second read what busy workers have printed; idle ones cost nothing."""
@@ -408,7 +413,8 @@ class Pool:
             before = len(events)
         self._read_output(worker, events, whole=True)
         events.append(PageRead([self._sample(number)]))
-        tail = worker.output.tail()
+        page = self._page.slot(worker.command.page_slot)
+        tail = worker.errors.tail(page[ERRORS_AT])
         self._forget(worker)
         events.append(WorkerExited(number, status, _signal_name(status), tail))
 
@@ -420,7 +426,8 @@ class Pool:
         worker.sent = True
         text = f"fork {worker.ticket} {worker.command.page_slot}"
         try:
-            self._template.post(text.encode(), (worker.far.fileno(), worker.output.fd))
+            fds = (worker.far.fileno(), worker.output.fd, worker.errors.fd)
+            self._template.post(text.encode(), fds)
         except ClosedError:
             self._lose_template()
             return

@@ -15,8 +15,8 @@ class Process:
     """A worker from its start to the report of its exit."""
 
     __slots__ = (
-        "channel", "command", "far", "heard", "interest", "output", "pending", "pid", "sent",
-        "ticket",
+        "channel", "command", "errors", "far", "heard", "interest", "output", "pending", "pid",
+        "sent", "ticket",
     )  # fmt: skip
 
     def __init__(self, command: StartWorker, ticket: int) -> None:
@@ -26,7 +26,9 @@ class Process:
         self.channel: Channel
         #: a duplicate of the worker's end: what lies unread there can be taken back
         self.far: Channel
+        #: what it writes to stdout, and to stderr
         self.output: Output
+        self.errors: Output
         #: 0: not born yet
         self.pid = 0
         #: the template has been asked

@@ -12,7 +12,7 @@ from ..protocol.ids import show
 from ..protocol.messages import DoneRow, Failure, Message, Outcome, ValueRow
 from ..protocol.settings import Settings
 from .attempts import GONE, QUEUED, Attempt, Worker
-from .events import Command, Send, SendBlob, SendWorker
+from .events import Command, Send, SendBlob, SendWorker, WorkerExited
 from .objects import Objects
 from .packets import Answered
 from .slots import Queue, Slots
@@ -113,6 +113,22 @@ class NodeState:
         value = ValueRow(row.id, Outcome.FAILURE, failure=failure)
         self.finish(attempt, (value,), duration_s, died=died, bystander=bystander)
 
+    def died(self, worker: Worker, attempt: Attempt, event: WorkerExited, now_s: float) -> None:
+        """An attempt has ended with its worker."""
+        where = f"(pid {worker.pid}, node {self.name})"
+        tail = f"\n{event.stderr_tail}" if event.stderr_tail else ""
+        self.fail(
+            attempt,
+            "WorkerDied",
+            f"{attempt.kind.name}: its worker {where} {how_it_ended(event)}{tail}",
+            duration_s=max(0.0, now_s - worker.since_s),
+            died=True,
+            bystander=attempt.seq < worker.started,
+            exit_code=None if event.signal_name else event.status,
+            signal_name=event.signal_name,
+            stderr_tail=event.stderr_tail,
+        )
+
     def cancelled(self, attempt: Attempt, duration_s: float = -1.0) -> None:
         """An attempt has ended because it was cancelled, without a value."""
         self.counters["cancelled"] += 1
@@ -137,3 +153,10 @@ class NodeState:
         else:
             self.counters["requeued"] += 1
             self.queue.push(attempt)
+
+
+def how_it_ended(event: WorkerExited) -> str:
+    """Return the end of a worker in words."""
+    if event.signal_name:
+        return f"was ended by {event.signal_name}"
+    return f"ended with exit code {event.status}"

@@ -6,7 +6,7 @@ client nor zmq; running it loads what workers will need, unless each worker is t
 interpreter: then it loads nothing, and what it has forked becomes one.
 
 What it is told, by packets of plain text: by the keeper `daemon` (with its link to the daemon),
-`alive PID`, `gone PID`; by the daemon `fork TICKET SLOT` (with the worker's socket and output).
+`alive PID`, `gone PID`; by the daemon `fork TICKET SLOT` (with the worker's socket, stdout, stderr).
 What it tells the keeper: `born TICKET PID`, `failed TICKET REASON`, `preload TEXT` (what could not
 be imported, for the clients to read).
 
@@ -158,12 +158,12 @@ class Template:
 
     def _hear_daemon(self, packet: Packet) -> None:
         _, ticket, slot = bytes(packet.data).decode().split(" ")
-        link, output = packet.fds
+        link, *streams = packet.fds
         try:
-            self._fork(int(ticket), int(slot), link, output)
+            self._fork(int(ticket), int(slot), link, streams)
         finally:
-            os.close(link)
-            os.close(output)
+            for fd in packet.fds:
+                os.close(fd)
 
     def _tell(self, text: str) -> None:
         with contextlib.suppress(ClosedError):  # the next turn sees the end of the lifeline
@@ -187,7 +187,7 @@ class Template:
 
     # ----------------------------------------------------------------------------------- forks
 
-    def _fork(self, ticket: int, slot: int, link: int, output: int) -> None:
+    def _fork(self, ticket: int, slot: int, link: int, streams: list[int]) -> None:
         try:
             middle = os.fork()
         except OSError as error:
@@ -198,11 +198,11 @@ class Template:
             return
         status = 1
         try:
-            status = self._fork_again(ticket, slot, link, output)
+            status = self._fork_again(ticket, slot, link, streams)
         finally:
             os._exit(status)
 
-    def _fork_again(self, ticket: int, slot: int, link: int, output: int) -> int:
+    def _fork_again(self, ticket: int, slot: int, link: int, streams: list[int]) -> int:
         """In the process between: fork the worker, name it, end, so that the keeper adopts it."""
         middle = os.getpid()
         try:
@@ -216,7 +216,7 @@ class Template:
             return 0
         words = self._page.slot(slot)
         try:
-            self._become_worker(middle, output)
+            self._become_worker(middle, streams)
             if self._spawns:
                 self._start_anew(slot, link)
             self._work(words, link)
@@ -224,7 +224,7 @@ class Template:
             traceback.print_exc()
         return 1
 
-    def _become_worker(self, middle: int, output: int) -> None:
+    def _become_worker(self, middle: int, streams: list[int]) -> None:
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL if number != signal.SIGPIPE else signal.SIG_IGN)
@@ -232,14 +232,14 @@ class Template:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
+        for number, stream in enumerate(streams, start=1):
+            os.dup2(stream, number)
         # What preloaded modules hold open stays open; all that is ours and not the worker's goes.
         self._keeper.close()
         if self._daemon is not None:
             self._daemon.close()
-        os.close(nothing)
-        os.close(output)
+        for fd in (nothing, *streams):
+            os.close(fd)
         open_streams()
         faulthandler.enable(file=2, all_threads=False)
         random.seed()

@@ -10,6 +10,8 @@ from .state import NodeState
 
 #: what stands in a notice where the name of a task is in a line of output
 NOTICE_NAME = "preload"
+#: and in a warning
+WARNING_NAME = "workers"
 #: later ones are dropped: a node that cannot load so many modules has said enough
 NOTICES_MAX = 32
 
@@ -38,7 +40,7 @@ class Texts:
                 continue
             running = next(iter(worker.flight.values()), None)
             name = running.kind.name if running is not None else worker.name
-            row = OutputRow(name, worker.pid, self._state.name, text, dropped)
+            row = OutputRow(name, worker.pid, self._state.name, text, dropped, event.stream)
             self._rows.setdefault(worker.crew.key.client, []).append(row)
 
     def lags(self, event: SchedulerLags) -> None:
@@ -53,6 +55,10 @@ class Texts:
         self._notices[text] = None
         for client in self._clients:
             self._notify(client, text)
+
+    def warn(self, client: bytes, text: str) -> None:
+        """Something that one client should read now."""
+        self._notify(client, text, WARNING_NAME)
 
     def meet(self, kinds: list[NodeKindRow]) -> None:
         """Clients have kinds here: a new one reads what there is to know of this node."""
@@ -89,7 +95,7 @@ class Texts:
         self._dropped.clear()
         self._lag_bytes = 0
 
-    def _notify(self, client: bytes, text: str) -> None:
+    def _notify(self, client: bytes, text: str, name: str = NOTICE_NAME) -> None:
         line = f"{text}\n".encode(errors="replace")
-        row = OutputRow(NOTICE_NAME, self._pid, self._state.name, line)
+        row = OutputRow(name, self._pid, self._state.name, line)
         self._rows.setdefault(client, []).append(row)

@@ -1,7 +1,8 @@
 """Workers that wait in get(): they lend their CPUs, and have them back before get returns.
 
 Never lends GPUs or custom resources, never more than workers_blocked_max at a time, and never lets
-a get wait for ever: when all wait and nothing can run, the youngest is told so.
+a get wait for ever: when all wait and nothing can run, the youngest is told so. So are waits of
+other threads, which lend nothing; their worker knows whether its main thread waits for them.
 """
 
 from collections import deque
@@ -29,6 +30,10 @@ class Waits:
         self.regaining: deque[Waiter] = deque()
         #: waiters with a deadline
         self._timed: dict[tuple[int, int], Waiter] = {}
+        #: waiters without one that are no main thread's: their tasks keep their CPUs
+        self._quiet: dict[tuple[int, int], Waiter] = {}
+        #: the worker and its row last suspected, so that a story names it once
+        self._suspect = (0, 0)
         self._stuck_since_s: float | None = None
 
     def want(self, worker: Worker, packet: Want, now_s: float) -> None:
@@ -53,6 +58,8 @@ class Waits:
             return
         if waiter.deadline_s is not None:
             self._timed[worker.number, waiter.request] = waiter
+        elif attempt is None:
+            self._quiet[worker.number, waiter.request] = waiter
         if attempt is not None:
             worker.main = waiter
             self._lend(worker)
@@ -82,6 +89,7 @@ class Waits:
             self._regain()
         if self.keepers:
             self._lend_more()
+        if self.keepers or self._quiet:
             self._look_for_deadlock(now_s)
         else:
             self._stuck_since_s = None
@@ -183,6 +191,7 @@ class Waits:
         self._state.objects.leave(waiter)
         worker.waits.pop(waiter.request, None)
         self._timed.pop((worker.number, waiter.request), None)
+        self._quiet.pop((worker.number, waiter.request), None)
         if worker.main is waiter:
             worker.main = None
             self.keepers.pop(worker.number, None)
@@ -201,8 +210,12 @@ class Waits:
     def _stuck(self) -> bool:
         # Every worker that has work waits, and what is queued finds no room.
         state = self._state
-        for worker in state.workers.values():
-            if not worker.ready or (worker.flight and worker.main is None):
+        if not self.keepers and not self.regaining and not state.queue.waiting:
+            return False  # what other threads wait for may run elsewhere, for as long as it likes
+        quiet = {number for number, _ in self._quiet}
+        for number, worker in state.workers.items():
+            waits = worker.main is not None or number in quiet
+            if not worker.ready or (worker.flight and not waits):
                 return False
         held = [worker.shape for worker in self.keepers.values() if worker.shape is not None]
         shapes = [*state.queue.waiting, *held]
@@ -217,6 +230,9 @@ class Waits:
         if now_s < self._stuck_since_s + self._patience_s():
             return
         self._stuck_since_s = None
+        if self._quiet:
+            self._suspect_quiet(now_s)
+            return
         worker = list(self.keepers.values())[-1]
         waiter = worker.main
         assert waiter is not None
@@ -229,6 +245,22 @@ class Waits:
         )
         self._state.counters["deadlocks"] += 1
         self._state.note(now_s, f"deadlock: worker {worker.number} is told ({waiter.text})")
+        self._over(waiter)
+
+    def _suspect_quiet(self, now_s: float) -> None:
+        """Tell the youngest wait of another thread; it is asked anew if the task can go on."""
+        waiter = list(self._quiet.values())[-1]
+        worker = self._state.workers[waiter.worker]
+        waiter.error = "ResourceDeadlock"
+        waiter.text = (
+            f"all CPUs of node {self._state.name} are held by tasks that wait, and what they wait "
+            "for cannot run: a future, or another thread, waits without lending its task's CPUs; "
+            "wait in the main thread, or give the node more CPUs"
+        )
+        suspect = (worker.number, next(iter(worker.flight), 0))
+        if suspect != self._suspect:
+            self._suspect = suspect
+            self._state.note(now_s, f"worker {worker.number} may wait for ever: {waiter.text}")
         self._over(waiter)
 
     # -------------------------------------------------------------------------------- for checking

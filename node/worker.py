@@ -4,6 +4,7 @@ Never decides what runs or what is tried again elsewhere, and never outlives its
 task does, short of ending the process, the next one runs.
 """
 
+import asyncio
 import contextlib
 import importlib
 import os
@@ -19,6 +20,7 @@ from typing import Any, Final, NoReturn
 from ..protocol.errors import Interrupted
 from ..protocol.ids import NO_PEER, ObjectId, PeerId, TaskId, objects_of, show
 from ..protocol.messages import Failure, Outcome, ValueRow
+from ..protocol.modules import path_was_told
 from ..protocol.outcomes import is_retryable
 from ..protocol.payload import (
     limit_values,
@@ -32,10 +34,12 @@ from ..protocol.session import set_current
 from .channel import Channel, ClosedError
 from .held import Held
 from .line import Line, start_thread
+from .loops import Policy
 from .nested import WorkerSession
 from .packets import Exit, FinishedRow, KindDefinition, Ready, Returned, Run, RunRow, Setup
 from .page import (
     BEAT,
+    ERRORS_AT,
     IDLE,
     INTERRUPT,
     PHASE,
@@ -47,6 +51,7 @@ from .page import (
     UNPICKLING,
     Words,
 )  # fmt: skip
+from .streams import errors_at, opened
 
 #: Results wait no longer than this while other tasks of the packet run.
 _FLUSH_S: Final = 0.001
@@ -192,6 +197,7 @@ class Worker:
                 os.chdir(environment.directory or ".")
             except OSError as error:
                 print(f"the client's directory cannot be entered: {error}", file=sys.stderr)
+        path_was_told(sys.path)
         if setup.working_dir:
             try:
                 os.chdir(os.path.expanduser(setup.working_dir))
@@ -211,6 +217,7 @@ class Worker:
             self._helper.hurry,
         )
         set_current(self._session)
+        asyncio.set_event_loop_policy(Policy(self._session))
         self._helper.start()
         return ""
 
@@ -225,6 +232,7 @@ class Worker:
         outbox, kinds, session = line.outbox, self._kinds, self._session
         assert session is not None
         helper.begin()
+        words[ERRORS_AT] = errors_at()
         while queue:
             row = queue.popleft()
             seq = row.seq
@@ -243,6 +251,10 @@ class Worker:
             words[RUNNING] = seq
             finished = self._attempt(row, kind)
             words[RUNNING] = 0
+            for stream in opened:
+                if stream.written:
+                    stream.end_task()
+                    words[ERRORS_AT] = errors_at()
             outbox.append(finished)
             if perf_counter() - line.flushed_s > _FLUSH_S or not kind.max_retries:
                 _flush_streams()

@@ -122,6 +122,14 @@ class TaskError(DrumbeatError):
     #: which attempt it was, from 1; 0: none was made
     attempt: int = 0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if "_report" not in self.__dict__:
+            return super().__reduce__()
+        # Its cause may be of a class that pickle cannot find.
+        from .outcomes import reduced
+
+        return reduced(self)
+
 
 class TaskCancelled(TaskError):
     """The task was cancelled before it had a value."""

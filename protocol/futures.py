@@ -11,10 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
+from time import monotonic
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 from weakref import ref as weak
 
+from .ids import ObjectId
 from .messages import ValueRow
 from .outcomes import VALUE, error_of, value_of
 from .references import ObjectRef
@@ -38,9 +40,25 @@ class RowFuture(Future[T]):
         super().__init__()
         #: (value, error) once opened
         self._opened: tuple[Any, BaseException | None] | None = None
+        #: what it waits for; let go when it is done
+        self._awaited: ObjectRef[T] | None = None
+
+    def _lend(self, timeout: float | None) -> float | None:
+        """In a task's main thread, wait where its CPUs are lent; return what is left of the time.
+
+        Whatever comes, the future itself is finished by the thread for callbacks.
+        """
+        ref = self._awaited
+        if ref is None or self.done() or not lends_here(ref._session):
+            return timeout
+        end_s = None if timeout is None else monotonic() + timeout
+        if ref.session.wait((ref.id,), 1, timeout):
+            return None  # on its way through the thread for callbacks
+        return None if end_s is None else max(0.0, end_s - monotonic())
 
     def set_row(self, row: ValueRow) -> None:
         """Finish the future."""
+        self._awaited = None
         if row.outcome == VALUE:
             self.set_result(row)  # type: ignore[arg-type]  # opened by result()
         else:
@@ -50,7 +68,7 @@ class RowFuture(Future[T]):
         """Return the value, or raise what the task raised."""
         if self._opened is None:
             try:
-                found: Any = super().result(timeout)
+                found: Any = super().result(self._lend(timeout))
             except _Unopened as unopened:
                 found = unopened.row
             if not isinstance(found, ValueRow):
@@ -68,7 +86,7 @@ class RowFuture(Future[T]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the task raised, or None."""
         if self._opened is None:
-            found: Any = super().exception(timeout)
+            found: Any = super().exception(self._lend(timeout))
             if found is None:
                 found = super().result(0)
             elif isinstance(found, _Unopened):
@@ -158,17 +176,26 @@ def future_of(ref: ObjectRef[T], session: Session) -> Future[T]:
         future.set_row(row)
         return future
     start_delivery()
-    session.when_ready(ref.id, _Finisher(ref, future))
+    future._awaited = ref
+    session.when_ready(ref.id, _Finisher(future))
     return future
 
 
+def lends_here(session: Session | None) -> bool:
+    """Return whether a wait of this thread in the session lends CPUs to other tasks."""
+    return (
+        session is not None
+        and getattr(session, "lends", False)
+        and threading.current_thread() is threading.main_thread()
+    )
+
+
 class _Finisher:
-    """Finishes a future; keeps the reference, and so the value, until then."""
+    """Finishes a future, which keeps the reference, and so the value, until then."""
 
-    __slots__ = ("future", "ref")
+    __slots__ = ("future",)
 
-    def __init__(self, ref: ObjectRef[Any], future: RowFuture[Any]) -> None:
-        self.ref = ref
+    def __init__(self, future: RowFuture[Any]) -> None:
         self.future = future
 
     def __call__(self, row: ValueRow) -> None:
@@ -181,13 +208,15 @@ class _Finisher:
 class _Arrivals:
     """Rows on their way into one event loop: it is woken once a burst, not once a row."""
 
-    __slots__ = ("_loop", "_rows", "_woken")
+    __slots__ = ("_loop", "_rows", "_woken", "awaited")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # Weakly: this lives as long as its loop does, and must not keep it.
         self._loop = weak(loop)
         self._rows: deque[tuple[asyncio.Future[ValueRow], ValueRow]] = deque()
         self._woken = False
+        #: how many coroutines of the loop await an object
+        self.awaited: dict[ObjectId, int] = {}
 
     def add(self, future: "asyncio.Future[ValueRow]", row: ValueRow) -> None:
         """Hand over a row, from any thread."""
@@ -213,6 +242,12 @@ class _Arrivals:
 _arrivals: WeakKeyDictionary[asyncio.AbstractEventLoop, _Arrivals] = WeakKeyDictionary()
 
 
+def awaited_in(loop: asyncio.AbstractEventLoop) -> ObjectId | None:
+    """Return an object that is awaited in a loop, if there is one."""
+    arrivals = _arrivals.get(loop)
+    return None if arrivals is None else next(iter(arrivals.awaited), None)
+
+
 async def wait_in_loop(ref: ObjectRef[T], session: Session) -> T:
     """Wait for a reference without blocking the running event loop."""
     row = session.peek(ref.id)
@@ -223,6 +258,13 @@ async def wait_in_loop(ref: ObjectRef[T], session: Session) -> T:
             arrivals = _arrivals[loop] = _Arrivals(loop)
         future: asyncio.Future[ValueRow] = loop.create_future()
         session.when_ready(ref.id, lambda row: arrivals.add(future, row))
-        row = await future
+        awaited, id_ = arrivals.awaited, ref.id
+        awaited[id_] = awaited.get(id_, 0) + 1
+        try:
+            row = await future
+        finally:
+            awaited[id_] -= 1
+            if not awaited[id_]:
+                del awaited[id_]
     value: T = value_of(row)
     return value

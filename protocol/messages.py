@@ -357,7 +357,7 @@ class DoneRow(Row):
 
     id: TaskBytes
     attempt: Count
-    #: one for each of num_returns; or just one with the task's id: ERROR, FAILURE, num_returns=0
+    #: one for each of num_returns (none for 0); or just one with the task's id: ERROR or FAILURE
     values: tuple[ValueRow, ...]
     #: start to end in the worker; -1: it never started
     duration_s: float
@@ -402,6 +402,8 @@ class OutputRow(Row):
     text: bytes
     #: bytes that were cut off before this text
     dropped: Count = 0
+    #: 1: stdout, 2: stderr
+    stream: int = 1
 
 
 class Output(Message, tag="output"):

@@ -12,7 +12,8 @@ from . import errors
 from .errors import DependencyFailed, DrumbeatError, Interrupted, TaskError
 from .ids import show
 from .messages import Failure, Outcome, ValueRow
-from .payload import ErrorReport, load_error, load_exception, unpack_value
+from .payload import ErrorReport, load_error, load_exception, pack_cause, unpack_value
+from .references import found_inside
 
 VALUE: Final = int(Outcome.VALUE)
 ERROR: Final = int(Outcome.ERROR)
@@ -94,7 +95,7 @@ def _rebuilt(cause: BaseException | None, report: ErrorReport) -> TaskError:
                 return _both(kind, cause, report)
             except Exception:  # noqa: BLE001  # a type that resists is still told as text
                 _classes[type(cause)] = None
-    error = TaskError(_text(report), **_details(report))
+    error = TaskError(report.text(), **_details(report), _report=report)
     error.cause = cause
     return error
 
@@ -110,15 +111,11 @@ def _details(report: ErrorReport) -> dict[str, Any]:
     }
 
 
-def _text(report: ErrorReport) -> str:
-    where = ", ".join(
-        f"{key}={value}" for key, value in (("pid", report.pid), ("node", report.node)) if value
-    )
-    name = f"{report.name}()" if report.name else "the task"
-    again = f" in attempt {report.attempt}" if report.attempt > 1 else ""
-    place = f" ({where})" if where else ""
-    body = report.traceback_text.rstrip("\n") or f"{report.type_name}: {report.message}"
-    return f"{name} raised {report.type_name}{again}{place}\n\n{body}"
+def reduced(error: TaskError) -> tuple[Any, ...]:
+    """Return how an error is pickled that was made of a report: as that report."""
+    report, contained = pack_cause(error)
+    found_inside(contained)
+    return (task_error, (report,))
 
 
 # -------------------------------------------------------------------------- the class that is both
@@ -163,13 +160,13 @@ class _Both:
     cause: BaseException
 
     def __str__(self) -> str:
-        return _text(self._report)
+        return self._report.text()
 
     def __repr__(self) -> str:
         return f"TaskError({self.cause!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuilt, (self.cause, self._report))
+        return reduced(cast("TaskError", self))
 
     def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
         return self.__reduce__()
@@ -199,6 +196,7 @@ def _both(kind: type[TaskError], cause: BaseException, report: ErrorReport) -> T
     own, ours = cause.__dict__, _details(report)
     attributes.update({**own, **ours} if isinstance(cause, TaskError) else {**ours, **own})
     attributes.update(cause=cause, traceback_text=report.traceback_text, _report=report)
+    attributes.pop("_contained", None)
     for name, member in kind._members.items():  # type: ignore[attr-defined]
         try:
             value = member.__get__(cause, type(cause))

@@ -7,22 +7,20 @@ loaded. So bytes that mention such a module are made again with cloudpickle.
 """
 
 import contextlib
-import importlib
 import pickle
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 from . import blame
-from .errors import DrumbeatError, Interrupted, MessageTooLarge, NotPicklable
+from .errors import DrumbeatError, Interrupted, MessageTooLarge, NotPicklable, TaskError
 from .ids import ObjectId
 from .messages import ValueRow
+from .modules import by_value, portable, with_new_path
 from .references import ObjectRef, collecting
 from .session import FunctionDefinition, Packed
 from .settings import Settings
-from .traceback_text import describe
+from .traceback_text import describe, frames_of
 
 PROTOCOL: Final = 5
 HASH_BYTES: Final = 16
@@ -33,10 +31,6 @@ _loads = pickle.loads
 _new = tuple.__new__
 #: above this nothing is sent; a session with other settings says so by `limit_values`
 _bytes_max = Settings().value_bytes_max
-#: encoded names of modules that travel by value
-_by_value: tuple[bytes, ...] = ()
-#: top-level modules found to be importable, or not
-_importable: dict[str, bool] = {}
 
 
 class Placeholder:
@@ -69,6 +63,21 @@ class ErrorReport(NamedTuple):
     node: str
     pid: int
     attempt: int
+    #: how many tasks it has passed through, with the one that raised it
+    tasks: int = 1
+    #: where in the traceback the part of that first one begins
+    origin: int = 0
+
+    def text(self) -> str:
+        """Return the whole story: who raised what, where, and the traceback."""
+        where = ", ".join(
+            f"{key}={value}" for key, value in (("pid", self.pid), ("node", self.node)) if value
+        )
+        name = f"{self.name}()" if self.name else "the task"
+        again = f" in attempt {self.attempt}" if self.attempt > 1 else ""
+        place = f" ({where})" if where else ""
+        body = self.traceback_text.rstrip("\n") or f"{self.type_name}: {self.message}"
+        return f"{name} raised {self.type_name}{again}{place}\n\n{body}"
 
 
 def limit_values(bytes_max: int) -> None:
@@ -108,7 +117,7 @@ def pack_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
         payload = b""
     finally:
         found.refs = outer
-    if _by_value or not payload or b"__main__" in payload or len(payload) > _bytes_max:
+    if by_value or not payload or b"__main__" in payload or len(payload) > _bytes_max:
         payload, contained = _dump((args, kwargs), "the arguments", _argument_parts)
         return Packed(payload, (), contained)
     return _new(Packed, (payload, (), tuple(dict.fromkeys(refs)) if refs else ()))
@@ -218,7 +227,7 @@ def pack_function(
     found = collecting.found
     outer, found.refs = found.refs, None
     try:
-        payload: bytes = cloudpickle.dumps(definition, PROTOCOL)
+        payload = with_new_path(cloudpickle.dumps(definition, PROTOCOL))
     except (KeyboardInterrupt, Interrupted, MemoryError, DrumbeatError):
         raise
     except BaseException as error:
@@ -242,88 +251,6 @@ def unpack_function(
     return function, retry_exceptions
 
 
-class ByName:
-    """A decorated function, to be found again by its name.
-
-    The name of a decorated function leads to what the decorator made of it, so pickle would refuse
-    it and cloudpickle would take it by value, together with copies of the module's globals.
-    """
-
-    __slots__ = ("module", "path")
-
-    def __init__(self, module: str, path: str) -> None:
-        self.module = module
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_undecorated, (self.module, self.path))
-
-
-def _undecorated(module: str, path: str) -> Any:
-    found: Any = importlib.import_module(module)
-    for name in path.split("."):
-        found = getattr(found, name)
-    return getattr(found, "__wrapped__", found)
-
-
-def portable(function: Callable[..., Any]) -> Any:
-    """Return what is to be pickled for a function: itself, or its name where that suffices."""
-    module = getattr(function, "__module__", None)
-    path = getattr(function, "__qualname__", None)
-    if not module or not path or module == "__main__" or module not in sys.modules:
-        return function
-    if not _can_be_imported(module):
-        return function
-    found: Any = sys.modules[module]
-    for name in path.split("."):
-        found = getattr(found, name, None)
-    if found is not function and getattr(found, "__wrapped__", None) is function:
-        return ByName(module, path)
-    return function
-
-
-def ship_by_value(module: ModuleType | str) -> None:
-    """Have everything defined in a module travel by value: the other side cannot import it.
-
-    Raises:
-        ValueError: the module is not imported.
-    """
-    import cloudpickle
-
-    global _by_value  # noqa: PLW0603  # cloudpickle's register is one a process, too
-    if isinstance(module, str):
-        if module not in sys.modules:
-            raise ValueError(f"the module {module!r} is not imported here")
-        module = sys.modules[module]
-    cloudpickle.register_pickle_by_value(module)
-    name = module.__name__.encode()
-    if name not in _by_value:
-        _by_value = (*_by_value, name)
-
-
-def _can_be_imported(module: str) -> bool:
-    """Return whether another process with the same sys.path would find a module.
-
-    One that would not (made by hand, or by a test runner) is registered to travel by value.
-    """
-    top = module.partition(".")[0]
-    if top in sys.stdlib_module_names:
-        return True
-    known = _importable.get(top)
-    if known is None:
-        known = _importable[top] = any(_finds(finder, top) for finder in list(sys.meta_path))
-        if not known and top in sys.modules:
-            ship_by_value(top)
-    return known
-
-
-def _finds(finder: Any, name: str) -> bool:
-    try:
-        return finder.find_spec(name, None) is not None
-    except Exception:  # noqa: BLE001  # somebody's import hook; theirs is not the only one
-        return False
-
-
 # -------------------------------------------------------------------------------------- errors
 
 
@@ -339,12 +266,49 @@ def pack_error(
     """Pack what the user's code raised. Never fails, whatever the exception does.
 
     The exception itself comes along only if it can be pickled and unpickled: that is tried here,
-    where it can still be told apart from a broken message.
+    where it can still be told apart from a broken message. An error of another task, which this
+    one has waited for and lets pass, stays what it was.
     """
-    type_name, message, text = describe(exception)
-    pickled, contained = _pack_exception(exception)
-    report = ErrorReport(type_name, message, text, pickled, name, task, node, pid, attempt)
+    if isinstance(exception, TaskError) and isinstance(exception.__dict__.get("_report"), tuple):
+        inner, contained = pack_cause(exception)
+        text, origin = _passed(exception, inner)
+        report = inner._replace(
+            traceback_text=text, name=name, task=task, node=node, pid=pid, attempt=attempt,
+            tasks=inner.tasks + 1, origin=origin,
+        )  # fmt: skip
+    else:
+        type_name, message, text = describe(exception)
+        pickled, contained = _pack_exception(exception)
+        report = ErrorReport(type_name, message, text, pickled, name, task, node, pid, attempt)
     return Packed(_dumps(tuple(report), PROTOCOL), (), contained)
+
+
+def _passed(exception: BaseException, inner: ErrorReport) -> tuple[str, int]:
+    """Return the text of an error that passes through a task, and where its first part begins.
+
+    Only the frames of the first and of the last task are told, so that no text grows with depth.
+    """
+    first = inner.traceback_text[inner.origin :] if inner.tasks > 1 else inner.text()
+    between = inner.tasks - 1
+    frames = frames_of(exception)
+    if between:
+        frames += f"… {between} more {'task' if between == 1 else 'tasks'} between …\n"
+    return f"{frames}\n{first}", len(frames) + 1
+
+
+def pack_cause(error: TaskError) -> tuple[ErrorReport, tuple[ObjectId, ...]]:
+    """Return the report that an error was made of, with its cause packed; and the refs in that.
+
+    Packed once: packing an error of errors would else take twice as long with each of them.
+    """
+    known: dict[str, Any] = error.__dict__
+    report: ErrorReport = known["_report"]
+    contained: tuple[ObjectId, ...] | None = known.get("_contained")
+    if contained is None:
+        pickled, contained = (None, ()) if error.cause is None else _pack_exception(error.cause)
+        known["_report"] = report = report._replace(pickled=pickled)
+        known["_contained"] = contained
+    return report, contained
 
 
 def load_error(payload: bytes) -> ErrorReport:
@@ -389,8 +353,8 @@ def _dump(
         try:
             payload = _dumps(value, PROTOCOL)
             plain = b"__main__" not in payload
-            if plain and _by_value:
-                plain = not any(name in payload for name in _by_value)
+            if plain and by_value:
+                plain = not any(name in payload for name in by_value)
         except (KeyboardInterrupt, Interrupted, MemoryError):
             raise
         except BaseException:  # noqa: BLE001  # cloudpickle may know how; if not, it says why

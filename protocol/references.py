@@ -6,7 +6,7 @@ dropping are counted by that session; a reference only tells when it comes and g
 
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 from .errors import NotInitialized
@@ -74,6 +74,18 @@ def orphaned() -> bool:
         return False
     session = current()
     return session is None or not session.alive
+
+
+def found_inside(ids: Sequence[ObjectId]) -> None:
+    """References lie in bytes that become part of what is being pickled."""
+    refs = collecting.found.refs
+    if refs is not None:
+        refs.extend(ids)
+        return
+    session = current()
+    if session is not None and session.alive:
+        for id_ in ids:
+            session.pin(id_)
 
 
 @final

@@ -6,7 +6,8 @@ else reads the environment for a setting.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -147,13 +148,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def load(
-        cls, given: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+        cls,
+        given: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        others: Sequence[str] = (),
     ) -> Self:
         """Return the settings: arguments, else environment, else defaults.
 
         Args:
             given: values by name, as from keyword arguments or flags.
             environ: the environment; None takes the process's own.
+            others: what the caller takes besides settings, for those who mistype that.
 
         Raises:
             ConfigError: an unknown name, or a value out of bounds; says which and where from.
@@ -166,9 +171,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 values[name] = _checked(name, text, origin, strict=False)
         for name, value in (given or {}).items():
             if name not in cls.__struct_fields__:
+                names = sorted((*cls.__struct_fields__, *others))
+                near = get_close_matches(name, names, 1)
+                hint = f" (did you mean {near[0]}?)" if near else ""
                 raise ConfigError(
-                    f"there is no setting {name!r}; the settings are "
-                    + ", ".join(sorted(cls.__struct_fields__)),
+                    f"there is no setting {name!r}{hint}; there are " + ", ".join(names),
                     setting=name,
                     origin="argument",
                 )

@@ -45,6 +45,21 @@ def describe(exception: BaseException) -> tuple[str, str, str]:
     return name, message, text
 
 
+def frames_of(exception: BaseException) -> str:
+    """Return the lines of its traceback alone, without what was raised."""
+    try:
+        trace = _first_foreign(exception.__traceback__)
+        frames = _frames(trace)
+        if frames is None:
+            stack = [
+                one for one in traceback.extract_tb(trace) if not one.filename.startswith(_OURS)
+            ]
+            frames = "".join(traceback.StackSummary.from_list(stack).format())
+    except Exception:  # noqa: BLE001  # a source file that misbehaves
+        return ""
+    return cut(f"Traceback (most recent call last):\n{frames}") if frames else ""
+
+
 def cut(text: str) -> str:
     """Return a text of at most TEXT_MAX characters: its middle goes first."""
     if len(text) <= TEXT_MAX:

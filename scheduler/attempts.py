@@ -344,24 +344,16 @@ class Attempts:
         while (record := queue.head()) is not None:
             if max(since_s, record.submitted_s) + limit_s > self._state.now_s:
                 return
-            text = f"{record.kind.name} asks for {shape.describe()}; {self._largest()}"
+            nodes = self._board.describe_nodes()
+            text = f"{record.kind.name} asks for {shape.describe()}; {nodes}"
             self._work.end(record, [failed(record, "Infeasible", text)])
 
     def _notice(self, shape: Shape, count: int) -> None:
         if self._state.client(shape.client) is not None:
             tasks = "1 task waits" if count == 1 else f"{count} tasks wait"
-            text = f"{tasks} for a node with {shape.describe()}; {self._largest()}"
+            text = f"{tasks} for a node with {shape.describe()}; {self._board.describe_nodes()}"
             self._state.out.letter(shape.client, Notice(text))
             self._state.tell(f"notice: {text}")
-
-    def _largest(self) -> str:
-        if not self._state.nodes:
-            return "no node has joined"
-        nodes = [
-            f"{node.name} has " + ", ".join(f"{k} {v:g}" for k, v in node.resources.items())
-            for node in list(self._state.nodes.values())[:8]
-        ]
-        return "; ".join(nodes)
 
     def due_s(self) -> float | None:
         """Return when taking back or complaining has something to do."""

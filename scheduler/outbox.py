@@ -48,6 +48,7 @@ class Outbox:
         "_shared",
         "_stops",
         "_take_backs",
+        "_texts",
         "_values",
         "_wanted",
         "assigns",
@@ -78,6 +79,7 @@ class Outbox:
         self._settled: dict[PeerId, list[bytes]] = {}
         self._take_backs: dict[PeerId, int] = {}
         self._letters: list[Send] = []
+        self._texts: list[Send] = []
         self._blobs: list[SendBlob] = []
 
     # --------------------------------------------------------------------------------- who is there
@@ -96,6 +98,7 @@ class Outbox:
         ):  # fmt: skip
             rows.pop(peer, None)
         self._letters = [letter for letter in self._letters if letter.peer != peer]
+        self._texts = [text for text in self._texts if text.peer != peer]
         self._blobs = [blob for blob in self._blobs if blob.peer != peer]
         for object_id in self._holders.forget_peer(peer):
             self._tell_home(object_id, False)
@@ -152,6 +155,11 @@ class Outbox:
         """Send a message of its own."""
         self._rare = True
         self._letters.append(Send(peer, message))
+
+    def text(self, peer: PeerId, message: AnyMessage) -> None:
+        """Send what a task printed, which comes before its result."""
+        self._rare = True
+        self._texts.append(Send(peer, message))
 
     def blob(self, peer: PeerId, key: bytes, payload: bytes) -> None:
         """Send a large payload."""
@@ -227,7 +235,7 @@ class Outbox:
         2. Shared, before anything that lets a home drop its own pins;
         3. Retried, before the attempts that it tells of;
         4. Discard, then Prepare, then Assign (which use what was prepared), then Stop;
-        5. Results, Values, Wanted;
+        5. what workers printed, then Results, Values, Wanted;
         6. Settled and Unshared, after what was counted;
         7. TakeBack and single messages; large payloads last.
         """
@@ -243,6 +251,8 @@ class Outbox:
             self.assigns.clear()
         if rare:
             commands += [Send(peer, Stop(stops)) for peer, stops in self._stops.items()]
+            commands += self._texts
+            self._texts.clear()
         if self.results:
             for peer, rows in self.results.items():
                 commands.append(Send(peer, Results(rows)))

@@ -11,6 +11,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final
 
 from ..protocol.ids import PeerId
+from ..protocol.messages import Failure
 from ..protocol.resources import UNITS
 from ..protocol.settings import Settings
 from .state import Node
@@ -287,6 +288,24 @@ class Board:
             shape.feasible_version = self._version
             shape.feasible = any(_could_run(node, shape) for node in self._nodes.values())
         return shape.feasible
+
+    def refusal(self, kind: Kind) -> Failure | None:
+        """Return why no task of a kind can run, now that the nodes are known; None: one may."""
+        shape = kind.shape
+        if shape.wait_for_nodes or not self._nodes or self.fits_ever(shape):
+            return None
+        text = f"{kind.name} asks for {shape.describe()}; {self.describe_nodes()}"
+        return Failure("Infeasible", text)
+
+    def describe_nodes(self) -> str:
+        """Return what the nodes have, as people say it."""
+        if not self._nodes:
+            return "no node has joined"
+        nodes = [
+            f"{node.name} has " + ", ".join(f"{k} {v:g}" for k, v in node.resources.items())
+            for node in list(self._nodes.values())[:8]
+        ]
+        return "; ".join(nodes)
 
     def choose(self, kind: Kind) -> tuple[Node, int] | None:
         """Return where tasks of this kind go now and how many in a row, or None to keep them."""

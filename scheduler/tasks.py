@@ -182,6 +182,8 @@ class TaskRecord(Struct, gc=False, eq=False):
     blocked: bool = False
     #: cancelled while at a node: its end is awaited
     stopping: bool = False
+    #: cancelled without what it has submitted, which goes on
+    spares_children: bool = False
     #: DELIVERING: its values as the node named them
     values: tuple[ValueRow, ...] = ()
 

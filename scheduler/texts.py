@@ -51,4 +51,4 @@ class Texts:
         rows[0].dropped += client.unread_bytes
         client.unread_bytes = 0
         self.forwarded[client.id] = forwarded + sum(len(row.text) + ROW_BYTES for row in rows)
-        self._state.out.letter(client.id, message)
+        self._state.out.text(client.id, message)

@@ -11,14 +11,7 @@ from heapq import heapify, heappop, heappush
 from typing import Final
 
 from ..protocol.ids import NO_TASK, PEER_BYTES, PeerId, TaskId
-from ..protocol.messages import (
-    Failure,
-    Outcome,
-    StopMode,
-    Submit,
-    TaskRow,
-    ValueRow,
-)
+from ..protocol.messages import Failure, Outcome, StopMode, Submit, TaskRow, ValueRow
 from .asks import Asks
 from .kinds import Kinds
 from .objects import Objects
@@ -47,6 +40,9 @@ from .tasks import (
 ARGS: Final = b"a"
 #: failures of attempts that were cut short: what they had submitted is cancelled
 CUT_SHORT: Final = frozenset({"TaskCancelled", "WorkerDied", "NodeLost", "PoisonTask"})
+UNWANTED: Final = Failure(
+    "TaskCancelled", "the task that submitted this one was cancelled or lost, or its client left"
+)
 
 
 class Work:
@@ -88,6 +84,7 @@ class Work:
         order = first_order = self._order
         self._order += len(message.rows)
         last_kind: Kind | None = None
+        hopeless: Failure | None = None
         ready: list[TaskRecord] = []
         for row in message.rows:
             id_ = row.id
@@ -98,15 +95,20 @@ class Work:
                 raise PeerError("it submitted a task under another's id")
             kind = kinds.get(row.kind)
             if kind is None or parent is None:
-                self._refuse(peer, row)
+                self._refuse(peer, row, UNWANTED)
                 continue
             if kind is not last_kind:
+                # A client has looked before it submitted; a worker does not know the nodes.
+                hopeless = None if peer.node is None else self._board.refusal(kind)
                 if kind.client != client:
                     raise PeerError("it submitted a task of one client with the code of another")
                 if ready:
                     self._queue_up(ready)
                     ready = []
                 last_kind = kind
+            if hopeless is not None:
+                self._refuse(peer, row, hopeless)
+                continue
             order += 1
             record = TaskRecord(row, kind, peer, parent, depth, order, now_s)
             known[id_] = record
@@ -142,17 +144,15 @@ class Work:
             return NO_TASK
         record = peer.node.assigned.get(parent) or peer.node.delivering.get(parent)
         if record is not None:
-            return None if record.stopping else parent
+            return None if record.stopping and not record.spares_children else parent
         # Unknown: its outcome is told, and a thread it left behind submits. Known, but not there:
         # an attempt that was given up.
         return NO_TASK if self._state.find(parent) is None else None
 
-    def _refuse(self, peer: Peer, row: TaskRow) -> None:
+    def _refuse(self, peer: Peer, row: TaskRow, failure: Failure) -> None:
         if row.kind not in peer.kinds:
             raise PeerError(f"it submitted a task of kind {row.kind}, which it never defined")
         self._drop_args(peer, row)
-        text = "the task that submitted this one was cancelled or lost, or its client has left"
-        failure = Failure(error="TaskCancelled", text=text)
         self._tell(peer, ValueRow(id=row.id, outcome=Outcome.FAILURE, failure=failure))
 
     def _drop_args(self, peer: Peer, row: TaskRow) -> None:
@@ -294,7 +294,8 @@ class Work:
             del siblings[id_]
         children = self.children.pop(id_, None)
         if children:
-            if first.failure is not None and first.failure.error in CUT_SHORT:
+            cut_short = first.failure is not None and first.failure.error in CUT_SHORT
+            if cut_short and not record.spares_children:
                 self._cancel_all(children.values())
             # They are cancelled with their grandparent, should that come to it.
             heir = parent if siblings is not None else NO_TASK
@@ -393,6 +394,8 @@ class Work:
         if recursive:
             for member in family:  # grows while it is walked
                 family += self.children.get(member.id, {}).values()
+        # Once its family was to go, no second word saves it.
+        record.spares_children = not recursive and (record.spares_children or not record.stopping)
         for member in family:
             self.cancel_one(member, force)
 

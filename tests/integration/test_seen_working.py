@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +54,21 @@ def fib(n: int) -> int:
 
 
 def test_fib_with_every_call_a_task_does_not_deadlock_on_two_workers() -> None:
-    assert drumbeat.get(fib.remote(12), timeout=60) == 144
+    blocked: list[int] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.005):
+            blocked.extend(node["blocked"] for node in drumbeat.nodes())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        assert drumbeat.get(fib.remote(12), timeout=60) == 144
+    finally:
+        over.set()
+        looking.join()
+    assert 0 < max(blocked) <= 64, "as many as workers_blocked_max may lend their CPUs"
 
 
 @drumbeat.remote

@@ -21,6 +21,12 @@ class Judge:
     def judge(self) -> None:
         """Add what is wrong to the oracle's violations."""
         oracle = self.oracle
+        for known in oracle.tasks.values():
+            # Word of an attempt may be lost with the link's life; what follows from that is known.
+            if oracle.lives_lost.get(known.id[:6]) and known.ran_too_often():
+                oracle.count("ran too often, its submitter was cut off")
+                if text := known.ran_too_often(known.untold):
+                    oracle.wrong(text)
         for known, nodes in oracle.doubles:
             if not any(oracle.lives_lost.get(peer) for peer in (*nodes, known.id[:6])):
                 oracle.wrong(f"{known.id.hex()} ran twice at the same time; no node was given up")
@@ -82,8 +88,6 @@ class Judge:
         if self.oracle.lives_lost:
             return ""
         attempts = 1 + known.options.max_retries
-        if self.oracle.counts["fork failed"] and not known.executions:
-            return ""  # its node could not start a worker for it
         if not known.died:
             return f"{error}; no worker died with it"
         if error == "PoisonTask" and known.died < self.poison_deaths:

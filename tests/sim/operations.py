@@ -1,4 +1,4 @@
-"""The tape of one run: its sizes, what users do and what goes wrong, all drawn from the seed.
+"""The tape of one run: sizes, what users do and what goes wrong, all drawn from the seed.
 
 Every entry stands for itself: it names others by picks (modulo what there is when it happens), so
 that any part of a tape is a tape, which is what shrinking needs. Never runs anything.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from drumbeat.node.packets import Answered, RunRow
 from drumbeat.protocol.ids import ObjectId, TaskId, objects_of, task_of
-from drumbeat.protocol.messages import Options, Outcome, ValueRow
+from drumbeat.protocol.messages import Options, Outcome, Retried, ValueRow
 
 from . import scripts
 from .scripts import Script, Spec, Thing, Value
@@ -44,7 +44,7 @@ class Known:
 
     __slots__ = (
         "cancelled_s", "deps", "died", "dropped_s", "ended", "executions", "id", "is_asked_to_stop",
-        "options", "parent", "rows", "spec",
+        "options", "parent", "rows", "spec", "untold",
     )  # fmt: skip
 
     def __init__(self, id_: TaskId, spec: Spec, deps: list[bytes], parent: bytes) -> None:
@@ -57,12 +57,21 @@ class Known:
         #: executions that ended with their worker, and that came to their end
         self.died = 0
         self.ended = 0
+        #: further attempts that the scheduler told of and its submitter did not hear of
+        self.untold = 0
         self.is_asked_to_stop = False
         #: since when its user knows that it was cancelled, and that it never ran
         self.cancelled_s = -1.0
         self.dropped_s = -1.0
         #: the final rows that somebody saw, by object
         self.rows: dict[bytes, ValueRow] = {}
+
+    def ran_too_often(self, unknown: int = 0) -> str:
+        """Say so if it was run more often than it may, its submitter not knowing of some."""
+        count, retries = len(self.executions), self.options.max_retries
+        if count <= 1 + retries + unknown:
+            return ""
+        return f"{self.id.hex()} was run {count} times, with max_retries={retries}"
 
 
 class Oracle:
@@ -149,6 +158,13 @@ class Oracle:
             if any(execution.is_running for execution in known.executions):
                 self.wrong(f"{id_.hex()} is said to be dropped and runs")
 
+    def retry_told(self, message: object, sign: int) -> None:
+        """The scheduler sends word of further attempts (+1), or a client has it (-1)."""
+        if isinstance(message, Retried):
+            for id_, _ in message.rows:
+                if (known := self.tasks.get(id_)) is not None:
+                    known.untold += sign
+
     # -------------------------------------------------------------------------- what is executed
 
     def check_function(self, payload: bytes, spec: Spec) -> None:
@@ -186,15 +202,8 @@ class Oracle:
                 self.doubles.append((known, (execution.peer, pool.peer)))
         made = Execution(known, row.attempt, pool, row.gpus or (), now_s)
         known.executions.append(made)
-        most = 1 + known.options.max_retries
-        if known.options.max_retries:
-            # A client that was given up and submits again does not know of all attempts.
-            most *= 1 + self.lives_lost.get(row.id[:6], 0)
-        if len(known.executions) > most:
-            self.wrong(
-                f"{row.id.hex()} was run {len(known.executions)} times, "
-                f"with max_retries={known.options.max_retries}"
-            )
+        if known.ran_too_often() and not self.lives_lost.get(row.id[:6]):
+            self.wrong(known.ran_too_often())
         if known.dropped_s >= 0:
             self.wrong(f"{row.id.hex()} starts though its canceller was told it never will")
         if known.cancelled_s >= 0 and not self.lives_lost:

@@ -1,4 +1,4 @@
-"""Bugs that a careless change could bring, planted one at a time: the simulator must see each.
+"""Bugs that a careless change could bring, one at a time: the simulator must see each.
 
 Every one names seeds that catch it. One is enough; several outlive more changes to the cores. When
 none is left, look for others: `python tests/sim/run.py --planted NAME --seeds 2000 --shrink-s 0`.

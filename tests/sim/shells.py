@@ -164,6 +164,7 @@ class SchedulerProcess(Process):
         for command in commands:
             match command:
                 case scheduler_events.Send():
+                    self.world.oracle.retry_told(command.message, 1)
                     self.shell.send(command.peer, command.message)
                 case scheduler_events.SendBlob():
                     self.shell.send_blob(command.peer, command.key, command.payload)
@@ -205,6 +206,7 @@ class _DiallingProcess(Process):
         for one in self.shell.turn(now_s):
             match one:
                 case simulated.Message():
+                    self.world.oracle.retry_told(one.message, -1)
                     events.append(kinds.Received(one.message))
                 case simulated.Blob():
                     events.append(kinds.BlobReceived(one.key, one.payload))

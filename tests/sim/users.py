@@ -1,4 +1,4 @@
-"""The users: programs that submit, wait, cancel and let go, and remember what they were told.
+"""The users: programs that submit, wait, cancel, let go, and remember what they were told.
 
 A user holds refs, gets values, finds further refs inside them, and knows only what a program at the
 client's face would know. Never looks into the client's core.

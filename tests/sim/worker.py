@@ -28,6 +28,7 @@ from drumbeat.node.packets import (
     Submitted,
     ToWorker,
     Want,
+    WantOver,
 )
 from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of
 from drumbeat.protocol.messages import Failure, Outcome, TaskRow, ValueRow
@@ -362,10 +363,22 @@ class Worker:
         execution = self.execution
         self.pool.spoke(self, Want(request, row.seq, ids, count, timeout_s, values))
         self.oracle.lent(execution)
+        try:
+            answered = yield from self._await_answer(request)
+        except Interrupted:
+            # It goes on when its CPUs are its own again, and nothing interrupts it twice.
+            self.oracle.count("get interrupted")
+            self.pool.spoke(self, WantOver(request))
+            yield from self._await_answer(request)
+            self.oracle.regained(execution)
+            raise
+        self.oracle.regained(execution)
+        return answered
+
+    def _await_answer(self, request: int) -> Generator[Request, ToWorker | None, Answered]:
         while True:
             packet = yield READ
             if isinstance(packet, Answered) and packet.request == request:
-                self.oracle.regained(execution)
                 return packet
             self._take_in(packet)
             self._give_back()

@@ -1,19 +1,13 @@
 """The client core: events in, commands out."""
 
-from typing import Any
-
 import pytest
-from drumbeat.client import events
-from drumbeat.client.core import SUBMIT_ROWS_MAX, ClientCore
+from drumbeat.client.core import SUBMIT_ROWS_MAX
 from drumbeat.client.events import (
     Asked,
     Awaited,
     BlobReceived,
-    Call,
     CancelAsked,
-    Connected,
     Disconnected,
-    Free,
     KindsDropped,
     Leaving,
     Pinned,
@@ -22,14 +16,12 @@ from drumbeat.client.events import (
     Received,
     RefsChanged,
     Reply,
-    Resolve,
-    Send,
     SendBlob,
     ShapesKnown,
     Submitted,
     TimePassed,
 )
-from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of
+from drumbeat.protocol.ids import ObjectId, TaskId, objects_of
 from drumbeat.protocol.messages import (
     Answer,
     Cancel,
@@ -40,10 +32,8 @@ from drumbeat.protocol.messages import (
     Failure,
     Fetch,
     Forget,
-    KindRow,
     Leave,
     Notice,
-    Options,
     Outcome,
     Query,
     Release,
@@ -51,93 +41,13 @@ from drumbeat.protocol.messages import (
     Shapes,
     Shared,
     Submit,
-    TaskRow,
     Unshared,
     ValueRow,
     Values,
     Wanted,
 )
 from drumbeat.protocol.settings import Settings
-
-PEER = PeerId(b"client")
-NODE = PeerId(b"node01")
-LARGE = b"x" * (Settings().inline_bytes_max + 1)
-
-
-class Client:
-    """A core, with short words for what tests do to it."""
-
-    def __init__(self, connected: bool = True) -> None:
-        self.core = ClientCore(Settings(), PEER, "program", Environment(host="here"))
-        self.next_id = IdFactory(PEER)
-        self.kind_numbers = 0
-        self.options: dict[int, Options] = {}
-        if connected:
-            self.connect(1)
-
-    def do(self, *some: events.Event) -> list[Any]:
-        commands: list[Any] = []
-        for event in some:
-            commands += self.core.handle(event, 0.0)
-        commands += self.core.turn(0.0)
-        self.core.check_invariants()
-        return commands
-
-    def connect(self, epoch: int, resumed: bool = False) -> list[Any]:
-        return self.do(Connected(epoch, resumed))
-
-    def kind(self, function: bytes = b"f", payload: bytes = b"code", **options: Any) -> KindRow:
-        self.kind_numbers += 1
-        self.options[self.kind_numbers] = Options(**options)
-        return KindRow(
-            self.kind_numbers, function * 16, "work", self.options[self.kind_numbers], payload
-        )
-
-    def call(self, kind: int, **row: Any) -> Call:
-        return Call(TaskRow(self.next_id(), kind, **row), self.options[kind])
-
-    def submit(self, _options: dict[str, Any] | None = None, **row: Any) -> TaskId:
-        kind = self.kind(**(_options or {}))
-        call = self.call(kind.number, **row)
-        self.do(Submitted([kind], [call]))
-        return TaskId(call.row.id)
-
-    def put(self, payload: bytes = b"v", contained: tuple[bytes, ...] = ()) -> ObjectId:
-        id_ = ObjectId(self.next_id())
-        self.do(Put([ValueRow(id_, Outcome.VALUE, payload, contained=contained)]))
-        return id_
-
-    def result(self, *rows: ValueRow) -> list[Any]:
-        return self.do(Received(Results(list(rows))))
-
-    def drop(self, *ids: bytes) -> list[Any]:
-        return self.do(RefsChanged([(ObjectId(id_), -1) for id_ in ids]))
-
-    def at_rest(self) -> bool:
-        return not any(self.core.at_rest().values())
-
-
-def value(id_: bytes, payload: bytes = b"v", contained: tuple[bytes, ...] = ()) -> ValueRow:
-    return ValueRow(id_, Outcome.VALUE, payload, len(payload), contained)
-
-
-def sent(commands: list[Any], type_: type[Any] | None = None) -> list[Any]:
-    messages = [command.message for command in commands if isinstance(command, Send)]
-    return [one for one in messages if type_ is None or isinstance(one, type_)]
-
-
-def resolved(commands: list[Any]) -> list[ValueRow]:
-    return [row for one in commands if isinstance(one, Resolve) for row in one.rows]
-
-
-def freed(commands: list[Any]) -> list[bytes]:
-    return [id_ for one in commands if isinstance(one, Free) for id_ in one.ids]
-
-
-def foreign(number: int = 1) -> ObjectId:
-    ids = IdFactory(NODE, 3)
-    return ObjectId([ids() for _ in range(number)][-1])
-
+from support.client_bench import LARGE, PEER, Client, foreign, freed, resolved, sent, value
 
 # ------------------------------------------------------------------------------------- submitting
 
@@ -539,88 +449,6 @@ def test_a_function_is_sent_again_after_all_its_kinds_were_forgotten() -> None:
     client.do(Submitted([kind], []))
     assert sent(client.do(KindsDropped([kind.number])), Forget)
     assert sent(client.do(Submitted([client.kind()], [])), Define)[0].rows[0].payload == b"code"
-
-
-# -------------------------------------------------------------------------------------- link lives
-
-
-def test_in_a_new_life_all_is_told_again_with_one_retry_less() -> None:
-    client = Client()
-    task = client.submit({"max_retries": 2}, args=b"a")
-    client.do(Disconnected())
-    messages = sent(client.connect(2))
-    assert [type(one) for one in messages] == [Enter, Define, Submit]
-    kinds = {row.number: row.options.max_retries for row in messages[1].rows}
-    (row,) = messages[2].rows
-    assert (row.id, row.args, kinds[row.kind]) == (task, b"a", 1)
-    assert resolved(client.result(value(task)))
-    client.drop(task)
-    assert client.at_rest()
-
-
-def test_each_life_takes_one_more_retry_and_the_last_one_fails_the_task() -> None:
-    client = Client()
-    task = client.submit({"max_retries": 1})
-    assert sent(client.connect(2), Submit)
-    commands = client.connect(3)
-    assert not sent(commands, Submit)
-    assert [row.failure and row.failure.error for row in resolved(commands)] == ["NodeLost"]
-    client.drop(task)
-    assert client.at_rest()
-
-
-def test_what_may_not_be_retried_and_was_sent_fails_in_a_new_life() -> None:
-    client = Client()
-    client.submit({"max_retries": 0})
-    client.do(Disconnected())
-    unsent = client.submit({"max_retries": 0})
-    commands = client.connect(2)
-    assert len(resolved(commands)) == 1
-    assert [row.id for one in sent(commands, Submit) for row in one.rows] == [unsent]
-
-
-def test_a_cancelled_task_is_not_submitted_again() -> None:
-    client = Client()
-    task = client.submit()
-    client.do(CancelAsked([task], False, True))
-    commands = client.connect(2)
-    assert [row.failure and row.failure.error for row in resolved(commands)] == ["TaskCancelled"]
-    assert not sent(commands, Submit)
-
-
-def test_a_late_result_of_an_earlier_life_is_dropped() -> None:
-    client = Client()
-    task = client.submit({"max_retries": 0})
-    client.connect(2)
-    assert not resolved(client.result(value(task)))
-    assert client.core.counters["stale_dropped"] == 1
-
-
-def test_in_a_new_life_questions_cancels_and_fetches_are_sent_again() -> None:
-    client = Client()
-    other = foreign()
-    task = client.submit()
-    client.do(RefsChanged([(other, 1)]), Awaited([other]), Asked(4, "nodes", 5, ""))
-    client.do(CancelAsked([task], False, True, request=9))
-    messages = sent(client.connect(2))
-    assert Fetch([other]) in messages
-    assert Query(4, "nodes", 5, "") in messages
-    assert Cancel([task], False, True, 9) in messages
-
-
-def test_in_a_new_life_nobody_else_holds_anything() -> None:
-    client = Client()
-    id_ = client.put()
-    client.do(Received(Shared([id_])))
-    client.drop(id_)
-    assert freed(client.connect(2)) == [id_]
-
-
-def test_a_large_result_cut_off_by_the_end_of_a_life_is_not_lost() -> None:
-    client = Client()
-    task = client.submit()
-    client.result(ValueRow(task, Outcome.VALUE, None, len(LARGE)))
-    assert [row.id for one in sent(client.connect(2), Submit) for row in one.rows] == [task]
 
 
 def test_the_core_asks_for_no_time() -> None:

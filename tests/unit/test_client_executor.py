@@ -104,6 +104,20 @@ def test_at_most_max_workers_are_in_flight(manual):
     executor.shutdown()
 
 
+def test_what_waits_here_fails_after_shutdown_and_starts_no_new_cluster(manual, monkeypatch):
+    executor = drumbeat.Executor(max_workers=1)
+    futures = [executor.submit(double, n) for n in range(3)]
+    started = []
+    monkeypatch.setattr(executor_module, "session_or_start", lambda: started.append(1))
+    manual.alive = False
+    manual.fail(Failure("NotInitialized", "shutdown() was called"))
+    for future in futures:
+        assert isinstance(future.exception(5), drumbeat.NotInitialized)
+    executor.shutdown()
+    assert not started
+    assert len(manual.calls) == 1
+
+
 def test_a_future_that_waits_here_can_be_cancelled(manual):
     executor = drumbeat.Executor(max_workers=1)
     first, second, third = [executor.submit(double, n) for n in range(3)]

@@ -36,8 +36,8 @@ def test_a_process_that_cannot_be_started_three_times_is_given_up(
     launcher.start()
     error = told.get(timeout=10)
     assert isinstance(error, SchedulerUnreachable)
-    text = r"given up: scheduler ended 3 times .* could not be started: .*No such file"
-    assert pytest.raises(SchedulerUnreachable, raise_it, error).match(text)
+    assert "given up: scheduler ended 3 times" in str(error)
+    assert "could not be started: [Errno 2] No such file" in str(error)
     assert launcher.pids() == {}
 
 
@@ -65,7 +65,3 @@ def test_a_watch_that_fails_is_told_and_not_silent(
     error = told.get(timeout=10)
     assert isinstance(error, SchedulerUnreachable)
     assert isinstance(error.__cause__, ConfigError)
-
-
-def raise_it(error: Exception) -> None:
-    raise error

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from drumbeat.client import output
@@ -33,13 +33,12 @@ class Blocking(io.StringIO):
 
 
 def printed(text: str) -> Output:
-    return Output([OutputRow("f", 1, "n", text.encode())])
+    return Output(b"client", [OutputRow("f", 1, "n", text.encode())])
 
 
 @pytest.fixture
-def blocking(monkeypatch: pytest.MonkeyPatch) -> Any:
+def blocking() -> Iterator[Blocking]:
     stream = Blocking()
-    monkeypatch.setattr(sys, "stdout", stream)
     yield stream
     stream.taking.set()
 
@@ -60,7 +59,10 @@ def test_words_are_said_in_order_and_the_last_before_the_end(
     assert not thread.is_alive()
 
 
-def test_a_stream_that_blocks_holds_up_no_future_and_no_end(blocking: Blocking) -> None:
+def test_a_stream_that_blocks_holds_up_no_future_and_no_end(
+    blocking: Blocking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", blocking)
     speaker = Speaker()
     speaker.say(printed("stuck\n"))
     assert blocking.called.wait(HUNG_S)
@@ -76,6 +78,7 @@ def test_a_stream_that_blocks_holds_up_no_future_and_no_end(blocking: Blocking) 
 def test_what_nobody_takes_is_dropped_and_counted(
     blocking: Blocking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "stdout", blocking)
     monkeypatch.setattr(output, "WAITING_CHARACTERS_MAX", 100)
     speaker = Speaker()
     speaker.say(printed("a\n"))

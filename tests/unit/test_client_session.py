@@ -1,5 +1,6 @@
 """The driver's session: any thread waits on the board, whoever waits turns the loop."""
 
+import gc
 import logging
 import os
 import signal
@@ -145,6 +146,29 @@ def test_get_ends_at_the_first_failure_without_waiting_for_the_rest(make: Make) 
     assert made.session.get(ids, 5)[-1].id == ids[1]
 
 
+def test_get_sees_a_failure_that_comes_while_it_starts_to_wait(make: Make) -> None:
+    made = make(silent)
+    ids = [made.submit(b"wait"), made.submit(b"fail")]
+    board = made.session._board
+    failed = ValueRow(ids[1], Outcome.FAILURE, failure=Failure("WorkerDied", "it died"))
+
+    class Waiters(dict[Any, None]):
+        def __setitem__(self, waiter: Any, _: None) -> None:
+            board.resolve([failed])
+            super().__setitem__(waiter, None)
+
+    board.waiters = Waiters()
+    assert made.session.get(ids, 5) == [failed]
+
+
+def test_wait_counts_what_was_freed_as_soon_as_it_came(make: Make) -> None:
+    made = make(silent)
+    unknown = ObjectId(b"a value that nobody holds"[:14])
+    assert made.session.wait([unknown], 1, 5) == {unknown}
+    made.session.get([made.session.put(Packed(b"v"))], 5)
+    assert made.session.peek(unknown) is None
+
+
 def test_wait_returns_what_is_ready(make: Make) -> None:
     def answer(message: Any) -> list[Any]:
         if not isinstance(message, Submit):
@@ -195,6 +219,20 @@ def test_what_no_node_could_run_is_refused_at_submit(make: Make) -> None:
     with pytest.raises(Infeasible, match=r"work asks for CPU 3.*lab1: CPU 2"):
         made.submit(kind=a_kind(num_cpus=3))
     made.submit(kind=a_kind(num_cpus=3, wait_for_nodes=True))
+
+
+def test_a_kind_that_goes_leaves_nothing_behind(make: Make) -> None:
+    made = make()
+    made.dial.happenings.append(Message(Shapes([Shape("lab1", b"node01", {"CPU": 2.0})])))
+    made.session.get([made.submit()], 5)
+    kind = a_kind()
+    made.session.get([made.submit(kind=kind)], 5)
+    number = kind.number
+    assert number in made.session._feasible
+    del kind
+    gc.collect()
+    assert number not in made.session._feasible
+    assert number not in made.session._kinds
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from drumbeat.protocol.messages import (
     EnvironmentRow,
     NodeKindRow,
     Options,
+    Output,
     Prepare,
+    TakenBack,
 )
 from support.node_bench import CLIENT, OTHER, NodeBench
 
@@ -100,7 +102,66 @@ def test_a_worker_that_does_not_start_is_tried_again_after_a_pause():
     assert bench.ran()
 
 
-def test_attempts_fail_when_no_worker_can_be_started_for_them():
+def fail_to_start(bench: NodeBench, seconds: float) -> list[bytes]:
+    """Let every fork fail for a while; return what the client was told."""
+    told = []
+    end_s = bench.now_s + seconds
+    while bench.now_s < end_s:
+        starting = list(bench.core._processes.starting)
+        bench.feed(*(events.WorkerFailed(number, "fork: no memory") for number in starting))
+        told += [row.text for message in bench.sent(Output) for row in message.rows]
+        assert not bench.done()
+        if not bench.sent(TakenBack):
+            bench.after(max(0.0, (bench.core._dispatch.deadline_s() or end_s) - bench.now_s))
+    return told
+
+
+def test_workers_that_cannot_be_made_cost_no_attempt_and_the_client_is_told_once():
+    bench = NodeBench({"CPU": 4.0}, {"start_timeout_s": 60.0})
+    tasks = bench.assign(8)
+    (told,) = fail_to_start(bench, 50.0)
+    assert b"no memory" in told
+    assert bench.core.counters["workers_failed"] < 100, "it is tried less and less often"
+    bench.after(5.0)
+    bench.ready()
+    assert {task for ran in bench.ran().values() for task in ran} <= set(tasks)
+    while bench.core.at_rest()["attempts"]:
+        for worker in [worker for worker, rows in bench.rows.items() if rows]:
+            bench.finish(worker)
+    assert at_rest(bench) == {}
+
+
+def test_starts_that_fail_together_are_one_failure():
+    bench = NodeBench({"CPU": 4.0})
+    starting = bench.core._processes.starting
+    assert len(starting) == 4
+    bench.assign(4)
+    bench.feed(*(events.WorkerFailed(number, "no descriptors") for number in list(starting)))
+    bench.after(0.1)
+    assert len(starting) == 4
+
+
+def test_attempts_are_given_back_when_no_worker_can_be_made_for_too_long():
+    bench = NodeBench({"CPU": 1.0}, {"start_timeout_s": 10.0})
+    tasks = bench.assign(3)
+    given_back = []
+    while not given_back:
+        (worker,) = bench.core._processes.starting
+        bench.feed(events.WorkerFailed(worker, "fork: no memory"))
+        given_back = bench.sent(TakenBack)
+        assert not bench.done()
+        if not given_back:
+            bench.after(5.0)
+    assert given_back == [TakenBack([(task, 1) for task in tasks])]
+    assert 110.0 <= bench.now_s <= 116.0
+    assert at_rest(bench) == {}
+    bench.assign()
+    assert not bench.started(), "the pause goes on"
+    bench.after(5.0)
+    assert bench.started()
+
+
+def test_attempts_fail_when_their_workers_end_before_they_are_ready_again_and_again():
     bench = NodeBench({"CPU": 1.0}, prepare=False)
     bench.prepare(1, num_cpus=0.7)
     task = bench.assign()[0]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from drumbeat.protocol import payload
-from drumbeat.protocol.errors import DrumbeatError, MessageTooLarge, NotPicklable
+from drumbeat.protocol.errors import DrumbeatError, Interrupted, MessageTooLarge, NotPicklable
 from drumbeat.protocol.messages import Outcome, ValueRow
 from drumbeat.protocol.payload import (
     Placeholder,
@@ -160,13 +160,40 @@ def test_deep_recursion_is_refused_not_followed():
         deep = deep.pop()
 
 
-def test_an_exception_while_pickling_is_the_values_fault():
+class Odd(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("raised", [SystemExit, GeneratorExit, Odd])
+def test_an_exception_while_pickling_is_the_values_fault(raised):
     class Leaves:
         def __reduce__(self):
-            raise SystemExit(3)
+            raise raised(3)
 
-    with pytest.raises(NotPicklable, match="SystemExit"):
-        pack_value(Leaves())
+    class Box:
+        def __init__(self):
+            self.inside = Leaves()
+
+    leaves = Leaves()
+    for pack in (pack_value, lambda value: pack_call((value,), {})):
+        for value in (leaves, [leaves], Box()):
+            with pytest.raises(NotPicklable, match=raised.__name__):
+                pack(value)
+    with pytest.raises(NotPicklable, match=raised.__name__):
+        pack_function(lambda: leaves, False, "f")
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, Interrupted, MemoryError])
+def test_what_is_not_the_values_fault_goes_through(raised):
+    class Stopped:
+        def __reduce__(self):
+            raise raised
+
+    stopped = Stopped()
+    with pytest.raises(raised):
+        pack_call((stopped,), {})
+    with pytest.raises(raised):
+        pack_function(lambda: stopped, False, "f")
 
 
 def test_more_than_the_limit_is_refused_with_both_sizes(monkeypatch):

@@ -19,10 +19,11 @@ REST = sorted(
 
 #: files that decide: what they do follows from their arguments alone
 PURE = {
-    "arrivals", "attempts", "blobs", "budget", "children", "complaints", "core",
-    "dialer", "dispatch", "endpoints", "events", "holders", "home", "ids", "intake", "kinds", "link", "listener", "liveness",
-    "lives", "messages", "objects", "outbox", "packets", "placement", "queries", "slots",
-    "state", "stops", "tasks", "texts", "traffic", "waits", "work",
+    "arrivals", "attempts", "blobs", "budget", "children", "complaints", "core", "dialer",
+    "dispatch", "endpoints", "events", "holders", "home", "ids", "intake", "kinds", "link",
+    "listener", "liveness", "lives", "messages", "objects", "outbox", "packets", "placement",
+    "queries", "resources", "slots", "state", "stops", "tasks", "texts", "traffic", "waits",
+    "work",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "ctypes", "datetime", "io", "logging", "mmap", "multiprocessing", "os",

@@ -1,0 +1,149 @@
+"""Which modules another process can import, and what is done about those that it cannot.
+
+Never pickles a value: it says what is to travel by value, by name, or with directories to look in.
+"""
+
+import importlib
+import pickle
+import sys
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any, Final
+
+#: encoded names of modules that travel by value
+by_value: Final[dict[bytes, None]] = {}
+#: top-level modules found to be importable, or not
+_importable: dict[str, bool] = {}
+#: where workers look for modules, as far as they were told; None: nobody was told anything
+_told: dict[str, None] | None = None
+
+
+class ByName:
+    """A decorated function, to be found again by its name.
+
+    The name of a decorated function leads to what the decorator made of it, so pickle would refuse
+    it and cloudpickle would take it by value, together with copies of the module's globals.
+    """
+
+    __slots__ = ("module", "path")
+
+    def __init__(self, module: str, path: str) -> None:
+        self.module = module
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_undecorated, (self.module, self.path))
+
+
+def _undecorated(module: str, path: str) -> Any:
+    found: Any = importlib.import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    return getattr(found, "__wrapped__", found)
+
+
+def portable(function: Callable[..., Any]) -> Any:
+    """Return what is to be pickled for a function: itself, or its name where that suffices."""
+    module = getattr(function, "__module__", None)
+    path = getattr(function, "__qualname__", None)
+    if not module or not path or module == "__main__" or module not in sys.modules:
+        return function
+    if not _can_be_imported(module):
+        return function
+    found: Any = sys.modules[module]
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    if found is not function and getattr(found, "__wrapped__", None) is function:
+        return ByName(module, path)
+    return function
+
+
+def ship_by_value(module: ModuleType | str) -> None:
+    """Have everything defined in a module travel by value: the other side cannot import it.
+
+    Raises:
+        ValueError: the module is not imported.
+    """
+    import cloudpickle
+
+    if isinstance(module, str):
+        if module not in sys.modules:
+            raise ValueError(f"the module {module!r} is not imported here")
+        module = sys.modules[module]
+    cloudpickle.register_pickle_by_value(module)
+    by_value[module.__name__.encode()] = None
+
+
+def _can_be_imported(module: str) -> bool:
+    """Return whether another process with the same sys.path would find a module.
+
+    One that would not (made by hand, or by a test runner) is registered to travel by value.
+    """
+    top = module.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return True
+    known = _importable.get(top)
+    if known is None:
+        known = _importable[top] = any(_finds(finder, top) for finder in list(sys.meta_path))
+        if not known and top in sys.modules:
+            ship_by_value(top)
+    return known
+
+
+def _finds(finder: Any, name: str) -> bool:
+    try:
+        return finder.find_spec(name, None) is not None
+    except Exception:  # noqa: BLE001  # somebody's import hook; theirs is not the only one
+        return False
+
+
+# ------------------------------------------------------------------------------- where they lie
+
+
+def path_was_told(path: Iterable[str]) -> None:
+    """Remember where workers look for modules."""
+    global _told  # noqa: PLW0603  # as sys.path itself, one a process
+    _told = dict.fromkeys(path)
+
+
+def with_new_path(payload: bytes) -> bytes:
+    """Return pickled bytes that are loaded in view of what sys.path has gained since it was told.
+
+    A program that extends sys.path after init() expects its tasks to find the same modules. It is
+    the function that takes the directories along, since it is loaded before its arguments.
+    """
+    if _told is None:
+        return payload
+    before: list[str] = []
+    after: list[str] = []
+    gained = before
+    for entry in sys.path:
+        if entry in _told:
+            gained = after
+        elif entry and isinstance(entry, str):
+            gained.append(entry)
+    if not before and not after:
+        return payload
+    return pickle.dumps(_Searching(tuple(before), tuple(after), payload), pickle.HIGHEST_PROTOCOL)
+
+
+class _Searching:
+    """Pickled bytes that need further directories in sys.path; unpickled, what is in them."""
+
+    __slots__ = ("after", "before", "payload")
+
+    def __init__(self, before: tuple[str, ...], after: tuple[str, ...], payload: bytes) -> None:
+        self.before = before
+        self.after = after
+        self.payload = payload
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_search_and_load, (self.before, self.after, self.payload))
+
+
+def _search_and_load(before: tuple[str, ...], after: tuple[str, ...], payload: bytes) -> Any:
+    here = dict.fromkeys(sys.path)
+    sys.path[:0] = [entry for entry in before if entry not in here]
+    sys.path += [entry for entry in after if entry not in here]
+    importlib.invalidate_caches()
+    return pickle.loads(payload)

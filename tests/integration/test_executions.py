@@ -1,0 +1,58 @@
+"""How often a task is executed when both its worker and the scheduler die."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import drumbeat
+import pytest
+from drumbeat.protocol.errors import NodeLost, WorkerDied
+
+pytestmark = pytest.mark.integration
+
+
+@drumbeat.remote(retry_backoff_s=0.01)
+def linger(folder: str) -> None:
+    """Leave a file for each execution, with the process, and run until killed."""
+    (Path(folder) / f"{time.monotonic_ns()}").write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def until(found: Callable[[], object], limit_s: float = 20.0) -> None:
+    end_s = time.monotonic() + limit_s
+    while not found():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("max_retries", [0, 1, 2])
+def test_a_task_is_executed_at_most_once_more_than_it_may_be_retried_whoever_dies(
+    tmp_path: Path, max_retries: int
+) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+
+    def executions() -> list[int]:
+        texts = [file.read_text() for file in sorted(notes.iterdir())]
+        return [int(text) for text in texts if text]
+
+    def ran(count: int) -> bool:
+        return len(executions()) >= count
+
+    with drumbeat.init(num_cpus=1, runtime_directory=str(tmp_path)) as cluster:
+        ref = linger.options(max_retries=max_retries).remote(str(notes))
+        until(lambda: ran(1))
+        if max_retries:
+            os.kill(executions()[-1], signal.SIGKILL)
+            until(lambda: ran(2))
+        # The second execution may be the last one: nobody but the program knows of both.
+        os.kill(cluster.processes["scheduler"], signal.SIGKILL)
+        if max_retries == 2:
+            until(lambda: ran(3))
+            os.kill(executions()[-1], signal.SIGKILL)
+        with pytest.raises((NodeLost, WorkerDied)):
+            drumbeat.get(ref, timeout=30)
+        time.sleep(0.3)
+        assert len(executions()) == 1 + max_retries
