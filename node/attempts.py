@@ -238,6 +238,8 @@ class Waiter(Struct, eq=False):
     over: bool = False
     #: its worker was interrupted and will not look at the answer
     given_up: bool = False
+    #: lends nothing, and its worker's main thread waits as well
+    stuck: bool = False
 
 
 class Worker:

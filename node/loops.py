@@ -1,4 +1,4 @@
-"""Event loops of a task's main thread: while one sleeps and awaits values, the task's CPUs are lent.
+"""Event loops of a task's main thread lend its CPUs while they sleep and values are awaited.
 
 Never wakes a loop before its CPUs are the task's own again, and does nothing in other threads. A
 loop that is not made by the event loop policy, or that awaits something else, lends nothing.

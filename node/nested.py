@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..protocol import errors
-from ..protocol.errors import DrumbeatError, GetTimeoutError, ResourceDeadlock
+from ..protocol.errors import DrumbeatError, GetTimeoutError
 from ..protocol.ids import IdFactory, ObjectId, PeerId, objects_of, show, task_of
 from ..protocol.messages import Failure, Outcome, TaskRow, ValueRow
 from ..protocol.session import Kind, Packed
@@ -35,6 +35,8 @@ _WAITING_MODULES: Final = frozenset(
 )
 #: The node asks about once a second; after so many times the user is told.
 _DOUBTS_MAX: Final = 10
+#: So many nodes are looked at to know whether there are others.
+_NODES_MAX: Final = 1 << 20
 
 _VALUE: Final = int(Outcome.VALUE)
 T = TypeVar("T")
@@ -202,23 +204,22 @@ class WorkerSession:
             return
 
         def answered(answer: Answered) -> None:
-            if answer.error:
-                if self._main_waits():
-                    failure = Failure(answer.error, answer.text)
-                    callback(ValueRow(id_, Outcome.FAILURE, failure=failure))
-                else:
-                    ask()
+            if answer.error and not self._ask_anew(answer, ask):
+                failure = Failure(answer.error, answer.text)
+                callback(ValueRow(id_, Outcome.FAILURE, failure=failure))
             for row in answer.rows:
                 self._values[id_] = row
                 callback(row)
 
-        def ask() -> None:
+        def ask(stuck: bool) -> None:
             self._line.request(
-                lambda number: Want(number, self._seq(), [id_], 1, None, values=True, lends=False),
+                lambda number: Want(
+                    number, self._seq(), [id_], 1, None, values=True, lends=False, stuck=stuck
+                ),
                 answered,
             )
 
-        ask()
+        ask(False)
 
     def in_main_thread(self) -> bool:
         """Return whether the caller is the thread that runs tasks."""
@@ -282,37 +283,49 @@ class WorkerSession:
     ) -> Answered:
         lends = lends and threading.get_ident() == self._main
         wanted: list[bytes] = list(ids)
+        stuck = False
+
+        def again(is_stuck: bool) -> None:
+            nonlocal stuck
+            stuck = is_stuck
+
         while True:
-            try:
-                return self._ask(
-                    lambda number: Want(
-                        number, self._seq(), wanted, count, timeout_s, values, lends
-                    ),
-                    gives_back=lends,
-                )
-            except ResourceDeadlock:
-                if lends or self._main_waits():
-                    raise
+            answer = self._ask(
+                lambda number: Want(
+                    number, self._seq(), wanted, count, timeout_s, values, lends, stuck
+                ),
+                gives_back=lends,
+            )
+            if not answer.error or lends or not self._ask_anew(answer, again):
+                _raise(answer)
+                return answer
 
-    def _main_waits(self) -> bool:
-        """Return whether the main thread, too, waits; the node suspects that it does for ever.
+    def _ask_anew(self, answer: Answered, ask: Callable[[bool], None]) -> bool:
+        """The node suspects that nothing can go on; return False if it is right.
 
-        Says so where that cannot be known for sure: a task may well sleep, or call a library.
+        Args:
+            answer: what it said.
+            ask: asks once more, given whether the main thread waits.
         """
         frame = sys._current_frames().get(self._main)
-        if frame is not None and frame.f_globals.get("__name__") in _WAITING_MODULES:
-            return True
+        stuck = frame is not None and frame.f_globals.get("__name__") in _WAITING_MODULES
+        if answer.text and stuck:
+            # Where there are others, one of them may still come to run what is waited for.
+            nodes = self.query("nodes", _NODES_MAX)
+            if sum(node.get("state") == "alive" for node in nodes) <= 1:
+                return False
         row, seq = self.row, self._seq()
         self._doubts = self._doubts + 1 if seq == self._doubted else 1
         self._doubted = seq
         if self._doubts == _DOUBTS_MAX and row is not None:
             print(
                 f"drumbeat: task {show(row.id)} keeps its CPUs while values that it asked for "
-                "cannot be made without them; should it wait for those: wait in the main thread "
+                "may need them to be made; should it wait for those: wait in the main thread "
                 "with drumbeat.get, or give the node more CPUs",
                 file=sys.stderr,
             )
-        return False
+        ask(stuck)
+        return True
 
     def _seq(self) -> int:
         row = self.row
@@ -337,7 +350,6 @@ class WorkerSession:
                 words[PHASE] = RUNNING_CODE
             self._line.check_interrupt()
         assert answer is not None
-        _raise(answer)
         return answer
 
     # ---------------------------------------------------------------------------------- the rest
@@ -351,6 +363,7 @@ class WorkerSession:
         """Cancel those that have not started; see Session."""
         tasks = _tasks(ids)
         answer = self._ask(lambda request: CancelTasks(tasks, False, True, request))
+        _raise(answer)
         dropped = dict(zip(tasks, answer.data or (), strict=False))
         return [bool(dropped.get(task_of(id_))) for id_ in ids]
 
@@ -368,7 +381,9 @@ class WorkerSession:
 
     def query(self, what: str, limit: int = 100, match: str = "") -> Any:
         """Ask the scheduler; see Session."""
-        return self._ask(lambda request: Ask(request, what, limit, match)).data
+        answer = self._ask(lambda request: Ask(request, what, limit, match))
+        _raise(answer)
+        return answer.data
 
 
 def _raise(answer: Answered) -> None:

@@ -76,7 +76,8 @@ class Answered(Message, tag="answered"):
     rows: list[ValueRow] = field(default_factory=list)
     timed_out: bool = False
     data: Any = None
-    #: name of an error class to raise instead, with its text
+    #: name of an error class to raise instead, with its text; ResourceDeadlock without a text: ask
+    #: anew, and say whether the main thread waits
     error: str = ""
     text: str = ""
 
@@ -159,6 +160,8 @@ class Want(Message, tag="want"):
     values: bool
     #: False: from another thread of the user's; lends nothing
     lends: bool = True
+    #: one that lends nothing, asked anew: the main thread waits as well
+    stuck: bool = False
 
 
 class WantOver(Message, tag="want_over"):

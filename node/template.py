@@ -6,9 +6,9 @@ client nor zmq; running it loads what workers will need, unless each worker is t
 interpreter: then it loads nothing, and what it has forked becomes one.
 
 What it is told, by packets of plain text: by the keeper `daemon` (with its link to the daemon),
-`alive PID`, `gone PID`; by the daemon `fork TICKET SLOT` (with the worker's socket, stdout, stderr).
-What it tells the keeper: `born TICKET PID`, `failed TICKET REASON`, `preload TEXT` (what could not
-be imported, for the clients to read).
+`alive PID`, `gone PID`; by the daemon `fork TICKET SLOT` (with the worker's socket and files for
+stdout and stderr). What it tells the keeper: `born TICKET PID`, `failed TICKET REASON`,
+`preload TEXT` (what could not be imported, for the clients to read).
 
 When the keeper is gone, the template ends what the kernel's death signals do not reach: workers'
 groups, and whatever left those and still carries the node's mark in its environment or holds the
@@ -232,8 +232,8 @@ class Template:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
-        for number, stream in enumerate(streams, start=1):
-            os.dup2(stream, number)
+        for standard, stream in enumerate(streams, start=1):
+            os.dup2(stream, standard)
         # What preloaded modules hold open stays open; all that is ours and not the worker's goes.
         self._keeper.close()
         if self._daemon is not None:

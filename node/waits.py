@@ -10,6 +10,7 @@ from collections import deque
 from ..protocol.ids import ObjectId
 from .attempts import Waiter, Worker
 from .packets import Answered, Want, WantOver
+from .slots import CPU
 from .state import NodeState
 
 #: a deadlock is called after this long: other nodes may yet bring a value
@@ -32,8 +33,6 @@ class Waits:
         self._timed: dict[tuple[int, int], Waiter] = {}
         #: waiters without one that are no main thread's: their tasks keep their CPUs
         self._quiet: dict[tuple[int, int], Waiter] = {}
-        #: the worker and its row last suspected, so that a story names it once
-        self._suspect = (0, 0)
         self._stuck_since_s: float | None = None
 
     def want(self, worker: Worker, packet: Want, now_s: float) -> None:
@@ -48,6 +47,7 @@ class Waits:
             count=len(ids) if packet.values else min(packet.count, len(ids)),
             values=packet.values,
             deadline_s=None if packet.timeout_s is None else now_s + packet.timeout_s,
+            stuck=packet.stuck,
         )
         worker.waits[waiter.request] = waiter
         if not ids or waiter.count <= 0:
@@ -205,13 +205,13 @@ class Waits:
             self._state.blocked.append((attempt.row.id, attempt.row.attempt, blocked))
 
     def _patience_s(self) -> float:
-        return DEADLOCK_AFTER_S if self._state.queue.waiting else DEADLOCK_UNSEEN_AFTER_S
+        # Workers with quiet waits are but asked at first, and know more than is known here.
+        seen = self._quiet or self._state.queue.waiting
+        return DEADLOCK_AFTER_S if seen else DEADLOCK_UNSEEN_AFTER_S
 
     def _stuck(self) -> bool:
         # Every worker that has work waits, and what is queued finds no room.
         state = self._state
-        if not self.keepers and not self.regaining and not state.queue.waiting:
-            return False  # what other threads wait for may run elsewhere, for as long as it likes
         quiet = {number for number, _ in self._quiet}
         for number, worker in state.workers.items():
             waits = worker.main is not None or number in quiet
@@ -219,6 +219,8 @@ class Waits:
                 return False
         held = [worker.shape for worker in self.keepers.values() if worker.shape is not None]
         shapes = [*state.queue.waiting, *held]
+        if not shapes and state.slots.free[CPU]:
+            return False
         return all(state.slots.count(shape.demand, 1) == 0 for shape in shapes)
 
     def _look_for_deadlock(self, now_s: float) -> None:
@@ -248,20 +250,19 @@ class Waits:
         self._over(waiter)
 
     def _suspect_quiet(self, now_s: float) -> None:
-        """Tell the youngest wait of another thread; it is asked anew if the task can go on."""
-        waiter = list(self._quiet.values())[-1]
-        worker = self._state.workers[waiter.worker]
-        waiter.error = "ResourceDeadlock"
-        waiter.text = (
-            f"all CPUs of node {self._state.name} are held by tasks that wait, and what they wait "
-            "for cannot run: a future, or another thread, waits without lending its task's CPUs; "
-            "wait in the main thread, or give the node more CPUs"
-        )
-        suspect = (worker.number, next(iter(worker.flight), 0))
-        if suspect != self._suspect:
-            self._suspect = suspect
-            self._state.note(now_s, f"worker {worker.number} may wait for ever: {waiter.text}")
-        self._over(waiter)
+        """Ask each worker with a wait that lends nothing whether it can go on; else tell one."""
+        youngest = {waiter.worker: waiter for waiter in self._quiet.values()}
+        sure = all(waiter.stuck for waiter in youngest.values())
+        for waiter in list(youngest.values())[-1:] if sure else youngest.values():
+            waiter.error = "ResourceDeadlock"
+            if sure:
+                waiter.text = (
+                    f"all CPUs of node {self._state.name} are held by tasks that wait, and what "
+                    "they wait for cannot run; a future or another thread lends no CPUs: wait in "
+                    "the main thread, or give the node more CPUs"
+                )
+                self._state.note(now_s, f"worker {waiter.worker} waits for ever: {waiter.text}")
+            self._over(waiter)
 
     # -------------------------------------------------------------------------------- for checking
 

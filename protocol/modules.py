@@ -1,17 +1,16 @@
-"""Which modules another process can import, and what is done about those that it cannot.
+"""Which modules another process can import, and where it is to look for them.
 
-Never pickles a value: it says what is to travel by value, by name, or with directories to look in.
+Never pickles anything: it only says what has to travel by value, or by which name.
 """
 
 import importlib
-import pickle
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any, Final
 
-#: encoded names of modules that travel by value
-by_value: Final[dict[bytes, None]] = {}
+#: modules that travel by value, by their encoded names
+by_value: Final[dict[bytes, ModuleType]] = {}
 #: top-level modules found to be importable, or not
 _importable: dict[str, bool] = {}
 #: where workers look for modules, as far as they were told; None: nobody was told anything
@@ -64,14 +63,11 @@ def ship_by_value(module: ModuleType | str) -> None:
     Raises:
         ValueError: the module is not imported.
     """
-    import cloudpickle
-
     if isinstance(module, str):
         if module not in sys.modules:
             raise ValueError(f"the module {module!r} is not imported here")
         module = sys.modules[module]
-    cloudpickle.register_pickle_by_value(module)
-    by_value[module.__name__.encode()] = None
+    by_value[module.__name__.encode()] = module
 
 
 def _can_be_imported(module: str) -> bool:
@@ -106,14 +102,10 @@ def path_was_told(path: Iterable[str]) -> None:
     _told = dict.fromkeys(path)
 
 
-def with_new_path(payload: bytes) -> bytes:
-    """Return pickled bytes that are loaded in view of what sys.path has gained since it was told.
-
-    A program that extends sys.path after init() expects its tasks to find the same modules. It is
-    the function that takes the directories along, since it is loaded before its arguments.
-    """
+def gained_path() -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return what sys.path has gained since it was told: before what was told, and after it."""
     if _told is None:
-        return payload
+        return None
     before: list[str] = []
     after: list[str] = []
     gained = before
@@ -122,28 +114,12 @@ def with_new_path(payload: bytes) -> bytes:
             gained = after
         elif entry and isinstance(entry, str):
             gained.append(entry)
-    if not before and not after:
-        return payload
-    return pickle.dumps(_Searching(tuple(before), tuple(after), payload), pickle.HIGHEST_PROTOCOL)
+    return (tuple(before), tuple(after)) if before or after else None
 
 
-class _Searching:
-    """Pickled bytes that need further directories in sys.path; unpickled, what is in them."""
-
-    __slots__ = ("after", "before", "payload")
-
-    def __init__(self, before: tuple[str, ...], after: tuple[str, ...], payload: bytes) -> None:
-        self.before = before
-        self.after = after
-        self.payload = payload
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_search_and_load, (self.before, self.after, self.payload))
-
-
-def _search_and_load(before: tuple[str, ...], after: tuple[str, ...], payload: bytes) -> Any:
+def extend_path(before: Sequence[str], after: Sequence[str]) -> None:
+    """Look for modules where another process does."""
     here = dict.fromkeys(sys.path)
     sys.path[:0] = [entry for entry in before if entry not in here]
     sys.path += [entry for entry in after if entry not in here]
     importlib.invalidate_caches()
-    return pickle.loads(payload)

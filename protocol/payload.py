@@ -16,7 +16,7 @@ from . import blame
 from .errors import DrumbeatError, Interrupted, MessageTooLarge, NotPicklable, TaskError
 from .ids import ObjectId
 from .messages import ValueRow
-from .modules import by_value, portable, with_new_path
+from .modules import by_value, extend_path, gained_path, portable
 from .references import ObjectRef, collecting
 from .session import FunctionDefinition, Packed
 from .settings import Settings
@@ -220,23 +220,43 @@ def pack_function(
         NotPicklable: names the path to the part at fault, a closure's variable perhaps.
         MessageTooLarge: more than settings.value_bytes_max.
     """
-    import cloudpickle
-
     definition = (portable(function), retry_exceptions)
     # References inside a function's closure may be needed as long as the function is: pinned.
     found = collecting.found
     outer, found.refs = found.refs, None
     try:
-        payload = with_new_path(cloudpickle.dumps(definition, PROTOCOL))
+        payload = _cloudpickled(definition)
     except (KeyboardInterrupt, Interrupted, MemoryError, DrumbeatError):
         raise
     except BaseException as error:
         raise _not_picklable(definition[0], name, None, error) from error
     finally:
         found.refs = outer
+    gained = gained_path()
+    if gained is not None:
+        payload = _dumps(_Searching(*gained, payload), PROTOCOL)
     if len(payload) > _bytes_max:
         raise _too_large(f"the function {name} with what it closes over", len(payload))
     return FunctionDefinition(name, blake2b(payload, digest_size=HASH_BYTES).digest(), payload)
+
+
+class _Searching:
+    """Pickled bytes that need further directories in sys.path; unpickled, what is in them.
+
+    A program that extends sys.path after init() expects its tasks to find the same modules. The
+    function takes the directories along, since it is loaded before its arguments.
+    """
+
+    def __init__(self, before: Sequence[str], after: Sequence[str], payload: bytes) -> None:
+        self._parts = (before, after, payload)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_search_and_load, self._parts)
+
+
+def _search_and_load(before: Sequence[str], after: Sequence[str], payload: bytes) -> Any:
+    extend_path(before, after)
+    return _loads(payload)
 
 
 def unpack_function(
@@ -372,14 +392,21 @@ def _dump(
 def _dump_by_value(
     value: Any, what: str, parts: Callable[[Any], list[tuple[str, Any]]] | None
 ) -> bytes:
-    import cloudpickle
-
     try:
-        payload: bytes = cloudpickle.dumps(value, PROTOCOL)
+        payload = _cloudpickled(value)
     except (KeyboardInterrupt, Interrupted, MemoryError):
         raise
     except BaseException as error:
         raise _not_picklable(value, what, parts, error) from error
+    return payload
+
+
+def _cloudpickled(value: Any) -> bytes:
+    import cloudpickle
+
+    for module in by_value.values():
+        cloudpickle.register_pickle_by_value(module)
+    payload: bytes = cloudpickle.dumps(value, PROTOCOL)
     return payload
 
 
@@ -432,13 +459,11 @@ def _not_picklable(
 
 def _why_not(value: Any) -> BaseException | None:
     """Return what pickling raises, or None."""
-    import cloudpickle
-
     try:
         with contextlib.suppress(Exception, SystemExit):
             if b"__main__" not in _dumps(value, PROTOCOL):
                 return None
-        cloudpickle.dumps(value, PROTOCOL)
+        _cloudpickled(value)
     except (KeyboardInterrupt, Interrupted):
         raise
     except BaseException as error:  # noqa: BLE001  # user code may raise anything

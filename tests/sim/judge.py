@@ -4,11 +4,15 @@ Never guesses: a failure of the system needs a reason that the world itself brou
 that died, a peer that was given up, a cancel that was asked for).
 """
 
+from typing import Final
+
 from drumbeat.protocol.ids import ObjectId, home_of, task_of
 from drumbeat.protocol.messages import Failure, Outcome, ValueRow
 
 from . import scripts
 from .oracle import Known, Oracle
+
+NEVER_S: Final = float("inf")
 
 
 class Judge:
@@ -114,8 +118,11 @@ class Judge:
     def _fits(self, known: Known) -> bool:
         options = known.options
         asked = {"CPU": options.num_cpus, "GPU": options.num_gpus, **dict(options.resources)}
+        # A nested call is refused at once, by what nodes there are; others are kept a while.
+        joined_s, by_s = self.oracle.joined_s, known.submitted_s if known.parent else NEVER_S
         return any(
-            all(capacity.get(name, 0.0) >= amount for name, amount in asked.items() if amount)
+            joined_s.get(node, NEVER_S) <= by_s
+            and all(capacity.get(name, 0.0) >= amount for name, amount in asked.items() if amount)
             and options.node in ("", node)
             for node, capacity in self.oracle.capacities.items()
         )

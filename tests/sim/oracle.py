@@ -44,15 +44,18 @@ class Known:
 
     __slots__ = (
         "cancelled_s", "deps", "died", "dropped_s", "ended", "executions", "id", "is_asked_to_stop",
-        "options", "parent", "rows", "spec", "untold",
+        "options", "parent", "rows", "spec", "submitted_s", "untold",
     )  # fmt: skip
 
-    def __init__(self, id_: TaskId, spec: Spec, deps: list[bytes], parent: bytes) -> None:
+    def __init__(
+        self, id_: TaskId, spec: Spec, deps: list[bytes], parent: bytes, submitted_s: float
+    ) -> None:
         self.id = id_
         self.spec = spec
         self.options: Options = scripts.options_of(spec)
         self.deps = deps
         self.parent = parent
+        self.submitted_s = submitted_s
         self.executions: list[Execution] = []
         #: executions that ended with their worker, and that came to their end
         self.died = 0
@@ -86,6 +89,8 @@ class Oracle:
         self.counts: Counter[str] = Counter()
         #: peers one of whose link lives ended, by a crash or because they were given up
         self.lives_lost: dict[bytes, int] = {}
+        #: since when the scheduler has known of each node
+        self.joined_s: dict[str, float] = {}
         #: clients that left or crashed: that is no trouble of anybody else's
         self.clients_gone: dict[bytes, None] = {}
         #: rows that were no value -> who saw them
@@ -126,7 +131,7 @@ class Oracle:
         if id_ in self.tasks:
             self.wrong(f"the id {id_.hex()} was given twice")
         spec = script.spec
-        self.tasks[id_] = Known(id_, spec, deps, parent)
+        self.tasks[id_] = Known(id_, spec, deps, parent, self.clock.now_s)
         things = scripts.ideal(
             spec,
             spec.label,
@@ -193,7 +198,7 @@ class Oracle:
         known = self.tasks.get(row.id)
         if known is None or known.spec.label != script.spec.label:
             self.wrong(f"{row.id.hex()} runs with the arguments of task {script.spec.label}")
-            known = Known(TaskId(row.id), script.spec, [], b"")
+            known = Known(TaskId(row.id), script.spec, [], b"", now_s)
         self.count("executions")
         for execution in known.executions:
             if execution.attempt == row.attempt and not self.lives_lost.get(row.id[:6]):

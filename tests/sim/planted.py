@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from drumbeat.node.core import NodeCore
 from drumbeat.node.objects import Objects as NodeObjects
 from drumbeat.node.slots import CPU, Slots
+from drumbeat.node.state import NodeState
 from drumbeat.protocol.link import Link
 from drumbeat.scheduler.objects import Objects
 from drumbeat.scheduler.outbox import Outbox
@@ -80,8 +80,8 @@ def _always_free(_true: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _runs_the_dead_again(_true: Callable[..., Any]) -> Callable[..., Any]:
-    def died(core: Any, _worker: Any, attempt: Any, _event: Any, _now_s: float) -> None:
-        core._state.requeue(attempt)
+    def died(state: Any, _worker: Any, attempt: Any, _event: Any, _now_s: float) -> None:
+        state.requeue(attempt)
 
     return died
 
@@ -122,7 +122,7 @@ PLANTED: dict[str, Planted] = {
     ),
     "run_the_dead_again": Planted(
         "what died with its worker is taken for what had not started", (13, 7, 15),
-        NodeCore, "_died", _runs_the_dead_again,
+        NodeState, "died", _runs_the_dead_again,
     ),
     "cancel_leaves_the_queued": Planted(
         "a queued task is told to be dropped and is not", (12, 7, 9),

@@ -15,9 +15,7 @@ from drumbeat.node import events as node_events
 from drumbeat.node.core import NodeCore
 from drumbeat.protocol.frames import Role
 from drumbeat.protocol.ids import PeerId
-from drumbeat.protocol.messages import (
-    Environment,
-)
+from drumbeat.protocol.messages import Environment, Join
 from drumbeat.scheduler import events as scheduler_events
 from drumbeat.scheduler.core import SchedulerCore
 
@@ -137,6 +135,8 @@ class SchedulerProcess(Process):
         for one in self.shell.turn(now_s):
             match one:
                 case simulated.Message():
+                    if isinstance(one.message, Join):
+                        self.world.oracle.joined_s.setdefault(one.message.name, now_s)
                     events.append(scheduler_events.Received(one.peer, one.message))
                 case simulated.Blob():
                     self.world.oracle.count("blob")

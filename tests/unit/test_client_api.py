@@ -146,3 +146,31 @@ def test_all_public_names_exist():
     assert set(drumbeat.__all__) < set(dir(drumbeat))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         drumbeat.nothing  # noqa: B018
+
+
+def test_references_of_a_generator_are_held_until_they_have_been_waited_for(session):
+    def held():
+        ids = []
+
+        def fresh(n):
+            ref = double.remote(n)
+            ids.append(ref.id)
+            return ref
+
+        def check(ids_given, *rest):
+            assert [session.holds[id_] for id_ in ids] == [1] * len(ids)
+            return asked(ids_given, *rest)
+
+        return fresh, check
+
+    for name, call in (
+        ("get", drumbeat.get),
+        ("wait", lambda refs: drumbeat.wait(refs, 3)),
+        ("cancel", drumbeat.cancel),
+        ("wait", lambda refs: list(drumbeat.as_completed(refs))),
+    ):
+        asked = getattr(session, name)
+        fresh, check = held()
+        setattr(session, name, check)
+        call(map(fresh, range(3)))
+        setattr(session, name, asked)

@@ -136,15 +136,16 @@ def test_a_future_that_waits_here_can_be_cancelled(manual):
 
 
 def test_a_task_that_has_not_started_can_be_cancelled(manual):
-    executor = drumbeat.Executor(max_workers=1)
+    executor = drumbeat.Executor()
     first, second = executor.submit(double, 1), executor.submit(double, 2)
     called = []
     first.add_done_callback(called.append)
+    assert not first.running()
     assert first.cancel()
     assert first.cancel(), "and again"
     with pytest.raises(CancelledError):
         first.result(5)
-    assert eventually(lambda: len(manual.waiting) == 1), "the next one takes its place"
+    assert len(manual.waiting) == 1
     manual.run()
     assert second.result(5) == 4
     assert called == [first]
@@ -222,16 +223,43 @@ def test_shutdown_waits_or_does_not(manual):
     assert [future.result(0) for future in futures] == [0, 2, 4]
 
 
-def test_shutdown_can_cancel_what_has_not_started(manual):
-    executor = drumbeat.Executor(max_workers=2)
+@pytest.mark.parametrize("max_workers", [None, 2])
+def test_shutdown_can_cancel_what_has_not_started(manual, max_workers):
+    executor = drumbeat.Executor(max_workers)
     futures = [executor.submit(double, n) for n in range(5)]
-    running = manual.waiting.pop(0)
+    running = [manual.waiting.pop(0) for _ in range(max_workers or 1)]
     executor.shutdown(wait=False, cancel_futures=True)
-    assert [future.cancelled() for future in futures] == [False, True, True, True, True]
-    manual.waiting.append(running)
+    stay = len(running)
+    assert [future.cancelled() for future in futures] == [n >= stay for n in range(5)]
+    manual.waiting += running
+    manual.run(stay)
+    executor.shutdown()
+    assert [future.result(0) for future in futures[:stay]] == [0, 2][:stay]
+
+
+def test_a_future_that_says_running_cannot_be_cancelled(manual):
+    executor = drumbeat.Executor(max_workers=2)
+    futures = [executor.submit(double, n) for n in range(4)]
+    assert [future.running() for future in futures] == [True, True, False, False]
+    assert not futures[0].cancel()
+    assert futures[3].cancel()
+    assert len(manual.waiting) == 2
+    manual.run()
+    assert futures[0].result(5) == 0
+    assert eventually(lambda: futures[2].running())
+    manual.fail(Failure("TaskCancelled", "by the command line"))
+    assert isinstance(futures[1].exception(5), drumbeat.TaskCancelled)
     manual.run()
     executor.shutdown()
-    assert futures[0].result(0) == 0
+    assert futures[2].result(0) == 4
+
+
+def test_a_keyword_may_be_called_self(session):
+    def named(self):
+        return self
+
+    with drumbeat.Executor(initializer=initialize, initargs=(1,)) as executor:
+        assert executor.submit(named, self=3).result(5) == 3
 
 
 @pytest.mark.parametrize("chunksize", [1, 2, 10])

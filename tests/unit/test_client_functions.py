@@ -3,10 +3,12 @@
 import functools
 import os
 import pickle
+import threading
 
 import drumbeat
 import pytest
-from drumbeat.client.functions import RemoteFunction, remote
+from drumbeat.client import local
+from drumbeat.client.functions import RemoteFunction, remote, session_or_start
 from drumbeat.client.options import NAMES
 from drumbeat.protocol import session as session_module
 from drumbeat.protocol.errors import Infeasible, NotPicklable
@@ -262,5 +264,40 @@ def test_the_first_call_starts_a_local_cluster(monkeypatch):
     try:
         assert drumbeat.get(decorated.remote(2)) == 4
         assert started == [{}]
+    finally:
+        session_module.set_current(None)
+
+
+def test_a_parameter_may_be_called_self(session):
+    def named(self, function=0):
+        return self + function
+
+    async def later(self):
+        return self
+
+    assert drumbeat.get(drumbeat.remote(named).remote(self=3, function=4)) == 7
+    assert drumbeat.get(drumbeat.remote(later).remote(self=5)) == 5
+    with pytest.raises(TypeError, match=r"call named\.remote"):
+        drumbeat.remote(named)(self=3)
+
+
+def test_threads_that_submit_first_share_one_cluster(monkeypatch):
+    started = []
+
+    def init():
+        started.append(1)
+        threading.Event().wait(0.01)
+        session_module.set_current(FakeSession())
+
+    monkeypatch.setattr(local, "init", init)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(session_or_start())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    try:
+        assert len(found) == 8
+        assert len({id(session) for session in found}) == len(started) == 1
     finally:
         session_module.set_current(None)

@@ -4,6 +4,7 @@ import os
 import stat
 from pathlib import Path
 
+import drumbeat
 import pytest
 from drumbeat.client import runtime
 from drumbeat.client.cli_cluster import NoCluster, find
@@ -57,3 +58,15 @@ def test_the_command_line_says_why_a_cluster_is_refused(cluster: Path) -> None:
     settings = Settings(runtime_directory=str(cluster.parent))
     with pytest.raises(NoCluster, match="open to others"):
         find(str(cluster), settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("num_cpu", "num_cpus"), ("node", "nodes"), ("window", "window_s"), ("zzzzzz", "")],
+)
+def test_a_mistyped_argument_is_told_with_the_nearest_name(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=f"no setting '{name}'") as caught:
+        drumbeat.init(**{name: 3})  # type: ignore[arg-type]  # that is the point
+    assert ("did you mean" in str(caught.value)) == bool(hint)
+    assert f"did you mean {hint}?" in str(caught.value) or not hint
+    assert not drumbeat.is_initialized()

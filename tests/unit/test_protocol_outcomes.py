@@ -2,9 +2,11 @@
 
 import errno
 import pickle
+import threading
 import traceback
 
 import pytest
+from drumbeat.protocol import errors
 from drumbeat.protocol.errors import (
     DependencyFailed,
     DrumbeatError,
@@ -18,6 +20,8 @@ from drumbeat.protocol.errors import (
 from drumbeat.protocol.messages import Failure, Outcome, ValueRow
 from drumbeat.protocol.outcomes import error_of, is_retryable, value_of
 from drumbeat.protocol.payload import pack_error, pack_value
+from drumbeat.protocol.references import ObjectRef
+from support.fake_session import FakeSession
 
 ID = b"i" * 14
 
@@ -166,8 +170,77 @@ def test_an_error_through_two_tasks_keeps_its_type_and_tells_the_outer_one():
     outer = raised(inner, name="outer", pid=99)
     assert isinstance(outer, ValueError)
     assert (outer.name, outer.pid) == ("outer", 99)
-    assert isinstance(outer.cause, TaskError)
+    assert type(outer.cause) is ValueError
     assert "deep" in str(outer)
+    assert "1 more" not in str(outer)
+
+
+@pytest.mark.parametrize(
+    "error", [LookupError("deep"), CustomError(3, node="a"), SystemExit(3), StubbornError("s")]
+)
+def test_an_error_keeps_type_cause_and_size_however_many_tasks_it_passes_through(error):
+    first = found = raised(error, name="innermost")
+    sizes = []
+    for depth in range(60):
+        found = raised(found, name=f"task_{depth}")
+        sizes.append(len(pickle.dumps(found)))
+    assert type(found) is type(first)
+    assert type(found.cause) is type(error)
+    assert sizes[-1] < sizes[2] + 100
+    text = str(found)
+    assert text.count("Traceback") == 2
+    assert "59 more tasks between" in text
+    assert text.startswith("task_59() raised")
+    assert "innermost() raised" in text
+
+
+@pytest.mark.parametrize("name", ["ResourceDeadlock", "WorkerDied", "NodeLost", "Infeasible"])
+def test_a_failure_keeps_its_class_however_many_tasks_it_passes_through(name):
+    found = failed(name, "it ended")
+    for _ in range(30):
+        found = raised(found)
+    assert isinstance(found, getattr(errors, name))
+    assert "it ended" in str(found)
+
+
+def test_a_dependency_that_failed_again_and_again_does_not_grow_beyond_measure():
+    payload = pack_error(CustomError(3, node="a")).payload
+    for _ in range(12):
+        error = failed("DependencyFailed", payload=payload)
+        payload = pack_error(error).payload
+    assert len(payload) < 100_000
+
+
+def made_here(base=Exception):
+    return type("Passing", (base,), {})("x")
+
+
+@pytest.mark.parametrize("base", [Exception, BaseException])
+def test_an_error_of_a_class_that_pickle_cannot_find_is_picklable(base):
+    error = raised(made_here(base))
+    again = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, TaskError)
+    assert "Passing: x" in str(again)
+    assert again.cause.args == ("x",)
+
+
+def test_an_error_whose_cause_cannot_be_packed_is_told_as_text():
+    error = raised(ValueError("boom"))
+    error.cause.lock = threading.Lock()
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is TaskError
+    assert "ValueError: boom" in str(again)
+
+
+def test_references_in_an_error_are_found_when_it_is_packed_and_pinned_when_pickled():
+    with FakeSession() as session:
+        ref = ObjectRef(session.put(pack_value(1)), session)
+        error = raised(ValueError(ref))
+        assert pack_value(error).contained == (ref.id,)
+        assert pack_error(error).contained == (ref.id,)
+        assert not session.pinned
+        pickle.dumps(error)
+        assert session.pinned == [ref.id]
 
 
 def test_a_drumbeat_error_raised_by_a_task_keeps_its_type():

@@ -3,14 +3,16 @@
 import dataclasses
 import enum
 import functools
+import importlib
 import pickle
 import sys
+import textwrap
 import threading
 import types
 from typing import Any
 
 import pytest
-from drumbeat.protocol import payload
+from drumbeat.protocol import modules, payload
 from drumbeat.protocol.errors import DrumbeatError, Interrupted, MessageTooLarge, NotPicklable
 from drumbeat.protocol.messages import Outcome, ValueRow
 from drumbeat.protocol.payload import (
@@ -251,7 +253,6 @@ def test_a_module_made_by_hand_is_registered_to_travel_by_value(monkeypatch):
     module = types.ModuleType("handmade_module")
     exec("class Thing: pass\ndef make(): return Thing()", module.__dict__)
     monkeypatch.setitem(sys.modules, "handmade_module", module)
-    before = payload._by_value
     try:
         definition = pack_function(module.make, False, "make")
         packed = pack_value(module.Thing())
@@ -259,7 +260,7 @@ def test_a_module_made_by_hand_is_registered_to_travel_by_value(monkeypatch):
         import cloudpickle
 
         cloudpickle.unregister_pickle_by_value(module)
-        monkeypatch.setattr(payload, "_by_value", before)
+        del modules.by_value[b"handmade_module"]
     monkeypatch.delitem(sys.modules, "handmade_module")
     function, _ = unpack_function(definition.payload)
     assert type(function()).__name__ == "Thing"
@@ -268,7 +269,29 @@ def test_a_module_made_by_hand_is_registered_to_travel_by_value(monkeypatch):
 
 def test_shipping_a_module_by_value_needs_an_imported_one():
     with pytest.raises(ValueError, match="not imported"):
-        payload.ship_by_value("never_imported_module")
+        modules.ship_by_value("never_imported_module")
+
+
+def test_a_function_takes_along_what_sys_path_has_gained(monkeypatch, tmp_path):
+    name = "module_found_late"
+    (tmp_path / f"{name}.py").write_text("def f(): return 5")
+    monkeypatch.setattr(modules, "_told", None)
+    told = list(sys.path)
+    modules.path_was_told(told)
+    plain = pack_function(textwrap.dedent, False, "dedent").payload
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *told, "/behind"])
+    late = importlib.import_module(name)
+    packed = pack_function(late.f, False, "f").payload
+    monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", ["/own", *told])
+    function, _ = unpack_function(packed)
+    assert function() == 5
+    assert sys.path == [str(tmp_path), "/own", *told, "/behind"]
+    unpack_function(packed)
+    assert sys.path == [str(tmp_path), "/own", *told, "/behind"]
+    monkeypatch.setattr(sys, "path", told)
+    assert pack_function(textwrap.dedent, False, "dedent").payload == plain
+    sys.modules.pop(name, None)
 
 
 def test_closures_lambdas_partials_and_bound_methods_are_functions():

@@ -265,15 +265,44 @@ def test_a_family_is_cancelled_down_to_the_last() -> None:
     assert errors(stage, family.node) == dict.fromkeys(rest, "TaskCancelled")
 
 
-def test_without_its_children_a_task_is_cancelled_alone_until_its_end() -> None:
+@pytest.mark.parametrize("force", [False, True])
+def test_without_its_children_a_task_is_cancelled_alone(force: bool) -> None:
+    family = Family()
+    stage = family.stage
+    stage.cancel(family.client, family.id, recursive=False, force=force)
+    late = ids_of(family.node, 1, worker=2)
+    family.nest(late, family.id, 1)
+    stage.done(family.node, failure_done(family.row, "TaskCancelled"))
+    stage.turn()
+    assert errors(stage, family.client) == {family.id: "TaskCancelled"}
+    assert not stage.take(family.node, Stop)[0].rows[1:]
+    assert not stage.results(family.node)
+    for _ in range(3):
+        stage.finish(family.node, stage.assigned(family.node))
+        stage.turn()
+    assert errors(stage, family.node) == dict.fromkeys([*family.children, *late], "VALUE")
+    assert stage.at_rest()
+
+
+def test_children_that_were_spared_go_when_their_parent_is_cancelled_with_them_after_all() -> None:
+    for order in ((False, True), (True, False)):
+        family = Family()
+        stage = family.stage
+        for recursive in order:
+            stage.cancel(family.client, family.id, recursive=recursive)
+        stage.done(family.node, failure_done(family.row, "TaskCancelled"))
+        stage.turn()
+        assert set(errors(stage, family.node).values()) == {"TaskCancelled"}
+        assert stage.at_rest()
+
+
+def test_children_of_a_lost_attempt_are_cancelled_though_they_were_spared() -> None:
     family = Family()
     stage = family.stage
     stage.cancel(family.client, family.id, recursive=False)
+    stage.done(family.node, died(family.row))
     stage.turn()
-    assert not stage.results(family.node)
-    stage.done(family.node, failure_done(family.row, "TaskCancelled"))
-    stage.turn()
-    assert set(errors(stage, family.node).values()) == {"TaskCancelled"}
+    assert errors(stage, family.node) == dict.fromkeys(family.children, "TaskCancelled")
     assert stage.at_rest()
 
 

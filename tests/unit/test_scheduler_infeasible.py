@@ -77,3 +77,28 @@ def test_a_busy_node_is_not_a_reason_to_complain() -> None:
     stage.live(100.0)
     assert not stage.take(client, Notice)
     assert len(stage.assigned(node)) == 1
+
+
+def test_what_a_task_submits_and_no_node_can_run_fails_at_once() -> None:
+    stage = Stage()
+    client, node = stage.client(), stage.node(cpus=2)
+    (parent,) = ids_of(client, 1)
+    stage.submit(client, stage.define(client), [parent])
+    stage.turn()
+    for number, options in enumerate(({"num_cpus": 3}, {"resources": (("tape", 1.0),)})):
+        kind = stage.define(node, client, name="nested", **options)
+        ids = ids_of(node, 2, worker=number + 1)
+        stage.submit(node, kind, ids, client, parent, 1, deps=tuple(ids_of(client, 1)))
+        stage.turn()
+        rows = stage.results(node)
+        assert list(rows) == ids
+        for row in rows.values():
+            assert row.failure is not None
+            assert row.failure.error == "Infeasible"
+            assert "n has CPU 2" in row.failure.text
+    patient = stage.define(node, client, num_cpus=3, wait_for_nodes=True)
+    stage.submit(node, patient, ids_of(node, 1, worker=5), client, parent, 1)
+    fits = stage.define(node, client, num_cpus=2)
+    stage.submit(node, fits, ids_of(node, 1, worker=6), client, parent, 1)
+    stage.turn()
+    assert not stage.results(node)
