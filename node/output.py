@@ -1,4 +1,4 @@
-"""What one worker prints to one stream: a memory file that it appends to, and the node reads.
+"""One stream of what a worker prints: a memory file that it appends to and the node reads.
 
 Never blocks the worker and never grows without end: what is more than the bound is cut from the
 front and counted, and what has been read is given back to the system.

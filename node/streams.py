@@ -49,8 +49,7 @@ def open_streams() -> None:
     """Make the standard streams anew on the descriptors of this process."""
     opened.clear()
     for fd, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
-        # They live as long as the process.
-        raw = open(fd, "wb" if fd else "rb", closefd=False)  # noqa: SIM115
+        raw = open(fd, "wb" if fd else "rb", closefd=False)  # noqa: SIM115  # as long as the process
         coding: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
         if fd:
             stream: TextIOWrapper = Stream(raw, line_buffering=True, **coding)

@@ -138,3 +138,21 @@ def test_a_handler_of_the_log_that_raises_does_not_end_the_words(
     finally:
         logging.getLogger("drumbeat").removeHandler(handler)
     assert stream.getvalue() == "(f pid=1 node=n) on\n"
+
+
+def test_each_stream_of_a_worker_goes_to_the_same_stream_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown, errors = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setattr(sys, "stderr", errors)
+    speaker = Speaker()
+    rows = [
+        OutputRow("f", 1, "n", b"half"),
+        OutputRow("f", 1, "n", b"wrong\nrest", 0, 2),
+        OutputRow("f", 1, "n", b" a line\n"),
+    ]
+    speaker.say(Output(b"client", rows))
+    speaker.last_words()
+    assert shown.getvalue() == "(f pid=1 node=n) half a line\n"
+    assert errors.getvalue() == "(f pid=1 node=n) wrong\n(f pid=1 node=n) rest\n"

@@ -73,3 +73,15 @@ def test_a_task_that_empties_its_output_loses_what_was_unread_and_no_more(output
     os.ftruncate(output.fd, 0)
     os.write(output.fd, b"new\n")
     assert output.read(whole=True) == [(b"new\n", 0)]
+
+
+def test_the_tail_holds_nothing_from_before_an_offset_unless_the_file_was_emptied(
+    output: Output,
+) -> None:
+    os.write(output.fd, b"of another task\n")
+    since = os.fstat(output.fd).st_size
+    os.write(output.fd, b"mine\n")
+    assert output.tail(since) == "mine"
+    os.ftruncate(output.fd, 0)
+    os.write(output.fd, b"new\n")
+    assert output.tail(since) == "new"

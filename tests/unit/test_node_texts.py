@@ -1,7 +1,7 @@
 """Output for a scheduler that does not read, or is away: dropped and counted, never kept."""
 
 from drumbeat.node import events
-from drumbeat.protocol.messages import Output
+from drumbeat.protocol.messages import Done, Output
 from support.node_bench import NodeBench
 
 
@@ -29,3 +29,16 @@ def test_in_a_new_life_nothing_is_owed() -> None:
     worker = next(iter(bench.ran()))
     bench.feed(events.Spoke([(worker, b"y", 0)]))
     assert [row.dropped for row in bench.sent(Output)[0].rows] == [0]
+
+
+def test_what_was_printed_is_sent_before_the_result_and_names_its_stream() -> None:
+    bench = NodeBench()
+    bench.ready()
+    bench.assign()
+    worker = next(iter(bench.ran()))
+    spoken = events.Spoke([(worker, b"a\n", 0)]), events.Spoke([(worker, b"b\n", 0)], 2)
+    bench.feed(*spoken, events.WorkerSpoke(worker, bench.finished(worker)))
+    sent = [command.message for command in bench.of(events.Send)]
+    kinds = [type(message) for message in sent]
+    assert kinds.index(Output) < kinds.index(Done)
+    assert [row.stream for row in bench.sent(Output)[0].rows] == [1, 2]

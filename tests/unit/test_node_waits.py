@@ -301,3 +301,64 @@ def test_a_worker_that_dies_in_get_leaves_nothing_behind():
     assert bench.done()[0].died
     bench.hear(Results([value(child)]))
     assert at_rest(bench) == {}
+
+
+# ------------------------------------------------------------------------------ waits of threads
+
+
+def quiet(bench):
+    """Let a worker's task wait for a child in another thread; return (worker, child)."""
+    bench.assign()
+    worker = next(iter(bench.ran()))
+    child = IdFactory(NODE, worker)()
+    nest(bench, worker, TaskRow(child, 1))
+    bench.want(worker, child, lends=False)
+    return worker, child
+
+
+@pytest.mark.parametrize("queued", [0, 1])
+def test_a_wait_of_another_thread_is_asked_whether_it_is_stuck_and_then_told(queued):
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    worker, child = quiet(bench)
+    bench.assign(queued)
+    bench.after(0.5)
+    assert not bench.answers(worker)
+    bench.after(1.0)
+    assert [(a.error, a.text) for a in bench.answers(worker)] == [("ResourceDeadlock", "")]
+    bench.want(worker, child, request=2, lends=False, stuck=False)
+    bench.after(1.5)
+    assert [(a.request, a.text) for a in bench.answers(worker)] == [(2, "")], "it is asked anew"
+    bench.want(worker, child, request=3, lends=False, stuck=True)
+    bench.after(1.5)
+    (answer,) = bench.answers(worker)
+    assert (answer.request, answer.error) == (3, "ResourceDeadlock")
+    assert "main thread" in answer.text
+
+
+def test_only_when_all_are_stuck_the_youngest_is_told():
+    bench = NodeBench({"CPU": 2.0})
+    bench.ready()
+    one, one_child = quiet(bench)
+    other, other_child = quiet(bench)
+    bench.after(1.5)
+    bench.want(one, one_child, request=2, lends=False, stuck=True)
+    bench.want(other, other_child, request=2, lends=False)
+    bench.after(1.5)
+    assert not any(answer.text for answer in (*bench.answers(one), *bench.answers(other)))
+    bench.want(one, one_child, request=3, lends=False, stuck=True)
+    bench.want(other, other_child, request=3, lends=False, stuck=True)
+    bench.after(1.5)
+    assert not bench.answers(one)
+    assert bench.answers(other)[0].text
+
+
+def test_a_wait_of_another_thread_is_left_alone_while_a_cpu_is_free_or_something_runs():
+    bench = NodeBench({"CPU": 2.0})
+    bench.ready()
+    worker, _ = quiet(bench)
+    bench.after(60.0)
+    assert not bench.answers(worker)
+    bench.assign()
+    bench.after(60.0)
+    assert not bench.answers(worker)

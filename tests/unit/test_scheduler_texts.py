@@ -1,8 +1,8 @@
 """Output for a client that does not read: dropped and counted, never kept."""
 
-from drumbeat.protocol.messages import Output, OutputRow
+from drumbeat.protocol.messages import Done, Output, OutputRow, Results
 from drumbeat.scheduler import events
-from support.scheduling import Stage
+from support.scheduling import Stage, ids_of, value_done
 
 LIMIT_BYTES = 1000
 
@@ -46,3 +46,16 @@ def test_a_rejected_message_is_counted_in_the_status() -> None:
     client = stage.client()
     stage.event(events.MessageRejected(client, "no such tag"))
     assert stage.ask(client, "status")["messages_rejected"] == 1
+
+
+def test_what_a_task_printed_goes_before_its_result() -> None:
+    stage = Stage()
+    client, node = stage.client(), stage.node()
+    (task,) = ids_of(client, 1)
+    stage.submit(client, stage.define(client), [task])
+    stage.turn()
+    stage.say(node, output(client, 10))
+    stage.say(node, Done([value_done(stage.assigned(node)[0])]))
+    stage.turn()
+    sent = [type(message) for message in stage.mail[client]]
+    assert sent.index(Output) < sent.index(Results)
