@@ -30,7 +30,7 @@ def fail(kind: type[BaseException], text: str) -> None:
 
 
 def leave(status: int) -> None:
-    print("last words", flush=True)
+    print("last words", file=sys.stderr, flush=True)
     os._exit(status)
 
 
