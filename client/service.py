@@ -16,7 +16,7 @@ from contextlib import suppress
 from random import Random
 from typing import Any, Final
 
-from ..protocol import clock, errors
+from ..protocol import clock, errors, machine
 from ..protocol.errors import ClusterError, DrumbeatError, SchedulerUnreachable
 from ..protocol.frames import Role
 from ..protocol.ids import ObjectId, PeerId
@@ -50,6 +50,10 @@ ASIDE_MAX_S: Final = 0.012
 SETTLED_S: Final = 0.05
 #: refs that went are told this late at most
 IDLE_S: Final = 0.25
+#: a thread that begins to wait looks so often before it sleeps, a microsecond or so each. While it
+#: looks, its processor does not go idle, and the others find one awake: on virtual machines waking an
+#: idle processor costs more than the whole call. Never where there is only one processor.
+LOOKS: Final = 1000 if machine.cpu_count() > 1 else 0
 
 log = logging.getLogger("drumbeat")
 
@@ -188,6 +192,7 @@ class Service:
         self._settled = self.sleeping = False
         try:
             begun = time.monotonic()
+            looks = LOOKS
             # What has come is received after the poll, which returns at once if there is something.
             self._guarded_turn(receive=False)
             while not waiter.done and not self._over and not caught:
@@ -196,7 +201,8 @@ class Service:
                     return
                 self._settled = now - begun > SETTLED_S
                 timeout_s = IDLE_S if self._settled else SETTLED_S
-                self._poll(timeout_s if until is None else min(timeout_s, until - now))
+                self._poll(timeout_s if until is None else min(timeout_s, until - now), looks)
+                looks = 0
                 self._guarded_turn()
         finally:
             self.sleeping = False
@@ -260,14 +266,14 @@ class Service:
             if not isinstance(error, Exception):
                 raise
 
-    def _poll(self, timeout_s: float) -> None:
+    def _poll(self, timeout_s: float, looks: int = 0) -> None:
         deadline_s = self._shell.deadline_s()
         if deadline_s is not None:
             timeout_s = min(timeout_s, deadline_s - clock.now_s())
         self.sleeping = True
         if self._inbox.waits() or self._stopping or timeout_s <= 0:
             timeout_s = 0.0
-        ready = self._poller.wait(timeout_s)
+        ready = self._poller.wait(timeout_s, looks)
         self.sleeping = False
         if self._wake_fd in ready:
             with suppress(BlockingIOError):

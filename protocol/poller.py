@@ -76,8 +76,14 @@ class Poller:
             source.used = True
             self._used.append(source)
 
-    def wait(self, timeout_s: float | None) -> list[int]:
-        """Wait until anything is ready or the time is over; return the ready raw descriptors."""
+    def wait(self, timeout_s: float | None, looks: int = 0) -> list[int]:
+        """Wait until anything is ready or the time is over; return the ready raw descriptors.
+
+        Args:
+            timeout_s: None waits for ever.
+            looks: look so often, about a microsecond each, before going to sleep: a processor
+                that does not go idle answers sooner than one that has to be woken.
+        """
         timeout_ms = None if timeout_s is None else max(0, -int(-timeout_s * 1000 // 1))
         if self._used:
             used, self._used = self._used, []
@@ -90,7 +96,13 @@ class Poller:
                 else:
                     source.used = False
         fds: list[int] = []
-        for fd, _ in self._poll.poll(timeout_ms):
+        poll = self._poll.poll
+        news: list[tuple[int, int]] = []
+        if timeout_ms != 0:
+            while looks > 0 and not news:
+                looks -= 1
+                news = poll(0)
+        for fd, _ in news or poll(timeout_ms):
             source_at = self._sources.get(fd)
             if source_at is None:
                 fds.append(fd)

@@ -381,3 +381,17 @@ def test_a_client_of_another_version_is_refused(
     monkeypatch.setattr("support.second_client.VERSION", 99)
     with pytest.raises(SecondRefused, match=r"VersionMismatch.*99"):
         SecondClient(f"ipc://{cluster.address}/scheduler.sock")
+
+
+def test_a_poller_that_looks_before_it_sleeps_finds_what_is_there_and_keeps_its_time() -> None:
+    poller = Poller()
+    read, write = os.pipe()
+    try:
+        poller.add(read)
+        assert poller.wait(0.01, looks=100) == []
+        os.write(write, b"x")
+        assert poller.wait(None, looks=100) == [read]
+        assert poller.wait(0.0, looks=100) == [read]
+    finally:
+        os.close(read)
+        os.close(write)
