@@ -1,5 +1,6 @@
 """Real sockets: what is sent arrives, whatever becomes of connections, listeners and junk."""
 
+import os
 import pickle
 import random
 import subprocess
