@@ -50,9 +50,9 @@ ASIDE_MAX_S: Final = 0.012
 SETTLED_S: Final = 0.05
 #: refs that went are told this late at most
 IDLE_S: Final = 0.25
-#: a thread that begins to wait looks so often before it sleeps, a microsecond or so each. While it
-#: looks, its processor does not go idle, and the others find one awake: on virtual machines waking an
-#: idle processor costs more than the whole call. Never where there is only one processor.
+#: a thread that begins to wait looks so often before it sleeps, a microsecond or so each. Its
+#: processor does not go idle meanwhile, and the others find one awake: on virtual machines, to wake
+#: an idle processor costs more than the whole call. Never where there is only one processor.
 LOOKS: Final = 1000 if machine.cpu_count() > 1 else 0
 
 log = logging.getLogger("drumbeat")
