@@ -7,7 +7,6 @@ the core is counted.
 """
 
 import gc
-import random
 import sys
 import time
 
@@ -37,7 +36,7 @@ WORKERS = 2
 
 def measure(tasks: int, expected_s: float) -> float:
     """Return the microseconds a task, through a node of two workers."""
-    core = NodeCore(Settings(), NODE, "lab", "here", {"CPU": WORKERS}, random.Random(0))
+    core = NodeCore(Settings(), NODE, "lab", "here", {"CPU": WORKERS})
     kind = NodeKindRow(1, CLIENT, b"f" * 16, "noop", Options(), payload=b"code")
     prepare = Prepare([EnvironmentRow(CLIENT, Environment())], [kind])
     core.handle(events.Connected(1, False), 0.0)

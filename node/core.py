@@ -6,7 +6,6 @@ scheduler everything at once.
 """
 
 from collections.abc import Callable
-from random import Random
 from typing import Any
 
 from ..protocol.ids import PeerId, show
@@ -69,7 +68,6 @@ class NodeCore:
         name: the node's name, the same over all its lives.
         host: the machine; clients on it share their sys.path with our workers.
         resources: "CPU", "GPU" and custom resources -> amount.
-        rng: for whatever needs chance.
         pid: the daemon's process id, told to the scheduler.
     """
 
@@ -80,10 +78,9 @@ class NodeCore:
         name: str,
         host: str,
         resources: dict[str, float],
-        rng: Random,
         pid: int = 0,
     ) -> None:
-        self._settings, self._rng = settings, rng
+        self._settings = settings
         self._host, self._pid = host, pid
         self._resources = dict(resources)
         self._state = state = NodeState(settings, peer, name, resources)

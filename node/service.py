@@ -71,7 +71,7 @@ class Daemon:
         rng = random.Random(os.urandom(16))  # jitter, no secrets
         peer = PeerId(os.urandom(PEER_BYTES))
         self._core = NodeCore(
-            settings, peer, plan.name, socket.gethostname(), plan.resources, rng, os.getpid()
+            settings, peer, plan.name, socket.gethostname(), plan.resources, os.getpid()
         )
         self._pool = Pool(house, peer, plan.name)
         self._shell = DialShell(plan.endpoint, Role.NODE, peer, plan.name, settings, rng)

@@ -8,7 +8,7 @@ is queued and unacknowledged, outlives the connections of one link life.
 """
 
 from enum import IntEnum
-from random import Random
+from typing import TYPE_CHECKING
 
 from msgspec import Raw, Struct
 
@@ -19,6 +19,9 @@ from .frames import PROTOCOL_VERSION, Ack, Batch, Channel, Hello, Reset, Welcome
 from .ids import PeerId
 from .link import Link
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from random import Random
 
 #: Until it has first been connected, a dialler tries again at once for so long: the scheduler is
 #: likely just starting.
@@ -112,7 +115,7 @@ class Dialer:
         name: str,
         python: str,
         settings: Settings,
-        rng: Random,
+        rng: "Random",
     ) -> None:
         self._role = role
         self._peer = peer

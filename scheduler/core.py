@@ -6,11 +6,10 @@ message a peer and kind. So what a task costs does not depend on how the wire cu
 """
 
 from collections.abc import Callable
-from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..protocol.frames import Role
-from ..protocol.ids import ObjectId, PeerId, TaskId, home_of
+from ..protocol.ids import ObjectId, PeerId, home_of
 from ..protocol.liveness import NEVER_S, Life, Liveness
 from ..protocol.messages import (
     Answer,
@@ -45,6 +44,9 @@ from .state import Node, Peer, PeerError, State, ignore
 from .texts import Texts
 from .work import Work
 
+if TYPE_CHECKING:
+    from random import Random
+
 #: what a peer may send of large payloads ahead of the rows that name them
 EARLY_VALUES_MAX: Final = 4
 
@@ -66,7 +68,7 @@ class SchedulerCore:
         "_shapes_changed", "_state", "_texts", "_work",
     )  # fmt: skip
 
-    def __init__(self, settings: Settings, epoch: int, rng: Random) -> None:
+    def __init__(self, settings: Settings, epoch: int, rng: "Random") -> None:
         self._state = state = State(settings, epoch, rng)
         self._out = state.out
         self._board = Board(settings)
@@ -474,10 +476,6 @@ class SchedulerCore:
 
     def _on_taken_back(self, peer: Peer, message: TakenBack) -> None:
         self._attempts.taken_back(_node_of(peer), message)
-
-    def find(self, task: TaskId) -> bool:
-        """Return whether a task has no outcome yet."""
-        return self._state.find(task) is not None
 
 
 class _Completer:

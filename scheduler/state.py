@@ -5,8 +5,7 @@ Never decides; it holds the records and keeps each node's account of resources t
 
 from collections import deque
 from collections.abc import Callable
-from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..protocol.frames import Hello, Role
 from ..protocol.ids import NO_PEER, ObjectId, PeerId, TaskId, home_of
@@ -19,6 +18,9 @@ from ..protocol.settings import Settings
 from .holders import Holders
 from .outbox import Outbox
 from .tasks import FINISHED, Kind, TaskRecord
+
+if TYPE_CHECKING:
+    from random import Random
 
 STORY_LINES_MAX: Final = 500
 
@@ -302,7 +304,7 @@ class State:
         "story",
     )
 
-    def __init__(self, settings: Settings, epoch: int, rng: Random) -> None:
+    def __init__(self, settings: Settings, epoch: int, rng: "Random") -> None:
         self.settings = settings
         self.epoch = epoch
         self.rng = rng

@@ -1,7 +1,6 @@
 """Workers on a whole local cluster: how they start, what users read of it, whose the CPUs are."""
 
 import os
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -119,7 +118,6 @@ def test_another_way_to_start_workers_is_refused_by_name() -> None:
         drumbeat.init(num_cpus=1, worker_start="thread")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="forks")
 @pytest.mark.parametrize("way", ["fork", "spawn"])
 def test_a_module_that_cannot_be_preloaded_is_named_once_to_the_user(
     way: str, capsys: pytest.CaptureFixture[str]

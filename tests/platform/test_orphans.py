@@ -9,7 +9,10 @@ from drumbeat.node import kernel
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(sys.platform != "linux", reason="sub-reapers are Linux's"),
+    pytest.mark.skipif(
+        sys.platform != "linux",
+        reason="a probe of Linux's kernel only",
+    ),
 ]
 
 

@@ -6,6 +6,7 @@ do. Here processes are paused, crash and come back. Never decides about a task.
 """
 
 import traceback
+from abc import ABC, abstractmethod
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ TURN_DELAY_S = 3e-5
 IDLE_S = 1.0
 
 
-class Process:
+class Process(ABC):
     """One loop with a core inside."""
 
     def __init__(self, world: "World", name: str) -> None:
@@ -102,14 +103,17 @@ class Process:
         self._carry_out(self.core.turn(now_s))
         self.shell.flush(now_s)
 
+    @abstractmethod
     def _happenings(self, now_s: float) -> list[Any]:
-        raise NotImplementedError
+        """Return the events of what has come."""
 
+    @abstractmethod
     def _time_passed(self, late_s: float) -> Any:
-        raise NotImplementedError
+        """Return the event that says so."""
 
+    @abstractmethod
     def _carry_out(self, commands: list[Any]) -> None:
-        raise NotImplementedError
+        """Do what the core commands."""
 
 
 class SchedulerProcess(Process):
@@ -242,7 +246,6 @@ class NodeProcess(_DiallingProcess):
             name,
             f"host of {name}",
             dict(world.scenario.nodes[name]),
-            Random(f"{world.scenario.seed} {name} core"),
         )
         self.pool = FakePool(
             self.clock, self.random, world.oracle, self.peer, name, self.tell, world.record

@@ -3,12 +3,22 @@
 Workers do nothing by themselves: tests say what they say.
 """
 
-import random
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from drumbeat.node import events
 from drumbeat.node.core import NodeCore
-from drumbeat.node.packets import Answered, Finished, FinishedRow, Ready, Run, RunRow, Want
+from drumbeat.node.packets import (
+    Answered,
+    Finished,
+    FinishedRow,
+    NestedKind,
+    Ready,
+    Run,
+    RunRow,
+    Submitted,
+    Want,
+)
 from drumbeat.protocol.ids import IdFactory, PeerId, TaskId
 from drumbeat.protocol.messages import (
     Assign,
@@ -21,6 +31,7 @@ from drumbeat.protocol.messages import (
     Options,
     Outcome,
     Prepare,
+    TaskRow,
     ValueRow,
 )
 from drumbeat.protocol.settings import Settings
@@ -45,9 +56,7 @@ class NodeBench:
         prepare: bool = True,
     ) -> None:
         self.settings = Settings(**(settings or {}))
-        self.core = NodeCore(
-            self.settings, NODE, "lab", "here", resources or {"CPU": 2.0}, random.Random(0), 7
-        )
+        self.core = NodeCore(self.settings, NODE, "lab", "here", resources or {"CPU": 2.0}, 7)
         self.now_s = 100.0
         #: commands of the last `feed`
         self.commands: list[events.Command] = []
@@ -58,6 +67,13 @@ class NodeBench:
         self.feed(events.Connected(1, False))
         if prepare:
             self.prepare(1)
+
+    @classmethod
+    def ready_with_two(cls) -> "NodeBench":
+        """Return a node of two CPUs, both workers of the client's default kind ready."""
+        bench = cls()
+        bench.ready()
+        return bench
 
     # ------------------------------------------------------------------------------------- time
 
@@ -190,3 +206,37 @@ class NodeBench:
     def answers(self, worker: int) -> list[Answered]:
         """Return what a worker was answered last."""
         return self.told(worker, Answered)
+
+
+def value(id_: bytes, payload: bytes = b"value", contained: Iterable[bytes] = ()) -> ValueRow:
+    return ValueRow(id_, Outcome.VALUE, payload, contained=tuple(contained))
+
+
+def at_rest(bench: NodeBench) -> dict[str, int]:
+    """Return the maps of the core that are not empty."""
+    return {name: size for name, size in bench.core.at_rest().items() if size}
+
+
+def nest(
+    bench: NodeBench,
+    worker: int,
+    *rows: TaskRow,
+    options: Options | None = None,
+    payload: bytes | None = b"nested",
+    puts: Iterable[ValueRow] = (),
+    number: int = 1,
+) -> Any:
+    """Let a worker's task call others; `rows`: TaskRows of its kind `number`."""
+    kind = NestedKind(number, b"n" * 16, "child", options or Options(), payload)
+    return bench.say(worker, Submitted(b"p" * 14, 1, [kind], list(rows), list(puts)))
+
+
+def waiting(bench: NodeBench) -> tuple[TaskId, int, TaskId]:
+    """Let a worker's task call another and get its value; return (task, worker, child)."""
+    (task,) = bench.assign()
+    worker = next(iter(bench.ran()))
+    child = IdFactory(NODE, worker)()
+    seq = list(bench.rows[worker])[-1]
+    nest(bench, worker, TaskRow(child, 1))
+    bench.want(worker, child, seq=seq)
+    return task, worker, child

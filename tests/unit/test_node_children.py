@@ -33,31 +33,14 @@ from drumbeat.protocol.messages import (
     Values,
     Wanted,
 )
-from support.node_bench import CLIENT, NODE, OTHER, NodeBench
+from support.node_bench import CLIENT, NODE, OTHER, NodeBench, at_rest, nest, value
 
 LARGE = b"x" * (64 << 10) + b"y"
 
 
 @pytest.fixture
 def bench():
-    """A node of two CPUs, both workers of the client's default kind ready."""
-    bench = NodeBench()
-    bench.ready()
-    return bench
-
-
-def value(id_, payload=b"value", contained=()):
-    return ValueRow(id_, Outcome.VALUE, payload, contained=tuple(contained))
-
-
-def at_rest(bench):
-    return {name: size for name, size in bench.core.at_rest().items() if size}
-
-
-def nest(bench, worker, *rows, options=None, payload=b"nested", puts=(), number=1):
-    """Let a worker's task call others; `rows`: TaskRows of its kind `number`."""
-    kind = NestedKind(number, b"n" * 16, "child", options or Options(), payload)
-    return bench.say(worker, Submitted(b"p" * 14, 1, [kind], list(rows), list(puts)))
+    return NodeBench.ready_with_two()
 
 
 def test_nested_calls_go_to_the_scheduler_under_the_nodes_own_numbers(bench):

@@ -7,26 +7,13 @@ from drumbeat.node.packets import (
 )
 from drumbeat.protocol.messages import (
     Assign,
-    Outcome,
-    ValueRow,
 )
-from support.node_bench import NodeBench
+from support.node_bench import NodeBench, at_rest, value
 
 
 @pytest.fixture
 def bench():
-    """A node of two CPUs, both workers of the client's default kind ready."""
-    bench = NodeBench()
-    bench.ready()
-    return bench
-
-
-def value(id_, payload=b"value", contained=()):
-    return ValueRow(id_, Outcome.VALUE, payload, contained=tuple(contained))
-
-
-def at_rest(bench):
-    return {name: size for name, size in bench.core.at_rest().items() if size}
+    return NodeBench.ready_with_two()
 
 
 # --------------------------------------------------------------------------------- the hot path

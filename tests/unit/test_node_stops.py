@@ -5,14 +5,11 @@ from drumbeat.node import events
 from drumbeat.node.packets import (
     Finished,
     FinishedRow,
-    NestedKind,
     Returned,
-    Submitted,
 )
 from drumbeat.protocol.ids import IdFactory
 from drumbeat.protocol.messages import (
     Beat,
-    Options,
     Outcome,
     Release,
     Stop,
@@ -20,31 +17,13 @@ from drumbeat.protocol.messages import (
     TakeBack,
     TakenBack,
     TaskRow,
-    ValueRow,
 )
-from support.node_bench import NODE, OTHER, NodeBench
+from support.node_bench import NODE, OTHER, NodeBench, at_rest, nest, value
 
 
 @pytest.fixture
 def bench():
-    """A node of two CPUs, both workers of the client's default kind ready."""
-    bench = NodeBench()
-    bench.ready()
-    return bench
-
-
-def value(id_, payload=b"value", contained=()):
-    return ValueRow(id_, Outcome.VALUE, payload, contained=tuple(contained))
-
-
-def at_rest(bench):
-    return {name: size for name, size in bench.core.at_rest().items() if size}
-
-
-def nest(bench, worker, *rows, options=None, payload=b"nested", puts=(), number=1):
-    """Let a worker's task call others; `rows`: TaskRows of its kind `number`."""
-    kind = NestedKind(number, b"n" * 16, "child", options or Options(), payload)
-    return bench.say(worker, Submitted(b"p" * 14, 1, [kind], list(rows), list(puts)))
+    return NodeBench.ready_with_two()
 
 
 # ------------------------------------------------------------------------------- overdue packets

@@ -3,55 +3,22 @@
 import pytest
 from drumbeat.node import events
 from drumbeat.node.packets import (
-    NestedKind,
     Returned,
-    Submitted,
     Want,
     WantOver,
 )
 from drumbeat.protocol.ids import IdFactory
 from drumbeat.protocol.messages import (
     Blocked,
-    Options,
-    Outcome,
     Results,
     TaskRow,
-    ValueRow,
 )
-from support.node_bench import NODE, NodeBench
+from support.node_bench import NODE, NodeBench, at_rest, nest, value, waiting
 
 
 @pytest.fixture
 def bench():
-    """A node of two CPUs, both workers of the client's default kind ready."""
-    bench = NodeBench()
-    bench.ready()
-    return bench
-
-
-def value(id_, payload=b"value", contained=()):
-    return ValueRow(id_, Outcome.VALUE, payload, contained=tuple(contained))
-
-
-def at_rest(bench):
-    return {name: size for name, size in bench.core.at_rest().items() if size}
-
-
-def nest(bench, worker, *rows, options=None, payload=b"nested", puts=(), number=1):
-    """Let a worker's task call others; `rows`: TaskRows of its kind `number`."""
-    kind = NestedKind(number, b"n" * 16, "child", options or Options(), payload)
-    return bench.say(worker, Submitted(b"p" * 14, 1, [kind], list(rows), list(puts)))
-
-
-def waiting(bench, worker=None):
-    """Let a worker's task call another and get its value; return (worker, child)."""
-    (task,) = bench.assign()
-    worker = next(iter(bench.ran()))
-    child = IdFactory(NODE, worker)()
-    seq = list(bench.rows[worker])[-1]
-    nest(bench, worker, TaskRow(child, 1))
-    bench.want(worker, child, seq=seq)
-    return task, worker, child
+    return NodeBench.ready_with_two()
 
 
 def test_a_worker_in_get_lends_its_cpu_and_says_so(bench):

@@ -16,19 +16,12 @@ from drumbeat.protocol.messages import (
     Prepare,
     TakenBack,
 )
-from support.node_bench import CLIENT, OTHER, NodeBench
+from support.node_bench import CLIENT, OTHER, NodeBench, at_rest
 
 
 @pytest.fixture
 def bench():
-    """A node of two CPUs, both workers of the client's default kind ready."""
-    bench = NodeBench()
-    bench.ready()
-    return bench
-
-
-def at_rest(bench):
-    return {name: size for name, size in bench.core.at_rest().items() if size}
+    return NodeBench.ready_with_two()
 
 
 # ------------------------------------------------------------------------------------ starting

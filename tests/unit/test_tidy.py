@@ -27,8 +27,8 @@ PURE = {
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "ctypes", "datetime", "io", "logging", "mmap", "multiprocessing", "os",
-    "pathlib", "pickle", "psutil", "queue", "secrets", "select", "selectors", "signal", "socket",
-    "subprocess", "sys", "tempfile", "threading", "time", "uuid", "weakref", "zmq",
+    "pathlib", "pickle", "psutil", "queue", "random", "secrets", "select", "selectors", "signal",
+    "socket", "subprocess", "sys", "tempfile", "threading", "time", "uuid", "weakref", "zmq",
 }  # fmt: skip
 
 #: who may touch the process's environment, and what for. Settings are read in one place only.
