@@ -8,7 +8,8 @@ from typing import Any
 
 from msgspec import field
 
-from ..protocol.messages import Environment, Message, Options, Row, TaskRow, ValueRow
+from ..protocol.forms import Message, Row
+from ..protocol.messages import Environment, Options, TaskRow, ValueRow
 
 # ------------------------------------------------------------------------------ daemon -> worker
 

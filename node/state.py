@@ -8,8 +8,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from ..protocol.forms import Message
 from ..protocol.ids import show
-from ..protocol.messages import DoneRow, Failure, Message, Outcome, ValueRow
+from ..protocol.messages import DoneRow, Failure, Outcome, ValueRow
 from ..protocol.settings import Settings
 from .attempts import GONE, QUEUED, Attempt, Worker
 from .events import Command, Send, SendBlob, SendWorker, WorkerExited

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from .errors import MessageTooLarge, RemoteProtocolError
+from .forms import Message
 from .frames import Ack, Batch, Chunk, Frame, Part
 from .messages import (
     AnyMessage,
@@ -21,7 +22,6 @@ from .messages import (
     Done,
     Fetch,
     Forget,
-    Message,
     Output,
     Release,
     Results,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta, Raw
 
-from .messages import Count, Message, PeerBytes
+from .forms import Count, Message, PeerBytes
 
 PROTOCOL_VERSION = 1
 

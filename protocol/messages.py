@@ -16,21 +16,17 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-PeerBytes = Annotated[bytes, Meta(min_length=6, max_length=6)]
-TaskBytes = Annotated[bytes, Meta(min_length=14, max_length=14)]
-ObjectBytes = Annotated[bytes, Meta(min_length=14, max_length=16)]
-ParentBytes = Annotated[bytes, Meta(max_length=14)]
-HashBytes = Annotated[bytes, Meta(min_length=16, max_length=16)]
-Count = Annotated[int, Meta(ge=0)]
-
-
-class Row(Struct, array_like=True, gc=False):
-    """A part of a message: an array without a tag."""
-
-
-class Message(Struct, array_like=True, gc=False):
-    """What crosses a process boundary: an array whose first element is its tag."""
-
+from .forms import (
+    Count,
+    HashBytes,
+    Message,
+    ObjectBytes,
+    ParentBytes,
+    PeerBytes,
+    Row,
+    TaskBytes,
+)
+from .recovery import HandedOver, Holding, Inventory, Recovered, Registered, Report
 
 # -------------------------------------------------------------------------------------- definitions
 
@@ -173,6 +169,9 @@ class Submit(Message, tag="submit"):
     #: 0 from a client, parent's + 1 from a worker
     depth: Count
     rows: list[TaskRow]
+    #: empty: all are new. Else one for each row: 0, it is new; n, it was submitted to an earlier
+    #: life of the scheduler, and its n-th attempt is the last that its submitter was told of
+    attempts: list[Count] = []
 
 
 class Results(Message, tag="results"):
@@ -370,9 +369,11 @@ class DoneRow(Row):
 
 
 class Done(Message, tag="done"):
-    """Node -> scheduler: ended attempts."""
+    """Node -> scheduler: ended attempts. The node keeps the rows until `HandedOver`."""
 
     rows: list[DoneRow]
+    #: counts the Done messages of this link life, from 1
+    number: Count = 0
 
 
 class Blocked(Message, tag="blocked"):
@@ -455,14 +456,14 @@ class Answer(Message, tag="answer"):
 
 ToScheduler = (
     Define | Forget | Enter | Leave | Submit | Cancel | Values | Fetch | Release | Join | Beat
-    | Done | Blocked | TakenBack | Output | Query
+    | Done | Blocked | TakenBack | Output | Query | Holding | Registered | Inventory
 )  # fmt: skip
 ToClient = (
     Results | Retried | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice
-    | Answer
+    | Answer | Recovered
 )  # fmt: skip
 ToNode = (
     Prepare | Discard | Assign | Stop | Settled | TakeBack | Results | Retried | Cancelled | Values
-    | Wanted | Shared | Unshared | Answer
+    | Wanted | Shared | Unshared | Answer | Recovered | HandedOver | Report
 )  # fmt: skip
 AnyMessage = ToScheduler | ToClient | ToNode

@@ -47,6 +47,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     client_silence_s: Annotated[
         float, Positive, _help("A connected but silent client is given up after.")
     ] = 600.0
+    recovery_wait_s: Annotated[
+        float, Positive, _help("A scheduler that starts again waits so long for its nodes.")
+    ] = 2.0
+    lease_margin_s: Annotated[
+        float, NotNegative, _help("What a lost node ran may start elsewhere so long after its end.")
+    ] = 2.0
     pulse_interval_s: Annotated[float, Positive, _help("Time between a busy worker's pulses.")] = (
         0.25
     )

@@ -61,6 +61,13 @@ class PeerLags(Struct, gc=False, frozen=True):
     queued_bytes: int
 
 
+class Reached(Struct, gc=False, frozen=True):
+    """A peer has received all that was sent to it before these marks (`Mark`)."""
+
+    peer: PeerId
+    marks: list[int]
+
+
 class MessageRejected(Struct, gc=False, frozen=True):
     """What a peer sent made no sense and was dropped."""
 
@@ -76,7 +83,7 @@ class TimePassed(Struct, gc=False, frozen=True):
 
 Event = (
     PeerJoined | PeerReturned | PeerDisconnected | PeerHeard | Received | BlobReceived | PeerLags
-    | MessageRejected | TimePassed
+    | Reached | MessageRejected | TimePassed
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- commands
@@ -106,4 +113,17 @@ class Drop(Struct, gc=False, frozen=True):
     reason: str = ""
 
 
-Command = Send | SendBlob | Drop
+class Mark(Struct, gc=False, frozen=True):
+    """Tell (`Reached`) when the peer has received all that was sent to it before this."""
+
+    peer: PeerId
+    mark: int
+
+
+class Remember(Struct, gc=False, frozen=True):
+    """Write down, safe from any crash, the names of the nodes that a next life is to wait for."""
+
+    nodes: list[str]
+
+
+Command = Send | SendBlob | Drop | Mark | Remember

@@ -155,7 +155,7 @@ class Service:
                 shell.send(command.peer, command.message)
             elif isinstance(command, events.SendBlob):
                 shell.send_blob(command.peer, command.key, command.payload)
-            else:
+            elif isinstance(command, events.Drop):
                 if command.error:
                     self._complain(f"dropped: {command.reason}", now_s())
                 shell.drop(command.peer, command.error, command.reason)
