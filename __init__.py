@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         TaskError,
         VersionMismatch,
         WorkerDied,
+        WorkerOutOfMemory,
     )
     from drumbeat.protocol.modules import ship_by_value
     from drumbeat.protocol.references import ObjectRef
@@ -73,6 +74,7 @@ __all__ = [
     "TaskError",
     "VersionMismatch",
     "WorkerDied",
+    "WorkerOutOfMemory",
     "as_completed",
     "available_resources",
     "cancel",

@@ -3,29 +3,28 @@
 Never blocks, never reads a clock, never touches a socket. `handle` takes one event and fills
 outboxes; `turn` hands out the commands of a whole loop turn, so the price is paid a turn, not a
 task. What was submitted is kept until its result is in hand: in a new link life (the scheduler was
-restarted, or gave us up) all of it is told again, save what may have run and must not run twice.
+restarted, or gave us up) all of it is told again, save what may have run and must not run twice;
+see lives.py.
 """
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from ..protocol import messages
 from ..protocol.ids import TASK_BYTES, ObjectId, PeerId, TaskId, home_of, objects_of, show, task_of
 from ..protocol.messages import AnyMessage, Environment, Failure, Outcome, TaskRow, ValueRow
+from ..protocol.recovery import Recovered
 from ..protocol.settings import Settings
-from . import events
+from . import events, lives
+from .asks import Asks
 from .budget import Budget
-from .events import Call, Command, Free, Print, Reply, Resolve, Send, SendBlob, ShapesKnown
+from .events import Call, Command, Free, Print, Resolve, Send, SendBlob, ShapesKnown
 from .home import HERE, PENDING, Entry, Home
 from .invariants import check
 from .kinds import Kinds
-from .lives import without_sends
-
-#: rows of a Submit: enough to make its price small, few enough to be on the way early
-SUBMIT_ROWS_MAX: Final = 512
 
 
 class ClientCore:
@@ -54,11 +53,8 @@ class ClientCore:
         #: submitted while there was no link
         self._unsent: dict[TaskId, None] = {}
         self._budget = Budget()
-        #: tasks whose cancelling was asked for -> (force, recursive)
-        self._cancelled: dict[TaskId, tuple[bool, bool]] = {}
-        #: asked, not answered: request -> (answers so far, task ids at the places still open)
-        self._cancels: dict[int, tuple[list[bool], dict[int, TaskId], bool, bool]] = {}
-        self._questions: dict[int, messages.Query] = {}
+        self._asks = Asks()
+        self._cancelled = self._asks.cancelled
         self._up = False
         self._epoch = 0
         self._commands: list[Command] = []
@@ -95,6 +91,7 @@ class ClientCore:
             messages.Output: self._on_text,
             messages.Notice: self._on_text,
             messages.Shapes: self._on_shapes,
+            Recovered: lambda _message, _now_s: self.home.recovered(),
         }
 
     # ------------------------------------------------------------------------------ the door
@@ -130,6 +127,8 @@ class ClientCore:
         if home.blobs:
             self._commands += [SendBlob(key, payload) for key, payload in home.blobs]
             home.blobs = []
+        if self._asks.abroad and (home.resolved or home.freed):
+            self._asks.ended(home.resolved, home.freed)
         if home.resolved:
             self._commands.append(Resolve(home.resolved))
             home.resolved = []
@@ -201,16 +200,16 @@ class ClientCore:
         return TaskRow(row.id, kind, args, size, row.deps, row.contained, tuple(values))
 
     def _depart(self) -> None:
-        rows = self._departing
-        self._departing = []
-        if not self._up:
+        rows, self._departing = self._departing, []
+        if self._up:
+            self._submit(rows, [])
+        else:
             self._unsent.update((TaskId(row.id), None) for row in rows)
-            return
+
+    def _submit(self, rows: list[TaskRow], attempts: list[int]) -> None:
         if self.kinds.news:
             self._tell_kinds()
-        for start in range(0, len(rows), SUBMIT_ROWS_MAX):
-            part = rows[start : start + SUBMIT_ROWS_MAX] if len(rows) > SUBMIT_ROWS_MAX else rows
-            self._send(messages.Submit(self._peer, b"", 0, part))
+        self._commands += lives.submits(self._peer, rows, attempts)
         for row in rows:
             if row.args is None and row.size:
                 payload = self.tasks[TaskId(row.id)].row.args
@@ -353,55 +352,37 @@ class ClientCore:
 
     def _on_cancel_asked(self, event: events.CancelAsked, now_s: float) -> None:
         self._depart()
-        open_places: dict[int, TaskId] = {}
-        dropped = []
+        places: dict[int, TaskId] = {}
+        dropped = [False] * len(event.ids)
         for place, task in enumerate(event.ids):
-            call = self.tasks.get(task)
-            own = home_of(task) == self._peer
-            dropped.append(False)
-            if call is None and own:
-                continue
-            if call is not None and task in self._unsent:
+            if task in self._unsent:
                 self._fail(task, "TaskCancelled", "was cancelled before it was sent")
                 dropped[place] = True
-                continue
-            if call is not None and not event.request:
-                self._cancelled[task] = (event.force, event.recursive)
-            open_places[place] = task
-        self.story.append((now_s, f"cancel {len(event.ids)}, of which {len(open_places)} are out"))
-        if event.request and not open_places:
-            self._commands.append(Reply(event.request, dropped))
-            return
-        if event.request:
-            self._cancels[event.request] = (dropped, open_places, event.force, event.recursive)
-        if open_places and self._epoch:
-            # Without a connection the link keeps it; in a new life it is asked again.
-            ids = list(open_places.values())
-            self._send(messages.Cancel(list(ids), event.force, event.recursive, event.request))
+            elif task in self.tasks or home_of(task) != self._peer:
+                places[place] = task
+        self.story.append((now_s, f"cancel {len(event.ids)}, of which {len(places)} are out"))
+        self._ask(self._asks.cancel(event, dropped, places, self.tasks))
 
     def _on_cancelled(self, message: messages.Cancelled, _now_s: float) -> None:
-        asked = self._cancels.pop(message.request, None)
-        if asked is None:
-            self.counters["stale_dropped"] += 1
-            return
-        dropped, open_places, _, _ = asked
-        for place, was_dropped in zip(open_places, message.dropped, strict=False):
-            dropped[place] = was_dropped
-        self._commands.append(Reply(message.request, dropped))
+        self._reply(self._asks.answered(message, self.tasks))
 
     # ------------------------------------------------------------------------- asking, words
 
     def _on_asked(self, event: events.Asked, _now_s: float) -> None:
-        query = messages.Query(event.request, event.what, event.limit, event.match)
-        self._questions[event.request] = query
-        if self._epoch:
-            self._send(query)
+        self._ask(self._asks.ask(event))
 
     def _on_answer(self, message: messages.Answer, _now_s: float) -> None:
-        if self._questions.pop(message.request, None) is None:
+        self._reply(self._asks.told(message))
+
+    def _ask(self, commands: list[Command]) -> None:
+        # Without a connection the link keeps it; in a new life it is asked again.
+        self._commands += [one for one in commands if self._epoch or type(one) is not Send]
+
+    def _reply(self, reply: events.Reply | None) -> None:
+        if reply is None:
             self.counters["stale_dropped"] += 1
-            return
-        self._commands.append(Reply(message.request, message.data))
+        else:
+            self._commands.append(reply)
 
     def _on_text(self, message: messages.Output | messages.Notice, _now_s: float) -> None:
         self._commands.append(Print(message))
@@ -428,49 +409,49 @@ class ClientCore:
         self._up = True
         self.story.append((now_s, f"connected: epoch {event.epoch}, resumed {event.resumed}"))
         if event.resumed and earlier:
-            self._submit_again(list(self._unsent))
+            unsent, self._unsent = self._unsent, {}
+            self._submit([self._again(task, self.tasks[task]) for task in unsent], [])
             return
-        self._commands, never_sent = without_sends(self._commands)
+        self._commands, never_sent = lives.without_sends(self._commands)
         self._unsent.update(never_sent)
-        self._send(messages.Enter(self._name, self._environment))
-        if earlier:
-            self.home.start_anew()
-            self.kinds.start_anew()
+        for task in [one for one in self._cancelled if one in self._unsent]:
+            self._fail(task, "TaskCancelled", "was cancelled before it was sent")
+        restarted = earlier not in (0, event.epoch)
+        attempts: list[int] = []
+        if restarted:
+            attempts = self._outlive_scheduler(now_s)
+        elif earlier:
             self._judge_lost_link(now_s)
-        self._submit_again(list(self.tasks))
-        for request, (_, open_places, force, recursive) in self._cancels.items():
-            self._send(messages.Cancel(list(open_places.values()), force, recursive, request))
-        for query in self._questions.values():
-            self._send(query)
+        self._send(messages.Enter(self._name, self._environment))
+        self._unsent.clear()
+        self._submit([self._again(*one) for one in self.tasks.items()], attempts)
+        self._commands += self._asks.again(restarted=restarted)
+        if restarted:
+            self._commands += lives.last_words(self.home)
+
+    def _outlive_scheduler(self, now_s: float) -> list[int]:
+        self.home.outlive_scheduler()
+        self.kinds.start_anew()
+        self._commands.append(lives.notice(len(self.tasks)))
+        self.story.append((now_s, f"scheduler restarted: {len(self.tasks)} told again"))
+        return lives.attempts_of(self.tasks, self._unsent, self._budget)
 
     def _judge_lost_link(self, now_s: float) -> None:
-        """Of what was sent in the life that ended, fail what may have run as often as it may."""
-        failed = 0
-        for task, call in list(self.tasks.items()):
-            if task in self._cancelled:
-                self._fail(task, "TaskCancelled", "was cancelled")
-                continue
-            if task in self._unsent:
-                continue
-            if not self._budget.spend(task, call.options.max_retries):
-                failed += 1
-                self._fail(
-                    task,
-                    "NodeLost",
-                    "may have run: the scheduler that it was sent to is gone, and max_retries="
-                    f"{call.options.max_retries} allows no further attempt",
-                )
-        self.story.append((now_s, f"new life: {failed} failed, {len(self.tasks)} submitted again"))
+        self.home.start_anew()
+        self.kinds.start_anew()
+        for task in list(self._cancelled):
+            self._fail(task, "TaskCancelled", "was cancelled")
+        spent = lives.spent(self.tasks, self._unsent, self._budget)
+        for task, call in spent:
+            self._fail(task, "NodeLost", lives.MAY_HAVE_RUN.format(call.options.max_retries))
+        self.story.append((now_s, f"given up: {len(spent)} failed, {len(self.tasks)} sent anew"))
 
-    def _submit_again(self, tasks: list[TaskId]) -> None:
-        self._unsent.clear()
-        for task in tasks:
-            row = self.tasks[task].row
-            charged = self._budget.charged.get(task, 0)
-            kind = self.kinds.with_fewer_retries(row.kind, charged) if charged else row.kind
-            self.counters["resubmitted"] += bool(charged)
-            self._departing.append(self._dressed(row, kind))
-        self._depart()
+    def _again(self, task: TaskId, call: Call) -> TaskRow:
+        row = call.row
+        charged = self._budget.charged.get(task, 0)
+        self.counters["resubmitted"] += bool(charged)
+        kind = self.kinds.with_fewer_retries(row.kind, charged) if charged else row.kind
+        return self._dressed(row, kind)
 
     # ------------------------------------------------------------------------------- for proofs
 
@@ -482,9 +463,7 @@ class ClientCore:
             "unsent": len(self._unsent),
             "charged": len(self._budget.charged),
             "latest": len(self._budget.latest),
-            "cancelled": len(self._cancelled),
-            "cancels": len(self._cancels),
-            "questions": len(self._questions),
+            **self._asks.sizes(),
             **self.home.sizes(),
         }
 

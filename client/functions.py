@@ -4,7 +4,6 @@ Never runs a function and never waits for one. A function is pickled at its firs
 then costs one pickle of its arguments and one small record.
 """
 
-import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
@@ -100,6 +99,8 @@ class AsyncCall:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the function to its end."""
+        import asyncio  # loads ssl and much else: for those who use it
+
         return asyncio.run(self.function(*args, **kwargs))
 
 

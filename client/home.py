@@ -53,6 +53,9 @@ class Home:
         self.unclaimed: dict[bytes, bytes] = {}
         #: payloads that nobody waits for any more -> how many of them will come
         self.unwelcome: dict[bytes, int] = {}
+        #: own, others held these when the scheduler's life ended -> somebody said so again since.
+        #: Empty but while a restarted scheduler waits for those who are to come back
+        self.doubtful: dict[ObjectId, bool] = {}
         self.resolved: list[ValueRow] = []
         self.freed: list[ObjectId] = []
         self.releases: list[tuple[bytes, int]] = []
@@ -215,6 +218,10 @@ class Home:
             entry = self.entries.get(ObjectId(id_))
             if entry is None:
                 continue
+            if ObjectId(id_) in self.doubtful:
+                # Nobody of those who are back holds it; somebody who comes yet may.
+                self.doubtful[ObjectId(id_)] = shared
+                continue
             entry.shared = shared
             if not shared:
                 self.settle(ObjectId(id_), entry)
@@ -248,20 +255,39 @@ class Home:
     # --------------------------------------------------------------------------- link lives
 
     def start_anew(self) -> None:
-        """A new link life: the scheduler knows nothing of who holds, wants or fetches what."""
+        """We were given up: the scheduler knows nothing of who holds, wants or fetches what."""
+        self._forget_what_was_under_way()
+        self.doubtful.clear()
+        for id_, entry in list(self.entries.items()):
+            entry.shared = entry.wanted = False
+            entry.received = 0
+            if entry.refs == 0 and entry.pins == 0:
+                self.settle(id_, entry)
+
+    def outlive_scheduler(self) -> None:
+        """It was restarted: who held own values holds them still; whoever wants one asks again."""
+        self._forget_what_was_under_way()
+        self.doubtful = {id_: False for id_, entry in self.entries.items() if entry.shared}
+        for entry in self.entries.values():
+            entry.wanted = False
+
+    def _forget_what_was_under_way(self) -> None:
         self.unfilled.clear()
         self.unclaimed.clear()
         self.unwelcome.clear()
         self.releases.clear()
         self.answers.clear()
         self.blobs.clear()
-        self.fetches.clear()
-        for id_, entry in list(self.entries.items()):
-            entry.shared = entry.wanted = False
-            entry.received = 0
-            if entry.refs == 0 and entry.pins == 0:
-                self.settle(id_, entry)
         self.fetches = [id_ for id_, entry in self.entries.items() if entry.state == FETCHING]
+
+    def holding(self) -> list[tuple[bytes, int]]:
+        """Return all refs that the scheduler delivered, each with the deliveries not released."""
+        return [(id_, entry.received) for id_, entry in self.entries.items() if entry.received]
+
+    def recovered(self) -> None:
+        """All who were to come back have: what they do not hold, nobody does."""
+        doubtful, self.doubtful = self.doubtful, {}
+        self.share([id_ for id_, said_again in doubtful.items() if not said_again], shared=False)
 
     def sizes(self) -> dict[str, int]:
         """Return the size of every map."""
@@ -270,6 +296,7 @@ class Home:
             "unfilled": len(self.unfilled),
             "unclaimed": len(self.unclaimed),
             "unwelcome": len(self.unwelcome),
+            "doubtful": len(self.doubtful),
         }
 
 

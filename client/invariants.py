@@ -38,5 +38,7 @@ def check(core: "ClientCore") -> None:
         assert (entry.state == HERE) == (entry.row is not None), show(id_)
         own_task = task_of(id_) in core.tasks
         assert entry.state != PENDING or own_task, f"{show(id_)} waits for no task"
+    for id_ in home.doubtful:
+        assert home.entries[id_].shared, f"{show(id_)} was shared, and is not, before it is known"
     for some in core.noted():
         assert all(task in core.tasks for task in some)

@@ -1,21 +1,104 @@
-"""What the end of a link life makes void: messages that were about to be sent in it.
+"""What a new link life means for what the life before left unfinished.
 
-Never touches what the program waits for: only commands to the link go.
+Never touches what the program waits for: it says what is void, what is charged, and what is said to
+a scheduler again.
+
+A life of the same scheduler begins when that scheduler has given this client up: its tasks were
+cancelled, may have run, and are charged. A life of another epoch begins when the scheduler was
+restarted: nodes and clients tell it what there is, nothing has stopped, and nothing is charged.
 """
 
-from ..protocol.ids import TaskId
-from ..protocol.messages import Submit
-from .events import Command, Send, SendBlob
+from collections.abc import Mapping
+from typing import Final
+
+from ..protocol.ids import PeerId, TaskId
+from ..protocol.messages import Fetch, Notice, Submit, TaskRow
+from ..protocol.recovery import Holding, Registered
+from .budget import Budget
+from .events import Call, Command, Print, Send, SendBlob
+from .home import Home
+
+#: rows of a Submit: enough to make its price small, few enough to be on the way early
+SUBMIT_ROWS_MAX: Final = 512
+#: rows of a Holding, which is not divided on its way
+HOLDING_ROWS_MAX: Final = 4096
+
+
+#: why a task is failed that was sent to a scheduler which gave this client up
+MAY_HAVE_RUN: Final = (
+    "may have run: the scheduler that it was sent to had given this client up, and max_retries={} "
+    "allows no further attempt"
+)
 
 
 def without_sends(commands: list[Command]) -> tuple[list[Command], dict[TaskId, None]]:
-    """Return the commands that are not for the link, and the tasks of those that are."""
+    """Return the commands that are not for the link, and the tasks that nobody ever was sent."""
     kept: list[Command] = []
     tasks: dict[TaskId, None] = {}
     for command in commands:
         if type(command) is Send:
             if type(command.message) is Submit:
-                tasks.update((TaskId(row.id), None) for row in command.message.rows)
+                rows = command.message.rows
+                attempts = command.message.attempts or [0] * len(rows)
+                new = [row for row, n in zip(rows, attempts, strict=True) if not n]
+                tasks.update((TaskId(row.id), None) for row in new)
         elif type(command) is not SendBlob:
             kept.append(command)
     return kept, tasks
+
+
+def submits(peer: PeerId, rows: list[TaskRow], attempts: list[int]) -> list[Command]:
+    """Return the messages that submit these rows.
+
+    Args:
+        peer: this client.
+        rows: in the order of submission.
+        attempts: see `Submit.attempts`.
+    """
+    if not any(attempts):
+        attempts = []
+    return [
+        Send(Submit(peer, b"", 0, rows[at : at + step], attempts[at : at + step]))
+        for step in (SUBMIT_ROWS_MAX,)
+        for at in range(0, len(rows), step)
+    ]
+
+
+def spent(
+    tasks: Mapping[TaskId, Call], unsent: Mapping[TaskId, None], budget: Budget
+) -> list[tuple[TaskId, Call]]:
+    """The scheduler had given us up: charge what was sent; return what has no attempt left."""
+    return [
+        (task, call)
+        for task, call in tasks.items()
+        if task not in unsent and not budget.spend(task, call.options.max_retries)
+    ]
+
+
+def attempts_of(
+    tasks: Mapping[TaskId, Call], unsent: Mapping[TaskId, None], budget: Budget
+) -> list[int]:
+    """The scheduler was restarted: return what `Submit.attempts` says of each task."""
+    latest = budget.latest
+    return [0 if task in unsent else latest.get(task, 1) for task in tasks]
+
+
+def last_words(home: Home) -> list[Command]:
+    """Return what ends the registration with a scheduler that was restarted."""
+    holding = home.holding()
+    commands: list[Command] = [
+        Send(Holding(holding[at : at + HOLDING_ROWS_MAX]))
+        for at in range(0, len(holding), HOLDING_ROWS_MAX)
+    ]
+    if home.fetches:
+        commands.append(Send(Fetch(home.fetches)))
+        home.fetches = []
+    return [*commands, Send(Registered())]
+
+
+def notice(unfinished: int) -> Command:
+    """Return what the user reads of a restart."""
+    rest = (
+        f"it was told again of {unfinished} unfinished tasks" if unfinished else "nothing is lost"
+    )
+    return Print(Notice(f"the scheduler was restarted; {rest}"))

@@ -6,8 +6,6 @@ Never follows a directory that somebody else could have made: owner and mode are
 import contextlib
 import fcntl
 import os
-import secrets
-import shutil
 import stat
 import time
 from pathlib import Path
@@ -94,7 +92,7 @@ class Directory:
 
     def __init__(self, root: Path) -> None:
         remove_dead(root)
-        self.path = path = root / f"{os.getpid()}-{secrets.token_hex(3)}"
+        self.path = path = root / f"{os.getpid()}-{os.urandom(3).hex()}"
         socket = path / SOCKET
         if len(os.fsencode(socket)) > PATH_BYTES_MAX:
             raise ConfigError(
@@ -114,7 +112,7 @@ class Directory:
 
     def remove(self) -> None:
         """Remove it with all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove(self.path)
         self.unlock()
 
 
@@ -122,7 +120,13 @@ def remove_dead(root: Path) -> None:
     """Remove directories of clusters whose owner is gone."""
     for path in _directories(root):
         if _dead(path):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    from shutil import rmtree  # loads every compressor: at the end only
+
+    rmtree(path, ignore_errors=True)
 
 
 def running(settings: Settings) -> list[Path]:

@@ -6,13 +6,14 @@ loads it after its fork.
 
 import argparse
 import json
+import logging  # noqa: F401  # what daemon and workers need: once for all that is forked from here
 import os
 import sys
 from collections.abc import Sequence
 
-from ..protocol import codec  # noqa: F401  # once for all that is forked from here
+from ..protocol import codec, ids  # noqa: F401  # likewise
 from ..protocol.errors import ConfigError
-from ..protocol.machine import cpu_count, gpu_count
+from ..protocol.machine import cpu_count, give_back_memory, gpu_count
 from ..protocol.settings import Settings
 from . import packets  # noqa: F401  # likewise
 from .keeper import House, run
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def daemon(house: House) -> int:
         from . import service  # ZeroMQ: not in the keeper
 
+        give_back_memory()
         return service.main(house, service.Plan(endpoint, given.name, resources))
 
     preload = [name.strip() for name in given.preload.split(",") if name.strip()]

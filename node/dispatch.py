@@ -6,7 +6,7 @@ attempt take what an earlier one waits for.
 
 from collections import deque
 
-from .attempts import SENT, Demand, Shape, Worker, WorkerKey
+from .attempts import SENT, Crew, Demand, Shape, Worker, WorkerKey
 from .events import ReadPage, Revoke, SendWorker, TakePackets
 from .lives import Lives
 from .packets import KindDefinition, Run, RunRow
@@ -30,6 +30,8 @@ class Dispatch:
         self._shapes: dict[tuple[WorkerKey, Demand], Shape] = {}
         #: have rows that could run elsewhere if the first one takes too long
         self._watched: dict[int, Worker] = {}
+        #: hold nothing, and rest as soon as the page may say "go on" again
+        self._clearing: dict[int, Worker] = {}
         # Of one turn: resources that an earlier shape waits for; what is kept for starting workers.
         self._closed: dict[str, Shape | None] = {}
         self._promised: list[tuple[Demand, tuple[int, ...]]] = []
@@ -225,6 +227,7 @@ class Dispatch:
         worker.packets.clear()
         worker.long = False
         self._watched.pop(worker.number, None)
+        self._clearing.pop(worker.number, None)
         shape = worker.shape
         if shape is not None:
             self._state.slots.give(shape.demand, worker.gpus or (), worker.lent)
@@ -236,6 +239,7 @@ class Dispatch:
         # It has nothing in its hands: it rests, unless it may still return rows.
         self.release(worker)
         if worker.revoked:
+            self._clearing[worker.number] = worker
             self._clear_revoked(worker, now_s)
         else:
             self._lives.rest(worker, now_s)
@@ -293,6 +297,7 @@ class Dispatch:
         worker.revoked = 0
         self._state.commands.append(Revoke(worker.number, 0))
         if not worker.flight:
+            self._clearing.pop(worker.number, None)
             self._lives.rest(worker, now_s)
 
     def _call_back_overdue(self, now_s: float) -> None:
@@ -322,13 +327,14 @@ class Dispatch:
             until_s = crew.pause_until_s
             self._pause_until_s = min(self._pause_until_s or until_s, until_s)
             return
-        wanted = min(need - crew.starting, lives.starting_max - len(lives.starting))
+        coming = crew.starting + self._soon_idle(crew)
+        wanted = min(need - coming, lives.starting_max - len(lives.starting))
         for _ in range(wanted):
             if len(state.workers) < lives.workers_max:
                 lives.start(crew, now_s)
             elif len(lives.exiting) < wanted:
                 lives.make_room(now_s)
-        for _ in range(min(need, max(1, crew.starting))):
+        for _ in range(min(need, max(1, coming))):
             gpus = slots.take(shape.demand)
             if gpus is None:
                 break
@@ -336,6 +342,14 @@ class Dispatch:
         if need < shape.count:
             for name in slots.lacking(shape.demand):
                 self._closed.setdefault(name, shape)
+
+    def _soon_idle(self, crew: Crew) -> int:
+        # Only what this daemon itself will answer is waited for: a page read, packets taken. A
+        # worker that has yet to return rows may be stuck, and another takes its place.
+        return sum(
+            worker.crew is crew and not (worker.ghosts or worker.exiting or worker.dropped)
+            for worker in self._clearing.values()
+        )
 
     # -------------------------------------------------------------------------------- for checking
 
@@ -350,6 +364,7 @@ class Dispatch:
             assert not (idle and (shape or worker.flight or not worker.ready)), worker.number
             assert worker.ready != (worker.number in self._lives.starting), worker.number
             assert worker.dropped or bool(worker.flight) == (shape is not None), worker.number
+            assert not (worker.number in self._clearing and (idle or shape)), worker.number
             for seq, attempt in worker.flight.items():
                 assert (attempt.state, attempt.seq) == (SENT, seq), worker.number
                 assert state.attempts[attempt.row.id] is attempt, (worker.number, seq)
@@ -359,6 +374,7 @@ class Dispatch:
                 used[GPU] += shape.demand.gpus
                 for name, amount in shape.demand.others:
                     used[name] += amount
+        assert all(state.workers[number] is worker for number, worker in self._clearing.items())
         for name, total in state.slots.capacity.items():
             assert 0 <= used[name] <= total, (name, used[name], total)
             assert state.slots.free[name] == total - used[name], (name, used, state.slots.free)

@@ -59,6 +59,8 @@ class WorkerExited(Struct, gc=False, frozen=True):
     signal_name: str
     #: the last lines it wrote to stderr since it started what it ran
     stderr_tail: str
+    #: killed by the kernel for want of memory, as far as that can be known
+    out_of_memory: bool = False
 
 
 class WorkerFailed(Struct, gc=False, frozen=True):

@@ -30,6 +30,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final, NamedTuple
 
+from ..protocol.machine import give_back_memory
 from ..protocol.settings import Settings
 from . import kernel
 from .channel import Channel, ClosedError, channel_pair
@@ -138,6 +139,7 @@ class Keeper:
                 (signal.SIGINT, self._on_term),
             )
         }
+        give_back_memory()
         # The collector of a fork leaves these objects alone, so their memory stays shared.
         gc.freeze()
         try:

@@ -72,5 +72,14 @@ class Policy(asyncio.DefaultEventLoopPolicy):
         return loop
 
 
+def set_policy(session: "WorkerSession") -> None:
+    """Have the loops that are made from now on lend.
+
+    Args:
+        session: of this process.
+    """
+    asyncio.set_event_loop_policy(Policy(session))
+
+
 def _nothing() -> None:
     """Wake a loop."""

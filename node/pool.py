@@ -31,17 +31,17 @@ from .events import (
     WorkerSpoke,
 )  # fmt: skip
 from .keeper import House
+from .memory_kills import MemoryKills
 from .output import Output
 from .packets import Run, Setup, ToDaemon, ToWorker
 from .page import BEAT, DAEMON_SLOT, ERRORS_AT, IDLE, INTERRUPT, REVOKED
-from .process import Process
+from .process import Process, signal_name
 
 #: Packets taken from one worker in one turn: a loud one does not starve the others.
 _PACKETS_PER_TURN: Final = 64
 #: So often the output of busy workers is read though they say nothing.
 _OUTPUT_S: Final = 0.25
 _FILES_A_WORKER: Final = 5
-_SIGNALS: Final = frozenset(map(int, Signals))
 _READ: Final = int(select.EPOLLIN)
 _WRITE: Final = int(select.EPOLLOUT)
 
@@ -57,9 +57,12 @@ class Pool:
         house: what the keeper handed to this daemon.
         peer: the node's id in this life.
         node: the node's name.
+        memory_kills: where the kernel counts what it killed for want of memory.
     """
 
-    def __init__(self, house: House, peer: PeerId, node: str) -> None:
+    def __init__(
+        self, house: House, peer: PeerId, node: str, memory_kills: MemoryKills | None = None
+    ) -> None:
         self._settings = house.settings
         self._page = house.page
         self._keeper = house.keeper
@@ -85,6 +88,7 @@ class Pool:
         self._now_s = 0.0
         self._turns = 0
         self._beat = house.page.slot(DAEMON_SLOT)
+        self._memory_kills = memory_kills or MemoryKills()
         self._keeper_fd = house.keeper.fileno()
         kernel.allow_files(house.settings.workers_max * _FILES_A_WORKER + 256)
 
@@ -153,6 +157,10 @@ class Pool:
         """Show the keeper that the daemon's loop turns."""
         beat = self._beat
         beat[BEAT] = (beat[BEAT] + 1) & 0xFFFF_FFFF_FFFF_FFFF
+
+    def measure(self, at_s: float) -> None:
+        """Look at what changes without being told; to be called every few seconds."""
+        self._memory_kills.look(at_s)
 
     def close(self) -> None:
         """End all workers: ask the keeper, which does so anyway when the daemon ends."""
@@ -245,6 +253,7 @@ class Pool:
             self._signal(worker, "group", Signals[f"SIG{name}"])
 
     def _signal(self, worker: Process, word: str, number: Signals) -> None:
+        worker.killed = worker.killed or number == Signals.SIGKILL
         if worker.pid:
             self._tell_keeper(f"{word} {worker.pid} {number.value}")
         else:
@@ -416,7 +425,9 @@ class Pool:
         page = self._page.slot(worker.command.page_slot)
         tail = worker.errors.tail(page[ERRORS_AT])
         self._forget(worker)
-        events.append(WorkerExited(number, status, _signal_name(status), tail))
+        kernels = status == -Signals.SIGKILL and not worker.killed
+        hungry = kernels and self._memory_kills.claim(self._now_s)
+        events.append(WorkerExited(number, status, signal_name(status), tail, hungry))
 
     # --------------------------------------------------------------------------------- template
 
@@ -487,9 +498,3 @@ class Pool:
         self._page.clear(worker.command.page_slot)
         for data in waiting:
             self._post(worker, data)
-
-
-def _signal_name(status: int) -> str:
-    if status >= 0:
-        return ""
-    return Signals(-status).name if -status in _SIGNALS else f"signal {-status}"

@@ -5,18 +5,21 @@ Never acts: pool.py does, and fills this in.
 
 import select
 from signal import Signals
+from typing import Final
 
 from .channel import Channel
 from .events import StartWorker
 from .output import Output
+
+_SIGNALS: Final = frozenset(map(int, Signals))
 
 
 class Process:
     """A worker from its start to the report of its exit."""
 
     __slots__ = (
-        "channel", "command", "errors", "far", "heard", "interest", "output", "pending", "pid",
-        "sent", "ticket",
+        "channel", "command", "errors", "far", "heard", "interest", "killed", "output", "pending",
+        "pid", "sent", "ticket",
     )  # fmt: skip
 
     def __init__(self, command: StartWorker, ticket: int) -> None:
@@ -36,5 +39,14 @@ class Process:
         self.interest = int(select.EPOLLIN)
         #: the turn in which it last spoke
         self.heard = 0
+        #: we have asked for its end by SIGKILL
+        self.killed = False
         #: signals to be sent when it is born
         self.pending: list[tuple[str, Signals]] = []
+
+
+def signal_name(status: int) -> str:
+    """Return the name of the signal that ended a process of this status, or ""."""
+    if status >= 0:
+        return ""
+    return Signals(-status).name if -status in _SIGNALS else f"signal {-status}"

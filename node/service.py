@@ -4,6 +4,7 @@ Never decides: whatever the core asks for is done in order, and what comes of it
 An exception out of the core is a bug: story and event are dumped, and the process ends with 70.
 """
 
+import contextlib
 import gc
 import os
 import random
@@ -21,6 +22,7 @@ from ..protocol.machine import memory_used_bytes
 from ..protocol.messages import (
     Leave,
 )
+from ..protocol.sizes import say_sizes
 from ..protocol.transport import (
     Blob,
     DialHappening,
@@ -73,6 +75,7 @@ class Daemon:
         self._core = NodeCore(
             settings, peer, plan.name, socket.gethostname(), plan.resources, os.getpid()
         )
+        self._name = plan.name
         self._pool = Pool(house, peer, plan.name)
         self._shell = DialShell(plan.endpoint, Role.NODE, peer, plan.name, settings, rng)
         self._poller = Poller()
@@ -84,6 +87,8 @@ class Daemon:
         os.set_blocking(self._stop_write, False)
         self._poller.add(self._stop_read)
         self._stopping = False
+        #: somebody wants to know how much of what there is here
+        self._asked = False
         self._refused: Refused | None = None
         self._lag_s = 0.0
         self._measure_due_s = 0.0
@@ -99,6 +104,7 @@ class Daemon:
         """Serve until told to stop; return the exit code."""
         signal.set_wakeup_fd(self._stop_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGUSR2, self._on_usr2)
         gc.disable()
         gc.collect()
         gc.freeze()
@@ -121,6 +127,9 @@ class Daemon:
     def _on_term(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
 
+    def _on_usr2(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+
     # --------------------------------------------------------------------------------- one turn
 
     def _turn(self) -> None:
@@ -129,6 +138,8 @@ class Daemon:
         wait_s = due_s - before_s
         readable = self._poller.wait(max(0.0, wait_s))
         at_s = now_s()
+        if self._asked:
+            self._say_sizes()
         late_s = at_s - due_s if wait_s > 0.0 else at_s - before_s
         if late_s > self._lag_s:
             self._lag_s = late_s
@@ -189,8 +200,15 @@ class Daemon:
 
     def _measure(self, at_s: float) -> None:
         self._measure_due_s = at_s + self._settings.heartbeat_interval_s
+        self._pool.measure(at_s)
         self._tell(events.Measured(self._lag_s, memory_used_bytes()), at_s)
         self._lag_s = 0.0
+
+    def _say_sizes(self) -> None:
+        self._asked = False
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._stop_read, 4096)  # what woke us
+        say_sizes(f"node {self._name}", self._core.at_rest(), {})
 
     def _collect(self, at_s: float, *, idle: bool) -> None:
         # The collector stops the loop for as long as there are objects to look at, so it runs when

@@ -120,7 +120,7 @@ class NodeState:
         tail = f"\n{event.stderr_tail}" if event.stderr_tail else ""
         self.fail(
             attempt,
-            "WorkerDied",
+            "WorkerOutOfMemory" if event.out_of_memory else "WorkerDied",
             f"{attempt.kind.name}: its worker {where} {how_it_ended(event)}{tail}",
             duration_s=max(0.0, now_s - worker.since_s),
             died=True,
@@ -158,6 +158,8 @@ class NodeState:
 
 def how_it_ended(event: WorkerExited) -> str:
     """Return the end of a worker in words."""
+    if event.out_of_memory:
+        return f"was ended by {event.signal_name}: the kernel had run out of memory"
     if event.signal_name:
         return f"was ended by {event.signal_name}"
     return f"ended with exit code {event.status}"

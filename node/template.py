@@ -29,6 +29,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
+from ..protocol.machine import give_back_memory
 from . import kernel
 from .channel import Channel, ClosedError, Packet, channel_of
 from .page import PulsePage, Words
@@ -107,7 +108,11 @@ class Template:
         if not self._spawns:
             self._import()
         kernel.outlive_parent()
+        # Each worker looks modules up anew, with the client's path: what it would throw away are
+        # pages that it shares.
+        sys.path_importer_cache.clear()
         gc.collect()
+        give_back_memory()
         gc.freeze()
         while True:
             self._turn()

@@ -4,7 +4,6 @@ Never decides what runs or what is tried again elsewhere, and never outlives its
 task does, short of ending the process, the next one runs.
 """
 
-import asyncio
 import contextlib
 import importlib
 import os
@@ -31,10 +30,10 @@ from ..protocol.payload import (
     unpack_function,
 )  # fmt: skip
 from ..protocol.session import set_current
+from .asyncio_hook import lend_in_loops
 from .channel import Channel, ClosedError
 from .held import Held
 from .line import Line, start_thread
-from .loops import Policy
 from .nested import WorkerSession
 from .packets import Exit, FinishedRow, KindDefinition, Ready, Returned, Run, RunRow, Setup
 from .page import (
@@ -217,7 +216,7 @@ class Worker:
             self._helper.hurry,
         )
         set_current(self._session)
-        asyncio.set_event_loop_policy(Policy(self._session))
+        lend_in_loops(self._session)
         self._helper.start()
         return ""
 

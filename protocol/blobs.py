@@ -17,7 +17,9 @@ CHUNKS_MAX = 65_536
 class Chunker:
     """Cuts payloads into Chunks, one at a time, so that only what is being sent is copied."""
 
-    __slots__ = ("_chunk_bytes", "_index", "_waiting", "pending", "pending_bytes")
+    __slots__ = (
+        "_chunk_bytes", "_index", "_waiting", "pending", "pending_bytes", "pending_chunks"
+    )  # fmt: skip
 
     def __init__(self, frame_bytes_max: int) -> None:
         self._chunk_bytes = min(CHUNK_BYTES_MAX, max(1, frame_bytes_max - 256))
@@ -25,6 +27,8 @@ class Chunker:
         self._index = 0
         #: bytes that no Chunk taken so far carries
         self.pending_bytes = 0
+        #: Chunks to take
+        self.pending_chunks = 0
         #: whether there is a Chunk to take
         self.pending = False
 
@@ -37,6 +41,10 @@ class Chunker:
         self._waiting.append((key, payload))
         self.pending = True
         self.pending_bytes += len(payload)
+        self.pending_chunks += self._count(payload)
+
+    def _count(self, payload: bytes) -> int:
+        return max(1, -(-len(payload) // self._chunk_bytes))
 
     def take(self) -> Chunk | None:
         """Return the next Chunk, or None when all have been taken."""
@@ -44,9 +52,10 @@ class Chunker:
             return None
         key, payload = self._waiting[0]
         index, step = self._index, self._chunk_bytes
-        count = max(1, -(-len(payload) // step))
+        count = self._count(payload)
         data = payload[index * step : (index + 1) * step]
         self.pending_bytes -= len(data)
+        self.pending_chunks -= 1
         self._index = index + 1
         if self._index == count:
             self._waiting.popleft()

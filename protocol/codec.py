@@ -19,7 +19,6 @@ from .messages import (
     Assign,
     Blocked,
     Define,
-    Done,
     Fetch,
     Forget,
     Output,
@@ -50,12 +49,13 @@ BATCH_OVERHEAD_BYTES = 48
 encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 
 #: Messages whose rows stand for themselves, so that two messages with half the rows each mean the
-#: same as one with all. Not here: answers (one a request), states (Shapes, Beat), one-row messages.
+#: same as one with all. Not here: answers (one a request), states (Shapes, Beat), one-row messages,
+#: what has one number for all its rows (Done).
 _COLUMNS: dict[type[Message], str] = {
     Define: "rows", Forget: "kinds", Submit: "rows", Results: "rows", Values: "rows", Fetch: "ids",
     Wanted: "ids", Shared: "ids", Unshared: "ids", Release: "rows", Settled: "tasks",
     Retried: "rows",
-    Assign: "rows", Stop: "rows", Done: "rows", Blocked: "rows", Output: "rows",
+    Assign: "rows", Stop: "rows", Blocked: "rows", Output: "rows",
 }  # fmt: skip
 
 # What msgspec raises for bytes that do not fit: its own errors and bad UTF-8 are ValueErrors; the
@@ -102,9 +102,9 @@ def encode_batch(seq: int, ack: int, messages: list[bytes]) -> bytes:
     return encode(Batch(seq, ack, [Raw(message) for message in messages]))
 
 
-def encode_ack(ack: int) -> bytes:
-    """Return the frame that says: received up to `ack`."""
-    return encode(Ack(ack))
+def encode_ack(ack: int, sent: int = 0, missing: bool = False) -> bytes:
+    """Return the frame that says: received up to `ack`; see `frames.Ack` for the rest."""
+    return encode(Ack(ack, sent, missing))
 
 
 # ------------------------------------------------------------------------------- long messages
@@ -132,7 +132,7 @@ def split_long(message: Message, encoded: bytes, bytes_max: int) -> list[bytes]:
     """Return the pieces of a message, see `split`, whose encoding turned out to be too long."""
     field = _COLUMNS.get(type(message))
     rows = getattr(message, field) if field else ()
-    if field is None or len(rows) < 2:
+    if field is None or len(rows) < 2 or (type(message) is Submit and message.attempts):
         return _parts(message, encoded, bytes_max)
     step = max(1, len(rows) // (len(encoded) // bytes_max + 1))
     pieces: list[bytes] = []

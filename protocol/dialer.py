@@ -193,6 +193,9 @@ class Dialer:
                 return [Delivered(delivered)] if delivered else []
             if isinstance(read, Welcome) and state is State.OPENING:
                 return self._welcomed(read, now_s)
+            if self._is_out_of_time(read):
+                self.frames_refused += 1
+                return []
         except RemoteProtocolError as error:
             self.frames_refused += 1
             return self._retry(str(error), now_s)
@@ -205,6 +208,12 @@ class Dialer:
             return [*reset, Unknown()]
         self.frames_refused += 1
         return self._retry(f"a {type(read).__name__} is out of place", now_s)
+
+    def _is_out_of_time(self, read: frames.Frame) -> bool:
+        """Say whether that frame makes sense, but came twice, or before the Welcome."""
+        if self.state is not _UP:
+            return type(read) is Batch or type(read) is Ack
+        return isinstance(read, Welcome) and (read.epoch, read.life) == (self.epoch, self.life)
 
     def time_passed(self, now_s: float) -> list[Command]:
         """Do what is due. Receive first what has come: a late loop is no reason to give up."""
@@ -230,8 +239,8 @@ class Dialer:
         """Return when `time_passed` and `flush` are due at the latest; None: never."""
         if self.state is not _UP:
             return self.due_s
-        keepalive_s, ack_s = self._silent_until_s, self.link.ack_due_s
-        return keepalive_s if ack_s is None or keepalive_s < ack_s else ack_s
+        keepalive_s, link_s = self._silent_until_s, self.link.deadline_s()
+        return keepalive_s if link_s is None or keepalive_s < link_s else link_s
 
     # ----------------------------------------------------------------------------------- inside
 

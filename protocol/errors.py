@@ -10,8 +10,9 @@ attributes and travel with it.
       ClusterError           SchedulerUnreachable, Infeasible, NotInitialized, Backpressure,
                              ResourceDeadlock
       GetTimeoutError        (also TimeoutError)
-      TaskError              the user's exception; TaskCancelled, WorkerDied, NodeLost, PoisonTask,
-                             NotPicklable (also pickle.PicklingError), DependencyFailed
+      TaskError              the user's exception; TaskCancelled, WorkerDied (WorkerOutOfMemory),
+                             NodeLost, PoisonTask, NotPicklable (also pickle.PicklingError),
+                             DependencyFailed
       ObjectLost
     Interrupted              (a BaseException) raised inside a task that is to stop
 """
@@ -144,6 +145,10 @@ class WorkerDied(TaskError):
     signal_name: str = ""
     #: the last lines that the worker wrote
     stderr_tail: str = ""
+
+
+class WorkerOutOfMemory(WorkerDied):
+    """The kernel had run out of memory and killed the worker process that ran the task."""
 
 
 class NodeLost(TaskError):

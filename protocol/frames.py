@@ -83,6 +83,10 @@ class Ack(Message, tag="ack"):
     """Both ways: nothing to say, but received up to here. Also the probe for a closed peer."""
 
     ack: Count
+    #: number of the last batch sent, when acknowledgements of it are overdue; 0: not said
+    sent: Count = 0
+    #: batch ack + 1 is missing though a later one was sent: send again from there on
+    missing: bool = False
 
 
 Frame = Hello | Welcome | Refused | Reset | Batch | Ack

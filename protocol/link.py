@@ -2,9 +2,15 @@
 
 Never a socket, never the clock. One `Link` is one end of one link life; a connection that is lost
 is followed by `resume` with what the peer has received, and a new life needs a new `Link`.
+
+A connection should lose, double and reorder nothing. One that does is survived: duplicates and
+what comes too early are dropped, and who misses a batch says so. Whoever is not acknowledged for
+long says what it has sent, so that the loss of a last batch is noticed too. Nothing is sent again
+on suspicion: a slow connection is not made slower.
 """
 
 from collections import deque
+from typing import Final
 
 from msgspec import Raw
 
@@ -13,15 +19,20 @@ from .errors import MessageTooLarge, RemoteProtocolError
 from .frames import Ack, Batch
 from .settings import Settings
 
+#: A peer that does not acknowledge is asked less and less often, down to this.
+ASK_EACH_MAX_S: Final = 8.0
+
 
 class Link:
     """One end. The owner queues encoded messages, and flushes once a turn."""
 
     __slots__ = (
-        "_ack_delay_s", "_ack_told", "_acked_seq", "_frame_bytes_max",
-        "_message_bytes_max", "_queue", "_resend", "_sent_seq", "_unacked", "_unacked_bytes",
-        "_untold_bytes", "_window_batches_max", "_window_bytes_max", "ack_due_s", "acks_sent",
-        "batches_received", "batches_resent", "duplicates_dropped", "queued_bytes", "received_seq",
+        "_ack_delay_s", "_ack_told", "_acked_seq", "_ask_after_s", "_frame_bytes_max",
+        "_message_bytes_max", "_misses", "_packed", "_queue", "_resend", "_resend_after_s",
+        "_resent_from", "_sent_seq", "_unacked", "_unacked_bytes", "_untold_bytes",
+        "_window_batches_max", "_window_bytes_max", "ack_due_s", "acked", "acks_sent",
+        "ask_due_s", "batches_received", "batches_resent", "duplicates_dropped", "gaps_dropped",
+        "queued_bytes", "received_seq",
     )  # fmt: skip
 
     def __init__(self, settings: Settings) -> None:
@@ -30,25 +41,37 @@ class Link:
         self._window_batches_max = settings.link_window_batches_max
         self._window_bytes_max = settings.link_window_bytes_max
         self._ack_delay_s = settings.ack_delay_s
+        self._resend_after_s = self._ask_after_s = settings.resend_after_s
         self._queue: deque[bytes] = deque()
         #: bytes queued that no batch carries yet
         self.queued_bytes = 0
-        # (number, frame) of batches sent and not acknowledged
-        self._unacked: deque[tuple[int, bytes]] = deque()
+        # (number, frame, messages up to its end) of batches sent and not acknowledged
+        self._unacked: deque[tuple[int, bytes, int]] = deque()
         self._unacked_bytes = 0
         self._resend: list[bytes] = []
+        # The first batch of the last resend: asked for again, it is on its way.
+        self._resent_from = 0
+        # Whether the peer is to be told that a batch is missing.
+        self._misses = False
         self._sent_seq = 0
         self._acked_seq = 0
+        # messages that batches have carried so far
+        self._packed = 0
+        #: messages that the peer has acknowledged so far
+        self.acked = 0
         #: number of the last batch received
         self.received_seq = 0
         self._ack_told = 0
         self._untold_bytes = 0
         #: when the next flush is due though nothing new is queued; None: never
         self.ack_due_s: float | None = None
+        #: when the peer is asked whether it has what it does not acknowledge; None: it has all
+        self.ask_due_s: float | None = None
         self.acks_sent = 0
         self.batches_received = 0
         self.batches_resent = 0
         self.duplicates_dropped = 0
+        self.gaps_dropped = 0
 
     @property
     def backlog(self) -> int:
@@ -59,6 +82,11 @@ class Link:
     def unacked(self) -> int:
         """How many batches were sent and are not acknowledged."""
         return len(self._unacked)
+
+    @property
+    def queued_ever(self) -> int:
+        """How many messages were queued so far: `acked` comes to that when all have arrived."""
+        return self._packed + len(self._queue)
 
     @property
     def at_rest(self) -> bool:
@@ -100,8 +128,14 @@ class Link:
                 if not self._queue:
                     break
         due_s = self.ack_due_s
-        if due_s is not None and now_s >= due_s:
+        if self._misses or (due_s is not None and now_s >= due_s):
             frames.append(self.acknowledge())
+        due_s = self.ask_due_s
+        if due_s is None:
+            if self._unacked:
+                self.ask_due_s = now_s + self._resend_after_s
+        elif now_s >= due_s:
+            frames.append(self._ask(now_s))
         return frames
 
     def _pack(self) -> bytes:
@@ -119,7 +153,8 @@ class Link:
         received_seq = self.received_seq
         frame = encode_batch(seq, received_seq, messages)
         self.queued_bytes -= queued_bytes
-        self._unacked.append((seq, frame))
+        self._packed = packed = self._packed + len(messages)
+        self._unacked.append((seq, frame, packed))
         self._unacked_bytes += len(frame)
         self._ack_told = received_seq
         self._untold_bytes = 0
@@ -130,7 +165,17 @@ class Link:
         """Return an Ack frame: due or not, it is also the sign of life and the probe."""
         self._told()
         self.acks_sent += 1
-        return encode_ack(self.received_seq)
+        missing, self._misses = self._misses, False
+        return encode_ack(self.received_seq, missing=missing)
+
+    def _ask(self, now_s: float) -> bytes:
+        """Return an Ack frame that says what was sent: whoever misses some of it will tell."""
+        self.ask_due_s = now_s + self._ask_after_s
+        self._ask_after_s = min(2 * self._ask_after_s, ASK_EACH_MAX_S)
+        self._resent_from = 0  # what was sent again has not come either
+        self._told()
+        self.acks_sent += 1
+        return encode_ack(self.received_seq, self._sent_seq)
 
     def _told(self) -> None:
         self._ack_told = self.received_seq
@@ -146,21 +191,30 @@ class Link:
             size_bytes: the frame's length, for the acknowledgement at half the window's bytes.
 
         Raises:
-            RemoteProtocolError: it acknowledges what was never sent, or a batch before it is
-                missing. The connection is of no use any more; the link is, once resumed.
+            RemoteProtocolError: it acknowledges what was never sent. The connection is of no use
+                any more; the link is, once resumed.
         """
         ack = frame.ack
         if ack != self._acked_seq:
             if ack > self._sent_seq:
                 raise RemoteProtocolError(f"ack: {ack} acknowledged, {self._sent_seq} sent")
             self._acknowledged(ack)
+            self._ask_after_s = self._resend_after_s
+            self.ask_due_s = now_s + self._resend_after_s if self._unacked else None
         if type(frame) is not Batch:
+            if frame.sent:
+                self._misses = frame.sent > self.received_seq
+                self.ack_due_s = now_s
+            if frame.missing:
+                self._peer_misses(ack, now_s)
             return []
         expected = self.received_seq + 1
         if frame.seq != expected:
             if frame.seq > expected:
-                raise RemoteProtocolError(f"batch.seq: batch {frame.seq} came before {expected}")
-            self.duplicates_dropped += 1
+                self.gaps_dropped += 1
+                self._misses = True
+            else:
+                self.duplicates_dropped += 1
             self.ack_due_s = now_s
             return []
         self.received_seq = expected
@@ -178,10 +232,20 @@ class Link:
     def _acknowledged(self, ack: int) -> None:
         unacked = self._unacked
         while unacked and unacked[0][0] <= ack:
-            self._unacked_bytes -= len(unacked.popleft()[1])
+            _, acked, self.acked = unacked.popleft()
+            self._unacked_bytes -= len(acked)
         # A resent batch says what was received when it was first sent: older news are no news.
         if ack > self._acked_seq:
             self._acked_seq = ack
+
+    def _peer_misses(self, ack: int, now_s: float) -> None:
+        """The peer has something later than the batch after `ack`, but not that one."""
+        if ack != self._acked_seq or self._resent_from == ack + 1:
+            return  # old news, or it is on its way
+        self._resent_from = ack + 1
+        self._resend = [frame for _, frame, _ in self._unacked]
+        # What is sent again acknowledges what was received when it was first sent: say the rest.
+        self.ack_due_s = now_s
 
     def resume(self, peer_received: int) -> None:
         """Go on over a new connection: the next flush first resends what the peer has not received.
@@ -194,10 +258,15 @@ class Link:
                 f"received: {peer_received} is not between {self._acked_seq} and {self._sent_seq}"
             )
         self._acknowledged(peer_received)
-        self._resend = [frame for _, frame in self._unacked]
+        self._resend = [frame for _, frame, _ in self._unacked]
         # Hello and Welcome have told the peer what this end has received.
         self._told()
+        self._misses = False
+        self._resent_from = 0
+        self._ask_after_s = self._resend_after_s
+        self.ask_due_s = None
 
     def deadline_s(self) -> float | None:
         """Return when the next flush is due though nothing new is queued; None: never."""
-        return self.ack_due_s
+        due_s, ask_s = self.ack_due_s, self.ask_due_s
+        return ask_s if due_s is None or (ask_s is not None and ask_s < due_s) else due_s

@@ -118,6 +118,8 @@ class Listener:
         # latter are in the order of their dues, since all wait equally long.
         self._busy: dict[Connection, None] = {}
         self._owing: dict[Connection, None] = {}
+        # When to look for links whose batches are not acknowledged; None: there are none.
+        self._look_s: float | None = None
         #: what the last flushes left behind; for whoever takes and clears it
         self.lagging: list[Lags] = []
         #: when routes are to be probed, the next one first
@@ -149,6 +151,11 @@ class Listener:
                     self._busy[connection] = None
                 if delivered:
                     return [Delivered(connection.peer, connection.channel, delivered)]
+                return []
+            if isinstance(read, Hello) and (read.peer, read.channel) == (
+                connection.peer, connection.channel,
+            ):  # fmt: skip
+                self.frames_refused += 1  # it came twice
                 return []
             raise RemoteProtocolError(f"a {type(read).__name__} is out of place")
         except RemoteProtocolError as error:
@@ -189,6 +196,8 @@ class Listener:
             if due_s is not None and now_s < due_s:
                 break
             self._busy[connection] = None
+        if self._look_s is not None and now_s >= self._look_s:
+            self._look(now_s)
         sends: list[tuple[bytes, bytes]] = []
         if not self._busy:
             return sends
@@ -205,11 +214,27 @@ class Listener:
                 sends.append((route, frame))  # noqa: PERF401  # mostly one frame
             if link.queued_bytes > lag_bytes or connection.lags:
                 self._judge_lag(connection)
+            if self._look_s is None:
+                self._look_s = link.ask_due_s
             if link.ack_due_s is None:
                 self._owing.pop(connection, None)
             else:
                 self._owing[connection] = None
         return sends
+
+    def _look(self, now_s: float) -> None:
+        """Find the links that are to ask their peers what they have received.
+
+        All links are looked at together, and seldom: that costs less than to keep them in order.
+        """
+        waiting = False
+        for connection in self._routes.values():
+            due_s = connection.link.ask_due_s
+            if due_s is not None:
+                waiting = True
+                if now_s >= due_s:
+                    self._busy[connection] = None
+        self._look_s = now_s + self._settings.resend_after_s / 2 if waiting else None
 
     def _judge_lag(self, connection: Connection) -> None:
         queued_bytes = connection.link.queued_bytes
@@ -264,7 +289,9 @@ class Listener:
 
     def deadline_s(self) -> float | None:
         """Return when `time_passed` and `flush` are due at the latest; None: never."""
-        due_s = self.probes_due_s[0] if self.probes_due_s else None
+        due_s = self._look_s
+        if self.probes_due_s and (due_s is None or self.probes_due_s[0] < due_s):
+            due_s = self.probes_due_s[0]
         for connection in self._owing:
             ack_s = connection.link.ack_due_s
             if ack_s is None:

@@ -8,8 +8,8 @@ loaded. So bytes that mention such a module are made again with cloudpickle.
 
 import contextlib
 import pickle
+from _blake2 import blake2b  # the one of hashlib, which would load OpenSSL: 1.5 MB a process
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from . import blame

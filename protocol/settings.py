@@ -7,7 +7,6 @@ else reads the environment for a setting.
 
 import os
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -70,6 +69,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ack_delay_s: Annotated[
         float, Positive, _help("An acknowledgement that rides on nothing goes after.")
     ] = 0.02
+    resend_after_s: Annotated[
+        float, Positive, _help("A batch unacknowledged for so long is asked after.")
+    ] = 1.0
     reconnect_min_s: Annotated[float, Positive, _help("Shortest pause before a reconnect.")] = 0.1
     reconnect_max_s: Annotated[float, Positive, _help("Longest pause before a reconnect.")] = 0.3
     handshake_timeout_s: Annotated[float, Positive, _help("Time for a connection's handshake.")] = (
@@ -178,6 +180,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for name, value in (given or {}).items():
             if name not in cls.__struct_fields__:
                 names = sorted((*cls.__struct_fields__, *others))
+                from difflib import get_close_matches  # seldom needed
+
                 near = get_close_matches(name, names, 1)
                 hint = f" (did you mean {near[0]}?)" if near else ""
                 raise ConfigError(

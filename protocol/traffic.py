@@ -3,6 +3,7 @@
 Never a socket; knows nothing of connections, which come and go below it.
 """
 
+from collections import deque
 from typing import Any
 
 from msgspec import Raw, Struct
@@ -47,16 +48,25 @@ class Heard(Struct, gc=False, frozen=True):
     peers: list[PeerId]
 
 
+class Reached(Struct, gc=False, frozen=True):
+    """A peer has received all that was sent to it before these marks."""
+
+    peer: PeerId
+    marks: list[int]
+
+
 class Traffic:
     """One end of one link life: a new life needs a new one, and all that was under way is gone."""
 
-    __slots__ = ("assembler", "chunker", "reader")
+    __slots__ = ("_marks", "assembler", "chunker", "reader")
 
     def __init__(self, reader: Reader, settings: Settings) -> None:
         self.reader = reader
         self.chunker = Chunker(settings.frame_bytes_max)
         # Twice the largest payload: a peer sends one after the other, but may mix.
         self.assembler = Assembler(2 * settings.value_bytes_max)
+        # (mark, messages queued ever on the control link, on the bulk link) when it was set
+        self._marks: deque[tuple[int, int, int]] = deque()
 
     def take_in(self, raws: list[Raw], peer: PeerId, out: list[Any]) -> int:
         """Decode messages of the control link; return how many did not fit and were dropped."""
@@ -84,6 +94,24 @@ class Traffic:
             payload = self.assembler.add(chunk)
             if payload is not None:
                 out.append(Blob(chunk.key, payload, peer))
+
+    def mark(self, mark: int, control: Link, bulk: Link) -> None:
+        """Set a mark behind all that was sent so far, payloads too that are not cut yet."""
+        bulk_ever = bulk.queued_ever + self.chunker.pending_chunks
+        self._marks.append((mark, control.queued_ever, bulk_ever))
+
+    def reached(self, control: Link, bulk: Link) -> list[int]:
+        """Take out and return the marks that the peer has acknowledged all before."""
+        waiting = self._marks
+        marks: list[int] = []
+        while waiting and waiting[0][1] <= control.acked and waiting[0][2] <= bulk.acked:
+            marks.append(waiting.popleft()[0])
+        return marks
+
+    @property
+    def marked(self) -> bool:
+        """Whether a mark is not reached."""
+        return bool(self._marks)
 
     def feed(self, link: Link) -> None:
         """Move chunks to the link, not many more than it can send now."""

@@ -31,12 +31,12 @@ from .messages import (
 from .poller import Poller
 from .settings import Settings
 from .sockets import FRAMES_PER_TURN_MAX, Dialing, Listening, open_context
-from .traffic import Blob, Heard, Message, Rejected, Traffic
+from .traffic import Blob, Heard, Message, Reached, Rejected, Traffic
 
 __all__ = [
     "FRAMES_PER_TURN_MAX", "Blob", "DialHappening", "DialShell", "Disconnected", "Down", "Heard",
-    "Joined", "Lags", "ListenHappening", "ListenShell", "Message", "Poller", "Refused", "Rejected",
-    "Returned", "Up",
+    "Joined", "Lags", "ListenHappening", "ListenShell", "Message", "Poller", "Reached", "Refused",
+    "Rejected", "Returned", "Up",
 ]  # fmt: skip
 
 #: A peer that speaks all the time is reported as heard this often.
@@ -45,7 +45,9 @@ _NOW_S = float("-inf")
 _CONTROL = int(Channel.CONTROL)
 
 DialHappening = Up | Down | Refused | Message | Blob | Rejected
-ListenHappening = Joined | Returned | Disconnected | Heard | Lags | Message | Blob | Rejected
+ListenHappening = (
+    Joined | Returned | Disconnected | Heard | Lags | Reached | Message | Blob | Rejected
+)
 
 
 class _Line:
@@ -252,6 +254,8 @@ class ListenShell:
         self._traffic: dict[PeerId, Traffic] = {}
         # Peers with payloads that their bulk link has not taken in whole.
         self._feeding: dict[PeerId, None] = {}
+        # Peers with marks that they have not reached.
+        self._marked: dict[PeerId, None] = {}
         self._pending: list[ListenHappening] = []
         self._context = open_context()
         self._socket = Listening(self._context, endpoint, settings, Poller())
@@ -275,16 +279,20 @@ class ListenShell:
         """Receive what has come, do what is due; return what happened, Heard first."""
         out, self._pending = self._pending, []
         heard: list[PeerId] = []
-        listener_, socket = self._listener, self._socket
+        listener_, socket, marked = self._listener, self._socket, self._marked
         for route, frame in socket.receive():
             commands = listener_.received(route, frame, now_s)
             if commands:
                 self._do(commands, out)
             # One who says nothing is heard too: by its frames.
             connection = listener_.connection_at(route)
-            if connection is not None and now_s >= connection.heard_again_s:
+            if connection is None:
+                continue
+            if now_s >= connection.heard_again_s:
                 connection.heard_again_s = now_s + HEARD_EACH_S
                 heard.append(connection.peer)
+            if connection.peer in marked:
+                self._see_marks(connection.peer, out)
         if socket.closing():
             listener_.some_connection_closed(now_s)
         if listener_.probes_due_s:
@@ -320,11 +328,24 @@ class ListenShell:
         self._feeding[peer] = None
         return True
 
+    def mark(self, peer: PeerId, mark: int) -> None:
+        """Report (`Reached`) when the peer has received all that was sent to it so far.
+
+        With the peer's link life its marks end.
+        """
+        control = self._listener.connection(peer)
+        bulk = self._listener.connection(peer, Channel.BULK)
+        if control is not None and bulk is not None:
+            self._traffic[peer].mark(mark, control.link, bulk.link)
+            self._marked[peer] = None
+            self._see_marks(peer, self._pending)
+
     def drop(self, peer: PeerId, error: str = "", reason: str = "") -> None:
         """Forget a peer and its links; with an error's name, tell it why and not to come again."""
         self._do(self._listener.drop(peer, error, reason), self._pending)
         self._traffic.pop(peer, None)
         self._feeding.pop(peer, None)
+        self._marked.pop(peer, None)
 
     def flush(self, now_s: float) -> None:
         """Send what is queued, as far as the windows allow."""
@@ -361,6 +382,18 @@ class ListenShell:
         if not traffic.chunker:
             del self._feeding[peer]
 
+    def _see_marks(self, peer: PeerId, out: list[ListenHappening]) -> None:
+        control = self._listener.connection(peer)
+        bulk = self._listener.connection(peer, Channel.BULK)
+        if control is None or bulk is None:
+            return
+        traffic = self._traffic[peer]
+        marks = traffic.reached(control.link, bulk.link)
+        if marks:
+            out.append(Reached(peer, marks))
+            if not traffic.marked:
+                del self._marked[peer]
+
     def _do(self, commands: list[listener.Command], out: list[ListenHappening]) -> None:
         for command in commands:
             if type(command) is listener.Delivered:
@@ -377,6 +410,7 @@ class ListenShell:
                 case Joined(peer):
                     self._traffic[peer] = Traffic(Reader.to_scheduler(), self._settings)
                     self._feeding.pop(peer, None)
+                    self._marked.pop(peer, None)
                     out.append(command)
                 case Returned() | Disconnected():
                     out.append(command)

@@ -10,6 +10,7 @@ import os
 import sys
 
 from ..protocol.errors import ConfigError
+from ..protocol.machine import give_back_memory
 from ..protocol.settings import Settings
 
 SOCKET_NAME = "scheduler.sock"
@@ -37,6 +38,7 @@ def main() -> int:
         from .service import Service  # see above
 
         endpoint = f"ipc://{arguments.directory}/{SOCKET_NAME}"
+        give_back_memory()
         service = Service(endpoint, settings, arguments.epoch, arguments.owner_fd)
     except (ConfigError, ValueError) as error:
         print(f"drumbeat scheduler: {error}", file=sys.stderr)

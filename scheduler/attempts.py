@@ -20,6 +20,7 @@ from ..protocol.messages import (
     ValueRow,
 )
 from ..protocol.resources import UNITS
+from .deliveries import Arrival, Deliveries
 from .kinds import Kinds
 from .objects import Objects
 from .placement import AHEAD_WINDOWS, Board, ShapeQueue
@@ -49,16 +50,26 @@ LOOK_AT: Final = 32
 class Attempts:
     """All that nodes have been given."""
 
-    __slots__ = ("_board", "_inline_bytes_max", "_kinds", "_objects", "_state", "_work", "starved")
+    __slots__ = (
+        "_board", "_deliveries", "_inline_bytes_max", "_kinds", "_objects", "_state", "_work",
+        "starved",
+    )  # fmt: skip
 
     def __init__(
-        self, state: State, board: Board, kinds: Kinds, objects: Objects, work: Work
+        self,
+        state: State,
+        board: Board,
+        kinds: Kinds,
+        objects: Objects,
+        work: Work,
+        deliveries: Deliveries,
     ) -> None:
         self._state = state
         self._board = board
         self._kinds = kinds
         self._objects = objects
         self._work = work
+        self._deliveries = deliveries
         self._inline_bytes_max = state.settings.inline_bytes_max
         #: shapes with ready tasks that no node could run if it were idle
         self.starved: dict[Shape, None] = {}
@@ -165,13 +176,14 @@ class Attempts:
     def done(self, node: Node, message: Done) -> None:
         """Attempts of a node ended."""
         assigned, work = node.assigned, self._work
+        arrival = Arrival(self._deliveries, node.peer, message.number)
         quick: list[tuple[TaskRecord, ValueRow]] = []
         kinds: dict[Kind, None] = {}
         last_kind: Kind | None = None
         for row in message.rows:
             record = assigned.get(row.id)
             if record is None or record.attempt != row.attempt:
-                self._stale(node, row)
+                self._stale(node, row, message.number)
                 continue
             kind = record.kind
             if kind is not last_kind:
@@ -191,8 +203,9 @@ class Attempts:
             quick.clear()
             _check(record, row)
             node.release(record)
-            self._ended(node, record, row)
+            self._ended(node, record, row, arrival)
         work.end_plain(quick)
+        arrival.came()
         self._board.touch(node)
         node.progress_s = self._state.now_s
         window_s, tasks_max = self._state.settings.window_s, self._state.settings.window_tasks_max
@@ -200,7 +213,7 @@ class Attempts:
             short = 0 <= kind.average_s <= window_s * AHEAD_WINDOWS
             kind.ramp = min(2 * kind.ramp, tasks_max) if short else 1
 
-    def _ended(self, node: Node, record: TaskRecord, row: DoneRow) -> None:
+    def _ended(self, node: Node, record: TaskRecord, row: DoneRow, arrival: Arrival) -> None:
         """An attempt ended; whatever is not simply one small value."""
         move(record, DELIVER)
         record.values = row.values
@@ -211,17 +224,26 @@ class Attempts:
         node.delivering[record.id] = record
         attempt = record.attempt
         for value in large:
-            node.peer.expect(value.id, partial(self._value_came, record, attempt, value, row))
-        self._deliver(record, row)
+            arrival.expect()
+            taker = partial(self._value_came, record, attempt, value, row, arrival)
+            node.peer.expect(value.id, taker)
+        self._deliver(record, row, arrival)
 
     def _value_came(
-        self, record: TaskRecord, attempt: int, value: ValueRow, row: DoneRow, payload: bytes
+        self,
+        record: TaskRecord,
+        attempt: int,
+        value: ValueRow,
+        row: DoneRow,
+        arrival: Arrival,
+        payload: bytes,
     ) -> None:
         if record.state == DELIVERING and record.attempt == attempt:
             value.payload = payload
-            self._deliver(record, row)
+            self._deliver(record, row, arrival)
+        arrival.came()
 
-    def _deliver(self, record: TaskRecord, row: DoneRow) -> None:
+    def _deliver(self, record: TaskRecord, row: DoneRow, arrival: Arrival) -> None:
         record.unmet -= 1
         node = record.node
         if record.unmet or node is None:
@@ -239,16 +261,16 @@ class Attempts:
         else:
             nothing = ValueRow(id=row.id, outcome=Outcome.VALUE)
             self._work.end(record, values or [nothing])
-        if refs:
+        if refs and not arrival.number:
             self._state.out.settle(node.id, TaskId(row.id))
 
-    def _stale(self, node: Node, row: DoneRow) -> None:
+    def _stale(self, node: Node, row: DoneRow, number: int) -> None:
         """Drop what is not current, with what belongs to it."""
         self._state.counters["stale_dropped"] += 1
         for value in row.values:
             if value.payload is None and value.size:
                 node.peer.expect(value.id, ignore)
-        if any(value.contained for value in row.values):
+        if not number and any(value.contained for value in row.values):
             self._state.out.settle(node.id, TaskId(row.id))
 
     def blocked(self, node: Node, message: Blocked) -> None:

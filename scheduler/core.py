@@ -6,6 +6,7 @@ message a peer and kind. So what a task costs does not depend on how the wire cu
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ..protocol.frames import Role
@@ -36,6 +37,7 @@ from ..protocol.messages import (
 from ..protocol.settings import Settings
 from . import events
 from .attempts import Attempts
+from .deliveries import Deliveries
 from .kinds import Kinds
 from .objects import Objects
 from .placement import Board
@@ -63,8 +65,8 @@ class SchedulerCore:
     """
 
     __slots__ = (
-        "_attempts", "_board", "_by_role", "_clients_alive", "_handlers", "_kinds", "_late_s",
-        "_nodes_alive", "_objects", "_out", "_queries", "_questions", "_rate", "_serial",
+        "_attempts", "_board", "_by_role", "_clients_alive", "_deliveries", "_handlers", "_kinds",
+        "_late_s", "_nodes_alive", "_objects", "_out", "_queries", "_questions", "_rate", "_serial",
         "_shapes_changed", "_state", "_texts", "_work",
     )  # fmt: skip
 
@@ -74,8 +76,10 @@ class SchedulerCore:
         self._board = Board(settings)
         self._kinds = Kinds(state, self._board)
         self._objects = Objects(state)
-        self._work = Work(state, self._board, self._kinds, self._objects)
-        self._attempts = Attempts(state, self._board, self._kinds, self._objects, self._work)
+        parts = state, self._board, self._kinds, self._objects
+        self._work = Work(*parts)
+        self._deliveries = Deliveries(state)
+        self._attempts = Attempts(*parts, self._work, self._deliveries)
         self._queries = Queries(state, self._work, self._attempts)
         self._texts = Texts(state)
         self._rate = self._queries.rate
@@ -129,6 +133,7 @@ class SchedulerCore:
             events.PeerReturned: self._on_returned,
             events.PeerDisconnected: self._on_disconnected,
             events.PeerLags: self._texts.lags,
+            events.Reached: lambda event: self._deliveries.reached(event.peer, event.marks),
             events.MessageRejected: self._texts.rejected,
             events.TimePassed: self._on_time,
         }
@@ -175,7 +180,8 @@ class SchedulerCore:
         if self._questions:
             self._answer()
         self._texts.forwarded.clear()
-        return self._out.flush()
+        last = self._deliveries.turn() if self._deliveries.active else []
+        return self._out.flush() + last
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is to be called though nothing happens; None: never."""
@@ -186,6 +192,8 @@ class SchedulerCore:
             due_s = min(due_s, self._work.backoffs[0][0])
         if self._work.asks.open:
             due_s = min(due_s, self._work.asks.due_s())
+        if self._deliveries.due_s < due_s:
+            due_s = self._deliveries.due_s
         if self._attempts.starved or len(self._state.nodes) > 1:
             other_s = self._attempts.due_s()
             if other_s is not None and other_s < due_s:
@@ -217,6 +225,7 @@ class SchedulerCore:
             "questions": len(self._questions),
             **self._work.sizes(),
             **self._attempts.sizes(),
+            **self._deliveries.sizes(),
             **self._objects.sizes(),
             **self._state.holders.sizes(),
         }
@@ -237,6 +246,7 @@ class SchedulerCore:
         self._objects.check_invariants()
         self._work.check_invariants()
         self._attempts.check_invariants()
+        self._deliveries.check_invariants()
         watched = len(self._nodes_alive) + len(self._clients_alive)
         assert watched == len(self._state.peers)
 
@@ -368,6 +378,7 @@ class SchedulerCore:
             self._kinds.forget_client(peer.id)
         # What was written to it meanwhile.
         self._out.forget(peer.id)
+        self._deliveries.forget(peer.id)
 
     def _on_leave(self, peer: Peer, _message: Leave) -> None:
         self._out.drop(peer.id)
@@ -438,7 +449,7 @@ class SchedulerCore:
                 if large:
                     peer.expect(row.id, ignore)
             elif large:
-                peer.expect(row.id, _Completer(row, self._work.arrived))
+                peer.expect(row.id, partial(_complete, row, self._work.arrived))
             else:
                 self._work.arrived(row)
 
@@ -478,18 +489,9 @@ class SchedulerCore:
         self._attempts.taken_back(_node_of(peer), message)
 
 
-class _Completer:
-    """Takes the payload of a large value, and passes the whole row on."""
-
-    __slots__ = ("_row", "_then")
-
-    def __init__(self, row: ValueRow, then: Callable[[ValueRow], None]) -> None:
-        self._row = row
-        self._then = then
-
-    def __call__(self, payload: bytes) -> None:
-        self._row.payload = payload
-        self._then(self._row)
+def _complete(row: ValueRow, then: Callable[[ValueRow], None], payload: bytes) -> None:
+    row.payload = payload
+    then(row)
 
 
 def _node_of(peer: Peer) -> Node:

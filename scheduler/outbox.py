@@ -222,6 +222,10 @@ class Outbox:
 
     # ------------------------------------------------------------------------------------- flushing
 
+    def told(self) -> list[PeerId]:
+        """Return the submitters that the next flush tells of results and retries."""
+        return list({**self.results, **self._retried} if self._retried else self.results)
+
     def take_drops(self) -> list[Command]:
         """Return the drops alone, which are not to wait for the end of the turn."""
         drops: list[Command] = [*self.drops]
@@ -236,7 +240,7 @@ class Outbox:
         3. Retried, before the attempts that it tells of;
         4. Discard, then Prepare, then Assign (which use what was prepared), then Stop;
         5. what workers printed, then Results, Values, Wanted;
-        6. Settled and Unshared, after what was counted;
+        6. Unshared, after what was counted;
         7. TakeBack and single messages; large payloads last.
         """
         commands: list[Command] = []

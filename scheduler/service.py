@@ -5,6 +5,7 @@ sleeps until something is due. An exception out of the core is a bug: story and 
 and the process ends with 70.
 """
 
+import contextlib
 import gc
 import os
 import random
@@ -17,6 +18,7 @@ from typing import Final
 from ..protocol.clock import now_s
 from ..protocol.complaints import Complaints
 from ..protocol.settings import Settings
+from ..protocol.sizes import say_sizes
 from ..protocol.transport import (
     Blob,
     Disconnected,
@@ -27,6 +29,7 @@ from ..protocol.transport import (
     ListenShell,
     Message,
     Poller,
+    Reached,
     Rejected,
     Returned,
 )
@@ -72,12 +75,15 @@ class Service:
         os.set_blocking(self._stop_write, False)
         self._poller.add(self._stop_read)
         self._stopping = False
+        #: somebody wants to know how much of what there is here
+        self._asked = False
         self._complaints = Complaints()
         self._worked = True
         self._collected_s = 0.0
         # The descriptor wakes the poll, whatever it is that the signal interrupts.
         signal.set_wakeup_fd(self._stop_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGUSR2, self._on_usr2)
 
     def run(self) -> int:
         """Serve until told to stop; return the exit code."""
@@ -94,6 +100,9 @@ class Service:
 
     def _on_term(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
+
+    def _on_usr2(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
 
     # ------------------------------------------------------------------------------ one turn
 
@@ -112,6 +121,8 @@ class Service:
         if ready and self._owner_fd in ready and not os.read(self._owner_fd, 4096):
             self._stopping = True
             return
+        if self._asked:
+            self._say_sizes()
         happenings = shell.turn(at_s)
         late_s = at_s - due_s if wait_s > 0.0 else at_s - before_s
         if late_s > LATE_S:
@@ -153,6 +164,8 @@ class Service:
             # A peer whose link has ended meanwhile is told nothing; the core will hear of it.
             if isinstance(command, events.Send):
                 shell.send(command.peer, command.message)
+            elif isinstance(command, events.Mark):
+                shell.mark(command.peer, command.mark)
             elif isinstance(command, events.SendBlob):
                 shell.send_blob(command.peer, command.key, command.payload)
             elif isinstance(command, events.Drop):
@@ -163,6 +176,12 @@ class Service:
     def _complain(self, text: str, at_s: float) -> None:
         for line in self._complaints.lines(text, at_s):
             print(line, file=sys.stderr, flush=True)
+
+    def _say_sizes(self) -> None:
+        self._asked = False
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._stop_read, 4096)  # what woke us
+        say_sizes("scheduler", self._core.at_rest(), self._core.registered())
 
     def _collect(self, at_s: float, *, idle: bool) -> None:
         """Collect garbage when that keeps nobody waiting."""
@@ -195,5 +214,7 @@ def _event_of(happening: ListenHappening) -> events.Event:
             return events.PeerDisconnected(peer)
         case Rejected(reason, peer):
             return events.MessageRejected(peer, reason)
+        case Reached(peer, marks):
+            return events.Reached(peer, marks)
         case Lags(peer, queued_bytes):
             return events.PeerLags(peer, queued_bytes)

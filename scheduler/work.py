@@ -39,7 +39,9 @@ from .tasks import (
 #: blob key of a task's arguments: its id and this
 ARGS: Final = b"a"
 #: failures of attempts that were cut short: what they had submitted is cancelled
-CUT_SHORT: Final = frozenset({"TaskCancelled", "WorkerDied", "NodeLost", "PoisonTask"})
+CUT_SHORT: Final = frozenset(
+    {"TaskCancelled", "WorkerDied", "WorkerOutOfMemory", "NodeLost", "PoisonTask"}
+)
 UNWANTED: Final = Failure(
     "TaskCancelled", "the task that submitted this one was cancelled or lost, or its client left"
 )

@@ -163,6 +163,15 @@ def test_a_workers_end_is_told_after_all_it_said(house: House, settings: dict[st
     assert all(one["last"] for one in shown.values())
 
 
+def test_a_kill_for_want_of_memory_is_told_from_any_other(house: House) -> None:
+    assert house.run("hunger") == {
+        "somebody": ["SIGKILL", False],
+        "kernel": ["SIGKILL", True],
+        "node": ["SIGKILL", False],
+        "itself": ["SIGSEGV", False],
+    }
+
+
 @kinds
 def test_what_a_task_prints_arrives_before_its_result(
     house: House, settings: dict[str, str]

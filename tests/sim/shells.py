@@ -157,6 +157,10 @@ class SchedulerProcess(Process):
                     events.append(scheduler_events.PeerReturned(one.peer))
                 case simulated.Disconnected():
                     events.append(scheduler_events.PeerDisconnected(one.peer))
+                case simulated.Reached():
+                    events.append(scheduler_events.Reached(one.peer, one.marks))
+                case simulated.Lags():
+                    events.append(scheduler_events.PeerLags(one.peer, one.queued_bytes))
                 case simulated.Rejected():
                     self.world.oracle.wrong(f"the scheduler rejects {one.reason}")
         return events
@@ -170,6 +174,8 @@ class SchedulerProcess(Process):
                 case scheduler_events.Send():
                     self.world.oracle.retry_told(command.message, 1)
                     self.shell.send(command.peer, command.message)
+                case scheduler_events.Mark():
+                    self.shell.mark(command.peer, command.mark)
                 case scheduler_events.SendBlob():
                     self.shell.send_blob(command.peer, command.key, command.payload)
                 case scheduler_events.Drop():

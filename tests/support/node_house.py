@@ -16,17 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import node_tasks as tasks
-from drumbeat.node import keeper
-from drumbeat.node.events import (
-    Event,
-    PacketsTaken,
-    PageRead,
-    Spoke,
-    StartWorker,
-    WorkerExited,
-    WorkerFailed,
-    WorkerSpoke,
-)  # fmt: skip
+from drumbeat.node import events, keeper
+from drumbeat.node.memory_kills import MemoryKills
 from drumbeat.node.packets import (
     Answered,
     Exit,
@@ -57,6 +48,7 @@ from drumbeat.protocol.payload import (
 )  # fmt: skip
 from drumbeat.protocol.references import ObjectRef
 from drumbeat.protocol.settings import Settings
+from process_table import alive, children_of, state_of
 
 PEER = PeerId(b"node-0")
 CLIENT = PeerId(b"client")
@@ -67,8 +59,12 @@ class Driver:
 
     def __init__(self, house: keeper.House) -> None:
         self.house = house
-        self.pool = Pool(house, PEER, "lab")
-        self.events: list[Event] = []
+        #: what the kernel is to have counted
+        self.kernel = Path(sys.argv[2]).with_suffix(".proc") / "proc/vmstat"
+        self.kernel.parent.mkdir(parents=True, exist_ok=True)
+        self.kernel.write_text("oom_kill 3\n", encoding="utf-8")
+        self.pool = Pool(house, PEER, "lab", MemoryKills(self.kernel.parents[1]))
+        self.events: list[events.Event] = []
         self.ids = IdFactory(CLIENT)
         self.kinds: dict[str, int] = {}
         self.defined: dict[int, set[int]] = {}
@@ -100,10 +96,10 @@ class Driver:
         ]
 
     def said(self, worker: int, type_: type[Any]) -> list[Any]:
-        return [e.packet for e in self.of(WorkerSpoke, worker) if type(e.packet) is type_]
+        return [e.packet for e in self.of(events.WorkerSpoke, worker) if type(e.packet) is type_]
 
     def output(self) -> str:
-        rows = [row for event in self.of(Spoke) for row in event.rows]
+        rows = [row for event in self.of(events.Spoke) for row in event.rows]
         return b"".join(text for _, text, _ in rows).decode()
 
     # ------------------------------------------------------------------------------- shorthands
@@ -116,7 +112,7 @@ class Driver:
             "same_host": True,
         } | changes  # fmt: skip
         self.defined[number], self.seqs[number] = set(), 0
-        self.pool.start(StartWorker(number, number, CLIENT, **fields))
+        self.pool.start(events.StartWorker(number, number, CLIENT, **fields))
         if ready:
             self.until(lambda: self.said(number, Ready))
         return number
@@ -154,8 +150,8 @@ class Driver:
         assert row.outcome == Outcome.VALUE, error_of(row)
         return unpack_value(row.payload)
 
-    def exited(self, worker: int) -> WorkerExited:
-        return self.until(lambda: (self.of(WorkerExited, worker) or [None])[0])
+    def exited(self, worker: int) -> events.WorkerExited:
+        return self.until(lambda: (self.of(events.WorkerExited, worker) or [None])[0])
 
 
 def error_of(row: ValueRow) -> str:
@@ -216,7 +212,7 @@ def deaths(driver: Driver) -> Any:
             driver.pool.send(worker, Exit())
         event = driver.exited(worker)
         told = [i for i, e in enumerate(driver.events) if getattr(e, "worker", 0) == worker]
-        sample = [e.samples for e in driver.of(PageRead) if e.samples[0][0] == worker]
+        sample = [e.samples for e in driver.of(events.PageRead) if e.samples[0][0] == worker]
         shown[function.__name__] = {
             "status": event.status, "signal": event.signal_name, "tail": event.stderr_tail,
             "last": driver.events[told[-1]] is event, "page": sample[-1],
@@ -225,13 +221,27 @@ def deaths(driver: Driver) -> Any:
     return shown
 
 
+def hunger(driver: Driver) -> Any:
+    """Workers are killed: by somebody, by the kernel that counts it, by the node, by themselves."""
+    shown = {}
+    for who, count in (("somebody", 3), ("kernel", 4), ("node", 5), ("itself", 6)):
+        worker = driver.start()
+        driver.kernel.write_text(f"oom_kill {count}\n", encoding="utf-8")
+        if who == "node":
+            driver.pool.signal(worker, "KILL")
+        else:
+            os.kill(driver.said(worker, Ready)[0].pid, 11 if who == "itself" else 9)
+        shown[who] = driver.exited(worker)
+    return {who: [event.signal_name, event.out_of_memory] for who, event in shown.items()}
+
+
 def prints(driver: Driver) -> Any:
     worker = driver.start()
     driver.value(worker, tasks.speak, "hello ünïcode")
     before = driver.output()
-    first = next(e for e in driver.events if type(e) is Spoke)
+    first = next(e for e in driver.events if type(e) is events.Spoke)
     finished = next(
-        e for e in driver.events if type(e) is WorkerSpoke and type(e.packet) is Finished
+        e for e in driver.events if type(e) is events.WorkerSpoke and type(e.packet) is Finished
     )
     ordered = driver.events.index(first) < driver.events.index(finished)
     driver.send(worker, (tasks.speak, "while it runs"), (tasks.pause, 1.5))
@@ -239,8 +249,8 @@ def prints(driver: Driver) -> Any:
     driver.until(lambda: "while it runs" in driver.output())
     soon = now_s() - started_s < 1.0
     driver.value(worker, tasks.speak, "x" * 200_000)
-    pieces = [len(text) for e in driver.of(Spoke) for _, text, _ in e.rows]
-    dropped = sum(dropped for e in driver.of(Spoke) for _, _, dropped in e.rows)
+    pieces = [len(text) for e in driver.of(events.Spoke) for _, text, _ in e.rows]
+    dropped = sum(dropped for e in driver.of(events.Spoke) for _, _, dropped in e.rows)
     return [before, ordered, soon, max(pieces), sum(pieces), dropped]
 
 
@@ -280,16 +290,16 @@ def taking_back(driver: Driver) -> Any:
     driver.send(worker, (tasks.add, 1, 1), (tasks.add, 1, 2))
     driver.pool.send(worker, Answered(7))
     driver.pool.take_packets(worker)
-    driver.until(lambda: driver.of(PacketsTaken))
-    shown["taken"] = driver.of(PacketsTaken)[0].seqs
+    driver.until(lambda: driver.of(events.PacketsTaken))
+    shown["taken"] = driver.of(events.PacketsTaken)[0].seqs
     # Its definition went back: the kind is known though its first packet was taken.
     shown["after"] = driver.value(worker, tasks.add, 5, 5)
     first = driver.send(worker, (tasks.pause, 0.3), (tasks.nothing,), (tasks.nothing,))
     driver.until(lambda: driver.house.page.sample(worker).running == first)
     driver.pool.revoke(worker, first + 1)
     driver.pool.read_page([worker], 0.002)
-    driver.until(lambda: driver.of(PageRead))
-    shown["page"] = [driver.of(PageRead)[0].samples, first]
+    driver.until(lambda: driver.of(events.PageRead))
+    shown["page"] = [driver.of(events.PageRead)[0].samples, first]
     driver.until(lambda: driver.said(worker, Returned))
     shown["returned"] = [driver.said(worker, Returned)[0].seqs, first]
     driver.pool.revoke(worker, 0)
@@ -301,8 +311,8 @@ def taking_back(driver: Driver) -> Any:
     driver.send(stopped, *[(tasks.add, i, i) for i in range(100)])
     driver.send(stopped, (tasks.add, b"x" * 1_000_000, b""))
     driver.pool.take_packets(stopped)
-    driver.until(lambda: driver.of(PacketsTaken, stopped))
-    shown["stopped"] = len(driver.of(PacketsTaken, stopped)[0].seqs)
+    driver.until(lambda: driver.of(events.PacketsTaken, stopped))
+    shown["stopped"] = len(driver.of(events.PacketsTaken, stopped)[0].seqs)
     os.kill(pid, signal.SIGCONT)
     shown["continued"] = driver.value(stopped, tasks.add, 7, 7)
     return shown
@@ -329,7 +339,7 @@ def nesting(driver: Driver) -> Any:
     shown: dict[str, Any] = {}
     seq = driver.send(worker, (tasks.nested_get, 3), (tasks.nothing,), (tasks.nothing,))
     driver.until(lambda: driver.said(worker, Want))
-    packets = [type(e.packet).__name__ for e in driver.of(WorkerSpoke, worker)]
+    packets = [type(e.packet).__name__ for e in driver.of(events.WorkerSpoke, worker)]
     submitted = driver.said(worker, Submitted)[0]
     driver.send(worker, (tasks.nothing,))
     driver.until(lambda: len(driver.said(worker, Returned)) > 1)
@@ -409,7 +419,7 @@ def family(driver: Driver) -> Any:
 def template_dies(driver: Driver) -> Any:
     worker = driver.start()
     seq = driver.send(worker, (tasks.pause, 0.5))
-    template = children_of(driver.house.keeper_pid) - {os.getpid()}
+    template = set(children_of(driver.house.keeper_pid)) - {os.getpid()}
     template -= {driver.said(worker, Ready)[0].pid}
     os.kill(template.pop(), signal.SIGKILL)
     others = [driver.start(ready=False) for _ in range(3)]
@@ -428,7 +438,11 @@ def many(driver: Driver) -> Any:
     for number in numbers:
         driver.pool.send(number, Exit())
     statuses = [driver.exited(number).status for number in numbers]
-    return [found == [n + 1 for n in numbers], set(statuses) == {0}, len(driver.of(WorkerFailed))]
+    return [
+        found == [n + 1 for n in numbers],
+        set(statuses) == {0},
+        len(driver.of(events.WorkerFailed)),
+    ]
 
 
 def stays(driver: Driver) -> Any:
@@ -438,7 +452,7 @@ def stays(driver: Driver) -> Any:
     pids["workers"] = [driver.said(worker, Ready)[0].pid for worker in workers]
     driver.send(workers[0], (tasks.pause, 1000))
     keeper_pid = driver.house.keeper_pid
-    rest = children_of(keeper_pid) - {os.getpid(), *pids["workers"]}
+    rest = set(children_of(keeper_pid)) - {os.getpid(), *pids["workers"]}
     rest -= {pid for one in pids["families"] for pid in one}
     write({"keeper": keeper_pid, "daemon": os.getpid(), "template": rest.pop(), **pids})
     driver.until(lambda: False, 60.0)
@@ -459,21 +473,6 @@ def hangs(driver: Driver) -> Any:
 
 def fails(_driver: Driver) -> Any:
     raise SystemExit(70)
-
-
-def state_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def alive(pid: int) -> bool:
-    return state_of(pid) not in ("", "Z")
-
-
-def children_of(pid: int) -> set[int]:
-    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 def write(result: Any) -> None:

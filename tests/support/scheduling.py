@@ -44,6 +44,9 @@ class Stage:
         self.mail: dict[PeerId, list[Any]] = {}
         self.blobs: list[events.SendBlob] = []
         self.drops: list[events.Drop] = []
+        #: marks that peers have not reached; each does before the next turn if `prompt`
+        self.marks: dict[PeerId, list[int]] = {}
+        self.prompt = True
         self.kind_numbers: dict[PeerId, int] = {}
 
     def event(self, event: events.Event) -> None:
@@ -54,6 +57,9 @@ class Stage:
 
     def turn(self, after_s: float = 0.0) -> "Stage":
         self.now_s += after_s
+        if self.prompt:
+            for peer in list(self.marks):
+                self.reach(peer)
         self._keep(self.core.turn(self.now_s))
         self.core.check_invariants()
         return self
@@ -72,8 +78,19 @@ class Stage:
                 self.mail.setdefault(command.peer, []).append(command.message)
             elif isinstance(command, events.SendBlob):
                 self.blobs.append(command)
+            elif isinstance(command, events.Mark):
+                self.marks.setdefault(command.peer, []).append(command.mark)
             else:
                 self.drops.append(command)
+
+    def reach(self, peer: PeerId, count: int | None = None) -> None:
+        """Have a peer acknowledge what was sent before its first `count` marks, or all."""
+        marks = self.marks.pop(peer, [])
+        count = len(marks) if count is None else count
+        if marks[count:]:
+            self.marks[peer] = marks[count:]
+        if marks[:count]:
+            self.event(events.Reached(peer, marks[:count]))
 
     def take(self, peer: PeerId, kind: type[M]) -> list[M]:
         """Take all messages of a kind out of a peer's mailbox."""

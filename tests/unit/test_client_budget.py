@@ -42,9 +42,9 @@ class Program:
     def retried(self, attempt: int) -> None:
         self.do(events.Received(Retried([(self.task, attempt)])))
 
-    def retries_left_in_the_next_life(self, epoch: int) -> int | None:
+    def retries_left_in_the_next_life(self) -> int | None:
         """Return what the task may have beside its first attempt; None: it was not sent."""
-        sent = [c.message for c in self.do(events.Connected(epoch, False)) if hasattr(c, "message")]
+        sent = [c.message for c in self.do(events.Connected(1, False)) if hasattr(c, "message")]
         kinds = {row.number: row for one in sent if isinstance(one, Define) for row in one.rows}
         for submit in sent:
             if isinstance(submit, Submit):
@@ -57,16 +57,16 @@ def test_a_lost_life_charges_all_attempts_that_it_told_of() -> None:
     program = Program(max_retries=5)
     program.retried(2)
     program.retried(3)
-    assert program.retries_left_in_the_next_life(2) == 2
+    assert program.retries_left_in_the_next_life() == 2
     program.retried(2)
-    assert program.retries_left_in_the_next_life(3) == 0
-    assert program.retries_left_in_the_next_life(4) is None
+    assert program.retries_left_in_the_next_life() == 0
+    assert program.retries_left_in_the_next_life() is None
 
 
 def test_a_task_whose_attempts_are_used_up_fails_with_node_lost() -> None:
     program = Program(max_retries=1)
     program.retried(2)
-    commands = program.do(events.Connected(2, False))
+    commands = program.do(events.Connected(1, False))
     rows = [row for one in commands if isinstance(one, events.Resolve) for row in one.rows]
     assert [row.failure and row.failure.error for row in rows] == ["NodeLost"]
 

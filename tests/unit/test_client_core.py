@@ -1,7 +1,6 @@
 """The client core: events in, commands out."""
 
 import pytest
-from drumbeat.client.core import SUBMIT_ROWS_MAX
 from drumbeat.client.events import (
     Asked,
     Awaited,
@@ -21,6 +20,7 @@ from drumbeat.client.events import (
     Submitted,
     TimePassed,
 )
+from drumbeat.client.lives import SUBMIT_ROWS_MAX
 from drumbeat.protocol.ids import ObjectId, TaskId, objects_of
 from drumbeat.protocol.messages import (
     Answer,

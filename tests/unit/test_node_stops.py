@@ -92,6 +92,31 @@ def test_a_worker_that_ran_all_before_it_saw_the_page_is_used_again():
     assert bench.ran()
 
 
+def test_a_worker_that_only_waits_for_its_page_to_be_read_gets_the_next_row():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    bench.assign(2, expected_s=1e-6)
+    bench.after(0.0055)
+    bench.feed(events.PacketsTaken(1, []))
+    bench.finish(1)
+    (task,) = bench.assign(1)
+    assert not bench.started(), "a new worker takes longer than the page"
+    assert not bench.ran()
+    bench.feed(events.PageRead([(1, 2, False)]))
+    assert bench.ran() == {1: [task]}
+
+
+def test_a_worker_that_does_not_return_its_rows_is_not_waited_for():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    bench.assign(2, expected_s=1e-6)
+    bench.after(0.0055)
+    bench.feed(events.PacketsTaken(1, []))
+    bench.feed(events.PageRead([(1, 1, True)]))
+    bench.say(1, bench.finished(1, 1))
+    assert bench.started()
+
+
 def test_a_single_row_is_never_called_back(bench):
     bench.assign(1)
     bench.after(60.0)

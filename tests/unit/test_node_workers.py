@@ -277,6 +277,21 @@ def test_an_exit_code_is_told(bench):
     assert "exit code 3" in failure.text
 
 
+def test_a_death_for_want_of_memory_is_an_error_of_its_own(bench):
+    bench.assign()
+    worker = next(iter(bench.ran()))
+    bench.feed(
+        events.PageRead([(worker, 1, True)]),
+        events.WorkerExited(worker, -9, "SIGKILL", "last words", out_of_memory=True),
+    )
+    (row,) = bench.done()
+    failure = row.values[0].failure
+    assert (failure.error, row.died) == ("WorkerOutOfMemory", True)
+    assert failure.details["signal_name"] == "SIGKILL"
+    assert "run out of memory" in failure.text
+    assert "last words" in failure.text
+
+
 def test_without_a_look_at_the_page_all_rows_are_charged(bench):
     bench.assign(4, expected_s=1e-6)
     bench.feed(events.WorkerExited(1, 1, "", ""))

@@ -188,8 +188,7 @@ def test_a_refusal_is_reported_and_final() -> None:
         b"",
         b"noise",
         encode(Ack(1)),
-        encode_batch(2, 0, []),
-        welcome(),
+        welcome(life=2),
         encode(Hello(1, "node", PEER, 0, 0, 0, "3.11", "x")),
     ],
 )
@@ -202,10 +201,25 @@ def test_a_frame_that_does_not_fit_ends_the_connection_but_not_the_life(frame: b
     assert hello_in(one.time_passed(2.0)).life == 1
 
 
-def test_data_before_the_welcome_does_not_fit() -> None:
+def test_what_overtook_the_welcome_or_came_twice_is_dropped_and_counted() -> None:
     one = dialer()
     one.start(0.0)
-    assert one.received(encode_ack(0), 0.1) == [CloseSocket()]
+    assert one.received(encode_batch(1, 0, [b"\x07"]), 0.1) == []
+    assert one.received(encode_ack(0), 0.1) == []
+    one.received(welcome(), 0.1)
+    assert one.received(welcome(), 0.1) == []
+    assert one.frames_refused == 3
+    assert one.up
+    assert one.link.received_seq == 0
+
+
+def test_an_unacknowledged_batch_is_asked_after_in_time() -> None:
+    one = connected()
+    one.link.queue(b"\x07")
+    one.flush(1.0)
+    due_s = 1.0 + Settings().resend_after_s
+    assert one.deadline_s() == due_s
+    assert one.flush(due_s) == [encode_ack(0, 1)]
 
 
 def test_with_nothing_to_say_it_gives_a_sign_of_life() -> None:

@@ -117,6 +117,7 @@ def test_acknowledgements_of_many_are_due_in_the_order_of_their_batches() -> Non
     assert listener.flush(5.25 + delay_s) == [(b"r2", encode_ack(1))]
     assert listener.deadline_s() == 5.5 + delay_s
     assert listener.flush(5.5 + delay_s) == [(b"r1", encode_ack(2))]
+    assert listener.flush(5.25 + Settings().resend_after_s) == [], "all is acknowledged"
     assert listener.deadline_s() is None
 
 
@@ -214,12 +215,36 @@ def test_a_frame_of_a_stranger_that_is_no_frame_is_refused_in_words() -> None:
     assert isinstance(refused, Refused)
 
 
-@pytest.mark.parametrize("frame", [b"noise", Ack(3), Batch(2, 0, []), hello(life=1), Reset()])
+@pytest.mark.parametrize("frame", [b"noise", Ack(3), hello(life=1, peer=B), Reset()])
 def test_a_peer_that_breaks_the_numbering_is_reset_and_its_life_goes_on(frame: Any) -> None:
     listener = joined()
     assert say(listener, b"r1", frame) == [Reset(), Disconnected(A)]
     assert listener.frames_refused == 1
     assert say(listener, b"r2", hello(life=1)) == [Welcome(EPOCH, 0, True, 1), Returned(A)]
+
+
+def test_a_hello_that_came_twice_is_dropped_and_counted() -> None:
+    listener = joined()
+    assert say(listener, b"r1", hello()) == []
+    assert listener.frames_refused == 1
+    assert peer_at(listener, b"r1") == A
+
+
+def test_unacknowledged_batches_are_asked_after_in_time() -> None:
+    listener = joined()
+    say(listener, b"r2", hello(B))
+    listener.queue(A, b"\x07")
+    listener.queue(B, b"\x07")
+    assert len(listener.flush(5.0)) == 2
+    due_s = 5.0 + Settings().resend_after_s
+    assert listener.deadline_s() == due_s
+    say(listener, b"r2", Ack(1), 5.1)
+    assert listener.flush(due_s) == [(b"r1", encode_ack(0, 1))]
+    say(listener, b"r1", Ack(0, missing=True), due_s)
+    assert listener.flush(due_s)[0] == (b"r1", encode_batch(1, 0, [b"\x07"]))
+    say(listener, b"r1", Ack(1), due_s)
+    listener.flush(99.0)
+    assert listener.deadline_s() is None
 
 
 def test_a_dropped_peer_is_told_why_and_is_a_stranger_then() -> None:

@@ -1,10 +1,12 @@
 """What the machine offers, read from made-up system files."""
 
+import platform
 from pathlib import Path
 
 import pytest
 from drumbeat.protocol.machine import (
     cpu_count,
+    give_back_memory,
     gpu_count,
     memory_total_bytes,
     memory_used_bytes,
@@ -39,6 +41,13 @@ def machine(tmp_path: Path) -> Machine:
 
 def test_without_control_groups_affinity_counts(machine: Machine) -> None:
     assert machine.cpus(affinity=6) == 6
+
+
+def test_memory_that_was_freed_goes_back_where_the_c_library_can() -> None:
+    held = [bytes(8192) for _ in range(1000)]
+    held[::2] = [b""] * 500  # holes of two pages each
+    assert give_back_memory() == (platform.libc_ver()[0] == "glibc")
+    assert set(held[1::2]) == {bytes(8192)}
 
 
 def test_the_real_machine_has_a_cpu_and_memory() -> None:

@@ -286,6 +286,12 @@ def test_importing_the_template_loads_neither_client_nor_zmq() -> None:
     }
 
 
+def test_neither_client_nor_workers_load_asyncio_or_openssl_before_it_is_used() -> None:
+    heavy = {"asyncio", "ssl", "_ssl", "_hashlib"}
+    for modules in ("client.local, drumbeat.client.session, drumbeat.client.api", "node.worker"):
+        assert not loaded_by(f"import drumbeat.{modules}") & heavy
+
+
 def test_the_scheduler_starts_without_what_it_does_not_need() -> None:
     loaded = loaded_by("import drumbeat.scheduler.service")
     unneeded = {"asyncio", "click", "cloudpickle", "psutil", "rich"}

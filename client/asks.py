@@ -1,0 +1,115 @@
+"""What the program asked of the scheduler and is not settled: cancels, and questions.
+
+Never sends: it returns what is to be sent or answered. A cancel that wants no answer is remembered
+until its task has ended, since a scheduler in its next life has to be asked again.
+"""
+
+from collections.abc import Container
+
+from ..protocol.ids import ObjectId, TaskId, task_of
+from ..protocol.messages import Answer, Cancel, Cancelled, Query, ValueRow
+from .events import Asked, CancelAsked, Command, Reply, Send
+
+
+class Asks:
+    """All that is open."""
+
+    __slots__ = ("abroad", "cancelled", "cancels", "questions")
+
+    def __init__(self) -> None:
+        #: own unfinished tasks whose cancelling was asked for -> (force, recursive)
+        self.cancelled: dict[TaskId, tuple[bool, bool]] = {}
+        #: the same of tasks submitted elsewhere, while one of their values is awaited here
+        self.abroad: dict[TaskId, tuple[bool, bool]] = {}
+        #: asked, not answered: request -> (answers so far, task ids at the places still open)
+        self.cancels: dict[int, tuple[list[bool], dict[int, TaskId], bool, bool]] = {}
+        self.questions: dict[int, Query] = {}
+
+    def cancel(
+        self,
+        event: CancelAsked,
+        dropped: list[bool],
+        places: dict[int, TaskId],
+        own: Container[TaskId],
+    ) -> list[Command]:
+        """Ask for the cancelling of what is out.
+
+        Args:
+            event: what the program asked for.
+            dropped: for each of its ids, whether it never was sent and now never will be.
+            places: the tasks that are out, by their place in the event.
+            own: the unfinished tasks of this client.
+        """
+        asked = (event.force, event.recursive)
+        if not event.request:
+            for task in places.values():
+                _note(self.cancelled if task in own else self.abroad, task, asked)
+        elif places:
+            self.cancels[event.request] = (dropped, places, *asked)
+        else:
+            return [Reply(event.request, dropped)]
+        return [Send(Cancel(list(places.values()), *asked, event.request))] if places else []
+
+    def answered(self, message: Cancelled, own: Container[TaskId]) -> Reply | None:
+        """The scheduler says which had not started and now never will; None: nobody asked."""
+        asked = self.cancels.pop(message.request, None)
+        if asked is None:
+            return None
+        dropped, places, force, recursive = asked
+        for (place, task), was_dropped in zip(places.items(), message.dropped, strict=False):
+            dropped[place] = was_dropped
+            if was_dropped and task in own:
+                # The program is told that it never starts; its end is still on its way.
+                _note(self.cancelled, task, (force, recursive))
+        return Reply(message.request, dropped)
+
+    def ask(self, event: Asked) -> list[Command]:
+        """Ask the scheduler something."""
+        query = Query(event.request, event.what, event.limit, event.match)
+        self.questions[event.request] = query
+        return [Send(query)]
+
+    def told(self, message: Answer) -> Reply | None:
+        """The scheduler answers; None: nobody asked."""
+        if self.questions.pop(message.request, None) is None:
+            return None
+        return Reply(message.request, message.data)
+
+    def ended(self, resolved: list[ValueRow], freed: list[ObjectId]) -> None:
+        """Forget tasks of others that have ended, or of which nobody here waits for anything."""
+        for id_ in (*(ObjectId(row.id) for row in resolved), *freed):
+            self.abroad.pop(task_of(id_), None)
+
+    def again(self, *, restarted: bool) -> list[Command]:
+        """Return all that is open, for a new link life.
+
+        Args:
+            restarted: it begins with a scheduler that was restarted; else everything that was
+                cancelled has come to its end with the life before.
+        """
+        commands: list[Command] = []
+        if restarted:
+            alike: dict[tuple[bool, bool], list[TaskId]] = {}
+            for noted in (self.cancelled, self.abroad):
+                for task, how in noted.items():
+                    alike.setdefault(how, []).append(task)
+            for (force, recursive), ids in alike.items():
+                commands.append(Send(Cancel(ids, force, recursive)))  # type: ignore[arg-type]
+        for request, (_, places, force, recursive) in self.cancels.items():
+            commands.append(Send(Cancel(list(places.values()), force, recursive, request)))
+        return commands + [Send(query) for query in self.questions.values()]
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size of every map."""
+        return {
+            "cancelled": len(self.cancelled),
+            "abroad": len(self.abroad),
+            "cancels": len(self.cancels),
+            "questions": len(self.questions),
+        }
+
+
+def _note(noted: dict[TaskId, tuple[bool, bool]], task: TaskId, asked: tuple[bool, bool]) -> None:
+    # Of two words, the harder one counts: a task that is being killed is not spared by a second.
+    force, recursive = noted.get(task, (False, False))
+    noted[task] = (force or asked[0], recursive or asked[1])
