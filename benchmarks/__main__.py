@@ -4,7 +4,8 @@
 
 Each measurement runs in a process of its own; the systems take turns, so that what else the machine
 does falls on all alike. Medians with their range are shown; everything is kept as JSON in
-benchmarks/results/.
+benchmarks/results/. Round trips are measured without Drumbeat as well, see bare.py: what its
+processes and sockets cost alone.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def measure_all(rows: list[Row], turns: int, *, fast: bool) -> Values:
     values: Values = {row.name: {} for row in rows}
     for turn in range(turns):
         for row in rows:
-            for system in row.systems or SYSTEMS:
+            for system in row.systems:
                 tell(f"turn {turn + 1}/{turns}: {row.name} {system}")
                 value = measure(system, row.name, fast=fast)
                 if value is not None:
@@ -98,7 +99,7 @@ def print_table(rows: list[Row], values: Values) -> None:
     table.add_column("unit")
     for system in SYSTEMS:
         table.add_column(TITLES[system], justify="right")
-    table.add_column("better than executor / pool", justify="right")
+    table.add_column("better than executor / pool / bare", justify="right")
     for row in rows:
         found = values[row.name]
         ours = found.get("drumbeat")
@@ -113,6 +114,19 @@ def print_table(rows: list[Row], values: Values) -> None:
     if not console.is_terminal:
         console = Console(width=200)
     console.print(table)
+
+
+def print_budgets(rows: list[Row], values: Values) -> None:
+    """Print how many times another system's figure ours is, where a budget says how many."""
+    for row in rows:
+        found = values[row.name]
+        if "drumbeat" not in found:
+            continue
+        ours = statistics.median(found["drumbeat"])
+        for other, limit in row.at_most:
+            if other in found:
+                times = ours / statistics.median(found[other])
+                print(f"{row.title}: {times:.2f} x {TITLES[other]}, budget {limit:g} x")
 
 
 def machine() -> dict[str, object]:
@@ -151,11 +165,12 @@ def main() -> None:
     values = measure_all(rows, arguments.turns or (3 if arguments.fast else 5), fast=arguments.fast)
 
     print_table(rows, values)
+    print_budgets(rows, values)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{str(about['date']).replace(':', '')}.json"
     path.write_text(json.dumps({"machine": about, "values": values}, indent=2) + "\n")
     print(f"{about['processor']}, {about['cores']} cores, Python {about['python']}; kept in {path}")
-    sys.exit(any(len(values[row.name]) < len(row.systems or SYSTEMS) for row in rows))
+    sys.exit(any(len(values[row.name]) < len(row.systems) for row in rows))
 
 
 if __name__ == "__main__":

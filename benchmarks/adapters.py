@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Protocol
 
+from .bare import Bare
+
 WORKERS = 2
 
 
@@ -128,11 +130,17 @@ class Pool:
         self.pool.join()
 
 
-SYSTEMS: dict[str, type[Adapter]] = {"drumbeat": Drumbeat, "executor": Executor, "pool": Pool}
+SYSTEMS: dict[str, type[Adapter]] = {
+    "drumbeat": Drumbeat,
+    "executor": Executor,
+    "pool": Pool,
+    "bare": Bare,
+}
 TITLES = {
     "drumbeat": "Drumbeat",
     "executor": "ProcessPoolExecutor",
     "pool": "multiprocessing.Pool",
+    "bare": "bare hops",
 }
 #: what a program has to import to use the system
 IMPORTS = {

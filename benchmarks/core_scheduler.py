@@ -68,6 +68,7 @@ def run(tasks: int, nodes: int) -> float:
     gc.collect()
     gc.freeze()
     pending: list[events.Event] = []
+    numbers: dict[PeerId, int] = {}
     while told < tasks:
         now_s += 0.001
         turn = [events.Received(CLIENT, submits.pop(0))] if submits else []
@@ -85,7 +86,11 @@ def run(tasks: int, nodes: int) -> float:
                     DoneRow(row.id, row.attempt, (ValueRow(row.id, 0, b"v"),), 5e-6) for row in rows
                 ]
                 for at in range(0, len(ended), ROWS):
-                    pending.append(events.Received(command.peer, Done(ended[at : at + ROWS])))
+                    number = numbers[command.peer] = numbers.get(command.peer, 0) + 1
+                    done = Done(ended[at : at + ROWS], number)
+                    pending.append(events.Received(command.peer, done))
+            elif isinstance(command, events.Mark):
+                pending.append(events.Reached(command.peer, [command.mark]))
             elif isinstance(command, events.Send) and isinstance(command.message, Results):
                 told += len(command.message.rows)
     return spent_s / tasks * 1e6

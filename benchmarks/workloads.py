@@ -30,6 +30,10 @@ def burn(seconds: float) -> None:
         pass
 
 
+#: the systems that can do everything
+EVERYONE = ("drumbeat", "executor", "pool")
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table."""
@@ -39,12 +43,20 @@ class Row:
     unit: str
     #: which way is better
     more_is_better: bool = False
-    #: the systems that can do it; empty: all
-    systems: tuple[str, ...] = ()
+    #: the systems that can do it
+    systems: tuple[str, ...] = EVERYONE
+    #: budgets: Drumbeat's figure is to be at most so many times another system's
+    at_most: tuple[tuple[str, float], ...] = ()
 
 
 ROWS = (
-    Row("round_trip", "no-op task, round trip, median", "ms"),
+    Row(
+        "round_trip",
+        "no-op task, round trip, median",
+        "ms",
+        systems=(*EVERYONE, "bare"),
+        at_most=(("bare", 1.6), ("executor", 1.29)),
+    ),
     Row("throughput", "20,000 no-op tasks, submit and gather", "tasks/s", more_is_better=True),
     Row("tree", "tree reduce, 4,096 leaves, refs as arguments", "s", systems=("drumbeat",)),
     Row("errors", "1,000 tasks that raise", "s"),

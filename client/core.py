@@ -9,6 +9,7 @@ see lives.py.
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -21,10 +22,12 @@ from ..protocol.settings import Settings
 from . import events, lives
 from .asks import Asks
 from .budget import Budget
+from .credits import Credits
 from .events import Call, Command, Free, Print, Resolve, Send, SendBlob, ShapesKnown
 from .home import HERE, PENDING, Entry, Home
 from .invariants import check
 from .kinds import Kinds
+from .lives import SUBMIT_ROWS_MAX
 
 
 class ClientCore:
@@ -44,14 +47,15 @@ class ClientCore:
         self._peer = peer
         self._name = name
         self._environment = environment
-        self.home = Home(peer, settings.inline_bytes_max)
+        self.home = Home(peer, settings)
         self.kinds = Kinds(settings.inline_bytes_max)
         #: submitted, result not yet in hand; in the order of submission
         self.tasks: dict[TaskId, Call] = {}
         #: values still to come of tasks that have several
         self.remaining: dict[TaskId, int] = {}
-        #: submitted while there was no link
+        #: submitted while there was no link, or beyond the credit; in order
         self._unsent: dict[TaskId, None] = {}
+        self._credits = Credits()
         self._budget = Budget()
         self._asks = Asks()
         self._cancelled = self._asks.cancelled
@@ -91,6 +95,7 @@ class ClientCore:
             messages.Output: self._on_text,
             messages.Notice: self._on_text,
             messages.Shapes: self._on_shapes,
+            messages.Credit: lambda message, _now_s: self._credits.granted(message),
             Recovered: lambda _message, _now_s: self.home.recovered(),
         }
 
@@ -109,21 +114,15 @@ class ClientCore:
         if self._departing:
             self._depart()
         if self._up:
+            if self._unsent and self._credits.worth_a_look(
+                len(self.tasks) - len(self._unsent), self.finished_bytes
+            ):
+                self._send_on()
             if kinds.news:
                 self._tell_kinds()
-            send = self._send
-            if home.answers:
-                send(messages.Values(home.answers))
-                home.answers = []
-            if home.fetches:
-                send(messages.Fetch(home.fetches))
-                home.fetches = []
-            if home.releases:
-                send(messages.Release(home.releases))
-                home.releases = []
-            if kinds.forgotten:
-                send(messages.Forget(kinds.forgotten))
-                kinds.forgotten = []
+            if home.answers or home.fetches or home.releases or kinds.forgotten:
+                self._commands += home.news()
+                self._forget_kinds()
         if home.blobs:
             self._commands += [SendBlob(key, payload) for key, payload in home.blobs]
             home.blobs = []
@@ -169,9 +168,9 @@ class ClientCore:
             if row.deps or row.contained:
                 self.home.pin(row.deps)
                 self.home.pin(row.contained)
-                departing.append(self._dressed(row, row.kind))
+                departing.append(self.home.dressed(row, row.kind))
             elif args is not None and len(args) > inline_bytes_max:
-                departing.append(self._dressed(row, row.kind))
+                departing.append(self.home.dressed(row, row.kind))
             else:
                 departing.append(row)
 
@@ -180,31 +179,32 @@ class ClientCore:
             self.home.entries[object_id] = Entry()
         self.remaining[id_] = num_returns
 
-    def _dressed(self, row: TaskRow, kind: int) -> TaskRow:
-        """Return the row as it travels: small known values ride along, large arguments do not."""
-        args, size = row.args, row.size
-        if args is not None and len(args) > self._settings.inline_bytes_max:
-            size = len(args)
-            args = None
-        values = []
-        small_value_bytes = self._settings.small_value_bytes
-        for dependency in row.deps:
-            entry = self.home.entries.get(ObjectId(dependency))
-            value = None if entry is None else entry.row
-            if (
-                value is not None
-                and value.outcome == Outcome.VALUE
-                and len(value.payload or b"") <= small_value_bytes
-            ):
-                values.append(value)
-        return TaskRow(row.id, kind, args, size, row.deps, row.contained, tuple(values))
-
     def _depart(self) -> None:
         rows, self._departing = self._departing, []
-        if self._up:
+        # What waits goes first.
+        count = 0
+        if self._up and not self._unsent:
+            count = self._credits.take(rows, len(self.tasks) - len(rows), self.finished_bytes)
+        if count < len(rows):
+            self._unsent.update((TaskId(row.id), None) for row in rows[count:])
+            rows = rows[:count]
+        if rows:
             self._submit(rows, [])
-        else:
-            self._unsent.update((TaskId(row.id), None) for row in rows)
+
+    def _send_on(self) -> None:
+        """Send of what waits as much as the credit allows."""
+        tasks, unsent = self.tasks, self._unsent
+        while unsent:
+            part = list(islice(unsent, SUBMIT_ROWS_MAX))
+            rows = [self._again(task, tasks[task]) for task in part]
+            out = len(tasks) - len(unsent) - len(self._departing)
+            count = self._credits.take(rows, out, self.finished_bytes)
+            for task in part[:count]:
+                del unsent[task]
+            if count:
+                self._submit(rows[:count], [])
+            if count < len(part):
+                return
 
     def _submit(self, rows: list[TaskRow], attempts: list[int]) -> None:
         if self.kinds.news:
@@ -221,6 +221,11 @@ class ClientCore:
         if rows:
             self._send(messages.Define(self._peer, rows))
             self._commands += [SendBlob(key, payload) for key, payload in blobs]
+
+    def _forget_kinds(self) -> None:
+        if self.kinds.forgotten:
+            self._send(messages.Forget(self.kinds.forgotten))
+            self.kinds.forgotten = []
 
     def _on_put(self, event: events.Put, _now_s: float) -> None:
         for row in event.rows:
@@ -356,12 +361,17 @@ class ClientCore:
         dropped = [False] * len(event.ids)
         for place, task in enumerate(event.ids):
             if task in self._unsent:
-                self._fail(task, "TaskCancelled", "was cancelled before it was sent")
-                dropped[place] = True
+                # Beyond the credit, it may have been sent in an earlier life.
+                dropped[place] = task not in self._budget.charged
+                self._cancel_unsent(task)
             elif task in self.tasks or home_of(task) != self._peer:
                 places[place] = task
         self.story.append((now_s, f"cancel {len(event.ids)}, of which {len(places)} are out"))
         self._ask(self._asks.cancel(event, dropped, places, self.tasks))
+
+    def _cancel_unsent(self, task: TaskId) -> None:
+        self._credits.sent([self.tasks[task].row])
+        self._fail(task, "TaskCancelled", "was cancelled before it was sent")
 
     def _on_cancelled(self, message: messages.Cancelled, _now_s: float) -> None:
         self._reply(self._asks.answered(message, self.tasks))
@@ -409,8 +419,7 @@ class ClientCore:
         self._up = True
         self.story.append((now_s, f"connected: epoch {event.epoch}, resumed {event.resumed}"))
         if event.resumed and earlier:
-            unsent, self._unsent = self._unsent, {}
-            self._submit([self._again(task, self.tasks[task]) for task in unsent], [])
+            self._send_on()
             return
         self._commands, never_sent = lives.without_sends(self._commands)
         self._unsent.update(never_sent)
@@ -423,11 +432,23 @@ class ClientCore:
         elif earlier:
             self._judge_lost_link(now_s)
         self._send(messages.Enter(self._name, self._environment))
-        self._unsent.clear()
-        self._submit([self._again(*one) for one in self.tasks.items()], attempts)
+        self._register(attempts)
         self._commands += self._asks.again(restarted=restarted)
         if restarted:
             self._commands += lives.last_words(self.home)
+
+    def _register(self, attempts: list[int]) -> None:
+        """Submit all that is unfinished: what was sent to the life before, the rest on credit."""
+        rows = [self._again(*one) for one in self.tasks.items()]
+        known = next((at for at in range(len(attempts), 0, -1) if attempts[at - 1]), 0)
+        self._credits.start_anew(self.finished_bytes)
+        self._credits.sent(rows[:known])
+        count = known + self._credits.take(rows[known:], known, self.finished_bytes)
+        self._unsent = {TaskId(row.id): None for row in rows[count:]}
+        self._submit(rows[:count], attempts[:count])
+        for _, places, _, _ in self._asks.cancels.values():
+            for task in [one for one in places.values() if one in self._unsent]:
+                self._cancel_unsent(task)
 
     def _outlive_scheduler(self, now_s: float) -> list[int]:
         self.home.outlive_scheduler()
@@ -450,8 +471,10 @@ class ClientCore:
         row = call.row
         charged = self._budget.charged.get(task, 0)
         self.counters["resubmitted"] += bool(charged)
-        kind = self.kinds.with_fewer_retries(row.kind, charged) if charged else row.kind
-        return self._dressed(row, kind)
+        if charged:
+            return self.home.dressed(row, self.kinds.with_fewer_retries(row.kind, charged))
+        large = row.args is not None and len(row.args) > self._settings.inline_bytes_max
+        return self.home.dressed(row, row.kind) if row.deps or large else row
 
     # ------------------------------------------------------------------------------- for proofs
 

@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from ..protocol.ids import ObjectId, PeerId, home_of, show
-from ..protocol.messages import Failure, Outcome, ValueRow
+from ..protocol.messages import Failure, Fetch, Outcome, Release, TaskRow, ValueRow, Values
+from ..protocol.settings import Settings
+from .events import Command, Send
 
 #: the task that makes it has no result yet
 PENDING = 0
@@ -42,9 +44,10 @@ class Entry(Struct, gc=False):
 class Home:
     """All entries, and the rules by which they come and go."""
 
-    def __init__(self, peer: PeerId, inline_bytes_max: int) -> None:
+    def __init__(self, peer: PeerId, settings: Settings) -> None:
         self.peer = peer
-        self.inline_bytes_max = inline_bytes_max
+        self.inline_bytes_max = settings.inline_bytes_max
+        self._small_value_bytes = settings.small_value_bytes
         self.entries: dict[ObjectId, Entry] = {}
         #: pinned for good: pickled outside Drumbeat
         self.pinned: dict[ObjectId, int] = {}
@@ -62,6 +65,40 @@ class Home:
         self.fetches: list[bytes] = []
         self.answers: list[ValueRow] = []
         self.blobs: list[tuple[bytes, bytes]] = []
+
+    # ------------------------------------------------------------------------- what is sent
+
+    def dressed(self, row: TaskRow, kind: int) -> TaskRow:
+        """Return the row as it travels: small known values ride along, large arguments do not."""
+        args, size = row.args, row.size
+        if args is not None and len(args) > self.inline_bytes_max:
+            size = len(args)
+            args = None
+        values = []
+        for dependency in row.deps:
+            entry = self.entries.get(ObjectId(dependency))
+            value = None if entry is None else entry.row
+            if (
+                value is not None
+                and value.outcome == Outcome.VALUE
+                and len(value.payload or b"") <= self._small_value_bytes
+            ):
+                values.append(value)
+        return TaskRow(row.id, kind, args, size, row.deps, row.contained, tuple(values))
+
+    def news(self) -> list[Command]:
+        """Return what the scheduler is to be told, and be empty of it."""
+        commands: list[Command] = []
+        if self.answers:
+            commands.append(Send(Values(self.answers)))
+            self.answers = []
+        if self.fetches:
+            commands.append(Send(Fetch(self.fetches)))
+            self.fetches = []
+        if self.releases:
+            commands.append(Send(Release(self.releases)))
+            self.releases = []
+        return commands
 
     # ------------------------------------------------------------------------- local counts
 

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -23,10 +24,19 @@ from ..protocol.errors import ConfigError, DrumbeatError, SchedulerUnreachable
 from ..protocol.settings import Settings
 from .logs import LOOK_S as LOGS_LOOK_S
 from .logs import keep_short, tail_of
-from .runtime import Directory
+from .runtime import STATE, Directory
 
 CRASHES_MAX: Final = 3
 CRASHES_WITHIN_S: Final = 60.0
+#: signals by which a process ends through its own fault; by any other, somebody ended it
+CRASH_SIGNALS: Final = frozenset(
+    (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+)
+#: a process that ended is started again after so long; after each further end, 4 times as long
+RESTART_S: Final = 0.02
+RESTART_MAX_S: Final = 1.0
+#: an end so long ago no longer delays a start
+ENDS_WITHIN_S: Final = 5.0
 #: where the system does not tell of a process's end, it is looked for this often
 LOOK_S: Final = 0.2
 
@@ -34,13 +44,14 @@ LOOK_S: Final = 0.2
 class Member:
     """One process of the cluster and its history."""
 
-    def __init__(self, name: str, module: str, arguments: Callable[[int], list[str]]) -> None:
+    def __init__(self, name: str, module: str, arguments: list[str]) -> None:
         self.name = name
         self.module = module
-        #: flags for its n-th life, counted from 1
+        #: the flags of each of its lives
         self.arguments = arguments
-        self.life = 0
         self.crashes: deque[float] = deque(maxlen=CRASHES_MAX)
+        #: when it ended, through whatever
+        self.ends: deque[float] = deque(maxlen=CRASHES_MAX)
         self.process: subprocess.Popen[bytes] | None = None
         #: readable when the process has ended; -1 where there is no such thing
         self.pidfd = -1
@@ -71,12 +82,11 @@ class Launcher:
             "--directory", str(directory.path), "--owner-fd", str(self._owner_read),
             "--settings", json.dumps(settings.changed()),
         ]  # fmt: skip
-        self._members = [
-            Member("scheduler", "drumbeat.scheduler", lambda life: [*common, "--epoch", str(life)])
-        ]
+        state = str(directory.path / STATE)
+        self._members = [Member("scheduler", "drumbeat.scheduler", [*common, "--state", state])]
         for name, flags in nodes:
             arguments = [*common, "--name", name, *flags]
-            self._members.append(Member(name, "drumbeat.node", always(arguments)))
+            self._members.append(Member(name, "drumbeat.node", arguments))
         self._lock = threading.Lock()
         self._stopping = False
         self._wake_read, self._wake_write = os.pipe()
@@ -96,17 +106,16 @@ class Launcher:
         try:
             self._start(member)
         except OSError as error:
-            return self._crashed(member, f"when it could not be started: {error}")
+            return self._ended(member, f"when it could not be started: {error}", crashed=True)
         return None
 
     def _start(self, member: Member) -> None:
-        member.life += 1
         executable = sys.executable
         if not executable:
             raise ConfigError("this Python does not know its own executable (sys.executable)")
         with open(self.log_of(member), "ab") as log:
             member.process = subprocess.Popen(
-                [executable, "-P", "-m", member.module, *member.arguments(member.life)],
+                [executable, "-P", "-m", member.module, *member.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -182,19 +191,22 @@ class Launcher:
         if status is None:
             return None
         self._forget(member)
-        return self._crashed(member, f"with {words_for(status)}")
+        return self._ended(member, f"with {words_for(status)}", crashed=is_crash(status))
 
-    def _crashed(self, member: Member, how: str) -> DrumbeatError | None:
-        """Count a crash; return the error if that was one too many."""
+    def _ended(self, member: Member, how: str, *, crashed: bool) -> DrumbeatError | None:
+        """Have it started again; or return the error if that was one crash too many."""
         now_s = time.monotonic()
-        member.crashes.append(now_s)
-        count = len(member.crashes)
-        if count == CRASHES_MAX and now_s - member.crashes[0] < CRASHES_WITHIN_S:
-            return SchedulerUnreachable(
-                f"the local cluster is given up: {member.name} ended {CRASHES_MAX} times within "
-                f"{CRASHES_WITHIN_S:g} s, the last time {how}\n" + self.last_words()
-            )
-        member.due_s = now_s + 0.02 * 4 ** (count - 1)
+        if crashed:
+            member.crashes.append(now_s)
+            many = len(member.crashes) == CRASHES_MAX
+            if many and now_s - member.crashes[0] < CRASHES_WITHIN_S:
+                return SchedulerUnreachable(
+                    f"the local cluster is given up: {member.name} crashed {CRASHES_MAX} times "
+                    f"within {CRASHES_WITHIN_S:g} s, the last time {how}\n" + self.last_words()
+                )
+        earlier = sum(now_s - end_s < ENDS_WITHIN_S for end_s in member.ends)
+        member.ends.append(now_s)
+        member.due_s = now_s + min(RESTART_S * 4**earlier, RESTART_MAX_S)
         return None
 
     def _forget(self, member: Member) -> None:
@@ -249,11 +261,6 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def always(arguments: list[str]) -> Callable[[int], list[str]]:
-    """Return a function that gives the same arguments in each life."""
-    return lambda _life: arguments
-
-
 def environment() -> dict[str, str]:
     """Return the environment for a daemon: with a way to find this very package."""
     environ: dict[str, Any] = dict(os.environ)
@@ -264,6 +271,15 @@ def environment() -> dict[str, str]:
         paths = [str(root.parent), environ.get("PYTHONPATH", "")]
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return environ
+
+
+def is_crash(status: int) -> bool:
+    """Return whether a process with this return code ended through a fault of its own.
+
+    Not so when somebody ended it (kill, the system short of memory): it is started again however
+    often that happens. A daemon that gets SIGTERM ends with exit code 0.
+    """
+    return status > 0 or -status in CRASH_SIGNALS
 
 
 def words_for(status: int) -> str:

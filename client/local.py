@@ -298,15 +298,16 @@ def _node_flags(
     import json
 
     from ..protocol.machine import cpu_count
+    from ..protocol.resources import AMOUNTS, fits
 
     if isinstance(nodes, bool) or not isinstance(nodes, int) or nodes < 1:
         raise ConfigError(f"nodes = {nodes!r} is not a number of nodes from 1", setting="nodes")
     amounts = {"num_cpus": num_cpus, "num_gpus": num_gpus, **dict(resources or {})}
     for name, amount in amounts.items():
-        fine = amount is None or (isinstance(amount, int | float) and 0 <= amount < float("inf"))
+        fine = amount is None or (isinstance(amount, int | float) and fits(amount))
         if not fine or not isinstance(name, str) or (name in ("CPU", "GPU")):
             raise ConfigError(
-                f"{name} = {amount!r} is not an amount of a resource: a number from 0, with CPUs "
+                f"{name} = {amount!r} is not an amount of a resource: {AMOUNTS}, with CPUs "
                 "and GPUs given as num_cpus and num_gpus",
                 setting=str(name),
                 origin="argument",

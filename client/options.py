@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from ..protocol.forms import AMOUNT_MAX, SECONDS_MAX
 from ..protocol.messages import Options
 from ..protocol.resources import STEP
 
@@ -36,8 +37,17 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
+def _seconds(name: str, value: Any) -> float:
+    seconds = _number(name, value)
+    if seconds > SECONDS_MAX:
+        raise ValueError(f"{name} must be at most {SECONDS_MAX:g} seconds, not {value!r}")
+    return seconds
+
+
 def _amount(name: str, value: Any) -> float:
     amount = _number(name, value)
+    if amount > AMOUNT_MAX:
+        raise ValueError(f"{name} must be at most {AMOUNT_MAX:g}, not {value!r}")
     if 0 < amount < STEP:
         raise ValueError(f"{name} = {value!r} is too little: the step is {STEP:g}, or 0 for none")
     return amount
@@ -135,7 +145,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "num_returns": _count(RETURNS_MAX),
     "max_retries": _count(1 << 31),
     "retry_exceptions": _retry_exceptions,
-    "retry_backoff_s": _number,
+    "retry_backoff_s": _seconds,
     "wait_for_nodes": _flag,
     "priority": _priority,
     "name": _text,

@@ -16,6 +16,8 @@ from ..protocol.settings import Settings
 
 SOCKET: Final = "scheduler.sock"
 LOCK: Final = "lock"
+#: what the scheduler keeps over its end: its epoch and its nodes' names
+STATE: Final = "scheduler.state"
 #: as much as every system takes as the path of a Unix socket
 PATH_BYTES_MAX: Final = 100
 #: a directory without a lock is only just being made, unless it is older than this

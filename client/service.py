@@ -41,6 +41,7 @@ from .board import Board, Waiter
 from .core import ClientCore
 from .deferral import Deferral
 from .events import Free, Received, Resolve, Send
+from .looks import Looks
 
 #: the I/O thread takes over when nobody has turned the loop for so long
 ASIDE_S: Final = 0.003
@@ -52,7 +53,8 @@ SETTLED_S: Final = 0.05
 IDLE_S: Final = 0.25
 #: a thread that begins to wait looks so often before it sleeps, a microsecond or so each. Its
 #: processor does not go idle meanwhile, and the others find one awake: on virtual machines, to wake
-#: an idle processor costs more than the whole call. Never where there is only one processor.
+#: an idle processor costs more than the whole call. Never where there is only one processor,
+#: and seldom while it is in vain (looks.py): then others have need of it.
 LOOKS: Final = 1000 if machine.cpu_count() > 1 else 0
 
 log = logging.getLogger("drumbeat")
@@ -131,6 +133,7 @@ class Service:
         self._drives = 0
         self._driving = False
         self._settled = False
+        self._looks = Looks(LOOKS)
         self._back = threading.Event()
         self._main = threading.main_thread().ident
         self.connected = False
@@ -192,7 +195,7 @@ class Service:
         self._settled = self.sleeping = False
         try:
             begun = time.monotonic()
-            looks = LOOKS
+            looks = self._looks.grant()
             # What has come is received after the poll, which returns at once if there is something.
             self._guarded_turn(receive=False)
             while not waiter.done and not self._over and not caught:
@@ -202,7 +205,9 @@ class Service:
                 self._settled = now - begun > SETTLED_S
                 timeout_s = IDLE_S if self._settled else SETTLED_S
                 self._poll(timeout_s if until is None else min(timeout_s, until - now), looks)
-                looks = 0
+                if looks:
+                    self._looks.told(paid=not self._poller.slept)
+                    looks = 0
                 self._guarded_turn()
         finally:
             self.sleeping = False

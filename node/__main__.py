@@ -13,7 +13,9 @@ from collections.abc import Sequence
 
 from ..protocol import codec, ids  # noqa: F401  # likewise
 from ..protocol.errors import ConfigError
+from ..protocol.leftover import remove_if_orphaned
 from ..protocol.machine import cpu_count, give_back_memory, gpu_count
+from ..protocol.resources import AMOUNTS, fits
 from ..protocol.settings import Settings
 from . import packets  # noqa: F401  # likewise
 from .keeper import House, run
@@ -40,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return service.main(house, service.Plan(endpoint, given.name, resources))
 
     preload = [name.strip() for name in given.preload.split(",") if name.strip()]
-    return run(daemon, settings, preload=preload, owner_fd=given.owner_fd)
+    try:
+        return run(daemon, settings, preload=preload, owner_fd=given.owner_fd)
+    finally:
+        remove_if_orphaned(given.directory)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,14 +69,14 @@ def _resources(given: argparse.Namespace) -> dict[str, float]:
     if not isinstance(resources, dict):
         raise ConfigError("--resources is a JSON object of names and amounts", setting="resources")
     for name, amount in resources.items():
-        if isinstance(amount, bool) or not isinstance(amount, int | float) or not amount >= 0:
-            text = f"--resources: {name} = {amount!r} is not an amount (a number from 0)"
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not fits(amount):
+            text = f"--resources: {name} = {amount!r} is not an amount ({AMOUNTS})"
             raise ConfigError(text, setting="resources")
     given.name = given.name or os.uname().nodename.split(".")[0]
     cpus = cpu_count() if given.num_cpus is None else given.num_cpus
     gpus = gpu_count() if given.num_gpus is None else given.num_gpus
-    if not (0 <= cpus < float("inf") and 0 <= gpus < float("inf")):
-        raise ConfigError("--num-cpus and --num-gpus are numbers from 0", setting="num_cpus")
+    if not (fits(cpus) and fits(gpus)):
+        raise ConfigError(f"--num-cpus and --num-gpus: {AMOUNTS}", setting="num_cpus")
     found = {"CPU": float(cpus), "GPU": float(gpus)}
     return {**{name: float(amount) for name, amount in resources.items()}, **found}
 

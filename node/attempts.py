@@ -83,8 +83,9 @@ class Kind:
         "client", "function", "hash", "max_calls", "name", "number", "options", "rank", "shape",
     )  # fmt: skip
 
-    def __init__(self, row: NodeKindRow, shape: "Shape", function: Function) -> None:
-        self.number = row.number
+    def __init__(self, number: int, row: NodeKindRow, shape: "Shape", function: Function) -> None:
+        #: towards workers; the scheduler's own goes with its life
+        self.number = number
         self.client = row.client
         self.name = row.name
         self.hash = row.function
@@ -183,6 +184,11 @@ class Shape:
         self.count -= 1
         if not self.count:
             self.lane()
+
+    def tidy(self) -> None:
+        """Clear the places of those that are not queued any more."""
+        for rank, lane in self.lanes.items():
+            self.lanes[rank] = deque(attempt for attempt in lane if attempt.state == QUEUED)
 
     def queued(self) -> list[Attempt]:
         """Return all that is queued, in order."""

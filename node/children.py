@@ -1,9 +1,14 @@
 """What workers ask of the cluster: nested calls, puts, cancels and questions, passed on.
 
-Never trusts a worker's numbers: kinds and requests go to the scheduler under the node's own.
+Never trusts a worker's numbers: kinds and requests go to the scheduler under the node's own. Never
+lets go of a call before its result is here: another scheduler may have to be told of it.
 """
 
-from typing import Any
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from ..protocol.ids import ObjectId, TaskId
 from ..protocol.messages import (
@@ -16,6 +21,7 @@ from ..protocol.messages import (
     KindRow,
     Options,
     Query,
+    Retried,
     Submit,
     TaskRow,
     ValueRow,
@@ -26,6 +32,27 @@ from .objects import Call
 from .packets import Answered, Ask, CancelTasks, NestedKind, Submitted
 from .state import NodeState
 
+#: in one Submit that tells of former attempts: it cannot be divided on its way
+SUBMIT_ROWS_MAX = 512
+
+
+class KindKey(NamedTuple):
+    """What makes two workers' kinds the same."""
+
+    client: bytes
+    function: bytes
+    name: str
+    options: Options
+
+
+class Request(NamedTuple):
+    """A worker's question that the scheduler has yet to answer."""
+
+    worker: int
+    #: the worker's number for it
+    number: int
+    message: Cancel | Query
+
 
 class Children:
     """The node as submitter, on behalf of its workers."""
@@ -34,117 +61,221 @@ class Children:
         self._state = state
         self._last_kind = 0
         self._last_request = 0
-        #: (client, function, name, options) -> our number, and what a number stands for
-        self._kinds: dict[tuple[bytes, bytes, str, Options], int] = {}
-        self._returns: dict[int, int] = {}
-        #: functions that the scheduler has from us in this link life
-        self._sent: dict[tuple[bytes, bytes], None] = {}
-        #: our request -> (worker, its request)
-        self.requests: dict[int, tuple[int, int]] = {}
+        #: our number, and what a number stands for
+        self._numbers: dict[KindKey, int] = {}
+        self._kinds: dict[int, KindKey] = {}
+        #: (client, function) -> its code
+        self._codes: dict[tuple[bytes, bytes], bytes] = {}
+        #: kinds, and functions, that this life of the scheduler does not have from us
+        self._untold: dict[int, None] = {}
+        self._unsent: dict[tuple[bytes, bytes], None] = {}
+        #: kinds to be told that they are not used again
+        self._forgotten: list[int] = []
+        #: by our number
+        self.requests: dict[int, Request] = {}
 
     def submitted(self, worker: Worker, packet: Submitted) -> None:
         """A worker's task calls others, or puts values."""
         client = worker.crew.key.client
-        self._define(worker, client, packet.kinds)
+        self._learn(worker, client, packet.kinds)
+        if self._untold:
+            numbers = [worker.nested.get(row.kind, 0) for row in packet.rows]
+            self._define(client, numbers)
         for value in packet.puts:
             self._state.objects.put(value, worker)
-        rows = [row for task in packet.rows if (row := self._row(worker, task)) is not None]
+        rows = [row for task in packet.rows if (row := self._row(worker, packet, task)) is not None]
         if rows:
             self._state.send(Submit(client, packet.parent, packet.depth, rows))
 
     def cancel(self, worker: Worker, packet: CancelTasks) -> None:
         """A worker's task cancels others."""
-        request = self._request(worker, packet.request) if packet.request else 0
-        self._state.send(Cancel(packet.ids, packet.force, packet.recursive, request))
+        message = Cancel(packet.ids, packet.force, packet.recursive)
+        if packet.request:
+            message.request = self._ask(worker, packet.request, message)
+        else:
+            calls = self._state.objects.calls
+            for call in [calls[task] for task in packet.ids if task in calls]:
+                call.cancelled = True
+                call.force = call.force or packet.force
+                call.recursive = call.recursive or packet.recursive
+        self._state.send(message)
 
     def ask(self, worker: Worker, packet: Ask) -> None:
         """A worker asks the scheduler something."""
-        request = self._request(worker, packet.request)
-        self._state.send(Query(request, packet.what, packet.limit, packet.match))
+        message = Query(0, packet.what, packet.limit, packet.match)
+        message.request = self._ask(worker, packet.request, message)
+        self._state.send(message)
 
     def answered(self, message: Answer | Cancelled) -> None:
         """The scheduler has answered a request."""
-        number, request = self.requests.pop(message.request, (0, 0))
-        worker = self._state.workers.get(number)
-        if worker is not None and not worker.dropped:
+        request = self.requests.pop(message.request, None)
+        worker = self._state.workers.get(request.worker) if request is not None else None
+        if request is not None and worker is not None and not worker.dropped:
             data: Any = message.data if isinstance(message, Answer) else list(message.dropped)
-            self._state.answer(worker, Answered(request, data=data))
+            self._state.answer(worker, Answered(request.number, data=data))
+
+    def retried(self, message: Retried) -> None:
+        """Attempts were charged, and others may start: those were the last we know of."""
+        calls = self._state.objects.calls
+        for task, attempt in message.rows:
+            call = calls.get(task)
+            if call is not None and call.attempt < attempt:
+                call.attempt = attempt
 
     def worker_gone(self, worker: Worker) -> None:
         """Nobody waits for the answers to a worker's requests any more."""
-        gone = [number for number, asker in self.requests.items() if asker[0] == worker.number]
+        gone = [number for number, asked in self.requests.items() if asked.worker == worker.number]
         for number in gone:
             del self.requests[number]
 
     def forget_client(self, client: bytes) -> None:
         """A client has left: its kinds are not used again."""
-        numbers = [number for key, number in self._kinds.items() if key[0] == client]
-        self._kinds = {key: number for key, number in self._kinds.items() if key[0] != client}
-        self._sent = {key: None for key in self._sent if key[0] != client}
+        numbers = [number for key, number in self._numbers.items() if key.client == client]
+        self._numbers = {key: n for key, n in self._numbers.items() if key.client != client}
+        self._codes = {key: code for key, code in self._codes.items() if key[0] != client}
+        self._unsent = {key: None for key in self._unsent if key[0] != client}
         for number in numbers:
-            del self._returns[number]
-        if numbers:
-            self._state.send(Forget(numbers))
+            del self._kinds[number]
+            if number in self._untold:
+                del self._untold[number]
+            else:
+                self._forgotten.append(number)
+
+    def flush(self) -> None:
+        """Tell what is not used again."""
+        if self._forgotten:
+            forgotten, self._forgotten = self._forgotten, []
+            self._state.send(Forget(forgotten))
 
     def clear(self) -> None:
-        """The link's life is over."""
+        """The scheduler has given this node up."""
+        self._numbers.clear()
         self._kinds.clear()
-        self._returns.clear()
-        self._sent.clear()
+        self._codes.clear()
+        self._untold.clear()
+        self._unsent.clear()
+        self._forgotten.clear()
         self.requests.clear()
+
+    # ------------------------------------------------------------------- another scheduler life
+
+    def resumed(self) -> None:
+        """The scheduler is there again, and is sent what was called meanwhile."""
+        for call in self._state.objects.calls.values():
+            call.attempt = call.attempt or 1
+
+    def restarted(self) -> None:
+        """The scheduler is another: it has nothing from us."""
+        self._untold = dict.fromkeys(self._kinds)
+        self._unsent = dict.fromkeys(self._codes)
+        self._forgotten.clear()
+
+    def submit_again(self) -> None:
+        """Tell another scheduler of all calls that have no result, with the kinds they use."""
+        calls = list(self._state.objects.calls.values())
+        used = dict.fromkeys(call.row.kind for call in calls)
+        for client in dict.fromkeys(self._kinds[number].client for number in used):
+            self._define(client, [n for n in used if self._kinds[n].client == client])
+        for (client, parent, depth), group in groupby(calls, _origin):
+            siblings = list(group)
+            for start in range(0, len(siblings), SUBMIT_ROWS_MAX):
+                share = siblings[start : start + SUBMIT_ROWS_MAX]
+                rows = [self._outgoing(call.row) for call in share]
+                attempts = [call.attempt for call in share]
+                self._state.send(Submit(client, parent, depth, rows, attempts))
+        self.resumed()
+
+    def ask_again(self) -> None:
+        """Cancel again what was to be cancelled, and ask again what was not answered."""
+        cancels: dict[tuple[bool, bool], list[bytes]] = {}
+        for task, call in self._state.objects.calls.items():
+            if call.cancelled:
+                cancels.setdefault((call.force, call.recursive), []).append(task)
+        for (force, recursive), tasks in cancels.items():
+            self._state.send(Cancel(tasks, force, recursive))
+        for request in self.requests.values():
+            self._state.send(request.message)
 
     # ------------------------------------------------------------------------------------ inside
 
-    def _request(self, worker: Worker, request: int) -> int:
+    def _ask(self, worker: Worker, number: int, message: Cancel | Query) -> int:
         self._last_request += 1
-        self.requests[self._last_request] = (worker.number, request)
+        self.requests[self._last_request] = Request(worker.number, number, message)
         return self._last_request
 
-    def _define(self, worker: Worker, client: bytes, kinds: list[NestedKind]) -> None:
-        rows = []
+    def _learn(self, worker: Worker, client: bytes, kinds: list[NestedKind]) -> None:
+        # A worker sends a function once, and others may have sent it before.
+        new = []
         for kind in kinds:
-            options = kind.options
-            key = (client, kind.function, kind.name, options)
-            number = self._kinds.get(key)
+            key = KindKey(client, kind.function, kind.name, kind.options)
+            number = self._numbers.get(key)
             if number is None:
-                payload: bytes | None = None
-                if (client, kind.function) not in self._sent:
-                    payload = kind.payload
-                    if payload is None:
+                if (client, kind.function) not in self._codes:
+                    if kind.payload is None:
                         continue
-                    self._sent[client, kind.function] = None
+                    self._codes[client, kind.function] = kind.payload
+                    self._unsent[client, kind.function] = None
                 self._last_kind = number = self._last_kind + 1
-                self._kinds[key] = number
-                self._returns[number] = options.num_returns
-                row = KindRow(number, kind.function, kind.name, options, payload)
-                if payload is not None and len(payload) > self._state.settings.inline_bytes_max:
-                    row.payload, row.size = None, len(payload)
-                    self._state.commands.append(SendBlob(kind.function, payload))
-                rows.append(row)
+                self._numbers[key] = number
+                self._kinds[number] = key
+                self._untold[number] = None
+                new.append(number)
             worker.nested[kind.number] = number
+        if new:
+            self._define(client, new)
+
+    def _define(self, client: bytes, numbers: Iterable[int]) -> None:
+        rows = []
+        for number in numbers:
+            if number not in self._untold:
+                continue
+            del self._untold[number]
+            key = self._kinds[number]
+            row = KindRow(number, key.function, key.name, key.options)
+            if (client, key.function) in self._unsent:
+                del self._unsent[client, key.function]
+                code = self._codes[client, key.function]
+                if len(code) > self._state.settings.inline_bytes_max:
+                    row.size = len(code)
+                    self._state.commands.append(SendBlob(key.function, code))
+                else:
+                    row.payload = code
+            rows.append(row)
         if rows:
             self._state.send(Define(client, rows))
 
-    def _row(self, worker: Worker, task: TaskRow) -> TaskRow | None:
-        state, objects = self._state, self._state.objects
+    def _row(self, worker: Worker, packet: Submitted, task: TaskRow) -> TaskRow | None:
+        objects = self._state.objects
         if task.id in objects.calls:
             return None
-        kind = worker.nested.get(task.kind)
-        returns = self._returns.get(kind, 1) if kind is not None else 1
-        pins = task.deps + task.contained
-        call = Call(worker.crew.key.client, returns, pins, max(1, returns))
+        number = worker.nested.get(task.kind)
+        returns = self._kinds[number].options.num_returns if number is not None else 1
+        values = self._values(task) if task.deps else task.values
+        row = TaskRow(task.id, number or 0, task.args, 0, task.deps, task.contained, values)
+        call = Call(
+            client=worker.crew.key.client,
+            num_returns=returns,
+            pins=task.deps + task.contained,
+            left=max(1, returns),
+            row=row,
+            parent=packet.parent,
+            depth=packet.depth,
+            attempt=1 if self._state.connected else 0,
+        )
         objects.submit(TaskId(task.id), call, worker)
-        if kind is None:
+        if number is None:
             text = "a nested call names a function that its worker has not defined"
             objects.fail(TaskId(task.id), Failure("ObjectLost", text))
             return None
-        args, size = task.args, task.size
-        if args is not None and len(args) > state.settings.inline_bytes_max:
-            state.commands.append(SendBlob(task.id + b"a", args))
-            size = len(args)
-            args = None
-        values = self._values(task) if task.deps else task.values
-        return TaskRow(task.id, kind, args, size, task.deps, task.contained, values)
+        return self._outgoing(row)
+
+    def _outgoing(self, row: TaskRow) -> TaskRow:
+        # As it is sent: large arguments go by the bulk link.
+        args = row.args
+        if args is None or len(args) <= self._state.settings.inline_bytes_max:
+            return row
+        self._state.commands.append(SendBlob(row.id + b"a", args))
+        return replace(row, args=None, size=len(args))
 
     def _values(self, task: TaskRow) -> tuple[ValueRow, ...]:
         # What the scheduler would have to ask us for, and is small, goes along.
@@ -155,3 +286,7 @@ class Children:
                 if row is not None:
                     given[id_] = row
         return tuple(given.values())
+
+
+def _origin(call: Call) -> tuple[bytes, bytes, int]:
+    return call.client, call.parent, call.depth

@@ -16,7 +16,6 @@ from ..protocol.messages import (
     Blocked,
     Cancelled,
     Discard,
-    Done,
     DoneRow,
     Fetch,
     Join,
@@ -24,22 +23,24 @@ from ..protocol.messages import (
     Release,
     Results,
     Retried,
-    Settled,
     Shared,
     Stop,
+    StopMode,
     TakeBack,
-    TakenBack,
     Unshared,
     Values,
     Wanted,
 )
+from ..protocol.recovery import HandedOver, Recovered, Report
 from ..protocol.settings import Settings
 from . import events
 from .attempts import ARRIVING, GONE, Attempt, Worker
 from .children import Children
 from .dispatch import Dispatch
+from .ended import Ended
 from .events import Command, Event, Send
 from .intake import Intake
+from .inventory import Registration
 from .lives import Lives
 from .packets import (
     Ask,
@@ -53,6 +54,7 @@ from .packets import (
     Want,
     WantOver,
 )
+from .returns import Returns
 from .state import NodeState, how_it_ended
 from .stops import Stops
 from .texts import Texts
@@ -90,10 +92,12 @@ class NodeCore:
         self._intake = Intake(state, self._processes, self._dispatch)
         self._stops = Stops(state, self._dispatch)
         self._children = Children(state)
+        self._ended = Ended(state)
+        self._registration = Registration(state, self._processes, self._children, self._ended)
         self._texts = Texts(state, pid)
-        #: counts of TakeBacks that wait for workers' packets
-        self._take_backs: list[int] = []
-        self._lives, self._connected = 0, False
+        self._returns = Returns(state, self._dispatch)
+        #: the scheduler's, when the link's life began; 0: there was none
+        self._epoch = 0
         self._beat_due_s = 0.0
         self._lag_s, self._memory_bytes = 0.0, 0
         self._handlers: dict[type, Callable[[Any, float], None]] = {
@@ -112,23 +116,7 @@ class NodeCore:
             events.Measured: self._on_measured,
             events.TimePassed: lambda _, __: None,
         }
-        objects = state.objects
-        self._messages: dict[type, Callable[[Any, float], None]] = {
-            Prepare: self._prepare,
-            Discard: self._discard,
-            Assign: self._intake.assign,
-            Stop: self._stop,
-            Settled: lambda message, _: objects.settle(message.tasks),
-            TakeBack: self._take_back,
-            Results: lambda message, _: self._intake.values(message.rows, mine=True),
-            Retried: lambda _, __: None,  # what workers submitted ends with the link's life
-            Values: lambda message, _: self._intake.values(message.rows, mine=False),
-            Cancelled: lambda message, _: self._children.answered(message),
-            Answer: lambda message, _: self._children.answered(message),
-            Wanted: lambda message, _: objects.want(message.ids),
-            Shared: lambda message, _: objects.share(message.ids),
-            Unshared: lambda message, _: objects.unshare(message.ids),
-        }
+        self._messages = self._message_handlers()
         self._packets: dict[type, Callable[[Worker, Any, float], None]] = {
             Finished: self._finished,
             Ready: self._ready,
@@ -139,6 +127,27 @@ class NodeCore:
             Refs: self._refs,
             CancelTasks: lambda worker, packet, _: self._children.cancel(worker, packet),
             Ask: lambda worker, packet, _: self._children.ask(worker, packet),
+        }
+
+    def _message_handlers(self) -> dict[type, Callable[[Any, float], None]]:
+        objects, ended = self._state.objects, self._ended
+        return {
+            Prepare: self._prepare,
+            Discard: self._discard,
+            Assign: self._intake.assign,
+            Stop: self._stop,
+            HandedOver: lambda message, _: ended.handed_over(message.numbers),
+            Report: lambda message, now: ended.report(message.rows, now),
+            Recovered: lambda _, __: objects.recovered(),
+            TakeBack: lambda message, _: self._returns.take_back(message),
+            Results: lambda message, _: self._intake.values(message.rows, mine=True),
+            Retried: lambda message, _: self._children.retried(message),
+            Values: lambda message, _: self._intake.values(message.rows, mine=False),
+            Cancelled: lambda message, _: self._children.answered(message),
+            Answer: lambda message, _: self._children.answered(message),
+            Wanted: lambda message, _: objects.want(message.ids),
+            Shared: lambda message, _: objects.share(message.ids),
+            Unshared: lambda message, _: objects.unshare(message.ids),
         }
 
     # ---------------------------------------------------------------------------------- the face
@@ -161,9 +170,11 @@ class NodeCore:
     def turn(self, now_s: float) -> list[Command]:
         """Act on all that was handled: once after all events of a loop turn."""
         self._stops.turn(now_s)
+        if self._intake.later:
+            self._stop(Stop(self._intake.assign_later(now_s)), now_s)
         self._waits.settle(now_s)
-        if self._take_backs:
-            self._answer_take_backs()
+        if self._returns.waiting:
+            self._returns.turn()
         self._dispatch.turn(now_s)
         self._processes.turn(now_s)
         self._flush(now_s)
@@ -171,7 +182,7 @@ class NodeCore:
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is to be called at the latest; None: when something happens."""
-        first_s = self._beat_due_s if self._connected else None
+        first_s = self._beat_due_s if self._state.connected else None
         for room in (self._dispatch, self._processes, self._waits, self._stops):
             due_s = room.deadline_s()
             if due_s is not None and (first_s is None or due_s < first_s):
@@ -187,13 +198,14 @@ class NodeCore:
             "busy_workers": sum(worker.shape is not None for worker in state.workers.values()),
             "objects": len(state.objects.entries),
             "calls": len(state.objects.calls),
-            "unsettled": len(state.objects.unsettled),
             "waits": self._waits.count(),
             "lenders": len(self._waits.lenders),
             "requests": len(self._children.requests),
             "blobs": self._intake.blobs.count(),
+            "later": len(self._intake.later),
             "stops": self._stops.count(),
-            "take_backs": len(self._take_backs),
+            "take_backs": len(self._returns.waiting),
+            **self._ended.sizes(),
         }
 
     def check_invariants(self) -> None:
@@ -206,6 +218,7 @@ class NodeCore:
             *(worker.holds for worker in state.workers.values()),
             *(attempt.pins for attempt in state.attempts.values()),
             *self._intake.pins(),
+            *self._ended.pins(),
         ):
             for id_ in ids:
                 holds[id_] = holds.get(id_, 0) + 1
@@ -218,20 +231,29 @@ class NodeCore:
     # ------------------------------------------------------------------------------- the scheduler
 
     def _on_connected(self, event: events.Connected, now_s: float) -> None:
-        self._connected = True
+        state = self._state
+        state.connected = True
         self._beat_due_s = now_s + self._settings.heartbeat_interval_s
         if event.resumed:
+            self._children.resumed()
             return
-        state = self._state
-        if self._lives:
-            state.note(now_s, "a new life of the link: everything is dropped")
-            state.counters["restarts"] += 1
-            self._drop_everything(now_s)
-        self._lives += 1
-        state.send(Join(state.name, self._host, self._pid, self._resources))
+        former, self._epoch = self._epoch, event.epoch
+        joining = Join(state.name, self._host, self._pid, self._resources)
+        if former in (0, event.epoch):
+            if former:
+                state.note(now_s, "the scheduler had given this node up: everything is dropped")
+                state.counters["restarts"] += 1
+                self._drop_everything(now_s)
+            state.send(joining)
+            return
+        state.note(now_s, f"the scheduler has been restarted, its epoch is {event.epoch}")
+        state.counters["scheduler_restarts"] += 1
+        self._start_anew()
+        state.send(joining)
+        self._registration.tell()
 
     def _on_disconnected(self, _event: events.Disconnected, now_s: float) -> None:
-        self._connected = False
+        self._state.connected = False
         self._state.note(now_s, "the connection to the scheduler closed")
 
     def _on_received(self, event: events.Received, now_s: float) -> None:
@@ -240,6 +262,17 @@ class NodeCore:
             self._state.note(now_s, f"not for a node: {type(event.message).__name__}")
             return
         handler(event.message, now_s)
+
+    def _start_anew(self) -> None:
+        # What was to be said to the scheduler that is no more is void; all that is here goes on.
+        state = self._state
+        state.commands = [command for command in state.commands if not isinstance(command, Send)]
+        state.blocked.clear()
+        self._returns.waiting.clear()
+        self._intake.restarted()
+        self._ended.restarted()
+        self._children.restarted()
+        state.objects.restarted()
 
     def _drop_everything(self, now_s: float) -> None:
         state = self._state
@@ -251,13 +284,13 @@ class NodeCore:
         self._stops.clear()
         self._children.clear()
         self._intake.clear()
-        self._take_backs.clear()
+        self._returns.waiting.clear()
         self._texts.clear()
         self._dispatch.clear()
         self._processes.environments.clear()
         self._processes.crews.clear()
         state.objects.clear()
-        state.done.clear()
+        self._ended.clear()
         state.blocked.clear()
         state.commands = [command for command in state.commands if not isinstance(command, Send)]
 
@@ -280,6 +313,7 @@ class NodeCore:
         for attempt in [a for a in state.attempts.values() if a.kind.client == client]:
             state.forget(attempt)
         self._intake.forget_client(client)
+        self._ended.forget_client(client)
         state.objects.client_left(client)
         self._children.forget_client(client)
         self._dispatch.forget_client(client)
@@ -288,32 +322,12 @@ class NodeCore:
 
     def _stop(self, message: Stop, now_s: float) -> None:
         for task, number, mode in message.rows:
+            if self._intake.later and self._intake.stops_later(task, number, mode):
+                continue
+            if mode == StopMode.FORCE and self._ended.stop(task, number):
+                continue
             if self._stops.stop(task, number, mode, now_s):
                 self._beat_due_s = now_s  # it tells that the attempt runs
-
-    def _take_back(self, message: TakeBack, _now_s: float) -> None:
-        short = message.count - self._state.queue.count()
-        if short > 0:
-            for worker in self._state.workers.values():
-                if len(worker.flight) > 1 and not worker.dropped:
-                    self._dispatch.take_unread(worker)
-                    short -= len(worker.flight) - 1
-                    if short <= 0:
-                        break
-        self._take_backs.append(message.count)
-
-    def _answer_take_backs(self) -> None:
-        workers = self._state.workers.values()
-        if any(worker.taking and not worker.dropped for worker in workers):
-            return
-        for count in self._take_backs:
-            rows: list[tuple[bytes, int]] = []
-            for attempt in self._state.queue.take_back(count):
-                rows.append((attempt.row.id, attempt.row.attempt))
-                self._state.forget(attempt)
-            self._state.counters["taken_back"] += len(rows)
-            self._state.send(TakenBack(rows))
-        self._take_backs.clear()
 
     # --------------------------------------------------------------------------------- the workers
 
@@ -439,12 +453,12 @@ class NodeCore:
     def _flush(self, now_s: float) -> None:
         state, objects = self._state, self._state.objects
         self._texts.flush()  # before the results of what wrote it
+        self._children.flush()
         if state.blocked:
             rows, state.blocked = state.blocked, []
             state.send(Blocked(rows))
         if state.done:
-            done, state.done = state.done, []
-            state.send(Done(done))
+            self._ended.tell()
         if objects.values:
             values, objects.values = objects.values, []
             state.send(Values([state.outgoing(row) for row in values]))
@@ -454,7 +468,7 @@ class NodeCore:
         released = objects.sweep()
         if released:
             state.send(Release(released))
-        if self._connected and now_s >= self._beat_due_s:
+        if state.connected and now_s >= self._beat_due_s:
             self._beat(now_s)
 
     def _beat(self, now_s: float) -> None:

@@ -7,7 +7,7 @@ large ones come on the bulk link, before or after the rows that name them.
 from msgspec.structs import replace
 
 from ..protocol.ids import show
-from ..protocol.messages import Assign, AssignRow, Prepare, ValueRow
+from ..protocol.messages import Assign, AssignRow, NodeKindRow, Options, Prepare, ValueRow
 from ..protocol.resources import UNITS
 from .arrivals import Arrivals
 from .attempts import ARRIVING, Attempt, Demand, Function, Kind, WorkerKey
@@ -18,6 +18,10 @@ from .state import NodeState
 
 #: place of a large payload in an attempt, where it is not one of its values
 ARGUMENTS = -1
+#: what the scheduler counts in one life is less
+ORDER_OF_A_LIFE = 1 << 62
+
+_KindKey = tuple[bytes, bytes, str, Options]
 
 
 class Intake:
@@ -27,20 +31,50 @@ class Intake:
         self._state = state
         self._lives = lives
         self._dispatch = dispatch
+        #: by the scheduler's numbers, which go with its life
         self.kinds: dict[int, Kind] = {}
+        #: our own, by which workers know them: the same in all lives
+        self._numbers: dict[_KindKey, int] = {}
+        self._last_number = 0
         self._functions: dict[tuple[bytes, bytes], Function] = {}
         self.blobs: Arrivals[tuple[Attempt, int] | Function | tuple[ValueRow, bool]] = Arrivals()
+        #: by task: an attempt that came before an earlier one has ended here
+        self.later: dict[bytes, AssignRow] = {}
+        self._stops_later: list[tuple[bytes, int, int]] = []
 
     def forget_client(self, client: bytes) -> None:
         """A client has left, and its kinds with it."""
         for number in [number for number, kind in self.kinds.items() if kind.client == client]:
             self.forget_kind(number)
+        # Those of a former life that were not used again.
+        self._numbers = {key: n for key, n in self._numbers.items() if key[0] != client}
+
+    def restarted(self) -> None:
+        """The scheduler is another: what is not whole will not be, and kinds get other numbers.
+
+        Attempts that are here go on as they are, before all that this life brings.
+        """
+        state = self._state
+        for attempt in list(state.attempts.values()):
+            if attempt.state == ARRIVING:
+                state.forget(attempt)
+        for refs in self.pins():
+            state.objects.unpin(refs)
+        self.blobs.clear()
+        self.kinds.clear()
+        self._functions.clear()
+        self._forget_later()
+        state.queue.tidy()
+        for attempt in state.attempts.values():
+            attempt.row.order -= ORDER_OF_A_LIFE
 
     def clear(self) -> None:
         """The link's life is over."""
         self.kinds.clear()
+        self._numbers.clear()
         self._functions.clear()
         self.blobs.clear()
+        self._forget_later()
 
     def pins(self) -> list[tuple[bytes, ...]]:
         """Return the refs that values on their way hold."""
@@ -65,16 +99,24 @@ class Intake:
             if payload is not None:
                 self._arrive(function, payload)
             key, demand = WorkerKey.of(row.client, row.options), Demand.of(row.options)
-            kind = Kind(row, self._dispatch.shape(key, demand), function)
-            self.kinds[row.number] = kind
+            shape = self._dispatch.shape(key, demand)
+            self.kinds[row.number] = Kind(self._number(row), row, shape, function)
             if key == WorkerKey(row.client, (), "", 1.0, "") and demand == Demand(UNITS, 0, ()):
                 self._lives.prestart(key, now_s)
+
+    def _number(self, row: NodeKindRow) -> int:
+        key = row.client, row.function, row.name, row.options
+        number = self._numbers.get(key)
+        if number is None:
+            self._last_number = number = self._numbers[key] = self._last_number + 1
+        return number
 
     def forget_kind(self, number: int) -> None:
         """A kind is not used again."""
         kind = self.kinds.pop(number, None)
         if kind is None:
             return
+        self._numbers.pop((kind.client, kind.hash, kind.name, kind.options), None)
         kind.function.kinds -= 1
         if not kind.function.kinds:
             del self._functions[kind.client, kind.hash]
@@ -101,7 +143,32 @@ class Intake:
             else:
                 self._oversized(attempt)
 
+    def assign_later(self, now_s: float) -> list[tuple[bytes, int, int]]:
+        """Take in the attempts whose forerunners have ended; return what was said of them."""
+        for task in [task for task in self.later if task not in self._state.attempts]:
+            self.assign(Assign([self.later.pop(task)]), now_s)
+        said = [stop for stop in self._stops_later if stop[0] not in self.later]
+        self._stops_later = [stop for stop in self._stops_later if stop[0] in self.later]
+        return said
+
+    def stops_later(self, task: bytes, attempt: int, mode: int) -> bool:
+        """An attempt is to be stopped; return whether that has to wait until it is taken in."""
+        row = self.later.get(task)
+        if row is None or row.attempt != attempt:
+            return False
+        self._stops_later.append((task, attempt, mode))
+        return True
+
+    def _forget_later(self) -> None:
+        self.later.clear()
+        self._stops_later.clear()
+
     def _refuse(self, row: AssignRow, kind: Kind | None, now_s: float) -> None:
+        former = self._state.attempts.get(row.id)
+        if kind is not None and former is not None and former.row.attempt < row.attempt:
+            # Left over from an earlier life of the scheduler; this one has stopped it by now.
+            self.later[row.id] = row
+            return
         # Should not happen. An attempt that is here already is answered when it ends.
         self._state.counters["stale_dropped"] += 1
         self._state.note(now_s, f"cannot take {show(row.id)}: kind {row.kind} is {kind}")

@@ -9,11 +9,8 @@ daemon: those three, `notice TEXT`, `exited PID STATUS`, and `template` (with th
 template).
 
 A process that a task started in a session of its own lives no longer than its parent: the keeper
-ends it as soon as it is an orphan. Only a keeper that is itself killed (SIGKILL, out of memory)
-cannot: the kernel ends daemon and workers, the template ends the workers' groups and whatever
-carries the node's mark. One that left its group AND was started with an environment of its own
-then lives on, as does all that left its group when template and keeper are killed at once
-(docs/decisions.md).
+ends it as soon as it is an orphan. When the keeper itself is killed the kernel ends the workers,
+and the template, or else the daemon, sweeps up the rest. What cannot hold then: docs/decisions.md.
 """
 
 import contextlib
@@ -28,13 +25,14 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..protocol.machine import give_back_memory
 from ..protocol.settings import Settings
 from . import kernel
 from .channel import Channel, ClosedError, channel_pair
 from .page import PulsePage
+from .sweep import sweep
 from .template import Template
 from .watch import DaemonWatch
 
@@ -59,6 +57,8 @@ class House(NamedTuple):
     lifeline: int
     keeper_pid: int
     settings: Settings
+    #: filled by the daemon: its workers by process id
+    workers: dict[int, Any]
 
 
 def run(
@@ -246,19 +246,26 @@ class Keeper:
         _flush()
         pid = os.fork()
         if not pid:
-            status = EXIT_BUG
+            status, workers = EXIT_BUG, dict[int, Any]()
             try:
                 self._leave(mine)
-                kernel.die_with_parent(self._pid)
+                # TERM, not KILL: it may have to end what the tasks have started.
+                kernel.die_with_parent(self._pid, signal.SIGTERM)
                 faulthandler.enable()
-                house = House(theirs, self._page, self._lifeline, self._pid, settings)
+                house = House(theirs, self._page, self._lifeline, self._pid, settings, workers)
                 status = self._daemon_main(house) or 0
             except SystemExit as error:
                 status = error.code if isinstance(error.code, int) else 1 if error.code else 0
             except BaseException:  # noqa: BLE001  # reported, and the process ends
                 traceback.print_exc()
-            finally:
+            try:
                 _flush()
+                # Whoever ends with an error may have seen the keeper's end before it was complete.
+                if os.getppid() != self._pid or kernel.has_ended(
+                    self._lifeline, 0.1 if status else 0
+                ):
+                    sweep(self._mark, self._lifeline, workers, after=True)
+            finally:
                 os._exit(status)
         theirs.close()
         self._daemon, self._daemon_pid = mine, pid

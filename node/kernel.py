@@ -14,6 +14,7 @@ import ctypes
 import fcntl
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -47,12 +48,12 @@ def adopt_orphans() -> bool:
     return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def die_with_parent(parent: int) -> bool:
-    """Have the kernel kill this process when `parent` ends; at once if it has already.
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> bool:
+    """Have the kernel signal this process when `parent` ends; it ends at once if that has already.
 
     It follows the parent's thread that made this process: for parents with one thread only.
     """
-    done = _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    done = _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os._exit(1)
     return done
@@ -61,6 +62,13 @@ def die_with_parent(parent: int) -> bool:
 def outlive_parent() -> None:
     """Undo `die_with_parent`."""
     _prctl(_PR_SET_PDEATHSIG, 0)
+
+
+def has_ended(pipe: int, within_s: float = 0.0) -> bool:
+    """Return whether nobody can write into a pipe any more, or soon cannot."""
+    poll = select.poll()
+    poll.register(pipe, 0)  # a hang-up is always told
+    return bool(poll.poll(within_s * 1000))
 
 
 def spawns(worker_start: str) -> bool:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..protocol.ids import TASK_BYTES, ObjectId, TaskId, home_of, objects_of, show, task_of
-from ..protocol.messages import Failure, Outcome, ValueRow
+from ..protocol.messages import Failure, Outcome, TaskRow, ValueRow
 from .attempts import Waiter, Worker
 
 
@@ -29,6 +29,8 @@ class Entry(Struct, gc=False, eq=False):
     received: int = 0
     #: home: others hold it
     shared: bool = False
+    #: home: others held it in a former life of the scheduler, and may still
+    was_shared: bool = False
     #: home: the scheduler wants the value
     wanted: bool = False
     #: foreign: asked for
@@ -45,6 +47,17 @@ class Call(Struct, gc=False, eq=False):
     pins: tuple[bytes, ...]
     #: results still to come
     left: int
+    #: as it is submitted, large arguments included
+    row: TaskRow
+    #: the task whose code submitted it, and how deep in the tree of calls it is
+    parent: bytes
+    depth: int
+    #: the last that the scheduler told of; 0: it was surely never submitted
+    attempt: int
+    #: to be cancelled, and how
+    cancelled: bool = False
+    force: bool = False
+    recursive: bool = False
 
 
 class Objects:
@@ -55,8 +68,6 @@ class Objects:
         self._small_value_bytes = small_value_bytes
         self.entries: dict[bytes, Entry] = {}
         self.calls: dict[bytes, Call] = {}
-        #: refs inside results that we reported, until the scheduler has counted them
-        self.unsettled: dict[bytes, list[tuple[bytes, ...]]] = {}
         #: to be told to the scheduler
         self.fetches: list[bytes] = []
         self.values: list[ValueRow] = []
@@ -118,7 +129,7 @@ class Objects:
             if entry.received:
                 released.append((id_, entry.received))
                 entry.received = 0
-            if entry.home and (entry.shared or entry.pending):
+            if entry.home and (entry.shared or entry.was_shared or entry.pending):
                 continue
             del entries[id_]
             if entry.row is not None and entry.row.contained:
@@ -162,9 +173,12 @@ class Objects:
             for id_ in objects_of(task, call.num_returns):
                 self._resolve(row if id_ == row.id else replace(row, id=id_))
         else:
-            call.left -= 1
             if call.num_returns:
+                entry = self.entries.get(row.id)
+                if entry is None or not entry.pending:
+                    return  # it came in a former life of the scheduler; others had yet to come
                 self._resolve(row)
+            call.left -= 1
         if call.left <= 0:
             del self.calls[task]
             self.unpin(call.pins)
@@ -210,19 +224,34 @@ class Objects:
                 entry.shared = False
                 self._loose[id_] = None
 
-    def settle(self, tasks: Iterable[bytes]) -> None:
-        """The scheduler has counted the refs inside these tasks' results."""
-        for task in tasks:
-            waiting = self.unsettled.get(task)
-            if waiting:
-                self.unpin(waiting.pop(0))
-                if not waiting:
-                    del self.unsettled[task]
+    # ------------------------------------------------------------------- another scheduler life
 
-    def unsettle(self, task: bytes, contained: tuple[bytes, ...]) -> None:
-        """A result with refs inside was reported: pin them until it is settled."""
-        self.pin(contained)
-        self.unsettled.setdefault(task, []).append(contained)
+    def restarted(self) -> None:
+        """The scheduler is another: it wants nothing yet, and is asked anew for what is awaited.
+
+        What was shared may still be: that is known with `recovered`.
+        """
+        self.values.clear()
+        self.fetches.clear()
+        for id_, entry in self.entries.items():
+            entry.was_shared = entry.was_shared or entry.shared
+            entry.shared = entry.wanted = False
+            if entry.fetched:
+                entry.fetched = bool(entry.waiters)
+                if entry.waiters:
+                    self.fetches.append(id_)
+            self._loose[id_] = None
+
+    def holding(self) -> list[tuple[bytes, int]]:
+        """Return what a scheduler has to release, with the deliveries of each."""
+        return [(id_, entry.received) for id_, entry in self.entries.items() if entry.received]
+
+    def recovered(self) -> None:
+        """Who was to come back has: what was not shared again is not shared."""
+        for id_, entry in self.entries.items():
+            if entry.was_shared:
+                entry.was_shared = False
+                self._loose[id_] = None
 
     # ------------------------------------------------------------------------------------ waiting
 
@@ -264,7 +293,6 @@ class Objects:
         """The link's life is over: nobody needs anything of this."""
         self.entries.clear()
         self.calls.clear()
-        self.unsettled.clear()
         self.fetches.clear()
         self.values.clear()
         self.satisfied.clear()
@@ -306,7 +334,6 @@ class Objects:
         """Check every count against what it counts; `holds`: by workers and attempts."""
         counted = dict(holds)
         owners: list[Iterable[bytes]] = [call.pins for call in self.calls.values()]
-        owners += [pins for lists in self.unsettled.values() for pins in lists]
         owners += [entry.row.contained for entry in self.entries.values() if entry.row is not None]
         for ids in owners:
             for id_ in ids:

@@ -8,7 +8,16 @@ from typing import Any
 
 from msgspec import field
 
-from ..protocol.forms import Message, Row
+from ..protocol.forms import (
+    Count,
+    HashBytes,
+    Message,
+    ObjectBytes,
+    ParentBytes,
+    Row,
+    Seconds,
+    TaskBytes,
+)
 from ..protocol.messages import Environment, Options, TaskRow, ValueRow
 
 # ------------------------------------------------------------------------------ daemon -> worker
@@ -104,9 +113,9 @@ class Ready(Message, tag="ready"):
 class FinishedRow(Row):
     """One attempt's end; see messages.DoneRow."""
 
-    seq: int
+    seq: Count
     values: tuple[ValueRow, ...]
-    duration_s: float
+    duration_s: Seconds
     retry: bool = False
 
 
@@ -114,22 +123,22 @@ class Finished(Message, tag="finished"):
     """Ended attempts, in order. `held`: refs that now live in this process and did not before."""
 
     rows: list[FinishedRow]
-    held: list[bytes] = field(default_factory=list)
+    held: list[ObjectBytes] = field(default_factory=list)
 
 
 class Returned(Message, tag="returned"):
     """All rows from this seq on (of those received) have not been started and will not be."""
 
-    seqs: list[int]
+    seqs: list[Count]
 
 
 class Submitted(Message, tag="submitted"):
     """Calls made by the running task. Kind numbers are the worker's own, defined before use."""
 
     #: the submitting task
-    parent: bytes
+    parent: ParentBytes
     #: of the calls: one more than the submitting task's own
-    depth: int
+    depth: Count
     kinds: list["NestedKind"]
     rows: list[TaskRow]
     #: puts: rows with outcome VALUE
@@ -139,8 +148,8 @@ class Submitted(Message, tag="submitted"):
 class NestedKind(Row):
     """A kind as a worker defines it to its node."""
 
-    number: int
-    function: bytes
+    number: Count
+    function: HashBytes
     name: str
     options: Options
     payload: bytes | None
@@ -153,9 +162,9 @@ class Want(Message, tag="want"):
     """
 
     request: int
-    seq: int
-    ids: list[bytes]
-    count: int
+    seq: Count
+    ids: list[ObjectBytes]
+    count: Count
     timeout_s: float | None
     #: True: get, send the rows' payloads and end at the first failure. False: wait, ids only.
     values: bool
@@ -177,14 +186,14 @@ class WantOver(Message, tag="want_over"):
 class Refs(Message, tag="refs"):
     """Refs that came to life in this process for the first time, and that went for good."""
 
-    held: list[bytes]
-    dropped: list[bytes]
+    held: list[ObjectBytes]
+    dropped: list[ObjectBytes]
 
 
 class CancelTasks(Message, tag="cancel_tasks"):
     """The running task cancels others."""
 
-    ids: list[bytes]
+    ids: list[TaskBytes]
     force: bool
     recursive: bool
     #: not 0: answered with data = list of bools
@@ -196,7 +205,7 @@ class Ask(Message, tag="ask"):
 
     request: int
     what: str
-    limit: int
+    limit: Count
     match: str
 
 

@@ -76,7 +76,7 @@ class Pool:
         self._template: Channel | None = None
         self._workers: dict[int, Process] = {}
         self._by_fd: dict[int, Process] = {}
-        self._by_pid: dict[int, Process] = {}
+        self._by_pid: dict[int, Process] = house.workers
         self._by_ticket: dict[int, Process] = {}
         # No other life of the daemon uses the same tickets.
         self._last_ticket = os.getpid() << 32

@@ -146,6 +146,11 @@ class Queue:
         """Note that a shape's attempts were all sent."""
         del self.waiting[shape]
 
+    def tidy(self) -> None:
+        """Clear the places of those that are not queued any more."""
+        for shape in self.waiting:
+            shape.tidy()
+
     def count(self) -> int:
         """Return how many attempts are queued."""
         return sum(shape.count for shape in self.waiting)

@@ -33,18 +33,22 @@ class NodeState:
         self.slots = Slots(resources)
         self.queue = Queue()
         self.objects = Objects(peer, settings.small_value_bytes)
+        #: whether the connection to the scheduler stands, as far as is known
+        self.connected = False
         self.attempts: dict[bytes, Attempt] = {}
         #: all processes, also those that were told to end
         self.workers: dict[int, Worker] = {}
         #: outboxes: commands in order; rows that go in one message at the end of the turn
         self.commands: list[Command] = []
         self.done: list[DoneRow] = []
+        #: places in `done` of rows with large payloads, or with refs inside
+        self.rare: list[int] = []
         self.blocked: list[tuple[bytes, int, bool]] = []
         self.story: deque[tuple[float, str]] = deque(maxlen=STORY_LINES_MAX)
         self.counters: dict[str, int] = dict.fromkeys(
             (
-                "cancelled", "deadlocks", "finished", "requeued", "restarts", "stale_dropped",
-                "taken_back", "workers_died", "workers_failed", "workers_started",
+                "cancelled", "deadlocks", "finished", "requeued", "restarts", "scheduler_restarts",
+                "stale_dropped", "taken_back", "workers_died", "workers_failed", "workers_started",
             ),
             0,
         )  # fmt: skip
@@ -81,13 +85,19 @@ class NodeState:
     ) -> None:
         """An attempt has ended: tell the scheduler and forget it."""
         row = attempt.row
-        contained = tuple(id_ for value in values for id_ in value.contained)
-        if contained:
-            self.objects.unsettle(row.id, contained)
-        sent = tuple(self.outgoing(value) for value in values)
-        done = DoneRow(row.id, row.attempt, sent, duration_s, retry, died, bystander)
-        self.done.append(done)
+        done = DoneRow(row.id, row.attempt, values, duration_s, retry, died, bystander)
+        self.objects.pin(refs_in(done))
+        self.ended(done)
         self.forget(attempt)
+
+    def ended(self, row: DoneRow) -> None:
+        """A row, of which the refs inside are pinned, is to be told at the end of the turn."""
+        bytes_max = self.settings.inline_bytes_max
+        for value in row.values:
+            if value.contained or (value.payload is not None and len(value.payload) > bytes_max):
+                self.rare.append(len(self.done))
+                break
+        self.done.append(row)
 
     def fail(
         self,
@@ -154,6 +164,11 @@ class NodeState:
         else:
             self.counters["requeued"] += 1
             self.queue.push(attempt)
+
+
+def refs_in(row: DoneRow) -> tuple[bytes, ...]:
+    """Return the objects whose refs lie inside an attempt's values."""
+    return tuple(id_ for value in row.values for id_ in value.contained)
 
 
 def how_it_ended(event: WorkerExited) -> str:

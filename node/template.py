@@ -35,6 +35,7 @@ from .channel import Channel, ClosedError, Packet, channel_of
 from .page import PulsePage, Words
 from .spawn import Order, load, replace_process
 from .streams import open_streams
+from .sweep import sweep
 
 #: What decides how many threads a numeric library starts, read when it is loaded.
 THREAD_VARIABLES = (
@@ -48,8 +49,6 @@ THREAD_VARIABLES = (
 _PACKAGE = __name__.rpartition(".")[0].rpartition(".")[0]
 _NEEDED_BY_WORKERS = ("protocol.payload", "protocol.outcomes", "node.worker", "client.api")
 _RE_PARENTED_S = 0.0001
-_SWEEP_PAUSE_S = 0.005
-_SWEEP_MAX_S = 5.0
 
 #: the variable that processes started by tasks inherit, so that they can be found again
 MARK_VARIABLE = "DRUMBEAT_NODE_MARK"
@@ -176,18 +175,7 @@ class Template:
 
     def _sweep(self) -> NoReturn:
         """The keeper is gone: its workers die by themselves, what they started dies here."""
-        for pid in self._alive:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
-        until_s = time.monotonic() + _SWEEP_MAX_S
-        # Again until there is none: one may have started another before it was found.
-        while (
-            found := kernel.carriers(self._mark.encode(), self._lifeline)
-        ) and time.monotonic() < until_s:
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(_SWEEP_PAUSE_S)
+        sweep(self._mark, self._lifeline, self._alive)
         os._exit(0)
 
     # ----------------------------------------------------------------------------------- forks

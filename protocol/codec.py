@@ -25,7 +25,6 @@ from .messages import (
     Release,
     Results,
     Retried,
-    Settled,
     Shared,
     Stop,
     Submit,
@@ -53,7 +52,7 @@ encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 #: what has one number for all its rows (Done).
 _COLUMNS: dict[type[Message], str] = {
     Define: "rows", Forget: "kinds", Submit: "rows", Results: "rows", Values: "rows", Fetch: "ids",
-    Wanted: "ids", Shared: "ids", Unshared: "ids", Release: "rows", Settled: "tasks",
+    Wanted: "ids", Shared: "ids", Unshared: "ids", Release: "rows",
     Retried: "rows",
     Assign: "rows", Stop: "rows", Blocked: "rows", Output: "rows",
 }  # fmt: skip

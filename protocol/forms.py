@@ -12,7 +12,15 @@ TaskBytes = Annotated[bytes, Meta(min_length=14, max_length=14)]
 ObjectBytes = Annotated[bytes, Meta(min_length=14, max_length=16)]
 ParentBytes = Annotated[bytes, Meta(max_length=14)]
 HashBytes = Annotated[bytes, Meta(min_length=16, max_length=16)]
-Count = Annotated[int, Meta(ge=0)]
+#: far more than anything counts to, and more can be added before it no longer fits the wire
+COUNT_MAX = 1 << 62
+Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
+#: finite: it is counted in whole units
+AMOUNT_MAX = 1e15
+Amount = Annotated[float, Meta(ge=0, le=AMOUNT_MAX)]
+#: a time, at most three hundred years; -1 where there is none
+SECONDS_MAX = 1e10
+Seconds = Annotated[float, Meta(ge=-1, le=SECONDS_MAX)]
 
 
 class Row(Struct, array_like=True, gc=False):

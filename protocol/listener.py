@@ -65,6 +65,8 @@ class Lags(Struct, gc=False, frozen=True):
 
     peer: PeerId
     queued_bytes: int
+    #: BULK: of large payloads
+    channel: int = Channel.CONTROL
 
 
 Command = SendFrame | Delivered | Joined | Returned | Disconnected
@@ -120,6 +122,8 @@ class Listener:
         self._owing: dict[Connection, None] = {}
         # When to look for links whose batches are not acknowledged; None: there are none.
         self._look_s: float | None = None
+        # More than that is worth a report.
+        self._lag_bytes = min(settings.output_backlog_bytes_max, settings.results_backlog_bytes_max)
         #: what the last flushes left behind; for whoever takes and clears it
         self.lagging: list[Lags] = []
         #: when routes are to be probed, the next one first
@@ -201,7 +205,7 @@ class Listener:
         sends: list[tuple[bytes, bytes]] = []
         if not self._busy:
             return sends
-        lag_bytes = self._settings.output_backlog_bytes_max
+        lag_bytes = self._lag_bytes
         busy, self._busy = self._busy, {}
         for connection in busy:
             route = connection.route
@@ -238,7 +242,7 @@ class Listener:
 
     def _judge_lag(self, connection: Connection) -> None:
         queued_bytes = connection.link.queued_bytes
-        lags = queued_bytes > self._settings.output_backlog_bytes_max
+        lags = queued_bytes > self._lag_bytes
         if connection.channel == Channel.CONTROL and (lags or connection.lags):
             connection.lags = lags
             self.lagging.append(Lags(connection.peer, queued_bytes if lags else 0))

@@ -17,6 +17,8 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from .forms import (
+    SECONDS_MAX,
+    Amount,
     Count,
     HashBytes,
     Message,
@@ -24,6 +26,7 @@ from .forms import (
     ParentBytes,
     PeerBytes,
     Row,
+    Seconds,
     TaskBytes,
 )
 from .recovery import HandedOver, Holding, Inventory, Recovered, Registered, Report
@@ -34,15 +37,15 @@ from .recovery import HandedOver, Holding, Inventory, Recovered, Registered, Rep
 class Options(Struct, array_like=True, gc=False, frozen=True):
     """How a task is run: what scheduler and node must know of it. Hashable."""
 
-    num_cpus: Annotated[float, Meta(ge=0)] = 1.0
-    num_gpus: Annotated[float, Meta(ge=0)] = 0.0
+    num_cpus: Amount = 1.0
+    num_gpus: Amount = 0.0
     #: sorted (name, amount) pairs
-    resources: tuple[tuple[str, float], ...] = ()
+    resources: tuple[tuple[str, Amount], ...] = ()
     num_returns: Annotated[int, Meta(ge=0, le=65_536)] = 1
-    max_retries: Annotated[int, Meta(ge=0)] = 3
+    max_retries: Count = 3
     #: the worker holds the types and judges; here only: is there anything to judge
     retry_exceptions: bool = False
-    retry_backoff_s: Annotated[float, Meta(ge=0)] = 0.1
+    retry_backoff_s: Annotated[float, Meta(ge=0, le=SECONDS_MAX)] = 0.1
     wait_for_nodes: bool = False
     priority: int = 0
     #: name or hexadecimal id of the only node that may run it; "" for any
@@ -108,6 +111,9 @@ class Leave(Message, tag="leave"):
 
 # ------------------------------------------------------------------------------------ tasks, values
 
+#: a failure names the first cause of a chain, not all of it
+CAUSES_MAX = 8
+
 
 class Failure(Row):
     """Why the system could not give a value: becomes the error class of that name."""
@@ -116,9 +122,17 @@ class Failure(Row):
     error: str
     text: str
     #: that class's attributes
-    details: dict[str, str | int | float | None] = {}
+    details: dict[str, str | int | float | None] = {}  # noqa: RUF012  # msgspec copies it
     #: DependencyFailed: why the dependency failed, when that was a failure too
     cause: "Failure | None" = None
+
+    def __post_init__(self) -> None:
+        """Refuse at decode what is nested deeper than any cause is: it could not be passed on."""
+        cause, depth = self.cause, 0
+        while cause is not None:
+            cause, depth = cause.cause, depth + 1
+            if depth > CAUSES_MAX:
+                raise ValueError(f"more than {CAUSES_MAX} causes within each other")
 
 
 class Outcome(IntEnum):
@@ -171,7 +185,7 @@ class Submit(Message, tag="submit"):
     rows: list[TaskRow]
     #: empty: all are new. Else one for each row: 0, it is new; n, it was submitted to an earlier
     #: life of the scheduler, and its n-th attempt is the last that its submitter was told of
-    attempts: list[Count] = []
+    attempts: list[Count] = []  # noqa: RUF012  # msgspec copies it
 
 
 class Results(Message, tag="results"):
@@ -186,7 +200,7 @@ class Retried(Message, tag="retried"):
     It leaves before that attempt does, so the submitter knows what may have started.
     """
 
-    rows: list[tuple[TaskBytes, int]]
+    rows: list[tuple[TaskBytes, Count]]
 
 
 class Cancel(Message, tag="cancel"):
@@ -241,13 +255,7 @@ class Unshared(Message, tag="unshared"):
 class Release(Message, tag="release"):
     """Holder -> scheduler: I hold these no more; with each the number of deliveries it had."""
 
-    rows: list[tuple[ObjectBytes, int]]
-
-
-class Settled(Message, tag="settled"):
-    """Scheduler -> node: the refs inside these tasks' results are counted; drop your pins."""
-
-    tasks: list[TaskBytes]
+    rows: list[tuple[ObjectBytes, Count]]
 
 
 # -------------------------------------------------------------------------------------------- nodes
@@ -261,18 +269,18 @@ class Join(Message, tag="join"):
     host: str
     pid: int
     #: "CPU", "GPU" and custom resources -> amount
-    resources: dict[str, float]
+    resources: dict[str, Amount]
 
 
 class Beat(Message, tag="beat"):
     """Node -> scheduler, each interval."""
 
     #: how late the daemon's loop has been at worst since the last beat
-    lag_s: float
+    lag_s: Seconds
     workers: Count
     blocked: Count
     #: (task, attempt, seconds since start)
-    running: list[tuple[TaskBytes, int, float]]
+    running: list[tuple[TaskBytes, Count, Seconds]]
     memory_bytes: Count = 0
 
 
@@ -320,7 +328,7 @@ class AssignRow(Row):
     order: Count
     depth: Count
     #: expected duration, or -1: unknown
-    expected_s: float
+    expected_s: Seconds
     args: bytes | None = None
     size: Count = 0
     contained: tuple[ObjectBytes, ...] = ()
@@ -348,7 +356,7 @@ class StopMode(IntEnum):
 class Stop(Message, tag="stop"):
     """Scheduler -> node: cancel these attempts (see `StopMode`); Done rows tell what came of it."""
 
-    rows: list[tuple[TaskBytes, int, int]]
+    rows: list[tuple[TaskBytes, Count, int]]
 
 
 class DoneRow(Row):
@@ -359,7 +367,7 @@ class DoneRow(Row):
     #: one for each of num_returns (none for 0); or just one with the task's id: ERROR or FAILURE
     values: tuple[ValueRow, ...]
     #: start to end in the worker; -1: it never started
-    duration_s: float
+    duration_s: Seconds
     #: an ERROR that the task's retry_exceptions asks to be tried again
     retry: bool = False
     #: it ended with its worker's death, or its result did
@@ -379,7 +387,7 @@ class Done(Message, tag="done"):
 class Blocked(Message, tag="blocked"):
     """Node -> scheduler: attempts that wait in get() and lend their CPUs (True), or took them."""
 
-    rows: list[tuple[TaskBytes, int, bool]]
+    rows: list[tuple[TaskBytes, Count, bool]]
 
 
 class TakeBack(Message, tag="take_back"):
@@ -391,7 +399,7 @@ class TakeBack(Message, tag="take_back"):
 class TakenBack(Message, tag="taken_back"):
     """Node -> scheduler: these will not start here. Always answers a TakeBack, if need be empty."""
 
-    rows: list[tuple[TaskBytes, int]]
+    rows: list[tuple[TaskBytes, Count]]
 
 
 class OutputRow(Row):
@@ -422,7 +430,7 @@ class Shape(Row):
 
     name: str
     id: PeerBytes
-    resources: dict[str, float]
+    resources: dict[str, Amount]
 
 
 class Shapes(Message, tag="shapes"):
@@ -435,6 +443,20 @@ class Notice(Message, tag="notice"):
     """Scheduler -> client: something the user should read."""
 
     text: str
+
+
+class Credit(Message, tag="credit"):
+    """Scheduler -> client, after Enter: so much it may have unfinished; more waits with it.
+
+    It may submit a task while it has fewer tasks than that, and fewer bytes of arguments.
+    """
+
+    tasks: Count
+    bytes: Count
+
+
+#: what a client may have unfinished before it is told its credit
+FIRST_CREDIT = Credit(10_000, 8 << 20)
 
 
 class Query(Message, tag="query"):
@@ -460,10 +482,10 @@ ToScheduler = (
 )  # fmt: skip
 ToClient = (
     Results | Retried | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice
-    | Answer | Recovered
+    | Answer | Recovered | Credit
 )  # fmt: skip
 ToNode = (
-    Prepare | Discard | Assign | Stop | Settled | TakeBack | Results | Retried | Cancelled | Values
+    Prepare | Discard | Assign | Stop | TakeBack | Results | Retried | Cancelled | Values
     | Wanted | Shared | Unshared | Answer | Recovered | HandedOver | Report
 )  # fmt: skip
 AnyMessage = ToScheduler | ToClient | ToNode

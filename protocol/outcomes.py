@@ -9,7 +9,7 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final, cast
 
 from . import errors
-from .errors import DependencyFailed, DrumbeatError, Interrupted, TaskError
+from .errors import DependencyFailed, DrumbeatError, Interrupted, NotPicklable, TaskError
 from .ids import show
 from .messages import Failure, Outcome, ValueRow
 from .payload import ErrorReport, load_error, load_exception, pack_cause, unpack_value
@@ -58,6 +58,13 @@ def is_retryable(
 
 
 def _error(row: ValueRow) -> BaseException:
+    try:
+        return _told(row)
+    except NotPicklable as error:
+        return error  # no error report at all: a worker of ours never sends that
+
+
+def _told(row: ValueRow) -> BaseException:
     if row.outcome == ERROR and row.payload is not None:
         return task_error(load_error(row.payload))
     if row.failure is None:
@@ -72,8 +79,11 @@ def _error(row: ValueRow) -> BaseException:
 def _failure(failure: Failure) -> DrumbeatError:
     kind = getattr(errors, failure.error, None)
     if not isinstance(kind, type) or not issubclass(kind, DrumbeatError):
-        return TaskError(f"{failure.error}: {failure.text}", **failure.details)
-    error = kind(failure.text, **failure.details)
+        error: DrumbeatError = TaskError(f"{failure.error}: {failure.text}")
+    else:
+        error = kind(failure.text)
+    # Not as arguments: whoever sent them may have named them anything.
+    error.__dict__.update(failure.details)
     if failure.cause is not None:
         cause = _failure(failure.cause)
         if isinstance(error, TaskError):

@@ -80,6 +80,9 @@ class ErrorReport(NamedTuple):
         return f"{name} raised {self.type_name}{again}{place}\n\n{body}"
 
 
+_REPORT: Final = (str, str, str, bytes | None, str, str, str, int, int, int, int)
+
+
 def limit_values(bytes_max: int) -> None:
     """Set the size above which nothing is packed (settings.value_bytes_max)."""
     global _bytes_max  # noqa: PLW0603  # one limit a process
@@ -332,8 +335,17 @@ def pack_cause(error: TaskError) -> tuple[ErrorReport, tuple[ObjectId, ...]]:
 
 
 def load_error(payload: bytes) -> ErrorReport:
-    """Return the report of a row with Outcome.ERROR; the exception in it is still packed."""
-    return ErrorReport(*_loads(payload))
+    """Return the report of a row with Outcome.ERROR; the exception in it is still packed.
+
+    Raises:
+        NotPicklable: the payload is no such report.
+    """
+    told = _load(payload, "the error report")
+    fits = type(told) is tuple and len(_REPORT) - 2 <= len(told) <= len(_REPORT)
+    if not fits or not all(map(isinstance, told, _REPORT)):
+        text = f"the error report is none, but a {type(told).__name__}"
+        raise NotPicklable(text, path="the error report", type_name=type(told).__name__)
+    return ErrorReport(*told)
 
 
 def load_exception(report: ErrorReport) -> BaseException | None:

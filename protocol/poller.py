@@ -45,6 +45,8 @@ class Poller:
         self._poll = select.poll()
         self._sources: dict[int, Source] = {}
         self._used: list[Source] = []
+        #: whether the last wait went to sleep, having found nothing at once or by looking
+        self.slept = False
 
     def add(self, fd: int) -> None:
         """Wait also for a raw descriptor that becomes readable, or closes."""
@@ -102,6 +104,7 @@ class Poller:
             while looks > 0 and not news:
                 looks -= 1
                 news = poll(0)
+        self.slept = timeout_ms != 0 and not news
         for fd, _ in news or poll(timeout_ms):
             source_at = self._sources.get(fd)
             if source_at is None:

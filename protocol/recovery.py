@@ -47,19 +47,19 @@ class Inventory(Message, tag="inventory"):
 class Report(Message, tag="report"):
     """Scheduler -> node: say Done again for these attempts, which ended in an earlier life."""
 
-    rows: list[tuple[TaskBytes, int]]
+    rows: list[tuple[TaskBytes, Count]]
 
 
 class HandedOver(Message, tag="handed_over"):
     """Scheduler -> node: the submitters have what these Done messages told. Forget it."""
 
-    numbers: list[int]
+    numbers: list[Count]
 
 
 class Holding(Message, tag="holding"):
     """Client or node -> scheduler, in its new life: refs held, each with the deliveries it had."""
 
-    rows: list[tuple[ObjectBytes, int]]
+    rows: list[tuple[ObjectBytes, Count]]
 
 
 class Registered(Message, tag="registered"):

@@ -5,10 +5,19 @@ Never knows what a resource is: CPUs, GPUs and whatever a node was given a name 
 
 from typing import Final
 
+from .forms import AMOUNT_MAX
+
 #: parts of one: amounts are counted in these, so that nothing is lost by adding up
 UNITS: Final = 10_000
 #: the smallest amount above nothing
 STEP: Final = 1 / UNITS
+#: in words, which amounts fit
+AMOUNTS: Final = f"a number from 0 to {AMOUNT_MAX:g}"
+
+
+def fits(amount: float) -> bool:
+    """Return whether a node can have, and a task ask for, so much of a resource."""
+    return 0 <= amount <= AMOUNT_MAX
 
 
 def units(amount: float) -> int:

@@ -88,6 +88,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     submit_buffer_bytes_max: Annotated[
         int, Positive, _help("Bytes of arguments a client may have unfinished before it blocks.")
     ] = 1 << 30
+    submit_credit_tasks: Annotated[
+        int, Positive, _help("Tasks the scheduler lets a client have unfinished; others wait.")
+    ] = 2_000_000
+    submit_credit_bytes: Annotated[
+        int, Positive, _help("Bytes of arguments the scheduler lets a client have unfinished.")
+    ] = 1 << 30
     small_value_bytes: Annotated[
         int, NotNegative, _help("Known values up to this size are sent along with a dependency.")
     ] = 4 << 10
@@ -130,6 +136,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     output_backlog_bytes_max: Annotated[
         int, Positive, _help("With so much waiting for who does not read, output is dropped.")
     ] = 4 << 20
+    results_backlog_bytes_max: Annotated[
+        int, Positive, _help("With so much waiting for who does not read, its other tasks wait.")
+    ] = 64 << 20
 
     # processes
     exit_grace_s: Annotated[

@@ -6,6 +6,7 @@ Never decides, and never reads the clock: protocol/transport.py moves what comes
 import errno
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import zmq
@@ -28,7 +29,6 @@ _EVENT: Final = struct.Struct("=hi")
 # Plain numbers: arithmetic with pyzmq's enumerations costs more than the calls they go to.
 _READABLE: Final = int(zmq.POLLIN)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
-_MORE: Final = int(zmq.RCVMORE)
 _ROUTE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
@@ -38,10 +38,9 @@ def open_context() -> "zmq.Context[Any]":
 
 
 def _asker(socket: Any) -> Callable[[], object]:
-    items = [(socket, _READABLE)]
     # Asking takes in what the I/O thread has to say. This way is cheaper than the socket's option,
     # which is looked up in an enumeration first.
-    return lambda: zmq_poll(items, 0)
+    return partial(zmq_poll, [(socket, _READABLE)], 0)
 
 
 class _Socket:
@@ -60,10 +59,10 @@ class _Socket:
         self._monitor = monitor = socket.get_monitor_socket(_CLOSINGS)
         self._frames = Source(socket.FD, _asker(socket))
         self._news = Source(monitor.FD, _asker(monitor))
-        self._option: Callable[[int], Any] = socket.getsockopt
         # The methods of the class below the one that is for people, which wraps `send`.
         plain: Any = super(zmq.Socket, socket)
-        self._take: Callable[[int], bytes] = plain.recv
+        # Not copied, a frame knows whether others follow: asking the socket costs twice as much.
+        self._take: Callable[..., Any] = plain.recv
         self._give: Callable[[bytes, int], object] = plain.send
         self.junk_dropped = 0
         self._join(poller)
@@ -99,8 +98,9 @@ class _Socket:
     def _drop_rest(self) -> None:
         """Drop the parts that a frame should not have."""
         self.junk_dropped += 1
-        while self._option(_MORE):
-            self._take(_NOBLOCK)
+        more = True
+        while more:
+            more = self._take(_NOBLOCK, False).more
 
     def closing(self) -> str:
         """Return what the monitor has to say of closed connections since last asked; or ""."""
@@ -138,14 +138,14 @@ class Dialing(_Socket):
         if not self._frames.state:
             return received
         drains = self._drains()
-        take, more, ask = self._take, self._option, self._frames.ask
+        take, ask = self._take, self._frames.ask
         try:
             for _ in range(frames_max):
-                frame = take(_NOBLOCK)
-                if more(_MORE):
+                frame = take(_NOBLOCK, False)
+                if frame.more:
                     self._drop_rest()
                 else:
-                    received.append(frame)
+                    received.append(frame.bytes)
                 if not drains or not ask():
                     break
         except zmq.Again:
@@ -185,15 +185,15 @@ class Listening(_Socket):
         if not self._frames.state:
             return received
         drains = self._drains()
-        take, more, ask = self._take, self._option, self._frames.ask
+        take, ask = self._take, self._frames.ask
         try:
             for _ in range(frames_max):
                 # ZeroMQ puts the route before whatever comes, so there is always a second part.
-                route, frame = take(_NOBLOCK), take(_NOBLOCK)
-                if more(_MORE):
+                route, frame = take(_NOBLOCK), take(_NOBLOCK, False)
+                if frame.more:
                     self._drop_rest()
                 else:
-                    received.append((route, frame))
+                    received.append((route, frame.bytes))
                 if not drains or not ask():
                     break
         except zmq.Again:

@@ -379,6 +379,12 @@ class ListenShell:
         if bulk is not None and bulk.route is not None:
             traffic.feed(bulk.link)
             self._listener.mark_busy(bulk)
+        waiting_bytes = traffic.chunker.pending_bytes
+        lags = waiting_bytes > self._settings.results_backlog_bytes_max
+        if bulk is not None and (lags or bulk.lags):
+            bulk.lags = lags
+            told_bytes = waiting_bytes if lags else 0
+            self._listener.lagging.append(Lags(peer, told_bytes, Channel.BULK))
         if not traffic.chunker:
             del self._feeding[peer]
 

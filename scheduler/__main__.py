@@ -8,12 +8,16 @@ import argparse
 import json
 import os
 import sys
+from pathlib import Path
 
 from ..protocol.errors import ConfigError
+from ..protocol.leftover import SocketFile, remove_if_orphaned
 from ..protocol.machine import give_back_memory
 from ..protocol.settings import Settings
+from .statefile import StateFile
 
 SOCKET_NAME = "scheduler.sock"
+STATE_NAME = "scheduler.state"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m drumbeat.scheduler", description="The scheduler of a Drumbeat cluster."
     )
     flags.add_argument("--directory", required=True, help="where its socket lies")
-    flags.add_argument("--epoch", type=int, default=1, help="number of this life, from 1")
+    flags.add_argument(
+        "--state", default="", help=f"file kept over its lives; {STATE_NAME} in the directory"
+    )
     flags.add_argument("--owner-fd", type=int, default=-1, help="ends when this pipe does")
     flags.add_argument("--ready-fd", type=int, default=-1, help='"ready" is written here once')
     flags.add_argument("--settings", default="{}", help="settings that differ, as JSON")
@@ -39,14 +45,20 @@ def main() -> int:
 
         endpoint = f"ipc://{arguments.directory}/{SOCKET_NAME}"
         give_back_memory()
-        service = Service(endpoint, settings, arguments.epoch, arguments.owner_fd)
+        state = StateFile(Path(arguments.state or Path(arguments.directory, STATE_NAME)))
+        service = Service(endpoint, settings, state, arguments.owner_fd)
     except (ConfigError, ValueError) as error:
         print(f"drumbeat scheduler: {error}", file=sys.stderr)
         return 2
+    socket = SocketFile(os.path.join(arguments.directory, SOCKET_NAME))
     if arguments.ready_fd >= 0:
         os.write(arguments.ready_fd, b"ready\n")
         os.close(arguments.ready_fd)
-    return service.run()
+    try:
+        return service.run()
+    finally:
+        socket.remove()
+        remove_if_orphaned(arguments.directory)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from functools import partial
 from heapq import heapify, heappop, heapreplace
 from typing import Final
 
-from ..protocol.ids import ObjectId, TaskId, objects_of
+from ..protocol.ids import ObjectId, objects_of
 from ..protocol.messages import (
     AssignRow,
     Blocked,
@@ -80,7 +80,11 @@ class Attempts:
         """Give nodes what they can take, most urgent first."""
         ready = self._work.queue
         full: dict[Shape, None] = {}
-        for queues in ready.levels():
+        held_back = self._state.held_back
+        for level in ready.levels():
+            queues = level
+            if held_back:
+                queues = [queue for queue in level if queue.shape.client not in held_back]
             if len(queues) == 1:
                 if queues[0].shape not in full:
                     self._place_queue(queues[0], None, full)
@@ -175,15 +179,20 @@ class Attempts:
 
     def done(self, node: Node, message: Done) -> None:
         """Attempts of a node ended."""
-        assigned, work = node.assigned, self._work
         arrival = Arrival(self._deliveries, node.peer, message.number)
+        self.end(node, message.rows, arrival)
+
+    def end(self, node: Node, rows: list[DoneRow], arrival: Arrival) -> None:
+        """Attempts of a node ended; they came in a message that counts as taken in with them."""
+        assigned, work, claims = node.assigned, self._work, self._state.claims
         quick: list[tuple[TaskRecord, ValueRow]] = []
         kinds: dict[Kind, None] = {}
         last_kind: Kind | None = None
-        for row in message.rows:
+        for row in rows:
             record = assigned.get(row.id)
             if record is None or record.attempt != row.attempt:
-                self._stale(node, row, message.number)
+                if not claims.size or not claims.ended(node, row, arrival):
+                    self._stale(node, row)
                 continue
             kind = record.kind
             if kind is not last_kind:
@@ -227,7 +236,7 @@ class Attempts:
             arrival.expect()
             taker = partial(self._value_came, record, attempt, value, row, arrival)
             node.peer.expect(value.id, taker)
-        self._deliver(record, row, arrival)
+        self._deliver(record, row)
 
     def _value_came(
         self,
@@ -240,10 +249,10 @@ class Attempts:
     ) -> None:
         if record.state == DELIVERING and record.attempt == attempt:
             value.payload = payload
-            self._deliver(record, row, arrival)
+            self._deliver(record, row)
         arrival.came()
 
-    def _deliver(self, record: TaskRecord, row: DoneRow, arrival: Arrival) -> None:
+    def _deliver(self, record: TaskRecord, row: DoneRow) -> None:
         record.unmet -= 1
         node = record.node
         if record.unmet or node is None:
@@ -251,7 +260,6 @@ class Attempts:
         del node.delivering[record.id]
         record.node = None
         values = list(row.values)
-        refs = any(value.contained for value in values)
         if row.died:
             # Whoever only lost its result took no worker along, and is no poison.
             record.deaths += not row.bystander
@@ -261,24 +269,26 @@ class Attempts:
         else:
             nothing = ValueRow(id=row.id, outcome=Outcome.VALUE)
             self._work.end(record, values or [nothing])
-        if refs and not arrival.number:
-            self._state.out.settle(node.id, TaskId(row.id))
 
-    def _stale(self, node: Node, row: DoneRow, number: int) -> None:
+    def drop(self, node: Node, row: DoneRow, arrival: Arrival) -> None:
+        """Drop what came of a claim that was given up."""
+        self._stale(node, row)
+        arrival.came()
+
+    def _stale(self, node: Node, row: DoneRow) -> None:
         """Drop what is not current, with what belongs to it."""
         self._state.counters["stale_dropped"] += 1
         for value in row.values:
             if value.payload is None and value.size:
                 node.peer.expect(value.id, ignore)
-        if not number and any(value.contained for value in row.values):
-            self._state.out.settle(node.id, TaskId(row.id))
 
     def blocked(self, node: Node, message: Blocked) -> None:
         """Attempts of a node wait in get(), or go on."""
         for id_, attempt, waits in message.rows:
             record = node.assigned.get(id_)
             if record is None or record.attempt != attempt:
-                self._state.counters["stale_dropped"] += 1
+                if not self._state.claims.blocked(node, id_, attempt, waits):
+                    self._state.counters["stale_dropped"] += 1
                 continue
             node.set_blocked(record, waits)
         self._board.touch(node)
@@ -292,21 +302,21 @@ class Attempts:
         for id_, attempt in message.rows:
             record = node.assigned.get(id_)
             if record is None or record.attempt != attempt:
-                self._state.counters["stale_dropped"] += 1
+                if not self._state.claims.taken_back(node, id_, attempt):
+                    self._state.counters["stale_dropped"] += 1
                 continue
             node.release(record)
             if record.stopping or id_ in self._work.asks.open:
                 text = f"{record.kind.name} was cancelled before it started"
                 self._work.end(record, [failed(record, "TaskCancelled", text)])
                 continue
-            move(record, RETURN)
-            self._work.queue.push(record)
+            self._work.come_back(record, RETURN)
             self._state.counters["taken_back"] += 1
         self._board.touch(node)
 
     def take_back(self) -> None:
         """Where one node idles and another has more than it can run, even it out."""
-        if self._work.queue.size or len(self._state.nodes) < 2:
+        if len(self._state.nodes) < 2 or (self._work.queue.size and not self._state.held_back):
             return
         for node in self._board.overfull():
             if self._asks_back_at_s(node) <= self._state.now_s:
@@ -394,7 +404,8 @@ class Attempts:
                     if head is not None:
                         since_s = max(shape.starved_since_s, head.submitted_s)
                         dues.append(since_s + settings.infeasible_timeout_s)
-        if not self._work.queue.size and len(self._state.nodes) > 1:
+        evens_out = not self._work.queue.size or self._state.held_back
+        if evens_out and len(self._state.nodes) > 1:
             # Those that may be asked already will be when something else changes.
             at_s = [self._asks_back_at_s(node) for node in self._board.overfull()]
             dues += [due_s for due_s in at_s if self._state.now_s < due_s < NEVER_S]

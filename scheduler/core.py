@@ -5,13 +5,13 @@ Never waits, sends or looks at a clock: events in, commands out. `handle` takes 
 message a peer and kind. So what a task costs does not depend on how the wire cut its rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ..protocol.frames import Role
 from ..protocol.ids import ObjectId, PeerId, home_of
-from ..protocol.liveness import NEVER_S, Life, Liveness
+from ..protocol.liveness import NEVER_S
 from ..protocol.messages import (
     Answer,
     Beat,
@@ -27,22 +27,27 @@ from ..protocol.messages import (
     Output,
     Query,
     Release,
-    Shape,
-    Shapes,
     Submit,
     TakenBack,
     ValueRow,
     Values,
 )
+from ..protocol.recovery import Holding, Inventory, Registered
 from ..protocol.settings import Settings
 from . import events
 from .attempts import Attempts
+from .bounds import Bounds
+from .claims import Ended
 from .deliveries import Deliveries
 from .kinds import Kinds
 from .objects import Objects
 from .placement import Board
+from .presence import Presence
 from .queries import Queries
+from .recovery import Recovery
+from .roster import Roster
 from .state import Node, Peer, PeerError, State, ignore
+from .submissions import Submissions
 from .texts import Texts
 from .work import Work
 
@@ -51,6 +56,8 @@ if TYPE_CHECKING:
 
 #: what a peer may send of large payloads ahead of the rows that name them
 EARLY_VALUES_MAX: Final = 4
+#: after a restart
+NO_LIMIT_BYTES: Final = 1 << 62
 
 Handler = Callable[[Peer, Any], None]
 
@@ -62,15 +69,18 @@ class SchedulerCore:
         settings: the scheduler's.
         epoch: number of this life of the scheduler.
         rng: chance; draws the jitter of retries.
+        expected: names of the nodes that were there in the life before; they are waited for.
     """
 
     __slots__ = (
-        "_attempts", "_board", "_by_role", "_clients_alive", "_deliveries", "_handlers", "_kinds",
-        "_late_s", "_nodes_alive", "_objects", "_out", "_queries", "_questions", "_rate", "_serial",
-        "_shapes_changed", "_state", "_texts", "_work",
+        "_attempts", "_board", "_bounds", "_by_role", "_deliveries", "_handlers", "_kinds",
+        "_objects", "_out", "_presence", "_queries", "_questions", "_rate", "_recovery", "_roster",
+        "_state", "_texts", "_work",
     )  # fmt: skip
 
-    def __init__(self, settings: Settings, epoch: int, rng: "Random") -> None:
+    def __init__(
+        self, settings: Settings, epoch: int, rng: "Random", expected: Sequence[str] = ()
+    ) -> None:
         self._state = state = State(settings, epoch, rng)
         self._out = state.out
         self._board = Board(settings)
@@ -80,62 +90,60 @@ class SchedulerCore:
         self._work = Work(*parts)
         self._deliveries = Deliveries(state)
         self._attempts = Attempts(*parts, self._work, self._deliveries)
-        self._queries = Queries(state, self._work, self._attempts)
+        self._roster = roster = Roster(state, self._deliveries, list(expected))
+        self._recovery = recovery = Recovery(
+            state, self._board, self._work, self._attempts, self._objects, roster
+        )
+        submissions = Submissions(state, self._board, self._objects, self._work, recovery)
+        self._queries = Queries(state, self._work, self._attempts, recovery)
         self._texts = Texts(state)
         self._rate = self._queries.rate
         #: asked in this turn, answered at its end
         self._questions: list[tuple[Peer, Query]] = []
-        self._serial = 0
-        self._shapes_changed = False
-        self._late_s = 0.0
-        interval_s = settings.heartbeat_interval_s
-        self._nodes_alive = Liveness(
-            settings.suspect_after_intervals * interval_s,
-            settings.lost_after_intervals * interval_s,
-            settings.connection_lost_s,
-            interval_s,
-        )
-        # A client is judged by its connection: silence makes it suspect, which changes nothing.
-        self._clients_alive = Liveness(
-            settings.client_silence_s,
-            settings.client_silence_s,
-            settings.client_grace_s,
-            interval_s,
-        )
+        self._bounds = bounds = Bounds(state)
+        self._presence = presence = Presence(
+            state, self._board, self._kinds, self._objects, self._work, self._attempts,
+            self._deliveries, bounds, recovery, roster,
+        )  # fmt: skip
         either: dict[type, Handler] = {
-            Leave: self._on_leave,
+            Leave: presence.leave,
             Define: self._on_define,
             Forget: lambda peer, message: self._kinds.forget(peer, message.kinds),
-            Submit: self._work.submit,
+            Submit: submissions.submit,
             Cancel: self._on_cancel,
             Values: self._on_values,
             Fetch: lambda peer, message: self._objects.fetch(peer.id, message.ids),
             Release: self._on_release,
             Query: self._on_query,
+            Holding: recovery.holding,
+            Registered: recovery.registered,
         }
         self._by_role: dict[str, dict[type, Handler]] = {
-            Role.CLIENT: {**either, Enter: self._on_enter},
+            Role.CLIENT: {**either, Enter: presence.enter, Submit: bounds.within(either[Submit])},
             Role.NODE: {
                 **either,
-                Join: self._on_join,
+                Join: presence.join,
                 Beat: self._on_beat,
                 Done: self._on_done,
                 Blocked: self._on_blocked,
                 TakenBack: self._on_taken_back,
                 Output: self._texts.output,
+                Inventory: recovery.inventory,
+                Ended: self._on_ended,
             },
         }
+        recovery.say_again = self._take_in
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.Received: self._on_received,
             events.BlobReceived: self._on_blob,
-            events.PeerHeard: self._on_heard,
-            events.PeerJoined: self._on_joined,
-            events.PeerReturned: self._on_returned,
-            events.PeerDisconnected: self._on_disconnected,
-            events.PeerLags: self._texts.lags,
+            events.PeerHeard: presence.heard,
+            events.PeerJoined: presence.joined,
+            events.PeerReturned: presence.returned,
+            events.PeerDisconnected: presence.disconnected,
+            events.PeerLags: bounds.lags,
             events.Reached: lambda event: self._deliveries.reached(event.peer, event.marks),
             events.MessageRejected: self._texts.rejected,
-            events.TimePassed: self._on_time,
+            events.TimePassed: presence.was_late,
         }
 
     # ------------------------------------------------------------------------------------ the doors
@@ -155,25 +163,30 @@ class SchedulerCore:
         state.now_s = now_s
         # What has nothing to do is not called: most turns are about one task.
         work, attempts = self._work, self._attempts
-        if self._late_s or now_s >= self._nodes_alive.due_s or now_s >= self._clients_alive.due_s:
-            self._judge()
+        presence = self._presence
+        if (
+            presence.late_s
+            or now_s >= presence.nodes_alive.due_s
+            or now_s >= presence.clients_alive.due_s
+        ):
+            presence.judge()
+        recovery = self._recovery
+        if recovery.open:
+            recovery.turn()
         if work.backoffs:
             work.wake()
         if work.asks.open:
             work.asks.expire(now_s)
-        queue = work.queue
-        if queue.size:
-            attempts.place()
-        if attempts.starved:
-            attempts.complain()
-        if not queue.size and len(state.nodes) > 1:
-            attempts.take_back()
-        if self._shapes_changed:
-            self._shapes_changed = False
-            shapes = self._shapes()
-            for peer in state.peers.values():
-                if peer.role == Role.CLIENT and peer.entered:
-                    self._out.letter(peer.id, shapes)
+        if not state.recovering:
+            queue = work.queue
+            if queue.size:
+                attempts.place()
+            if attempts.starved:
+                attempts.complain()
+            if len(state.nodes) > 1 and (not queue.size or state.held_back):
+                attempts.take_back()
+            if presence.shapes_changed:
+                presence.tell_shapes()
         finished = state.counters["finished"]
         if finished != self._rate.total:
             self._rate.note(finished, now_s)
@@ -181,19 +194,24 @@ class SchedulerCore:
             self._answer()
         self._texts.forwarded.clear()
         last = self._deliveries.turn() if self._deliveries.active else []
-        return self._out.flush() + last
+        commands = self._out.flush()
+        if self._roster.changed:
+            return [*self._roster.commands(), *commands, *last]
+        return commands + last if last else commands
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is to be called though nothing happens; None: never."""
-        due_s = self._nodes_alive.due_s
-        if self._clients_alive.due_s < due_s:
-            due_s = self._clients_alive.due_s
+        due_s = self._presence.due_s()
+        if self._recovery.open:
+            due_s = min(due_s, self._recovery.due_s())
         if self._work.backoffs:
             due_s = min(due_s, self._work.backoffs[0][0])
         if self._work.asks.open:
             due_s = min(due_s, self._work.asks.due_s())
         if self._deliveries.due_s < due_s:
             due_s = self._deliveries.due_s
+        if self._state.recovering:
+            return due_s
         if self._attempts.starved or len(self._state.nodes) > 1:
             other_s = self._attempts.due_s()
             if other_s is not None and other_s < due_s:
@@ -226,6 +244,8 @@ class SchedulerCore:
             **self._work.sizes(),
             **self._attempts.sizes(),
             **self._deliveries.sizes(),
+            **self._bounds.sizes(),
+            **self._recovery.sizes(),
             **self._objects.sizes(),
             **self._state.holders.sizes(),
         }
@@ -235,7 +255,7 @@ class SchedulerCore:
         return {
             "peers": len(self._state.peers),
             "nodes": len(self._state.nodes),
-            "watched": len(self._nodes_alive) + len(self._clients_alive),
+            **self._presence.sizes(),
             **self._kinds.sizes(),
         }
 
@@ -247,8 +267,8 @@ class SchedulerCore:
         self._work.check_invariants()
         self._attempts.check_invariants()
         self._deliveries.check_invariants()
-        watched = len(self._nodes_alive) + len(self._clients_alive)
-        assert watched == len(self._state.peers)
+        self._presence.check_invariants()
+        self._recovery.check_invariants()
 
     # --------------------------------------------------------------------------------------- events
 
@@ -259,6 +279,11 @@ class SchedulerCore:
             # Said before it was dropped.
             state.counters["stale_dropped"] += 1
             return
+        if self._recovery.open and peer.entered and self._recovery.holds(peer, message):
+            return
+        self._take_in(peer, message)
+
+    def _take_in(self, peer: Peer, message: Any) -> None:
         handler = self._by_role[peer.role].get(type(message))
         try:
             if handler is None:
@@ -267,7 +292,7 @@ class SchedulerCore:
                 raise PeerError(f"it said {type(message).__name__} before it introduced itself")
             handler(peer, message)
         except PeerError as reason:
-            self._refuse(peer, str(reason))
+            self._presence.refuse(peer, str(reason))
 
     def _on_blob(self, event: events.BlobReceived) -> None:
         peer = self._state.peers.get(event.peer)
@@ -275,154 +300,13 @@ class SchedulerCore:
             self._state.counters["stale_dropped"] += 1
             return
         limit = EARLY_VALUES_MAX * self._state.settings.value_bytes_max
+        if self._recovery.open:
+            # The rows may be held back, or kept until their task is named.
+            limit = NO_LIMIT_BYTES
         try:
             peer.received(event.key, event.payload, limit)
         except PeerError as reason:
-            self._refuse(peer, str(reason))
-
-    def _on_heard(self, event: events.PeerHeard) -> None:
-        peers, now_s = self._state.peers, self._state.now_s
-        for peer_id in event.peers:
-            peer = peers.get(peer_id)
-            if peer is not None:
-                watch = self._nodes_alive if peer.role == Role.NODE else self._clients_alive
-                watch.heard(peer_id, now_s)
-
-    def _on_joined(self, event: events.PeerJoined) -> None:
-        old = self._state.peers.get(event.peer)
-        if old is not None:
-            self._forget(old, "began a new life of its link")
-        hello = event.hello
-        if hello.role not in self._by_role:
-            self._out.drop(event.peer, "RemoteProtocolError", f"nobody is a {hello.role!r} here")
-            return
-        for other in self._state.peers.values():
-            if other.python and hello.python and other.python != hello.python:
-                text = (
-                    f"this process runs Python {hello.python} and {other.role} {other.name!r} "
-                    f"Python {other.python}; all of a cluster have to run the same minor version"
-                )
-                self._out.drop(event.peer, "VersionMismatch", text)
-                return
-        peer = self._state.peers[event.peer] = Peer(event.peer, hello)
-        self._out.meet(peer.id)
-        self._watch(peer).heard(peer.id, self._state.now_s)
-
-    def _on_returned(self, event: events.PeerReturned) -> None:
-        peer = self._state.peers.get(event.peer)
-        if peer is not None:
-            peer.connected = True
-            self._watch(peer).returned(peer.id, self._state.now_s)
-
-    def _on_disconnected(self, event: events.PeerDisconnected) -> None:
-        peer = self._state.peers.get(event.peer)
-        if peer is not None:
-            peer.connected = False
-            self._watch(peer).closed(peer.id, self._state.now_s)
-            self._state.tell(f"{peer.role} {peer.name!r} disconnected")
-
-    def _on_time(self, event: events.TimePassed) -> None:
-        self._late_s = max(self._late_s, event.late_s)
-
-    # ------------------------------------------------------------------------------ who comes, goes
-
-    def _watch(self, peer: Peer) -> Liveness:
-        return self._nodes_alive if peer.role == Role.NODE else self._clients_alive
-
-    def _judge(self) -> None:
-        """See who has become suspect, well again, or lost."""
-        now_s, late_s, self._late_s = self._state.now_s, self._late_s, 0.0
-        for watch in (self._nodes_alive, self._clients_alive):
-            for peer_id, life in watch.verdicts(now_s, late_s):
-                peer = self._state.peers.get(peer_id)
-                if peer is None:
-                    continue
-                if life is Life.LOST:
-                    why = "was silent for too long" if peer.connected else "lost its connection"
-                    self._out.drop(peer_id)
-                    self._forget(peer, why)
-                elif peer.node is not None:
-                    peer.node.suspect = life is Life.SUSPECT
-                    self._board.touch(peer.node)
-                    self._state.tell(f"node {peer.name!r} is {life.name.lower()}")
-
-    def _refuse(self, peer: Peer, reason: str) -> None:
-        """Drop a peer that broke the protocol."""
-        self._state.counters["peers_dropped"] += 1
-        self._out.drop(peer.id, "RemoteProtocolError", f"{peer.role} {peer.name!r}: {reason}")
-        self._forget(peer, f"broke the protocol: {reason}")
-
-    def _forget(self, peer: Peer, why: str) -> None:
-        """A peer is gone: with its work, its values, its holds and its numbers."""
-        state, node = self._state, peer.node
-        state.tell(f"{peer.role} {peer.name!r} {why}")
-        del state.peers[peer.id]
-        peer.here = False
-        self._watch(peer).forget(peer.id)
-        self._out.forget(peer.id)
-        if node is not None:
-            del state.nodes[peer.id]
-            self._board.remove(node)
-            self._shapes_changed = True
-            state.counters["nodes_lost"] += 1
-        for row in self._objects.forget_peer(peer.id):
-            self._work.arrived(row)
-        if node is not None:
-            self._attempts.lose(node, why)
-            self._work.forget_submitter(peer)
-        elif peer.entered:
-            state.counters["clients_gone"] += 1
-            self._work.forget_client(peer)
-        self._kinds.forget_peer(peer)
-        if node is None:
-            self._kinds.forget_client(peer.id)
-        # What was written to it meanwhile.
-        self._out.forget(peer.id)
-        self._deliveries.forget(peer.id)
-
-    def _on_leave(self, peer: Peer, _message: Leave) -> None:
-        self._out.drop(peer.id)
-        self._forget(peer, "left")
-
-    def _on_enter(self, peer: Peer, message: Enter) -> None:
-        if peer.entered:
-            raise PeerError("it said Enter twice")
-        peer.entered = True
-        peer.name = message.name
-        peer.environment = message.environment
-        self._state.tell(f"client {peer.name!r} entered")
-        self._out.letter(peer.id, self._shapes())
-
-    def _on_join(self, peer: Peer, message: Join) -> None:
-        if peer.entered:
-            raise PeerError("it said Join twice")
-        for node in list(self._state.nodes.values()):
-            if node.name != message.name:
-                continue
-            if node.peer.connected and node.host != message.host:
-                text = (
-                    f"there is a node named {message.name!r} on host {node.host!r} already; "
-                    "give this one another name"
-                )
-                self._out.drop(peer.id, "ConfigError", text)
-                self._forget(peer, "has the name of another node")
-                return
-            # The same daemon in its next life.
-            text = f"another daemon on this host has joined as {message.name!r}"
-            self._out.drop(node.id, "ConfigError", text)
-            self._forget(node.peer, "was replaced by a daemon of the same name")
-        peer.entered = True
-        peer.name = message.name
-        self._serial += 1
-        node = Node(peer, message, self._serial, self._state.now_s)
-        peer.node = self._state.nodes[peer.id] = node
-        self._board.add(node)
-        self._shapes_changed = True
-        self._state.tell(f"node {node.name!r} joined")
-
-    def _shapes(self) -> Shapes:
-        nodes = self._state.nodes.values()
-        return Shapes([Shape(node.name, node.id, node.resources) for node in nodes])
+            self._presence.refuse(peer, str(reason))
 
     # ------------------------------------------------------------------------------------- messages
 
@@ -434,6 +318,8 @@ class SchedulerCore:
 
     def _on_cancel(self, peer: Peer, message: Cancel) -> None:
         asks = message.request != 0
+        if self._recovery.open and not asks:
+            self._recovery.cancel(message)
         dropped = self._work.cancel(message.ids, message.force, message.recursive, asks)
         if asks:
             self._work.asks.ask(peer, message.request, message.ids, dropped, self._state.now_s)
@@ -481,6 +367,9 @@ class SchedulerCore:
 
     def _on_done(self, peer: Peer, message: Done) -> None:
         self._attempts.done(_node_of(peer), message)
+
+    def _on_ended(self, peer: Peer, ended: Ended) -> None:
+        self._attempts.end(_node_of(peer), [ended.row], ended.arrival)
 
     def _on_blocked(self, peer: Peer, message: Blocked) -> None:
         self._attempts.blocked(_node_of(peer), message)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..protocol.ids import PeerId
-from ..protocol.messages import HandedOver
+from ..protocol.recovery import HandedOver
 from .events import Command, Mark, Send
 from .state import Peer, State
 
@@ -23,12 +23,12 @@ NEVER_S: Final = float("inf")
 class Arrival:
     """One Done message, until its last large value has come."""
 
-    __slots__ = ("_awaited", "_deliveries", "_node", "number")
+    __slots__ = ("_awaited", "_deliveries", "_node", "_number")
 
     def __init__(self, deliveries: "Deliveries", node: Peer, number: int) -> None:
         self._deliveries = deliveries
         self._node = node
-        self.number = number
+        self._number = number
         # One more than there are, so that those which came early do not end it before its time.
         self._awaited = 1
 
@@ -39,8 +39,8 @@ class Arrival:
     def came(self) -> None:
         """Something expected has come, or the message itself."""
         self._awaited -= 1
-        if not self._awaited and self.number and self._node.here:
-            self._deliveries.taken_in(self._node.id, self.number)
+        if not self._awaited and self._number and self._node.here:
+            self._deliveries.taken_in(self._node.id, self._number)
 
 
 class _Told:
@@ -62,7 +62,10 @@ class _Told:
 class Deliveries:
     """All Done messages that are not handed over."""
 
-    __slots__ = ("_by_peer", "_mark", "_ready", "_state", "_taken_in", "_then", "_told", "due_s")
+    __slots__ = (
+        "_by_peer", "_everybody", "_mark", "_ready", "_state", "_taken_in", "_then", "_told",
+        "due_s",
+    )  # fmt: skip
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -70,6 +73,7 @@ class Deliveries:
         #: by node: Done messages that came to their end in this turn
         self._taken_in: dict[PeerId, list[int]] = {}
         self._then: list[Callable[[], None]] = []
+        self._everybody = False
         self._told: dict[int, _Told] = {}
         #: peer -> marks that it has not reached
         self._by_peer: dict[PeerId, dict[int, None]] = {}
@@ -87,12 +91,16 @@ class Deliveries:
         """A Done message has come to its end: all it leads to is told in this turn."""
         self._taken_in.setdefault(node, []).append(number)
 
-    def after_turn(self, then: Callable[[], None]) -> None:
-        """Call `then` once all that submitters are told in this turn has reached them."""
+    def after_turn(self, then: Callable[[], None], *, everybody: bool = False) -> None:
+        """Call `then` once all that submitters are told in this turn has reached them.
+
+        With `everybody`: all that anybody has been told up to the end of this turn.
+        """
         self._then.append(then)
+        self._everybody = self._everybody or everybody
 
     def turn(self) -> list[Command]:
-        """Return what is to be said behind all else; to be called just before the outbox is flushed.
+        """Return what is to be said behind all else; to be called before the outbox is flushed.
 
         Marks come last.
         """
@@ -101,7 +109,8 @@ class Deliveries:
         if self._taken_in or self._then:
             numbers, self._taken_in = self._taken_in, {}
             then, self._then = self._then, []
-            peers = self._state.out.told()
+            peers = list(self._state.peers) if self._everybody else self._state.out.told()
+            self._everybody = False
             told = _Told(dict.fromkeys(peers), numbers, then)
             if peers:
                 self._mark = mark = self._mark + 1

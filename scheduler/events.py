@@ -5,7 +5,7 @@ Never behaviour. Columnar: one object a peer and loop turn, holding messages wit
 
 from msgspec import Struct
 
-from ..protocol.frames import Hello
+from ..protocol.frames import Channel, Hello
 from ..protocol.ids import PeerId
 from ..protocol.messages import (
     AnyMessage,
@@ -59,6 +59,8 @@ class PeerLags(Struct, gc=False, frozen=True):
 
     peer: PeerId
     queued_bytes: int
+    #: BULK: of large payloads
+    channel: int = Channel.CONTROL
 
 
 class Reached(Struct, gc=False, frozen=True):

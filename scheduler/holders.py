@@ -23,8 +23,8 @@ class Holders:
     def __len__(self) -> int:
         return len(self._by_object)
 
-    def deliver(self, object_id: ObjectId, peer: PeerId) -> bool:
-        """Count a delivery to a peer; return whether nobody held the object before."""
+    def deliver(self, object_id: ObjectId, peer: PeerId, times: int = 1) -> bool:
+        """Count deliveries to a peer; return whether nobody held the object before."""
         holders = self._by_object.get(object_id)
         fresh = holders is None
         if holders is None:
@@ -33,7 +33,7 @@ class Holders:
         count = holders.get(peer, 0)
         if not count:
             self._by_peer.setdefault(peer, {})[object_id] = None
-        holders[peer] = count + 1
+        holders[peer] = count + times
         return fresh
 
     def release(self, object_id: ObjectId, peer: PeerId, count: int) -> bool:
@@ -52,11 +52,23 @@ class Holders:
         self._forget(object_id)
         return True
 
-    def forget_peer(self, peer: PeerId) -> list[ObjectId]:
-        """A peer is gone, and what it was home of; return other homes' objects nobody holds now."""
-        for object_id in self._by_home.pop(peer, ()):
+    def of_home(self, home: PeerId) -> list[ObjectId]:
+        """Return the objects of a home that anybody holds."""
+        return list(self._by_home.get(home, ()))
+
+    def homes(self) -> list[PeerId]:
+        """Return the homes of all objects that anybody holds."""
+        return list(self._by_home)
+
+    def forget_home(self, home: PeerId) -> None:
+        """A home will not come: refs to what it kept lead nowhere."""
+        for object_id in self._by_home.pop(home, ()):
             for holder in self._by_object.pop(object_id):
                 self._remove(self._by_peer, holder, object_id)
+
+    def forget_peer(self, peer: PeerId) -> list[ObjectId]:
+        """A peer is gone, and what it was home of; return other homes' objects nobody holds now."""
+        self.forget_home(peer)
         unshared = []
         for object_id in self._by_peer.pop(peer, ()):
             holders = self._by_object[object_id]

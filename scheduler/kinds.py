@@ -98,8 +98,9 @@ class Kinds:
                     peer.kinds[number] = None
                     self.unuse(kind)
         for node in self._state.nodes.values():
-            if client in node.clients:
-                del node.clients[client]
+            if client in node.clients or client in node.former:
+                node.clients.pop(client, None)
+                node.former.pop(client, None)
                 for number in [n for n, kind in node.kinds.items() if kind.client == client]:
                     self._leave_function(node, node.kinds.pop(number))
                 self._state.out.discard_client(node.id, client)

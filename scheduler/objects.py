@@ -124,6 +124,37 @@ class Objects:
                 self._tidy(id_, entry)
         return rows
 
+    def home_came(self, home: PeerId) -> None:
+        """A home is back: ask it for what is waited for."""
+        for id_, entry in self.entries.items():
+            if entry.row is None and home_of(id_) == home and not self._state.find(task_of(id_)):
+                self._state.out.want(home, id_)
+
+    def forget_absent(self) -> list[ValueRow]:
+        """Homes that are not there will not come; return rows for the objects that they had."""
+        return [
+            _lost_with_home(id_)
+            for id_, entry in self.entries.items()
+            if entry.row is None and not self._state.has_home(id_)
+        ]
+
+    def lacks(self, record: TaskRecord) -> tuple[int, ValueRow | None]:
+        """Return how many values a task has to wait for, and one that has failed."""
+        given = {value.id: value for value in record.row.values}
+        unmet = 0
+        for id_ in record.row.deps:
+            value = given.get(id_)
+            if value is None:
+                entry = self.entries.get(ObjectId(id_))
+                if entry is None:
+                    return 0, _lost_with_home(ObjectId(id_))
+                value = entry.row
+            if value is None:
+                unmet += 1
+            elif value.outcome != Outcome.VALUE:
+                return 0, value
+        return unmet, None
+
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
         return {"objects": len(self.entries)}
@@ -158,7 +189,7 @@ class Objects:
                 return Entry(lost(id_, text))
         elif home == asker or not self._state.has_home(id_):
             return Entry(_lost_with_home(id_))
-        else:
+        elif self._state.out.is_here(home):
             self._state.out.want(home, id_)
         entry = self.entries[id_] = Entry()
         return entry

@@ -15,7 +15,6 @@ from ..protocol.messages import (
     Prepare,
     Results,
     Retried,
-    Settled,
     Shared,
     Stop,
     StopMode,
@@ -25,6 +24,7 @@ from ..protocol.messages import (
     Values,
     Wanted,
 )
+from ..protocol.recovery import Report
 from .events import Command, Drop, Send, SendBlob
 from .holders import Holders
 
@@ -43,8 +43,8 @@ class Outbox:
         "_kinds",
         "_letters",
         "_rare",
+        "_reports",
         "_retried",
-        "_settled",
         "_shared",
         "_stops",
         "_take_backs",
@@ -53,6 +53,7 @@ class Outbox:
         "_wanted",
         "assigns",
         "drops",
+        "homes_may_come",
         "results",
     )
 
@@ -61,6 +62,8 @@ class Outbox:
         self._inline_bytes_max = inline_bytes_max
         self._here: dict[PeerId, None] = {}
         self.drops: list[Drop] = []
+        #: after a restart: homes that are not there may come back
+        self.homes_may_come = False
         #: whether there may be more than assigns and results
         self._rare = False
         #: by home: True for shared, False for shared no more; the last word counts
@@ -76,8 +79,8 @@ class Outbox:
         self._retried: dict[PeerId, list[tuple[bytes, int]]] = {}
         self._values: dict[PeerId, list[ValueRow]] = {}
         self._wanted: dict[PeerId, list[bytes]] = {}
-        self._settled: dict[PeerId, list[bytes]] = {}
         self._take_backs: dict[PeerId, int] = {}
+        self._reports: dict[PeerId, list[tuple[bytes, int]]] = {}
         self._letters: list[Send] = []
         self._texts: list[Send] = []
         self._blobs: list[SendBlob] = []
@@ -94,7 +97,7 @@ class Outbox:
         for rows in (
             self._shared, self._discarded_clients, self._discarded_kinds, self._clients,
             self._kinds, self.assigns, self.results, self._stops, self._values, self._wanted,
-            self._settled, self._take_backs, self._retried,
+            self._take_backs, self._retried, self._reports,
         ):  # fmt: skip
             rows.pop(peer, None)
         self._letters = [letter for letter in self._letters if letter.peer != peer]
@@ -131,8 +134,26 @@ class Outbox:
         for id_ in contained:
             object_id = ObjectId(id_)
             # A home that is gone keeps nothing; the ref leads nowhere and need not be counted.
-            if home_of(object_id) in self._here and self._holders.deliver(object_id, peer):
-                self._tell_home(object_id, True)
+            if home_of(object_id) in self._here or self.homes_may_come:
+                self.hold(peer, object_id, 1)
+
+    def hold(self, peer: PeerId, object_id: ObjectId, times: int) -> None:
+        """A peer holds a ref that was delivered to it so many times."""
+        may_come = self.homes_may_come or home_of(object_id) in self._here
+        if may_come and times > 0 and self._holders.deliver(object_id, peer, times):
+            self._tell_home(object_id, True)
+
+    def home_came(self, home: PeerId) -> None:
+        """A home is there: tell it what others hold of it."""
+        for object_id in self._holders.of_home(home):
+            self._tell_home(object_id, True)
+
+    def end_of_absence(self) -> None:
+        """Homes that are not there will not come."""
+        self.homes_may_come = False
+        for home in self._holders.homes():
+            if home not in self._here:
+                self._holders.forget_home(home)
 
     def released(self, object_id: ObjectId, peer: PeerId, count: int) -> None:
         """A peer gives deliveries back."""
@@ -186,10 +207,10 @@ class Outbox:
         self._rare = True
         self._retried.setdefault(submitter, []).append((task, attempt))
 
-    def settle(self, node: PeerId, task: TaskId) -> None:
-        """The refs in a task's results are counted."""
+    def report(self, node: PeerId, task: TaskId, attempt: int) -> None:
+        """Ask again what came of an attempt."""
         self._rare = True
-        self._settled.setdefault(node, []).append(task)
+        self._reports.setdefault(node, []).append((task, attempt))
 
     def take_back(self, node: PeerId, count: int) -> None:
         """Ask for unstarted attempts."""
@@ -241,7 +262,7 @@ class Outbox:
         4. Discard, then Prepare, then Assign (which use what was prepared), then Stop;
         5. what workers printed, then Results, Values, Wanted;
         6. Unshared, after what was counted;
-        7. TakeBack and single messages; large payloads last.
+        7. Report, TakeBack and single messages; large payloads last.
         """
         commands: list[Command] = []
         if self.drops:
@@ -268,18 +289,17 @@ class Outbox:
     def _flush_rest(self, commands: list[Command]) -> None:
         commands += [Send(peer, Values(rows)) for peer, rows in self._values.items()]
         commands += [Send(peer, Wanted(ids)) for peer, ids in self._wanted.items()]
-        commands += [Send(peer, Settled(tasks)) for peer, tasks in self._settled.items()]
         for peer, objects in self._shared.items():
             gone: list[bytes] = [id_ for id_, shared in objects.items() if not shared]
             if gone:
                 commands.append(Send(peer, Unshared(gone)))
+        commands += [Send(peer, Report(reports)) for peer, reports in self._reports.items()]
         commands += [Send(peer, TakeBack(count)) for peer, count in self._take_backs.items()]
         commands += self._letters
         commands += self._blobs
-        for rows in (
-            self._stops, self._values, self._wanted, self._settled, self._shared, self._take_backs
-        ):  # fmt: skip
+        for rows in (self._stops, self._values, self._wanted, self._shared, self._take_backs):
             rows.clear()
+        self._reports.clear()
         self._letters.clear()
         self._blobs.clear()
 

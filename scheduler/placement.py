@@ -79,6 +79,13 @@ class ShapeQueue:
         if len(self._fifo) > 64 and self.size < len(self._fifo) // 4:
             self._fifo = deque(record for record in self._fifo if record.state == QUEUED)
 
+    def remove(self, record: TaskRecord) -> None:
+        """Take out a task that may come back: no dead entry may stay."""
+        self.size -= 1
+        self._fifo = deque(one for one in self._fifo if one is not record)
+        self._returned = [entry for entry in self._returned if entry[1] is not record]
+        heapify(self._returned)
+
     def __iter__(self) -> Iterator[TaskRecord]:
         """All tasks, in no order that matters."""
         for record in self._fifo:
@@ -135,6 +142,11 @@ class ReadyQueue:
         """A task that is in it is about to leave the state QUEUED."""
         self.size -= 1
         self._queues[level_of(record)][record.kind.shape].discard()
+
+    def remove(self, record: TaskRecord) -> None:
+        """Take out a task that turned out to be at a node."""
+        self.size -= 1
+        self._queues[level_of(record)][record.kind.shape].remove(record)
 
     def pop(self, queue: ShapeQueue) -> None:
         """Take the head of a queue."""

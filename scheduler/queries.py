@@ -14,6 +14,7 @@ from ..protocol.messages import (
 )
 from ..protocol.resources import UNITS
 from .attempts import Attempts
+from .recovery import Recovery
 from .state import Node, State
 from .tasks import ASSIGNED, QUEUED, STATE_NAMES, TaskRecord
 from .work import Work
@@ -60,9 +61,10 @@ class Rate:
 class Queries:
     """Whatever can be asked."""
 
-    __slots__ = ("_attempts", "_state", "_work", "rate")
+    __slots__ = ("_attempts", "_recovery", "_state", "_work", "rate")
 
-    def __init__(self, state: State, work: Work, attempts: Attempts) -> None:
+    def __init__(self, state: State, work: Work, attempts: Attempts, recovery: Recovery) -> None:
+        self._recovery = recovery
         self._state = state
         self._work = work
         self._attempts = attempts
@@ -90,6 +92,8 @@ class Queries:
         clients = [p for p in state.peers.values() if p.role == Role.CLIENT and p.entered]
         return {
             "epoch": state.epoch,
+            "recovering": state.recovering,
+            "waits_for": self._recovery.waits_for(),
             "uptime_s": state.now_s - started_s,
             "nodes": {"alive": len(nodes) - suspect, "suspect": suspect},
             "clients": len(clients),

@@ -35,6 +35,7 @@ from ..protocol.transport import (
 )
 from . import events
 from .core import SchedulerCore
+from .statefile import StateFile
 
 EXIT_BUG: Final = 70
 #: the loop comes round at least so often
@@ -43,6 +44,8 @@ TURN_MAX_S: Final = 1.0
 LATE_S: Final = 0.1
 #: garbage is collected when there is nothing to do, at most so often
 COLLECT_S: Final = 5.0
+#: what could not be written is tried again after
+WRITE_AGAIN_S: Final = 1.0
 #: for what is still to be said at the end
 LINGER_S: Final = 0.2
 
@@ -57,13 +60,21 @@ class Service:
     Args:
         endpoint: where to listen.
         settings: the scheduler's.
-        epoch: number of this life.
+        state: the file that is kept over the scheduler's lives.
         owner_fd: a pipe of whoever started it, at whose end it ends too; -1: none.
     """
 
-    def __init__(self, endpoint: str, settings: Settings, epoch: int, owner_fd: int = -1) -> None:
+    def __init__(
+        self, endpoint: str, settings: Settings, state: StateFile, owner_fd: int = -1
+    ) -> None:
         rng = random.Random(os.urandom(16))  # jitter, no secrets
-        self._core = SchedulerCore(settings, epoch, rng)
+        self._state = state
+        # Before anybody can hear of it, this life's number is safe: none is ever used twice.
+        epoch, expected = state.begin()
+        self._core = SchedulerCore(settings, epoch, rng, expected)
+        #: names that could not be written down yet
+        self._unwritten: list[str] | None = None
+        self._write_again_s = 0.0
         self._shell = ListenShell(endpoint, settings, epoch)
         self._poller = Poller()
         self._shell.attach(self._poller)
@@ -138,6 +149,8 @@ class Service:
         shell.flush(at_s)
         if happenings:
             self._worked = True
+        if self._unwritten is not None and at_s >= self._write_again_s:
+            self._remember(self._unwritten)
         if at_s - self._collected_s >= COLLECT_S:
             self._collect(at_s, idle=not happenings and at_s - before_s > 0.01)
 
@@ -168,10 +181,23 @@ class Service:
                 shell.mark(command.peer, command.mark)
             elif isinstance(command, events.SendBlob):
                 shell.send_blob(command.peer, command.key, command.payload)
+            elif isinstance(command, events.Remember):
+                self._remember(command.nodes)
             elif isinstance(command, events.Drop):
                 if command.error:
                     self._complain(f"dropped: {command.reason}", now_s())
                 shell.drop(command.peer, command.error, command.reason)
+
+    def _remember(self, nodes: list[str]) -> None:
+        """Write down the nodes; where that fails, say so, and try again: work goes on."""
+        try:
+            self._state.remember(nodes)
+        except OSError as error:
+            self._unwritten = nodes
+            self._write_again_s = now_s() + WRITE_AGAIN_S
+            self._complain(f"cannot write down which nodes there are: {error}", now_s())
+        else:
+            self._unwritten = None
 
     def _complain(self, text: str, at_s: float) -> None:
         for line in self._complaints.lines(text, at_s):
@@ -216,5 +242,5 @@ def _event_of(happening: ListenHappening) -> events.Event:
             return events.MessageRejected(peer, reason)
         case Reached(peer, marks):
             return events.Reached(peer, marks)
-        case Lags(peer, queued_bytes):
-            return events.PeerLags(peer, queued_bytes)
+        case Lags(peer, queued_bytes, channel):
+            return events.PeerLags(peer, queued_bytes, channel)

@@ -15,9 +15,10 @@ from ..protocol.messages import (
 )
 from ..protocol.resources import units
 from ..protocol.settings import Settings
+from .claims import Claims
 from .holders import Holders
 from .outbox import Outbox
-from .tasks import FINISHED, Kind, TaskRecord
+from .tasks import FINISHED, FROM_BEFORE, Kind, TaskRecord
 
 if TYPE_CHECKING:
     from random import Random
@@ -35,6 +36,7 @@ class Peer:
     """A client or node process, as long as its link lives."""
 
     __slots__ = (
+        "args_bytes",
         "connected",
         "early",
         "early_bytes",
@@ -47,6 +49,7 @@ class Peer:
         "lag_bytes",
         "name",
         "node",
+        "payload_lag_bytes",
         "python",
         "role",
         "tasks",
@@ -67,10 +70,14 @@ class Peer:
         self.node: Node | None = None
         #: what its numbers mean; None: a kind of a client that has left
         self.kinds: dict[int, Kind | None] = {}
+        #: bytes of their arguments at most: what ended since this was counted is still in it
+        self.args_bytes = 0
         #: its unfinished tasks
         self.tasks: dict[bytes, TaskRecord] = {}
         #: what waits for it because it does not read; 0: no more than it should
         self.lag_bytes = 0
+        #: the same of large payloads
+        self.payload_lag_bytes = 0
         #: bytes of output that were dropped since it was last sent some
         self.unread_bytes = 0
         #: large payloads whose row has not come
@@ -125,6 +132,7 @@ class Node:
         "counts",
         "cpu",
         "delivering",
+        "former",
         "free",
         "free_cpu",
         "functions",
@@ -180,6 +188,8 @@ class Node:
         # What it has been told.
         self.clients: dict[PeerId, None] = {}
         self.kinds: dict[int, Kind] = {}
+        #: clients of which it has something over from an earlier life of the scheduler
+        self.former: dict[PeerId, None] = {}
         #: how many of its kinds use a function
         self.functions: dict[tuple[PeerId, bytes], int] = {}
         # Taking back.
@@ -267,8 +277,11 @@ class Node:
                 others[name] = others.get(name, 0) + amount
             if not record.blocked:
                 counts[record.kind.number] = counts.get(record.kind.number, 0) + 1
-            assert record.kind.number in self.kinds
-            assert record.kind.client in self.clients
+            if record.assigned_s != FROM_BEFORE:
+                assert record.kind.number in self.kinds
+                assert record.kind.client in self.clients
+            else:
+                assert record.kind.client in self.former
         assert self.free_cpu == self.cpu - cpu
         assert self.lent_cpu == lent
         assert self.blocked == blocked
@@ -290,14 +303,17 @@ class State:
     """What the parts of the core share."""
 
     __slots__ = (
+        "claims",
         "counters",
         "epoch",
+        "held_back",
         "holders",
         "nodes",
         "nodes_version",
         "now_s",
         "out",
         "peers",
+        "recovering",
         "rng",
         "settings",
         "started_s",
@@ -315,6 +331,11 @@ class State:
         self.nodes: dict[PeerId, Node] = {}
         #: changes with the nodes there are
         self.nodes_version = 0
+        #: clients of which nothing is placed, since they do not read their results
+        self.held_back: dict[PeerId, None] = {}
+        #: nothing is placed yet: nodes of an earlier life of the scheduler are waited for
+        self.recovering = False
+        self.claims = Claims()
         self.holders = Holders()
         self.out = Outbox(self.holders, settings.inline_bytes_max)
         self.counters: dict[str, int] = dict.fromkeys(
@@ -341,8 +362,9 @@ class State:
         return found
 
     def has_home(self, object_id: ObjectId) -> bool:
-        """Return whether the home of an object is there."""
-        return self.out.is_here(home_of(object_id))
+        """Return whether the home of an object is there, or may come back."""
+        home = home_of(object_id)
+        return self.out.is_here(home) or self.claims.may_come(home)
 
     def check_invariants(self) -> None:
         """Assert that peers, nodes and holders agree."""

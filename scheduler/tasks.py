@@ -33,18 +33,25 @@ DELIVER: Final = 2  # the node reported the end, the values follow
 RETURN: Final = 3  # the node gave it back unstarted
 RETRY: Final = 4  # this attempt is lost and charged, another one is allowed
 END: Final = 5  # it has its outcome
+CLAIM: Final = 6  # it is at a node that has it over from an earlier life of the scheduler
+LACK: Final = 7  # it came back from there, and something that it needs has yet to come
 
 _NO: Final = -1
 
+#: TaskRecord.assigned_s: not at all in this life of the scheduler
+NOT_YET: Final = -1.0
+#: in an earlier one, and still at that node
+FROM_BEFORE: Final = -2.0
+
 #: NEXT[state][step] is the state after; -1: cannot happen
 NEXT: Final = (
-    # READY ASSIGN DELIVER RETURN RETRY END
-    (QUEUED, _NO, _NO, _NO, _NO, FINISHED),  # WAITING
-    (_NO, ASSIGNED, _NO, _NO, _NO, FINISHED),  # QUEUED
-    (_NO, _NO, DELIVERING, QUEUED, BACKOFF, FINISHED),  # ASSIGNED
-    (_NO, _NO, _NO, _NO, BACKOFF, FINISHED),  # DELIVERING
-    (QUEUED, _NO, _NO, _NO, _NO, FINISHED),  # BACKOFF
-    (_NO, _NO, _NO, _NO, _NO, _NO),  # FINISHED
+    # READY ASSIGN DELIVER RETURN RETRY END CLAIM LACK
+    (QUEUED, _NO, _NO, _NO, _NO, FINISHED, ASSIGNED, _NO),  # WAITING
+    (_NO, ASSIGNED, _NO, _NO, _NO, FINISHED, ASSIGNED, _NO),  # QUEUED
+    (_NO, _NO, DELIVERING, QUEUED, BACKOFF, FINISHED, ASSIGNED, WAITING),  # ASSIGNED
+    (_NO, _NO, _NO, _NO, BACKOFF, FINISHED, _NO, _NO),  # DELIVERING
+    (QUEUED, _NO, _NO, _NO, _NO, FINISHED, _NO, WAITING),  # BACKOFF
+    (_NO, _NO, _NO, _NO, _NO, _NO, _NO, _NO),  # FINISHED
 )
 
 
@@ -177,7 +184,8 @@ class TaskRecord(Struct, gc=False, eq=False):
     node: "Node | None" = None
     #: what it is counted for in its node's work
     expected_s: float = 0.0
-    assigned_s: float = 0.0
+    #: when it was last given to a node; NOT_YET, FROM_BEFORE
+    assigned_s: float = NOT_YET
     #: it waits in get() and lends its CPUs
     blocked: bool = False
     #: cancelled while at a node: its end is awaited

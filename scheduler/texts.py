@@ -25,12 +25,6 @@ class Texts:
         #: bytes forwarded in this turn, which no PeerLags knows of yet
         self.forwarded: dict[PeerId, int] = {}
 
-    def lags(self, event: events.PeerLags) -> None:
-        """A peer does not read what it is sent, or has caught up."""
-        peer = self._state.peers.get(event.peer)
-        if peer is not None:
-            peer.lag_bytes = event.queued_bytes
-
     def rejected(self, event: events.MessageRejected) -> None:
         """A message made no sense and was dropped."""
         self._state.counters["messages_rejected"] += 1

@@ -6,29 +6,28 @@ to its submitter and to all who wait for its values.
 
 from collections import deque
 from collections.abc import Iterable
-from functools import partial
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-from ..protocol.ids import NO_TASK, PEER_BYTES, PeerId, TaskId
-from ..protocol.messages import Failure, Outcome, StopMode, Submit, TaskRow, ValueRow
+from ..protocol.ids import NO_TASK, PeerId, TaskId
+from ..protocol.messages import Outcome, StopMode, ValueRow
 from .asks import Asks
 from .kinds import Kinds
 from .objects import Objects
-from .placement import Board, ReadyQueue, level_of
-from .state import Peer, PeerError, State, ignore
+from .placement import Board, ReadyQueue
+from .state import Peer, State
 from .tasks import (
     ASSIGNED,
     BACKOFF,
     DELIVERING,
     END,
     FINISHED,
+    LACK,
     NEXT,
     QUEUED,
     READY,
     RETRY,
     WAITING,
-    Kind,
     TaskRecord,
     backoff_s,
     dependency_failed,
@@ -42,17 +41,14 @@ ARGS: Final = b"a"
 CUT_SHORT: Final = frozenset(
     {"TaskCancelled", "WorkerDied", "WorkerOutOfMemory", "NodeLost", "PoisonTask"}
 )
-UNWANTED: Final = Failure(
-    "TaskCancelled", "the task that submitted this one was cancelled or lost, or its client left"
-)
 
 
 class Work:
     """All tasks without an outcome."""
 
     __slots__ = (
-        "_board", "_ending", "_ending_now", "_kinds", "_objects", "_order", "_state",
-        "asks", "backing_off", "backoffs", "children", "queue",
+        "_board", "_ending", "_ending_now", "_kinds", "_objects", "_state",
+        "asks", "backing_off", "backoffs", "children", "parked", "queue",
     )  # fmt: skip
 
     def __init__(self, state: State, board: Board, kinds: Kinds, objects: Objects) -> None:
@@ -60,7 +56,6 @@ class Work:
         self._board = board
         self._kinds = kinds
         self._objects = objects
-        self._order = 0
         self.queue = ReadyQueue()
         self.asks = Asks(state.out)
         #: tasks of running tasks, by their parent
@@ -69,135 +64,55 @@ class Work:
         self.backing_off: dict[bytes, float] = {}
         #: heap of them; `wake` has something to do when its first is due
         self.backoffs: list[tuple[float, int, TaskRecord]] = []
+        #: after a restart: tasks that may run somewhere; they wait until that is known
+        self.parked: dict[bytes, TaskRecord] = {}
         #: ends that are not told yet: each may cause others, so they are told one after another
         self._ending: deque[tuple[TaskRecord, list[ValueRow]]] = deque()
         self._ending_now = False
 
-    # ------------------------------------------------------------------------------------ submitted
+    # -------------------------------------------------------------------------------------- waiting
 
-    def submit(self, peer: Peer, message: Submit) -> None:
-        """New tasks of a peer."""
-        peer_id, known, kinds, now_s = peer.id, peer.tasks, peer.kinds, self._state.now_s
-        depth, client = message.depth, message.client
-        parent: TaskId | None = NO_TASK
-        if peer.node is not None or client != peer_id:
-            parent = self._parent_of(peer, message)
-        # Numbers are used up even when the peer turns out to misbehave: none is ever given twice.
-        order = first_order = self._order
-        self._order += len(message.rows)
-        last_kind: Kind | None = None
-        hopeless: Failure | None = None
-        ready: list[TaskRecord] = []
-        for row in message.rows:
-            id_ = row.id
-            if id_ in known:
-                self._drop_args(peer, row)
-                continue
-            if id_[:PEER_BYTES] != peer_id:
-                raise PeerError("it submitted a task under another's id")
-            kind = kinds.get(row.kind)
-            if kind is None or parent is None:
-                self._refuse(peer, row, UNWANTED)
-                continue
-            if kind is not last_kind:
-                # A client has looked before it submitted; a worker does not know the nodes.
-                hopeless = None if peer.node is None else self._board.refusal(kind)
-                if kind.client != client:
-                    raise PeerError("it submitted a task of one client with the code of another")
-                if ready:
-                    self._queue_up(ready)
-                    ready = []
-                last_kind = kind
-            if hopeless is not None:
-                self._refuse(peer, row, hopeless)
-                continue
-            order += 1
-            record = TaskRecord(row, kind, peer, parent, depth, order, now_s)
-            known[id_] = record
-            kind.uses += 1
-            if parent:
-                self.children.setdefault(parent, {})[id_] = record
-            if row.deps or (row.size and row.args is None) or kind.function.payload is None:
-                self._await(peer, record)
-            else:
-                ready.append(record)
-        if ready:
-            self._queue_up(ready)
-        self._state.counters["submitted"] += order - first_order
+    def code_came(self, record: TaskRecord) -> None:
+        """The code of a task's function is whole."""
+        self.one_met(record)
 
-    def _queue_up(self, records: list[TaskRecord]) -> None:
-        """Queue new tasks of one kind and depth, in order."""
-        for record in records:
-            record.state = QUEUED  # as `move` would: they are new
-        first = records[0]
-        queue = self.queue.queue_of(level_of(first), first.kind.shape)
-        self.queue.extend(queue, records)
-
-    def _parent_of(self, peer: Peer, message: Submit) -> TaskId | None:
-        """Return the parent to remember; None: what was submitted is not to run."""
-        if peer.node is None:
-            if message.client != peer.id:
-                raise PeerError("it submitted tasks for another client")
-            return NO_TASK
-        if self._state.client(PeerId(message.client)) is None:
-            return None
-        parent = TaskId(message.parent)
-        if not parent:
-            return NO_TASK
-        record = peer.node.assigned.get(parent) or peer.node.delivering.get(parent)
-        if record is not None:
-            return None if record.stopping and not record.spares_children else parent
-        # Unknown: its outcome is told, and a thread it left behind submits. Known, but not there:
-        # an attempt that was given up.
-        return NO_TASK if self._state.find(parent) is None else None
-
-    def _refuse(self, peer: Peer, row: TaskRow, failure: Failure) -> None:
-        if row.kind not in peer.kinds:
-            raise PeerError(f"it submitted a task of kind {row.kind}, which it never defined")
-        self._drop_args(peer, row)
-        self._tell(peer, ValueRow(id=row.id, outcome=Outcome.FAILURE, failure=failure))
-
-    def _drop_args(self, peer: Peer, row: TaskRow) -> None:
-        if row.size and row.args is None:
-            peer.expect(row.id + ARGS, ignore)
-
-    def _await(self, peer: Peer, record: TaskRecord) -> None:
-        """Have a new task wait for what it needs."""
-        row = record.row
-        # One more than it waits for, so that what is there already does not make it ready twice.
-        record.unmet = 1
-        bad = self._objects.need(record)
-        if bad is not None:
-            self._drop_args(peer, row)
-            self.end(record, [dependency_failed(record, bad)])
-            return
-        if row.size and row.args is None:
-            record.unmet += 1
-            peer.expect(row.id + ARGS, partial(self._args_came, record))
-        function = record.kind.function
-        if function.payload is None:
-            record.unmet += 1
-            function.waiting.append(partial(self._code_came, record))
-        self._one_met(record)
-
-    def _code_came(self, record: TaskRecord) -> None:
-        if record.state != FINISHED:
-            self._one_met(record)
-
-    def _args_came(self, record: TaskRecord, payload: bytes) -> None:
+    def args_came(self, record: TaskRecord, payload: bytes) -> None:
+        """The large arguments of a task are there."""
         if record.state != FINISHED:
             record.row.args = payload
-            self._one_met(record)
+            self.one_met(record)
 
-    def _one_met(self, record: TaskRecord) -> None:
-        record.unmet -= 1
-        if not record.unmet:
-            self.ready(record)
+    def one_met(self, record: TaskRecord) -> None:
+        """One of the things that a task waits for is there."""
+        # Others are at a node from an earlier life, or were cancelled; see `lacks`.
+        if record.state == WAITING:
+            record.unmet -= 1
+            if not record.unmet:
+                self.ready(record)
 
     def ready(self, record: TaskRecord) -> None:
         """A task waits for nothing any more."""
         move(record, READY)
         self.queue.push(record)
+
+    def come_back(self, record: TaskRecord, step: int) -> None:
+        """An attempt is over, and the next one may begin: queue the task if it lacks nothing.
+
+        One that was at its node before the scheduler was restarted may lack what it needs.
+        """
+        row, unmet = record.row, 0
+        if row.deps:
+            unmet, bad = self._objects.lacks(record)
+            if bad is not None:
+                move(record, LACK)
+                self.end(record, [dependency_failed(record, bad)])
+                return
+        unmet += row.size > 0 and row.args is None
+        unmet += record.kind.function.payload is None
+        move(record, LACK if unmet else step)
+        record.unmet = unmet
+        if not unmet:
+            self.queue.push(record)
 
     # ---------------------------------------------------------------------------------------- ended
 
@@ -246,6 +161,8 @@ class Work:
             self.queue.discard(record)
         elif state == BACKOFF:
             del self.backing_off[record.id]
+        elif self.parked:
+            self.parked.pop(record.id, None)
         move(record, END)
         id_, owner, counters = record.row.id, record.owner, self._state.counters
         del owner.tasks[id_]
@@ -285,7 +202,7 @@ class Work:
             if dependant.state != WAITING:
                 continue
             if row.outcome == Outcome.VALUE:
-                self._one_met(dependant)
+                self.one_met(dependant)
             else:
                 self.end(dependant, [dependency_failed(dependant, row)])
 
@@ -307,9 +224,6 @@ class Work:
                 siblings.update(children)
         if siblings is not None and not siblings:
             del self.children[parent]
-
-    def _tell(self, peer: Peer, row: ValueRow) -> None:
-        self._state.out.results.setdefault(peer.id, []).append(row)
 
     # ---------------------------------------------------------------------------------- tried again
 
@@ -359,7 +273,7 @@ class Work:
             due_s, _, record = heappop(heap)
             if record.state == BACKOFF and due.get(record.id) == due_s:
                 del due[record.id]
-                self.ready(record)
+                self.come_back(record, READY)
         if len(heap) > 64 + 2 * len(due):
             self.backoffs = [entry for entry in heap if entry[2].state == BACKOFF]
             heapify(self.backoffs)
@@ -383,6 +297,8 @@ class Work:
         for id_ in ids:
             record = self._state.find(TaskId(id_))
             fresh = record is not None and record.attempt == 1 and record.state < ASSIGNED
+            if self.parked and id_ in self.parked:
+                fresh = False
             dropped.append(fresh)
             if record is not None and (fresh or not ask):
                 self._cancel(record, force, recursive)
@@ -410,6 +326,12 @@ class Work:
         children = self.children.get(record.id)
         if children:
             self._cancel_all(children.values())
+
+    def cancel_children_at(self, parent: TaskId, owner: PeerId) -> None:
+        """An attempt is given up that nobody knows but its node: cancel what came from there."""
+        children = self.children.get(parent)
+        if children:
+            self._cancel_all([child for child in children.values() if child.owner.id == owner])
 
     def cancel_one(self, record: TaskRecord, force: bool) -> None:
         """Cancel one task: drop it, or have its node stop it."""
@@ -467,6 +389,7 @@ class Work:
             "backoffs": len(self.backoffs),
             "children": len(self.children),
             "ending": len(self._ending),
+            "parked": len(self.parked),
             "asks": len(self.asks.open),
         }
 
@@ -484,6 +407,9 @@ class Work:
             if node is not None:
                 home = node.assigned if record.state == ASSIGNED else node.delivering
                 assert home[record.id] is record
+            if record.id in self.parked:
+                assert record.state == WAITING
+                assert self.parked[record.id] is record
             if record.state == WAITING:
                 assert record.unmet > 0
             elif record.state != DELIVERING:
@@ -495,4 +421,5 @@ class Work:
             for id_, child in children.items():
                 assert child.id == id_
                 assert child.state != FINISHED
+        assert all(record.owner.here for record in self.parked.values())
         assert len(self.backing_off) == sum(record.state == BACKOFF for record in tasks)

@@ -192,7 +192,19 @@ def test_a_program_that_is_killed_leaves_no_process_behind(root: str) -> None:
     pids = [int(pid) for pid in script(text, root, code=-signal.SIGKILL).split()]
     assert len(pids) == 2
     until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
-    drumbeat.init(num_cpus=1, runtime_directory=root)  # removes the directory left over
+    until(lambda: not list(Path(root).iterdir()))
+
+
+def test_what_is_left_of_a_cluster_that_was_killed_whole_goes_with_the_next(root: str) -> None:
+    text = """
+        import os, signal, drumbeat
+        cluster = drumbeat.init(num_cpus=1)
+        for pid in (*cluster.processes.values(), os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+    """
+    script(text, root, code=-signal.SIGKILL)
+    assert len(list(Path(root).iterdir())) == 1
+    drumbeat.init(num_cpus=1, runtime_directory=root)
     assert len(list(Path(root).iterdir())) == 1
 
 
@@ -263,20 +275,20 @@ def test_what_crashes_again_and_again_is_given_up_and_everybody_is_told(root: st
     cluster = drumbeat.init(num_cpus=1, runtime_directory=root)
     ref = drumbeat.remote(time.sleep).remote(60)
     for _ in range(3):
-        until(lambda: _kill(cluster.processes.get("scheduler")))
+        until(lambda: _crash(cluster.processes.get("scheduler")))
         time.sleep(0.1)
-    with pytest.raises(SchedulerUnreachable, match="ended 3 times"):
+    with pytest.raises(SchedulerUnreachable, match="crashed 3 times"):
         drumbeat.get(ref, timeout=20)
-    with pytest.raises(SchedulerUnreachable, match="ended 3 times"):
+    with pytest.raises(SchedulerUnreachable, match="crashed 3 times"):
         double.remote(1)
     with drumbeat.init(num_cpus=1, runtime_directory=root):
         assert drumbeat.get(double.remote(1), timeout=20) == 2
 
 
-def _kill(pid: int | None) -> bool:
+def _crash(pid: int | None) -> bool:
     if pid is None:
         return False
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGSEGV)
     return True
 
 

@@ -37,7 +37,7 @@ class Scheduler:
         self.process = subprocess.Popen(
             [
                 sys.executable, "-P", "-m", "drumbeat.scheduler",
-                "--directory", str(directory), "--epoch", "3",
+                "--directory", str(directory), "--state", str(directory / "state"),
                 "--owner-fd", str(self.owner_read), "--ready-fd", str(ready_write),
                 "--settings", json.dumps(settings),
             ],
@@ -83,13 +83,13 @@ def scheduler(tmp_path: Path) -> Iterator[Scheduler]:
 
 def test_it_says_when_it_listens_and_answers(scheduler: Scheduler) -> None:
     assert scheduler.ready == "ready\n"
-    assert scheduler.until(Up).epoch == 3
+    assert scheduler.until(Up).epoch == 1
     scheduler.shell.send(Enter("me", Environment()))
     assert scheduler.until(Shapes).rows == []
     scheduler.shell.send(Query(8, "status"))
     answer = scheduler.until(Answer)
     assert answer.request == 8
-    assert answer.data["epoch"] == 3
+    assert answer.data["epoch"] == 1
     assert answer.data["clients"] == 1
 
 

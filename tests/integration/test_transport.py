@@ -32,7 +32,7 @@ from drumbeat.protocol.messages import (
     ValueRow,
 )
 from drumbeat.protocol.settings import Settings
-from drumbeat.protocol.traffic import Blob, Heard, Message, Rejected
+from drumbeat.protocol.traffic import Blob, Heard, Message, Reached, Rejected
 from drumbeat.protocol.transport import DialShell, ListenShell, Poller
 from support.relay import Relay
 from support.second_client import Refused as SecondRefused
@@ -170,6 +170,27 @@ def test_large_payloads_go_both_ways_without_holding_up_messages(pair: Pair) -> 
     assert pair.came(Blob) == [Blob(b"k" * 14, payload, A)]
     assert pair.went(Blob) == [Blob(b"j" * 15, payload)]
     pair.until(lambda: shell.settled)
+
+
+def test_a_mark_is_reached_when_all_before_it_has_come_even_over_a_lost_connection(
+    pair: Pair, tmp_path: Path
+) -> None:
+    listener = pair.listen()
+    path = f"{tmp_path}/relay"
+    with Relay(path, f"{tmp_path}/s") as relay:
+        pair.connect(endpoint=f"ipc://{path}")
+        relay.cut()
+        pair.until(lambda: pair.came(Disconnected))
+        listener.send(A, Notice("one"))
+        listener.send_blob(A, TASK, bytes(3 << 20))
+        listener.mark(A, 7)
+        listener.mark(B, 8)
+        listener.send(A, Notice("two"))
+        listener.mark(A, 9)
+        pair.until(lambda: sum(len(one.marks) for one in pair.came(Reached)) == 2)
+        assert [mark for one in pair.came(Reached) for mark in one.marks] == [7, 9]
+        assert pair.went(Blob)
+        assert len(pair.went(Message)) == 2
 
 
 def test_nothing_is_lost_or_doubled_when_connections_are_cut(pair: Pair, tmp_path: Path) -> None:
@@ -390,8 +411,10 @@ def test_a_poller_that_looks_before_it_sleeps_finds_what_is_there_and_keeps_its_
     try:
         poller.add(read)
         assert poller.wait(0.01, looks=100) == []
+        assert poller.slept
         os.write(write, b"x")
         assert poller.wait(None, looks=100) == [read]
+        assert not poller.slept
         assert poller.wait(0.0, looks=100) == [read]
     finally:
         os.close(read)

@@ -1,4 +1,4 @@
-"""A cluster of real processes that can be hurt: each kind found by name, each replaced when it dies.
+"""A cluster of real processes to be hurt: each found by its kind, each replaced when it dies.
 
 Never judges anything. It does what a service manager does (starts whatever has ended), and says
 which process is what, so that a schedule can name its victims.
@@ -39,6 +39,7 @@ QUICK: dict[str, Any] = {
     "retry_backoff_max_s": 0.5,
 }
 _PAUSE_S = 0.05
+_START_S = 20.0
 
 
 class Member:
@@ -97,8 +98,8 @@ class NemesisCluster:
     # ------------------------------------------------------------------------------------ life
 
     def start(self) -> None:
-        """Start all; they are there when the first client's tasks run."""
-        self.tend()
+        """Start all; programs can connect when it returns."""
+        self.wait(_START_S, (self.directory / "scheduler.sock").exists)
 
     def tend(self) -> None:
         """Start anew whatever has ended; to be called often."""
@@ -147,7 +148,7 @@ class NemesisCluster:
         """End all as the end of their owner does; return what is left, in words."""
         self.stopping = True
         for pid in carrying(self.mark):
-            _signal(pid, signal.SIGCONT)
+            signal_to(pid, signal.SIGCONT)
         with contextlib.suppress(OSError):
             os.close(self._owner_write)
         end_s = time.monotonic() + kindly_s
@@ -170,7 +171,7 @@ class NemesisCluster:
             if not pids:
                 break
             for pid in pids:
-                _signal(pid, signal.SIGKILL)
+                signal_to(pid, signal.SIGKILL)
             time.sleep(0.02)
         for member in self.members:
             if member.process is not None:
@@ -199,14 +200,14 @@ class NemesisCluster:
         if not pids:
             return 0
         pid = pids[pick % len(pids)]
-        return pid if _signal(pid, number) else 0
+        return pid if signal_to(pid, number) else 0
 
     def sizes(self, timeout_s: float = 5.0) -> dict[str, dict[str, Any]] | None:
         """Ask scheduler and daemons what they hold; None if one does not answer in time."""
         asked = [(member, member.log.stat().st_size) for member in self.members]
         pids = self.pids("scheduler") + self.pids("daemon")
         for pid in pids:
-            _signal(pid, signal.SIGUSR2)
+            signal_to(pid, signal.SIGUSR2)
         found: dict[str, dict[str, Any]] = {}
 
         def answered() -> bool:
@@ -257,7 +258,8 @@ def shared_memory() -> set[str]:
         return set()
 
 
-def _signal(pid: int, number: int) -> bool:
+def signal_to(pid: int, number: int) -> bool:
+    """Send a signal; say whether there was somebody."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:

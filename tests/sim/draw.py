@@ -67,6 +67,8 @@ def draw(seed: int) -> Scenario:
         audit_each=random.choice((3, 10, 30)),
     )
     tape = _operations(swarm, scenario) + _faults(swarm, scenario)
+    # With chance of its own, so that what else a seed draws stays as it was.
+    tape += _trouble(_Swarm(Random(f"trouble {seed}")), scenario)
     scenario.tape = sorted(tape, key=lambda entry: entry.at_s)
     return scenario
 
@@ -291,6 +293,47 @@ def _faults(swarm: _Swarm, scenario: Scenario) -> list[Operation | Fault]:
     return made
 
 
+def _trouble(swarm: _Swarm, scenario: Scenario) -> list[Operation | Fault]:
+    """Return what goes wrong with whole hosts, the scheduler's process, clocks and frames."""
+    random = swarm.random
+    if swarm.has(0.5):
+        hosts = [*scenario.nodes, "scheduler", *(f"c{n}" for n in range(scenario.clients))]
+        drift = random.choice((0.0, 1e-4, 1e-3))
+        scenario.clocks = {
+            host: [random.choice((0.0, 1e3, 1e6)) * random.random(),
+                   1.0 + random.uniform(-drift, drift)]
+            for host in hosts
+        }  # fmt: skip
+    if swarm.has(0.5):
+        nodes = list(scenario.nodes)
+        scenario.hosts = {f"c{n}": random.choice(nodes) for n in range(scenario.clients)
+                          if swarm.has(0.6)}  # fmt: skip
+    if swarm.has(0.15):
+        scenario.hostility = [
+            random.choice((0.0, 0.01, 0.05, 0.3)) * random.random(),
+            random.choice((0.0, 0.1, 0.5)) * random.random(),
+            random.choice((0.0, 0.1, 0.5)) * random.random(),
+        ]
+        scenario.settings["resend_after_s"] = random.choice((0.05, 0.2, 1.0))
+    if swarm.has(0.2):
+        scenario.settings["submit_credit_tasks"] = random.choice((2, 20))
+        scenario.settings["submit_credit_bytes"] = random.choice((1_000, 1 << 20))
+    if swarm.has(0.15):
+        scenario.settings["results_backlog_bytes_max"] = random.choice((500, 5_000))
+    makers = [
+        (0.35, _crash_scheduler), (0.15, _pause_host), (0.15, _out_of_memory), (0.15, _late_worker)
+    ]  # fmt: skip
+    chosen = [maker for chance, maker in makers if swarm.has(chance)]
+    if chosen and _crash_scheduler in chosen:
+        scenario.settings["recovery_wait_s"] = random.choice((0.3, 2.0))
+        scenario.settings["lease_margin_s"] = random.choice((0.0, 2.0))
+    made: list[Operation | Fault] = []
+    for maker in chosen:
+        for _ in range(random.choice((1, 1, 2, 4))):
+            made.append(maker(swarm, scenario, random.uniform(0.0, scenario.chaos_s)))  # noqa: PERF401
+    return made
+
+
 def _node_number(swarm: _Swarm, scenario: Scenario) -> int:
     return swarm.random.randrange(len(scenario.nodes))
 
@@ -321,6 +364,33 @@ def _fork_fails(swarm: _Swarm, scenario: Scenario, at_s: float) -> Fault:
 def _crash_node(swarm: _Swarm, scenario: Scenario, at_s: float) -> Fault:
     down_s = swarm.random.choice((0.01, 0.3, 2.0))
     return op.CrashNode(at_s=at_s, node=_node_number(swarm, scenario), down_s=down_s)
+
+
+def _crash_scheduler(swarm: _Swarm, scenario: Scenario, at_s: float) -> Fault:
+    random = swarm.random
+    return op.CrashScheduler(
+        at_s=at_s,
+        down_s=random.choice((0.01, 0.01, 0.3, 3.0)) * random.uniform(0.5, 1.0),
+        mid_turn=swarm.has(0.5),
+        again_s=[random.choice((0.001, 0.05, 0.5, 2.5)) * random.random()
+                 for _ in range(random.choice((0, 0, 0, 1, 2)))],
+    )  # fmt: skip
+
+
+def _pause_host(swarm: _Swarm, scenario: Scenario, at_s: float) -> Fault:
+    for_s = swarm.random.choice((0.01, 0.5, 4.0, 12.0))
+    return op.PauseHost(at_s=at_s, node=_node_number(swarm, scenario), for_s=for_s)
+
+
+def _out_of_memory(swarm: _Swarm, scenario: Scenario, at_s: float) -> Fault:
+    node = _node_number(swarm, scenario)
+    return op.OutOfMemory(at_s=at_s, node=node, pick=swarm.random.randrange(8))
+
+
+def _late_worker(swarm: _Swarm, scenario: Scenario, at_s: float) -> Fault:
+    for_s = swarm.random.choice((0.005, 0.05, 1.0))
+    node = _node_number(swarm, scenario)
+    return op.LateWorker(at_s=at_s, node=node, pick=swarm.random.randrange(8), for_s=for_s)
 
 
 def _pause(swarm: _Swarm, scenario: Scenario, at_s: float) -> Fault:

@@ -25,14 +25,9 @@ class Judge:
     def judge(self) -> None:
         """Add what is wrong to the oracle's violations."""
         oracle = self.oracle
-        for known in oracle.tasks.values():
-            # Word of an attempt may be lost with the link's life; what follows from that is known.
-            if oracle.lives_lost.get(known.id[:6]) and known.ran_too_often():
-                oracle.count("ran too often, its submitter was cut off")
-                if text := known.ran_too_often(known.untold):
-                    oracle.wrong(text)
         for known, nodes in oracle.doubles:
-            if not any(oracle.lives_lost.get(peer) for peer in (*nodes, known.id[:6])):
+            excused = oracle.lives_lost.keys() | oracle.lives_late.keys()
+            if not any(peer in excused for peer in (*nodes, known.id[:6])):
                 oracle.wrong(f"{known.id.hex()} ran twice at the same time; no node was given up")
         for row, who in oracle.failures:
             failed = oracle.tasks.get(task_of(ObjectId(row.id)))
@@ -76,7 +71,7 @@ class Judge:
             return "" if self._may_be_cancelled(known) else "TaskCancelled; nobody cancelled it"
         if error == "NodeLost":
             return "" if lost else "NodeLost; no node was given up"
-        if error in ("WorkerDied", "PoisonTask"):
+        if error in ("WorkerDied", "WorkerOutOfMemory", "PoisonTask"):
             return self._of_death(known, error)
         if error == "Infeasible":
             return "" if lost or not self._fits(known) else "Infeasible; a node is large enough"
@@ -89,7 +84,7 @@ class Judge:
         return f"{error}: {failure.text}"
 
     def _of_death(self, known: Known, error: str) -> str:
-        if self.oracle.lives_lost:
+        if self.oracle.lives_lost or self.oracle.lives_late:
             return ""
         attempts = 1 + known.options.max_retries
         if not known.died:
@@ -97,8 +92,8 @@ class Judge:
         if error == "PoisonTask" and known.died < self.poison_deaths:
             return f"PoisonTask after {known.died} deaths"
         charged = known.died + (known.ended if known.options.retry_exceptions else 0)
-        if error == "WorkerDied" and charged < attempts:
-            return f"WorkerDied after {known.died} deaths of {attempts} attempts"
+        if error != "PoisonTask" and charged < attempts:
+            return f"{error} after {known.died} deaths of {attempts} attempts"
         return ""
 
     def _may_be_cancelled(self, known: Known) -> bool:

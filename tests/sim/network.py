@@ -1,9 +1,11 @@
-"""The seeded network: connections that keep order, lose a suffix when cut, stall and crawl.
+"""The seeded network: connections that lose a suffix when cut, stall and crawl; or worse.
 
-Network A of the design. A direction of a connection is a first-in-first-out queue. A cut loses what
-is in flight and what either end sends until it notices. A stall (one-way black hole) holds
-frames back; one that outlasts the sockets' own ping ends in a cut. Nothing is duplicated and
-nothing overtakes.
+Network A of the design, the faithful one: a direction of a connection is a first-in-first-out
+queue. A cut loses what is in flight and what either end sends until it notices. A stall (one-way
+black hole) holds frames back; one that outlasts the sockets' own ping ends in a cut. Nothing is
+duplicated and nothing overtakes.
+
+Network B, the hostile one, also loses, doubles and reorders single frames of a connection.
 
 Never looks into a frame.
 """
@@ -11,12 +13,22 @@ Never looks into a frame.
 from collections import deque
 from collections.abc import Callable
 from random import Random
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .clock import Clock
 
 #: the sockets' own ping gives a silent connection up after this long
 PING_TIMEOUT_S = 1.5
+#: network B: how much later a frame comes that is overtaken, on average
+REORDERED_S = 0.01
+
+
+class Hostility(NamedTuple):
+    """How often network B does what to a frame."""
+
+    loss: float
+    duplicates: float
+    reorder: float
 
 
 class Dialler(Protocol):
@@ -35,9 +47,6 @@ class Dialler(Protocol):
 class Listener(Protocol):
     """What takes connections."""
 
-    def listens(self) -> bool:
-        """Is somebody there at all."""
-
     def accepted(self, connection: "Connection") -> None:
         """A connection begins."""
 
@@ -48,10 +57,22 @@ class Listener(Protocol):
         """A frame has come."""
 
 
+class Door:
+    """An address: connections lead to whoever listens there at the time."""
+
+    __slots__ = ("listener",)
+
+    def __init__(self) -> None:
+        #: None: nobody does
+        self.listener: Listener | None = None
+
+
 class Flow:
     """One direction of a connection."""
 
-    __slots__ = ("arrive", "last_s", "network", "open", "peer", "pumping", "queue", "way")
+    __slots__ = (
+        "arrive", "flying", "last_s", "network", "open", "peer", "pumping", "queue", "way",
+    )  # fmt: skip
 
     def __init__(
         self, network: "Network", peer: str, way: str, arrive: Callable[[bytes], None]
@@ -61,6 +82,8 @@ class Flow:
         self.way = way
         self.arrive = arrive
         self.queue: deque[tuple[float, bytes]] = deque()
+        #: frames on their way by themselves (network B)
+        self.flying = 0
         self.last_s = 0.0
         self.pumping = False
         self.open = True
@@ -70,11 +93,40 @@ class Flow:
             return
         network = self.network
         due_s = network.clock.now_s + network.delay_s(self.peer, len(frame))
+        if network.hostility is not None:
+            self._fly(frame, max(due_s, self.last_s), network.hostility)
+            return
         self.last_s = due_s = max(due_s, self.last_s)
         self.queue.append((due_s, frame))
         if not self.pumping:
             self.pumping = True
             network.clock.at(due_s, self._pump)
+
+    def _fly(self, frame: bytes, due_s: float, hostility: Hostility) -> None:
+        """Lose the frame, or let it arrive once or twice, in its turn or later."""
+        network = self.network
+        chance = network.random.random
+        if chance() < hostility.loss:
+            network.frames_lost += 1
+            return
+        for _ in range(2 if chance() < hostility.duplicates else 1):
+            late_s = 0.0
+            if chance() < hostility.reorder:
+                late_s = network.random.expovariate(1 / REORDERED_S)
+            arrives_s = due_s + min(late_s, 10 * REORDERED_S)
+            self.last_s = max(self.last_s, due_s)
+            self.flying += 1
+            network.clock.at(arrives_s, self._land, frame)
+
+    def _land(self, frame: bytes) -> None:
+        network = self.network
+        held_s = network.held_until_s(self.peer, self.way)
+        if self.open and held_s > network.clock.now_s:
+            network.clock.at(held_s, self._land, frame)
+            return
+        self.flying -= 1
+        if self.open:
+            self.arrive(frame)
 
     def _pump(self) -> None:
         """Deliver what is due, then wait for the next."""
@@ -92,7 +144,7 @@ class Flow:
 
     def cut(self) -> None:
         """Lose what is in flight and all that is to come."""
-        self.network.frames_lost += len(self.queue)
+        self.network.frames_lost += len(self.queue) + self.flying
         self.queue.clear()
         self.open = False
 
@@ -101,7 +153,7 @@ class Connection:
     """One socket's life, from connect to close."""
 
     def __init__(
-        self, network: "Network", number: int, peer: str, dialler: Dialler, listener: Listener
+        self, network: "Network", number: int, peer: str, dialler: Dialler, door: "Door"
     ) -> None:
         self.network = network
         self.number = number
@@ -109,8 +161,10 @@ class Connection:
         #: as the listener's socket names it
         self.routing_id = b"\0" + number.to_bytes(4, "big")
         self.dialler = dialler
-        self.listener = listener
-        self.up = Flow(network, peer, "up", lambda frame: listener.arrived(self, frame))
+        self.door = door
+        #: whoever took it, once it is open
+        self.listener: Listener | None = None
+        self.up = Flow(network, peer, "up", self._arrived_at_listener)
         self.down = Flow(network, peer, "down", lambda frame: dialler.arrived(self, frame))
         self.dialler_knows_end = False
         #: the listener's socket knows no such connection (any more)
@@ -126,13 +180,18 @@ class Connection:
         if held_s > network.clock.now_s:
             network.clock.at(held_s, self.establish)
             return
-        if not self.listener.listens():
+        if self.door.listener is None:
             self._tell_dialler()
             return
+        self.listener = self.door.listener
         self.is_open = True
         self.listener_knows_end = False
         self.listener.accepted(self)
         self.dialler.opened(self)
+
+    def _arrived_at_listener(self, frame: bytes) -> None:
+        if self.listener is not None:
+            self.listener.arrived(self, frame)
 
     def cut(self, dialler_after_s: float, listener_after_s: float) -> None:
         """Break; each end learns of it in its own time."""
@@ -162,10 +221,19 @@ class Connection:
             self.up.cut()
         self._end_after_flow(self.up, self._tell_listener)
 
+    def die_at_listener(self, lost: bool) -> None:
+        """The listener's process is gone; the kernel still sends what it took, or not."""
+        self.listener_knows_end = True
+        self.up.cut()
+        if lost:
+            self.down.cut()
+        self._end_after_flow(self.down, self._tell_dialler)
+
     def _end_after_flow(self, flow: Flow, tell: Callable[[], None]) -> None:
         self.is_open = False
         network = self.network
-        last_s = max(flow.last_s if flow.queue else 0.0, network.clock.now_s)
+        under_way = flow.queue or flow.flying
+        last_s = max(flow.last_s if under_way else 0.0, network.clock.now_s)
         last_s = max(last_s, network.held_until_s(self.peer, flow.way))
         network.clock.at(last_s + network.random.uniform(1e-5, 1e-3), tell)
 
@@ -181,7 +249,8 @@ class Connection:
             self.listener_knows_end = True
             self.up.cut()
             self.down.cut()
-            self.listener.ended(self)
+            if self.listener is not None:
+                self.listener.ended(self)
 
 
 class Network:
@@ -200,11 +269,15 @@ class Network:
         self._held: dict[tuple[str, str], float] = {}
         self._slow: dict[str, tuple[float, float]] = {}
         self.frames_lost = 0
+        #: None: network A
+        self.hostility: Hostility | None = None
+        #: until when something was wrong with each peer's connections
+        self.troubled_s: dict[str, float] = {}
 
-    def connect(self, peer: str, dialler: Dialler, listener: Listener) -> Connection:
+    def connect(self, peer: str, dialler: Dialler, door: "Door") -> Connection:
         """Begin a connection of `peer`; the dialler is told how it went."""
         self._made += 1
-        made = Connection(self, self._made, peer, dialler, listener)
+        made = Connection(self, self._made, peer, dialler, door)
         self._connections = [one for one in self._connections if self._is_alive(one)]
         self._connections.append(made)
         self.clock.after(2 * self.delay_s(peer, 100), made.establish)
@@ -231,6 +304,7 @@ class Network:
     def cut(self, peer: str, which: int, half_open: bool) -> int:
         """Cut a peer's connections: the control's (0), the bulk's (1), or all (2)."""
         cut = 0
+        self._trouble(peer, self.clock.now_s)
         for number, connection in enumerate(self.connections_of(peer)):
             if which in (number, 2):
                 late_s = PING_TIMEOUT_S if half_open else 0.005
@@ -242,6 +316,7 @@ class Network:
     def stall(self, peer: str, way: str, for_s: float) -> None:
         """Hold back one direction; the sockets' ping ends the connection when it takes too long."""
         until_s = self.clock.now_s + for_s
+        self._trouble(peer, until_s)
         self._held[peer, way] = max(until_s, self._held.get((peer, way), 0.0))
         if for_s > PING_TIMEOUT_S:
             for connection in self.connections_of(peer):
@@ -255,8 +330,13 @@ class Network:
     def slow(self, peer: str, factor: float, for_s: float) -> None:
         """Make everything of a peer take `factor` times as long."""
         self._slow[peer] = (factor, self.clock.now_s + for_s)
+        self._trouble(peer, self.clock.now_s + for_s)
+
+    def _trouble(self, peer: str, until_s: float) -> None:
+        self.troubled_s[peer] = max(until_s, self.troubled_s.get(peer, until_s))
 
     def heal(self) -> None:
         """Nothing is wrong with the network any more."""
+        self.hostility = None
         self._held.clear()
         self._slow.clear()

@@ -122,6 +122,38 @@ class CrashNode(Entry, tag="crash_node"):
     down_s: float
 
 
+class CrashScheduler(Entry, tag="crash_scheduler"):
+    """The scheduler dies and comes back, perhaps several times in a row."""
+
+    down_s: float
+    #: it dies in its next turn, after it decided and before it has sent anything
+    mid_turn: bool = False
+    #: how long each further life lasts
+    again_s: list[float] = []
+
+
+class PauseHost(Entry, tag="pause_host"):
+    """A whole host stands still: the node, its workers, and the clients on it."""
+
+    node: int
+    for_s: float
+
+
+class OutOfMemory(Entry, tag="out_of_memory"):
+    """The kernel kills a worker for want of memory."""
+
+    node: int
+    pick: int
+
+
+class LateWorker(Entry, tag="late_worker"):
+    """What a worker says comes late, and what it was told to do is done."""
+
+    node: int
+    pick: int
+    for_s: float
+
+
 class Pause(Entry, tag="pause"):
     """A process stands still: "scheduler", "n0", "c0"."""
 
@@ -154,8 +186,24 @@ class Slow(Entry, tag="slow"):
 
 
 Operation = Submit | Put | Get | Wait | Drop | Cancel | Share | Query | Leave
-Fault = KillWorker | StopWorker | ForkFails | CrashNode | Pause | Cut | Stall | Slow
-FAULTS = (KillWorker, StopWorker, ForkFails, CrashNode, Pause, Cut, Stall, Slow)
+FAULTS = (
+    KillWorker, StopWorker, ForkFails, CrashNode, Pause, Cut, Stall, Slow,
+    CrashScheduler, PauseHost, OutOfMemory, LateWorker,
+)  # fmt: skip
+Fault = (
+    KillWorker
+    | StopWorker
+    | ForkFails
+    | CrashNode
+    | Pause
+    | Cut
+    | Stall
+    | Slow
+    | CrashScheduler
+    | PauseHost
+    | OutOfMemory
+    | LateWorker
+)
 
 
 class Scenario(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -172,6 +220,12 @@ class Scenario(msgspec.Struct, omit_defaults=True, kw_only=True):
     bytes_per_s: float = 1e9
     #: check_invariants() of a core each so many turns
     audit_each: int = 5
+    #: network B: how often it loses, doubles and reorders a frame; empty: network A
+    hostility: list[float] = []
+    #: client -> the node on whose host it runs; others have hosts of their own
+    hosts: dict[str, str] = {}
+    #: host (named by its node, or by who is alone there) -> offset and rate of its clock
+    clocks: dict[str, list[float]] = {}
     tape: list[Operation | Fault] = []
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from drumbeat.node.packets import Answered, RunRow
 from drumbeat.protocol.ids import ObjectId, TaskId, objects_of, task_of
-from drumbeat.protocol.messages import Options, Outcome, Retried, ValueRow
+from drumbeat.protocol.messages import Options, Outcome, ValueRow
 
 from . import scripts
 from .scripts import Script, Spec, Thing, Value
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 class Execution:
     """One run of a task's code."""
 
-    __slots__ = ("attempt", "began_s", "gpus", "has_cpus", "is_running", "node", "peer", "task")
+    __slots__ = (
+        "attempt", "began_s", "ended_s", "gpus", "has_cpus", "is_running", "node", "peer", "task",
+    )  # fmt: skip
 
     def __init__(
         self, task: "Known", attempt: int, pool: "FakePool", gpus: tuple[int, ...], began_s: float
@@ -35,6 +37,7 @@ class Execution:
         self.peer = pool.peer
         self.gpus = gpus
         self.began_s = began_s
+        self.ended_s = float("inf")
         self.is_running = True
         self.has_cpus = True
 
@@ -44,7 +47,7 @@ class Known:
 
     __slots__ = (
         "cancelled_s", "deps", "died", "dropped_s", "ended", "executions", "id", "is_asked_to_stop",
-        "options", "parent", "rows", "spec", "submitted_s", "untold",
+        "options", "parent", "rows", "spec", "submitted_s",
     )  # fmt: skip
 
     def __init__(
@@ -60,8 +63,6 @@ class Known:
         #: executions that ended with their worker, and that came to their end
         self.died = 0
         self.ended = 0
-        #: further attempts that the scheduler told of and its submitter did not hear of
-        self.untold = 0
         self.is_asked_to_stop = False
         #: since when its user knows that it was cancelled, and that it never ran
         self.cancelled_s = -1.0
@@ -69,10 +70,10 @@ class Known:
         #: the final rows that somebody saw, by object
         self.rows: dict[bytes, ValueRow] = {}
 
-    def ran_too_often(self, unknown: int = 0) -> str:
-        """Say so if it was run more often than it may, its submitter not knowing of some."""
+    def ran_too_often(self) -> str:
+        """Say so if it was run more often than it may."""
         count, retries = len(self.executions), self.options.max_retries
-        if count <= 1 + retries + unknown:
+        if count <= 1 + retries:
             return ""
         return f"{self.id.hex()} was run {count} times, with max_retries={retries}"
 
@@ -80,8 +81,11 @@ class Known:
 class Oracle:
     """All that was seen."""
 
-    def __init__(self, clock: "Clock", capacities: dict[str, dict[str, float]]) -> None:
+    def __init__(
+        self, clock: "Clock", capacities: dict[str, dict[str, float]], backoff_max_s: float
+    ) -> None:
         self.clock = clock
+        self.backoff_max_s = backoff_max_s
         self.capacities = capacities
         self.tasks: dict[bytes, Known] = {}
         self.things: dict[bytes, Thing] = {}
@@ -89,6 +93,9 @@ class Oracle:
         self.counts: Counter[str] = Counter()
         #: peers one of whose link lives ended, by a crash or because they were given up
         self.lives_lost: dict[bytes, int] = {}
+        #: nodes that the scheduler's next life did not wait for any longer: what they run may be
+        #: started elsewhere, but they are not given up
+        self.lives_late: dict[bytes, None] = {}
         #: since when the scheduler has known of each node
         self.joined_s: dict[str, float] = {}
         #: clients that left or crashed: that is no trouble of anybody else's
@@ -113,6 +120,10 @@ class Oracle:
         """A link life of this peer ended."""
         if peer not in self.clients_gone:
             self.lives_lost[peer] = self.lives_lost.get(peer, 0) + 1
+
+    def life_late(self, peer: bytes) -> None:
+        """The scheduler's next life goes on without this node."""
+        self.lives_late[peer] = None
 
     def function_hash(self, function: int) -> bytes:
         """Return the name of a function's payload."""
@@ -163,13 +174,6 @@ class Oracle:
             if any(execution.is_running for execution in known.executions):
                 self.wrong(f"{id_.hex()} is said to be dropped and runs")
 
-    def retry_told(self, message: object, sign: int) -> None:
-        """The scheduler sends word of further attempts (+1), or a client has it (-1)."""
-        if isinstance(message, Retried):
-            for id_, _ in message.rows:
-                if (known := self.tasks.get(id_)) is not None:
-                    known.untold += sign
-
     # -------------------------------------------------------------------------- what is executed
 
     def check_function(self, payload: bytes, spec: Spec) -> None:
@@ -201,14 +205,16 @@ class Oracle:
             known = Known(TaskId(row.id), script.spec, [], b"", now_s)
         self.count("executions")
         for execution in known.executions:
+            # A client that was given up numbers anew; that its attempts are charged is seen below.
             if execution.attempt == row.attempt and not self.lives_lost.get(row.id[:6]):
                 self.wrong(f"attempt {row.attempt} of {row.id.hex()} was run twice")
             if execution.is_running:
                 self.doubles.append((known, (execution.peer, pool.peer)))
         made = Execution(known, row.attempt, pool, row.gpus or (), now_s)
         known.executions.append(made)
-        if known.ran_too_often() and not self.lives_lost.get(row.id[:6]):
-            self.wrong(known.ran_too_often())
+        if text := known.ran_too_often():
+            self.wrong(text)
+        self._check_backoff(made)
         if known.dropped_s >= 0:
             self.wrong(f"{row.id.hex()} starts though its canceller was told it never will")
         if known.cancelled_s >= 0 and not self.lives_lost:
@@ -216,6 +222,19 @@ class Oracle:
         self._take(made, 1.0)
         self._check_capacity(made)
         return made
+
+    def _check_backoff(self, execution: Execution) -> None:
+        """A retry does not follow at once, unless the attempt before was given up with its node."""
+        if self.lives_lost or self.lives_late:
+            return
+        options = execution.task.options
+        pause_s = options.retry_backoff_s * 2.0 ** (execution.attempt - 2)
+        pause_s = min(pause_s, self.backoff_max_s) / 2 * 0.99  # a clock may run fast
+        for before in execution.task.executions:
+            if before.attempt == execution.attempt - 1:
+                since_s = execution.began_s - before.ended_s
+                if since_s < pause_s:
+                    self.wrong(f"{execution.task.id.hex()} was run again after {since_s:g} s")
 
     def ended(self, execution: Execution) -> None:
         """It came to its end, well or not."""
@@ -248,6 +267,7 @@ class Oracle:
     def _give_back(self, execution: Execution) -> None:
         if execution.is_running:
             execution.is_running = False
+            execution.ended_s = self.clock.now_s
             self._take(execution, -1.0)
 
     def _take(self, execution: Execution, sign: float) -> None:

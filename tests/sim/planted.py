@@ -14,8 +14,8 @@ from drumbeat.node.objects import Objects as NodeObjects
 from drumbeat.node.slots import CPU, Slots
 from drumbeat.node.state import NodeState
 from drumbeat.protocol.link import Link
+from drumbeat.scheduler.deliveries import Deliveries
 from drumbeat.scheduler.objects import Objects
-from drumbeat.scheduler.outbox import Outbox
 from drumbeat.scheduler.tasks import QUEUED
 from drumbeat.scheduler.work import Work
 
@@ -136,8 +136,8 @@ PLANTED: dict[str, Planted] = {
         "a node frees its workers' values though others hold them", (19, 9, 7),
         NodeObjects, "share", _does_nothing,
     ),
-    "forget_to_settle": Planted(
-        "nodes are not told that the refs in their results are counted", (39, 19, 31, 41),
-        Outbox, "settle", _does_nothing,
+    "forget_to_hand_over": Planted(
+        "nodes are not told that submitters have their results", (0, 1, 2),
+        Deliveries, "reached", _does_nothing,
     ),
 }  # fmt: skip

@@ -55,6 +55,8 @@ class FakePool:
         self._tell = tell
         self._record = record
         self._last_s: dict[int, float] = {}
+        #: what these workers say is held back until then
+        self._late_until_s: dict[int, float] = {}
 
     # -------------------------------------------------------------------------------- commands
 
@@ -169,7 +171,7 @@ class FakePool:
         """A worker printed."""
         self._in_order(worker.number, events.Spoke([(worker.number, text, 0)]))
 
-    def exited(self, worker: Worker, status: int, signal_name: str) -> None:
+    def exited(self, worker: Worker, status: int, signal_name: str, no_memory: bool) -> None:
         """A worker's process ended: its page is told, then its end."""
         started, running = worker.started, worker.running
         if not self.alive:
@@ -177,15 +179,17 @@ class FakePool:
         number = worker.number
         sample = (number, started, running == started and running != 0)
         self._in_order(number, events.PageRead([sample]), self.random.uniform(0.0005, 0.01))
-        self._in_order(number, events.WorkerExited(number, status, signal_name, "the last words"))
+        self._in_order(number, events.WorkerExited(number, status, signal_name, "the last words", no_memory))
         self.clock.at(self._last_s[number], self._reaped, number)
 
     def _reaped(self, number: int) -> None:
         self.workers.pop(number, None)
         self._last_s.pop(number, None)
+        self._late_until_s.pop(number, None)
 
     def _in_order(self, number: int, event: events.Event, delay_s: float = 0.0) -> None:
-        when_s = self.clock.now_s + delay_s + self._hop_s()
+        when_s = max(self.clock.now_s + delay_s, self._late_until_s.get(number, 0.0))
+        when_s += self._hop_s()
         self._last_s[number] = when_s = max(when_s, self._last_s.get(number, 0.0))
         self.clock.at(when_s, self._deliver, event)
 
@@ -201,6 +205,16 @@ class FakePool:
         for worker in list(self.workers.values()):
             worker.die(-9, "SIGKILL")
         self.workers.clear()
+
+    def hold_back(self, worker: Worker, for_s: float) -> None:
+        """The worker goes on, but what it says comes late."""
+        self.oracle.count("worker held back")
+        self._late_until_s[worker.number] = self.clock.now_s + for_s
+
+    def stop_all(self, for_s: float) -> None:
+        """The whole host stands still."""
+        for worker in self.workers.values():
+            worker.stop(for_s)
 
     def pick(self, number: int) -> Worker | None:
         """Return one of the living workers, busy ones first."""

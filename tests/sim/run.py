@@ -6,6 +6,7 @@ python tests/sim/run.py --story tests/sim/stories/some.json
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ def simulate(scenario: Scenario) -> Outcome:
 def digest_elsewhere(seed: int, hash_seed: str = "4711") -> str:
     """Return the digest of a seed as another process under another hash seed has it."""
     environment = {"PYTHONHASHSEED": hash_seed, "PATH": "/usr/bin:/bin"}
+    environment |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     command = [sys.executable, str(HERE), "--seed", str(seed), "--digest"]
     made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return made.stdout.strip() or made.stderr.strip()

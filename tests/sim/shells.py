@@ -7,8 +7,9 @@ do. Here processes are paused, crash and come back. Never decides about a task.
 
 import traceback
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drumbeat.client import events as client_events
 from drumbeat.client.core import ClientCore
@@ -17,6 +18,7 @@ from drumbeat.node.core import NodeCore
 from drumbeat.protocol.frames import Role
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.messages import Environment, Join
+from drumbeat.protocol.recovery import Registered
 from drumbeat.scheduler import events as scheduler_events
 from drumbeat.scheduler.core import SchedulerCore
 
@@ -28,15 +30,36 @@ if TYPE_CHECKING:
 
 TURN_DELAY_S = 3e-5
 IDLE_S = 1.0
+#: what clocks of hosts may round off; a loop that wakes too early would turn in vain
+ROUNDING_S = 1e-7
+
+
+class HostClock(NamedTuple):
+    """What a host's monotonic clock shows: it began somewhere, and runs a little fast or slow."""
+
+    offset_s: float = 0.0
+    rate: float = 1.0
+
+    def shows_s(self, true_s: float) -> float:
+        """Return what it shows at a time of the world."""
+        return self.offset_s + self.rate * true_s
+
+    def true_s(self, shown_s: float) -> float:
+        """Return at which time of the world it shows that."""
+        return (shown_s - self.offset_s) / self.rate + ROUNDING_S
 
 
 class Process(ABC):
-    """One loop with a core inside."""
+    """One loop with a core inside.
+
+    Whatever is told to core and shell is in the time of the host's clock, all else in the world's.
+    """
 
     def __init__(self, world: "World", name: str) -> None:
         self.world = world
         self.name = name
         self.clock = world.clock
+        self.host_clock = HostClock(*world.scenario.clocks.get(world.host_of(name), ()))
         self.random = Random(f"{world.scenario.seed} {name} {world.next_number()}")
         self.is_alive = True
         self.paused_until_s = 0.0
@@ -69,10 +92,10 @@ class Process(ABC):
         if when_s != self._wake_s or not self.is_alive:
             return
         self._wake_s = float("inf")
-        now_s = self.clock.now_s
-        if now_s < self.paused_until_s:
+        if self.clock.now_s < self.paused_until_s:
             self._turn_at(self.paused_until_s)
             return
+        now_s = self.host_clock.shows_s(self.clock.now_s)
         self.turns += 1
         try:
             self._turn(now_s)
@@ -89,7 +112,7 @@ class Process(ABC):
             if due_s is not None and due_s < self._due_s:
                 self._due_s = due_s
         self._due_s = max(self._due_s, now_s + 1e-6)
-        self._turn_at(self._due_s)
+        self._turn_at(self.host_clock.true_s(self._due_s))
 
     def _turn(self, now_s: float) -> None:
         for event in self._happenings(now_s):
@@ -101,6 +124,10 @@ class Process(ABC):
             late_s = now_s - self._due_s
             self._carry_out(self.core.handle(self._time_passed(late_s), now_s))
         self._carry_out(self.core.turn(now_s))
+        self._flush(now_s)
+
+    def _flush(self, now_s: float) -> None:
+        """Send."""
         self.shell.flush(now_s)
 
     @abstractmethod
@@ -119,28 +146,44 @@ class Process(ABC):
 class SchedulerProcess(Process):
     """The scheduler."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: "World", epoch: int = 1, expected: Sequence[str] = ()) -> None:
         super().__init__(world, "scheduler")
         settings = world.settings
-        self.place = Place(world.network, self.name, self.wake)
+        self.epoch = epoch
+        self.place = Place(world.network, self.name, self.wake, world.door)
         self.place.record = world.record
-        self.shell = listen(self.place, settings, epoch=1)
-        self.core = SchedulerCore(settings, 1, Random(f"{world.scenario.seed} core"))
+        self.shell = listen(self.place, settings, epoch)
+        rng = Random(f"{world.scenario.seed} core {epoch}")
+        self.core = SchedulerCore(settings, epoch, rng, expected)
+        #: names of nodes, and peers, that have told all of a life before
+        self.registered: dict[str | PeerId, None] = {}
+        self._names: dict[PeerId, str] = {}
         self._joined: dict[PeerId, None] = {}
+        self._dies_in_turn = False
         self.wake()
 
-    @property
-    def listener(self) -> Any:
-        """What connections lead to."""
-        return self.place.sockets[0]
+    def crash(self, mid_turn: bool) -> None:
+        """Die; `mid_turn`: in the next turn, before what was decided has been sent."""
+        if mid_turn:
+            self._dies_in_turn = True
+            self.wake()
+            return
+        self.is_alive = False
+        self.place.sockets[0].die(self.random)
+        self.world.scheduler_died()
+
+    def _flush(self, now_s: float) -> None:
+        if self._dies_in_turn:
+            self.crash(mid_turn=False)
+        else:
+            super()._flush(now_s)
 
     def _happenings(self, now_s: float) -> list[Any]:
         events: list[Any] = []
         for one in self.shell.turn(now_s):
             match one:
                 case simulated.Message():
-                    if isinstance(one.message, Join):
-                        self.world.oracle.joined_s.setdefault(one.message.name, now_s)
+                    self._note(one.peer, one.message)
                     events.append(scheduler_events.Received(one.peer, one.message))
                 case simulated.Blob():
                     self.world.oracle.count("blob")
@@ -148,7 +191,7 @@ class SchedulerProcess(Process):
                 case simulated.Heard():
                     events.append(scheduler_events.PeerHeard(one.peers))
                 case simulated.Joined():
-                    if one.peer in self._joined:
+                    if one.peer in self._joined and self.world.knows(one.peer, self.epoch):
                         self.world.oracle.life_lost(one.peer)
                     self._joined[one.peer] = None
                     events.append(scheduler_events.PeerJoined(one.peer, one.hello))
@@ -160,10 +203,20 @@ class SchedulerProcess(Process):
                 case simulated.Reached():
                     events.append(scheduler_events.Reached(one.peer, one.marks))
                 case simulated.Lags():
-                    events.append(scheduler_events.PeerLags(one.peer, one.queued_bytes))
+                    lags = scheduler_events.PeerLags(one.peer, one.queued_bytes, one.channel)
+                    events.append(lags)
                 case simulated.Rejected():
                     self.world.oracle.wrong(f"the scheduler rejects {one.reason}")
         return events
+
+    def _note(self, peer: PeerId, message: Any) -> None:
+        """Know who has come, and who has come back."""
+        if isinstance(message, Join):
+            self._names[peer] = message.name
+            self.world.oracle.joined_s.setdefault(message.name, self.clock.now_s)
+        elif isinstance(message, Registered):
+            self.world.oracle.count("registered anew")
+            self.registered[self._names.get(peer, peer)] = None
 
     def _time_passed(self, late_s: float) -> Any:
         return scheduler_events.TimePassed(late_s)
@@ -172,10 +225,11 @@ class SchedulerProcess(Process):
         for command in commands:
             match command:
                 case scheduler_events.Send():
-                    self.world.oracle.retry_told(command.message, 1)
                     self.shell.send(command.peer, command.message)
                 case scheduler_events.Mark():
                     self.shell.mark(command.peer, command.mark)
+                case scheduler_events.Remember():
+                    self.world.remember(self, command.nodes)
                 case scheduler_events.SendBlob():
                     self.shell.send_blob(command.peer, command.key, command.payload)
                 case scheduler_events.Drop():
@@ -184,6 +238,9 @@ class SchedulerProcess(Process):
                         self.world.oracle.count(f"dropped with {command.error}")
                         if command.error == "RemoteProtocolError":
                             self.world.oracle.wrong(text)
+                    if not command.error and not self.world.may_be_given_up(command.peer):
+                        text = f"{command.peer.hex()} is given up, and nothing is wrong with it"
+                        self.world.oracle.wrong(text)
                     self.world.oracle.life_lost(command.peer)
                     self.shell.drop(command.peer, command.error, command.reason)
 
@@ -198,7 +255,9 @@ class _DiallingProcess(Process):
         self.peer = PeerId(self.random.randbytes(6))
         self.is_refused = False
         self.has_been_up = False
-        self.place = Place(world.network, name, self.wake, world.scheduler.listener)
+        #: of the scheduler that it was last connected with
+        self.epoch = 0
+        self.place = Place(world.network, name, self.wake, world.door)
         self.place.record = world.record
         self.shell = dial(self.place, role, self.peer, world.settings, Random(self.peer))
 
@@ -216,15 +275,18 @@ class _DiallingProcess(Process):
         for one in self.shell.turn(now_s):
             match one:
                 case simulated.Message():
-                    self.world.oracle.retry_told(one.message, -1)
                     events.append(kinds.Received(one.message))
                 case simulated.Blob():
                     events.append(kinds.BlobReceived(one.key, one.payload))
                 case simulated.Up():
                     if self.has_been_up and not one.resumed:
-                        self.world.oracle.count("new link life")
-                        self.world.oracle.life_lost(self.peer)
+                        if one.epoch == self.epoch:
+                            self.world.oracle.count("new link life")
+                            self.world.oracle.life_lost(self.peer)
+                        else:
+                            self.world.oracle.count("new life of the scheduler")
                     self.has_been_up = True
+                    self.epoch = one.epoch
                     events.append(kinds.Connected(one.epoch, one.resumed))
                 case simulated.Down():
                     events.append(kinds.Disconnected())
@@ -299,7 +361,7 @@ class ClientProcess(_DiallingProcess):
         if self._leaves:
             self._carry_out(self.core.handle(client_events.Leaving(), now_s))
             self._carry_out(self.core.turn(now_s))
-            self.shell.flush(now_s)
+            self._flush(now_s)
             self.is_alive = False
             self.clock.after(0.01, self.shell.close)
 

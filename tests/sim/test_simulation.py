@@ -126,6 +126,22 @@ def test_users_tasks_and_their_children_give_the_values_they_should() -> None:
     assert outcome.counts["executions"] == 4
 
 
+def test_what_loses_doubles_and_reorders_frames_needs_no_second_connection() -> None:
+    tape: list[op.Operation | op.Fault] = [
+        op.Submit(at_s=number / 50, client=0, spec=Spec(label=number, seconds=0.001), copies=5)
+        for number in range(100)
+    ]
+    scenario = _quiet(tape)
+    scenario.chaos_s = 20.0
+    scenario.hostility = [0.3, 0.5, 0.5]
+    world = World(scenario)
+    outcome = world.run()
+    assert not outcome.violations, outcome.violations[0]
+    assert outcome.counts["executions"] == 500
+    dialling = (world.nodes["n0"], world.users[0].process)
+    assert [process.shell._control.dialer.connects for process in dialling] == [1, 1]
+
+
 def _quiet(tape: list[op.Operation | op.Fault]) -> Scenario:
     return Scenario(
         seed=1, nodes={"n0": {"CPU": 2.0}}, clients=1, settings={}, chaos_s=0.1, tape=tape

@@ -15,7 +15,7 @@ from drumbeat.protocol import transport as real
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.settings import Settings
 
-from .network import Connection, Network
+from .network import Connection, Door, Network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,14 +29,14 @@ class Place:
     """A process, as its sockets see it: stands in for the poller that shells are attached to."""
 
     def __init__(
-        self, network: Network, name: str, wake: "Callable[[], None]", listener: Any = None
+        self, network: Network, name: str, wake: "Callable[[], None]", door: Door
     ) -> None:
         self.network = network
         self.name = name
         self.wake = wake
         self.record: Callable[[bytes], object] = bytes
-        #: where a dialler's connections lead
-        self.listener = listener
+        #: where a dialler's connections lead, and where a listener listens
+        self.door = door
         self.sockets: list[Any] = []
 
     def __call__(self) -> "Place":
@@ -52,7 +52,7 @@ class Dialing:
         self._unsent: list[bytes] | None = []
         self._said = ""
         self.junk_dropped = 0
-        self.connection = poller.network.connect(poller.name, self, poller.listener)
+        self.connection = poller.network.connect(poller.name, self, poller.door)
         poller.sockets.append(self)
 
     def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[bytes]:
@@ -104,6 +104,7 @@ class Listening:
         self._said = ""
         self.junk_dropped = 0
         poller.sockets.append(self)
+        poller.door.listener = self
 
     def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[list[bytes]]:
         count = min(frames_max, len(self._incoming))
@@ -125,10 +126,14 @@ class Listening:
             connection.throw_out()
         self._routes.clear()
 
-    # what the network tells
+    def die(self, random: Random) -> None:
+        """The process is gone; its kernel sends on what it had taken, or not."""
+        self._place.door.listener = None
+        for connection in self._routes.values():
+            connection.die_at_listener(lost=random.random() < 0.5)
+        self._routes.clear()
 
-    def listens(self) -> bool:
-        return True
+    # what the network tells
 
     def accepted(self, connection: Connection) -> None:
         self._routes[connection.routing_id] = connection

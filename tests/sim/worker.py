@@ -110,9 +110,9 @@ class Worker:
 
     def stop(self, for_s: float) -> None:
         """SIGSTOP, and SIGCONT later."""
-        self.stopped_until_s = self.clock.now_s + for_s
+        self.stopped_until_s = max(self.stopped_until_s, self.clock.now_s + for_s)
 
-    def die(self, status: int, signal_name: str) -> None:
+    def die(self, status: int, signal_name: str, *, no_memory: bool = False) -> None:
         """The process ends here and now."""
         if not self.is_alive:
             return
@@ -123,7 +123,7 @@ class Worker:
             self.oracle.died(self.execution)
         for execution in self._unreported:
             self.oracle.died(execution)
-        self.pool.exited(self, status, signal_name)
+        self.pool.exited(self, status, signal_name, no_memory)
 
     def _go_on(self, packet: ToWorker | None, token: int) -> None:
         if token != self._token or not self.is_alive:

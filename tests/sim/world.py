@@ -18,8 +18,8 @@ from drumbeat.protocol.settings import Settings
 
 from . import operations as op
 from .clock import Clock
-from .judge import Judge
-from .network import Network
+from .judge import NEVER_S, Judge
+from .network import PING_TIMEOUT_S, Door, Hostility, Network
 from .operations import Scenario
 from .oracle import Oracle
 from .scripts import Spec
@@ -55,7 +55,7 @@ class World:
         self.scenario = scenario
         self.settings = Settings(**scenario.settings)
         self.clock = Clock()
-        self.oracle = Oracle(self.clock, scenario.nodes)
+        self.oracle = Oracle(self.clock, scenario.nodes, self.settings.retry_backoff_max_s)
         self._digest = hashlib.blake2b(digest_size=16)
         self.record = self._digest.update
         self._numbers = 0
@@ -64,6 +64,15 @@ class World:
         self.network = Network(
             self.clock, random, scenario.delay_s, scenario.jitter_s, scenario.bytes_per_s
         )
+        if scenario.hostility:
+            self.network.hostility = Hostility(*scenario.hostility)
+        self.door = Door()
+        #: what lies in the scheduler's state file
+        self.remembered: list[str] = []
+        #: how long it stays away when it dies, and how long its further lives last
+        self._down_s = 0.01
+        self._lives_s: list[float] = []
+        self._scheduler_back_s = -NEVER_S
         self.scheduler = SchedulerProcess(self)
         self.nodes: dict[str, NodeProcess] = {}
         for name in scenario.nodes:
@@ -82,8 +91,96 @@ class World:
         self._numbers += 1
         return self._numbers
 
+    def host_of(self, name: str) -> str:
+        """Return the host on which a process runs."""
+        return self.scenario.hosts.get(name, name)
+
     def _start_node(self, name: str) -> None:
         self.nodes[name] = NodeProcess(self, name)
+
+    # ------------------------------------------------------------------------- the scheduler's lives
+
+    def knows(self, peer: bytes, epoch: int) -> bool:
+        """Say whether that peer knows of a link life in that epoch of the scheduler."""
+        dialling = (*self.nodes.values(), *(user.process for user in self.users))
+        return any(one.peer == peer and one.epoch == epoch for one in dialling)
+
+    def may_be_given_up(self, peer: bytes) -> bool:
+        """Say whether something was wrong with a peer for long enough, not long ago."""
+        settings = self.settings
+        lost_s = settings.lost_after_intervals * settings.heartbeat_interval_s
+        since_s = self.clock.now_s - 2 * max(lost_s, settings.client_grace_s) - PING_TIMEOUT_S
+        if self.scenario.hostility or peer in self.oracle.clients_gone:
+            return True
+        for one in (*self.nodes.values(), *(user.process for user in self.users)):
+            if one.peer == peer:
+                troubled_s = self.network.troubled_s.get(one.name, -NEVER_S)
+                return (
+                    not one.is_alive
+                    or max(one.paused_until_s, troubled_s, self._scheduler_back_s) > since_s
+                )
+        return True  # it crashed, and another one has its name
+
+    def remember(self, scheduler: SchedulerProcess, names: list[str]) -> None:
+        """The scheduler writes down its nodes."""
+        if scheduler is self.scheduler:
+            self.remembered = list(names)
+
+    def _crash_scheduler(self, entry: op.CrashScheduler) -> None:
+        if self.scheduler.is_alive:
+            self._down_s = entry.down_s
+            self._lives_s = list(entry.again_s)
+            self.scheduler.crash(entry.mid_turn)
+
+    def scheduler_died(self) -> None:
+        """It comes back in its next life."""
+        self.oracle.count("scheduler crashed")
+        self._scheduler_back_s = self.clock.now_s + self._down_s
+        self.clock.after(self._down_s, self._start_scheduler)
+
+    def _start_scheduler(self) -> None:
+        epoch = self.scheduler.epoch + 1
+        self.scheduler = born = SchedulerProcess(self, epoch, list(self.remembered))
+        if not self.remembered:
+            self.oracle.count("scheduler restarted without nodes")
+        settings = self.settings
+        lost_s = settings.lost_after_intervals * settings.heartbeat_interval_s
+        after = self.clock.after
+        after(settings.recovery_wait_s * 0.99, self._look_for_late, born)
+        after(settings.client_grace_s * 0.99, self._look_for_clients, born)
+        after((lost_s + settings.lease_margin_s) * 0.99, self._look_for_lost, born)
+        if self._lives_s:
+            after(self._lives_s.pop(0), self._crash_again, born)
+
+    def _crash_again(self, scheduler: SchedulerProcess) -> None:
+        if scheduler.is_alive:
+            self.oracle.count("scheduler crashed again")
+            scheduler.crash(mid_turn=False)
+
+    def _missing(self, scheduler: SchedulerProcess) -> list[str]:
+        if scheduler is not self.scheduler or not scheduler.is_alive:
+            return []
+        return [name for name in self.nodes if name not in scheduler.registered]
+
+    def _look_for_late(self, scheduler: SchedulerProcess) -> None:
+        """Nodes that are not back in time: what they run may be started elsewhere."""
+        for name in self._missing(scheduler):
+            self.oracle.count("node late for the scheduler's next life")
+            self.oracle.life_late(self.nodes[name].peer)
+
+    def _look_for_lost(self, scheduler: SchedulerProcess) -> None:
+        """Nodes that are not back at all are given up."""
+        for name in self._missing(scheduler):
+            self.oracle.count("node lost by the scheduler's next life")
+            self.oracle.life_lost(self.nodes[name].peer)
+
+    def _look_for_clients(self, scheduler: SchedulerProcess) -> None:
+        """Clients that are not back in time are given up."""
+        if scheduler is self.scheduler and scheduler.is_alive:
+            for user in self._staying():
+                if user.process.peer not in scheduler.registered and user.process.has_been_up:
+                    self.oracle.count("client late for the scheduler's next life")
+                    self.oracle.life_lost(user.process.peer)
 
     def _process(self, name: str) -> Process:
         if name == "scheduler":
@@ -145,6 +242,10 @@ class World:
         match entry:
             case op.Pause():
                 self._process(entry.who).pause(entry.for_s)
+            case op.PauseHost():
+                self._pause_host(names[entry.node % len(names)], entry.for_s)
+            case op.CrashScheduler():
+                self._crash_scheduler(entry)
             case op.Cut():
                 if self.network.cut(self._process(entry.who).name, entry.which, entry.half_open):
                     self.oracle.count("connection cut")
@@ -169,6 +270,24 @@ class World:
                 worker = self.nodes[names[entry.node % len(names)]].pool.pick(entry.pick)
                 if worker is not None:
                     worker.stop(entry.for_s)
+            case op.OutOfMemory():
+                worker = self.nodes[names[entry.node % len(names)]].pool.pick(entry.pick)
+                if worker is not None:
+                    self.oracle.count("worker out of memory")
+                    worker.die(-9, "SIGKILL", no_memory=True)
+            case op.LateWorker():
+                pool = self.nodes[names[entry.node % len(names)]].pool
+                worker = pool.pick(entry.pick)
+                if worker is not None:
+                    pool.hold_back(worker, entry.for_s)
+
+    def _pause_host(self, name: str, for_s: float) -> None:
+        self.nodes[name].pause(for_s)
+        self.nodes[name].pool.stop_all(for_s)
+        for user in self.users:
+            if self.host_of(user.name) == name:
+                self.oracle.count("client stands still with its host")
+                user.process.pause(for_s)
 
     # ------------------------------------------------------------------------------ the phases
 
@@ -216,6 +335,9 @@ class World:
     def _heal(self) -> None:
         """Nothing goes wrong any more: whatever anybody waits for must come."""
         self.network.heal()
+        self._lives_s = []
+        while not self.scheduler.is_alive and not self.oracle.violations:
+            self._go_on(self._scheduler_back_s + 1e-6)
         processes = [self.scheduler, *self.nodes.values(), *(user.process for user in self.users)]
         self._go_on(max(process.paused_until_s for process in processes) + 0.01)
         for user in self._staying():

@@ -105,3 +105,10 @@ def freed(commands: list[Any]) -> list[bytes]:
 def foreign(number: int = 1) -> ObjectId:
     ids = IdFactory(NODE, 3)
     return ObjectId([ids() for _ in range(number)][-1])
+
+
+def received_with(client: Client, *contained: bytes) -> TaskId:
+    """Have a result come in that delivers these refs."""
+    task = client.submit()
+    client.result(value(task, contained=contained))
+    return task

@@ -34,6 +34,7 @@ from drumbeat.protocol.messages import (
     TaskRow,
     ValueRow,
 )
+from drumbeat.protocol.recovery import HandedOver
 from drumbeat.protocol.settings import Settings
 
 NODE = PeerId(b"node01")
@@ -64,6 +65,8 @@ class NodeBench:
         self.order = 0
         #: rows that a worker has been sent and has not ended, by worker and seq
         self.rows: dict[int, dict[int, RunRow]] = {}
+        #: of Done messages that were not handed over
+        self.told_numbers: list[int] = []
         self.feed(events.Connected(1, False))
         if prepare:
             self.prepare(1)
@@ -81,10 +84,14 @@ class NodeBench:
         """Let events happen in one loop turn; return what the core asks for."""
         self.commands = []
         for event in happened:
+            if isinstance(event, events.Connected) and not event.resumed:
+                self.told_numbers = []
             self.commands += self.core.handle(event, self.now_s)
         self.commands += self.core.turn(self.now_s)
         self.core.check_invariants()
         for command in self.commands:
+            if isinstance(command, events.Send) and isinstance(command.message, Done):
+                self.told_numbers.append(command.message.number)
             if isinstance(command, events.SendWorker) and isinstance(command.packet, Run):
                 rows = self.rows.setdefault(command.worker, {})
                 rows.update({row.seq: row for row in command.packet.rows})
@@ -213,7 +220,10 @@ def value(id_: bytes, payload: bytes = b"value", contained: Iterable[bytes] = ()
 
 
 def at_rest(bench: NodeBench) -> dict[str, int]:
-    """Return the maps of the core that are not empty."""
+    """Return what is left once the submitters have all that was told in this link life."""
+    if bench.told_numbers:
+        numbers, bench.told_numbers = bench.told_numbers, []
+        bench.hear(HandedOver(numbers))
     return {name: size for name, size in bench.core.at_rest().items() if size}
 
 
@@ -225,9 +235,10 @@ def nest(
     payload: bytes | None = b"nested",
     puts: Iterable[ValueRow] = (),
     number: int = 1,
+    function: bytes = b"n" * 16,
 ) -> Any:
     """Let a worker's task call others; `rows`: TaskRows of its kind `number`."""
-    kind = NestedKind(number, b"n" * 16, "child", options or Options(), payload)
+    kind = NestedKind(number, function, "child", options or Options(), payload)
     return bench.say(worker, Submitted(b"p" * 14, 1, [kind], list(rows), list(puts)))
 
 
@@ -240,3 +251,10 @@ def waiting(bench: NodeBench) -> tuple[TaskId, int, TaskId]:
     nest(bench, worker, TaskRow(child, 1))
     bench.want(worker, child, seq=seq)
     return task, worker, child
+
+
+def restart(bench: NodeBench, epoch: int = 2, *before: events.Event) -> list[Any]:
+    """Let the scheduler end and come back; return what it is told in that turn."""
+    bench.feed(events.Disconnected())
+    bench.feed(*before, events.Connected(epoch, False))
+    return [command.message for command in bench.of(events.Send)]

@@ -1,5 +1,6 @@
 """A scheduler core with people around it: says events for peers, and sorts what it commands."""
 
+from collections.abc import Sequence
 from random import Random
 from typing import Any, TypeVar
 
@@ -36,11 +37,22 @@ M = TypeVar("M")
 
 
 class Stage:
-    """A core, a clock, and a mailbox for each peer."""
+    """A core, a clock, and a mailbox for each peer.
 
-    def __init__(self, seed: int = 0, **settings: Any) -> None:
+    Args:
+        seed: of chance.
+        epoch: the scheduler's life.
+        expected: names of the nodes of the life before.
+        settings: the scheduler's.
+    """
+
+    def __init__(
+        self, seed: int = 0, epoch: int = 1, expected: Sequence[str] = (), **settings: Any
+    ) -> None:
         self.now_s = 100.0
-        self.core = SchedulerCore(Settings(**settings), 7, Random(seed))
+        self.core = SchedulerCore(Settings(**settings), epoch, Random(seed), expected)
+        #: what was to be written down, each time
+        self.remembered: list[list[str]] = []
         self.mail: dict[PeerId, list[Any]] = {}
         self.blobs: list[events.SendBlob] = []
         self.drops: list[events.Drop] = []
@@ -78,6 +90,8 @@ class Stage:
                 self.mail.setdefault(command.peer, []).append(command.message)
             elif isinstance(command, events.SendBlob):
                 self.blobs.append(command)
+            elif isinstance(command, events.Remember):
+                self.remembered.append(command.nodes)
             elif isinstance(command, events.Mark):
                 self.marks.setdefault(command.peer, []).append(command.mark)
             else:
@@ -106,9 +120,11 @@ class Stage:
 
     # ------------------------------------------------------------------------------------- peers
 
-    def hello(self, peer: PeerId, role: str, name: str = "", python: str = "3.11") -> None:
+    def hello(
+        self, peer: PeerId, role: str, name: str = "", python: str = "3.11", epoch: int = 0
+    ) -> None:
         self.mail.setdefault(peer, [])
-        hello = Hello(PROTOCOL_VERSION, role, peer, 0, 0, 0, python, name)
+        hello = Hello(PROTOCOL_VERSION, role, peer, 0, epoch, 0, python, name)
         self.event(events.PeerJoined(peer, hello))
 
     def client(self, letter: str = "c") -> PeerId:

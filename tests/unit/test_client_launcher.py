@@ -1,5 +1,7 @@
-"""The launcher: processes that cannot be started, and a watch that fails."""
+"""The launcher: processes that cannot be started, crash or are ended, and a watch that fails."""
 
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -7,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from drumbeat.client.launcher import Launcher, Member
+from drumbeat.client.launcher import CRASHES_MAX, RESTART_MAX_S, Launcher, Member, is_crash
 from drumbeat.protocol.errors import ConfigError, DrumbeatError, SchedulerUnreachable
 from drumbeat.protocol.settings import Settings
 
@@ -36,7 +38,7 @@ def test_a_process_that_cannot_be_started_three_times_is_given_up(
     launcher.start()
     error = told.get(timeout=10)
     assert isinstance(error, SchedulerUnreachable)
-    assert "given up: scheduler ended 3 times" in str(error)
+    assert "given up: scheduler crashed 3 times" in str(error)
     assert "could not be started: [Errno 2] No such file" in str(error)
     assert launcher.pids() == {}
 
@@ -65,3 +67,46 @@ def test_a_watch_that_fails_is_told_and_not_silent(
     error = told.get(timeout=10)
     assert isinstance(error, SchedulerUnreachable)
     assert isinstance(error.__cause__, ConfigError)
+
+
+@pytest.mark.parametrize(
+    "status",
+    [1, 2, 70, -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE],
+)
+def test_an_exit_code_or_a_fault_is_a_crash(status: int) -> None:
+    assert is_crash(status)
+
+
+@pytest.mark.parametrize("status", [0, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP])
+def test_an_end_that_somebody_else_made_is_no_crash(status: int) -> None:
+    assert not is_crash(status)
+
+
+def test_a_process_that_is_killed_is_started_again_however_often(launcher: Launcher) -> None:
+    (member,) = launcher._members
+    pauses_s = []
+    for _ in range(3 * CRASHES_MAX):
+        assert launcher._ended(member, "with signal 9", crashed=False) is None
+        pauses_s.append(member.due_s - time.monotonic())
+    assert pauses_s[0] <= 0.02
+    assert pauses_s[0] < pauses_s[1] < pauses_s[2]
+    assert max(pauses_s) <= RESTART_MAX_S
+
+
+def test_kills_between_crashes_do_not_hide_them(launcher: Launcher) -> None:
+    (member,) = launcher._members
+    errors = []
+    for _ in range(CRASHES_MAX):
+        errors.append(launcher._ended(member, "with exit code 70", crashed=True))
+        launcher._ended(member, "with signal 9", crashed=False)
+    assert errors[:-1] == [None, None]
+    assert "scheduler crashed 3 times within 60 s, the last time with exit code 70" in str(
+        errors[-1]
+    )
+
+
+def test_each_life_of_the_scheduler_is_told_where_its_state_lies(launcher: Launcher) -> None:
+    (member,) = launcher._members
+    place = member.arguments.index("--state")
+    assert member.arguments[place + 1] == str(launcher.directory.path / "scheduler.state")
+    assert "--epoch" not in member.arguments

@@ -13,6 +13,7 @@ from drumbeat.protocol.messages import (
     Assign,
     Beat,
     Discard,
+    Done,
     Forget,
     Join,
     NodeKindRow,
@@ -21,11 +22,11 @@ from drumbeat.protocol.messages import (
     Output,
     Prepare,
     Release,
-    Settled,
     Stop,
     StopMode,
     ValueRow,
 )
+from drumbeat.protocol.recovery import HandedOver
 from support.node_bench import CLIENT, OTHER, NodeBench, at_rest, value, waiting
 
 LARGE = b"x" * (64 << 10) + b"y"
@@ -68,7 +69,7 @@ def test_a_connection_that_resumes_changes_nothing(bench):
 
 def test_a_new_life_of_the_link_drops_everything_and_kills_all_workers(bench):
     bench.assign(3)
-    bench.feed(events.Disconnected(), events.Connected(2, False))
+    bench.feed(events.Disconnected(), events.Connected(1, False))
     assert {(s.worker, s.name) for s in bench.of(events.Signal)} == {(1, "KILL"), (2, "KILL")}
     assert bench.sent(Join)
     assert bench.core.at_rest()["attempts"] == 0
@@ -81,7 +82,7 @@ def test_a_new_life_of_the_link_drops_everything_and_kills_all_workers(bench):
 
 def test_killed_workers_hold_their_cpus_until_they_are_gone(bench):
     bench.assign(2)
-    bench.feed(events.Connected(2, False))
+    bench.feed(events.Connected(1, False))
     bench.prepare(1)
     bench.ready()
     bench.assign(1)
@@ -94,7 +95,7 @@ def test_what_was_to_be_said_in_the_old_life_is_not_said_in_the_new_one(bench):
     bench.assign()
     worker = next(iter(bench.rows))
     finished = events.WorkerSpoke(worker, bench.finished(worker))
-    bench.feed(finished, events.Connected(2, False))
+    bench.feed(finished, events.Connected(1, False))
     assert not bench.done()
 
 
@@ -209,12 +210,15 @@ def test_refs_that_the_worker_keeps_are_not_released(bench):
     assert bench.sent(Release) == [Release([(inside, 1)])]
 
 
-def test_refs_in_a_result_are_held_until_it_is_settled(bench):
+def test_refs_in_a_result_are_held_until_it_is_handed_over(bench):
     inside = IdFactory(OTHER)()
-    (task,) = bench.assign(contained=(inside,))
+    bench.assign(contained=(inside,))
     bench.finish(next(iter(bench.ran())), contained=[inside])
+    (done,) = bench.sent(Done)
     assert not bench.sent(Release)
-    bench.hear(Settled([task]))
+    bench.hear(HandedOver([done.number + 1]))
+    assert not bench.sent(Release), "another's number"
+    bench.hear(HandedOver([done.number]))
     assert bench.sent(Release) == [Release([(inside, 1)])]
     assert at_rest(bench) == {}
 
@@ -320,7 +324,7 @@ def test_what_every_client_should_read_is_told_once_to_each_with_its_first_kind(
 def test_what_is_noticed_later_is_told_to_those_who_are_there(bench):
     bench.feed(events.Noticed("late"))
     assert [output.client for output in bench.sent(Output)] == [CLIENT]
-    bench.feed(events.Connected(2, False))
+    bench.feed(events.Connected(1, False))
     bench.prepare(1)
     assert bench.sent(Output), "whoever comes with a new life of the link reads it again"
 

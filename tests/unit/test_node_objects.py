@@ -4,7 +4,7 @@ import pytest
 from drumbeat.node.attempts import Crew, Waiter, Worker, WorkerKey
 from drumbeat.node.objects import Call, Objects
 from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of
-from drumbeat.protocol.messages import Failure, Outcome, ValueRow
+from drumbeat.protocol.messages import Failure, Outcome, TaskRow, ValueRow
 
 NODE, CLIENT = PeerId(b"node01"), PeerId(b"client")
 
@@ -19,7 +19,8 @@ class Home:
 
     def submit(self, returns=1, pins=()):
         task = self.mine()
-        call = Call(CLIENT, returns, tuple(pins), max(1, returns))
+        row = TaskRow(task, 1)
+        call = Call(CLIENT, returns, tuple(pins), max(1, returns), row, b"", 1, 1)
         self.objects.submit(task, call, self.worker)
         return task
 
@@ -213,21 +214,6 @@ def test_a_delivered_ref_inside_a_result_nobody_wants_is_released(home):
     home.objects.result(value(task, contained=[inner]))
     assert home.sweep() == [(inner, 1)]
     assert not home.objects.entries
-
-
-def test_refs_inside_a_reported_result_are_pinned_until_it_is_settled(home):
-    id_, task = home.put(), home.foreign()
-    home.objects.unsettle(task, (id_,))
-    home.objects.unsettle(task, (id_,))
-    home.drop(id_)
-    home.objects.settle([task])
-    home.sweep()
-    assert id_ in home.objects.entries, "one report is not settled yet"
-    home.objects.settle([task])
-    home.sweep()
-    assert not home.objects.entries
-    assert not home.objects.unsettled
-    home.objects.settle([task])
 
 
 def test_a_wanted_value_is_sent_at_once_or_when_it_comes(home):

@@ -15,7 +15,7 @@ def demand(cpus=0.0, gpus=0.0, **others):
 def kind_of(number=1, **options):
     row = NodeKindRow(number, b"client", b"f" * 16, "f", Options(**options))
     key = WorkerKey.of(b"client", row.options)
-    return Kind(row, Shape(Crew(key), Demand.of(row.options)), Function())
+    return Kind(1, row, Shape(Crew(key), Demand.of(row.options)), Function())
 
 
 def attempt_of(kind, order, depth=0):

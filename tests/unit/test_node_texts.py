@@ -22,7 +22,7 @@ def test_in_a_new_life_nothing_is_owed() -> None:
     bench.ready()
     bench.assign()
     bench.feed(events.SchedulerLags(1001), events.Spoke([(1, b"x" * 100, 0)]))
-    bench.feed(events.Connected(2, False))
+    bench.feed(events.Connected(1, False))
     bench.prepare(1)
     bench.ready()
     bench.assign()

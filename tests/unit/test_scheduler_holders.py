@@ -3,7 +3,9 @@
 from random import Random
 
 from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId
-from drumbeat.protocol.messages import DoneRow, Settled, Shared, ValueRow
+from drumbeat.protocol.messages import Done, DoneRow, Results, Shared, ValueRow
+from drumbeat.protocol.recovery import HandedOver
+from drumbeat.scheduler import events
 from drumbeat.scheduler.holders import Holders
 from support.scheduling import Stage, ids_of, value_done
 
@@ -92,7 +94,7 @@ def test_the_indexes_agree_whatever_happens() -> None:
 # ------------------------------------------------------------------------------------- holders
 
 
-def test_refs_inside_a_value_are_shared_before_the_result_and_settled_after() -> None:
+def test_refs_inside_a_value_are_shared_before_the_result_and_handed_over_after() -> None:
     stage = Stage()
     client, node = stage.client(), stage.node()
     stage.submit(client, stage.define(client), ids_of(client, 1))
@@ -100,24 +102,28 @@ def test_refs_inside_a_value_are_shared_before_the_result_and_settled_after() ->
     (row,) = stage.assigned(node)
     inner = ids_of(node, 1, worker=1)[0]
     stage.mail[node].clear()
-    stage.done(node, value_done(row, contained=(inner,)))
-    stage.turn()
-    assert stage.results(client)[row.id].contained == (inner,)
-    shared, settled = stage.mail[node]
-    assert isinstance(shared, Shared)
-    assert shared.ids == [inner]
-    assert isinstance(settled, Settled)
-    assert settled.tasks == [row.id]
+    stage.say(node, Done([value_done(row, contained=(inner,))], 1))
+    commands = stage.core.turn(stage.now_s)
+    sent = [one for one in commands if isinstance(one, events.Send)]
+    assert [(one.peer, type(one.message)) for one in sent] == [(node, Shared), (client, Results)]
+    assert sent[0].message == Shared([inner])
+    assert sent[1].message.rows[0].contained == (inner,)
+    (mark,) = (one for one in commands if isinstance(one, events.Mark))
+    stage.event(events.Reached(client, [mark.mark]))
+    stage.turn(0.1)
+    assert stage.take(node, HandedOver) == [HandedOver([1])]
 
 
-def test_refs_inside_a_stale_value_are_settled_too() -> None:
+def test_refs_inside_a_stale_value_are_handed_over_too() -> None:
     stage = Stage()
     client, node = stage.client(), stage.node()
     (id_,) = ids_of(client, 1)
     inner = ids_of(node, 1, worker=1)[0]
-    stage.done(node, DoneRow(id_, 1, (ValueRow(id_, 0, b"v", 0, (inner,)),), 0.1))
+    row = DoneRow(id_, 1, (ValueRow(id_, 0, b"v", 0, (inner,)),), 0.1)
+    stage.say(node, Done([row], 1))
     stage.turn()
-    assert stage.take(node, Settled)[0].tasks == [id_]
+    stage.turn(0.1)
+    assert stage.take(node, HandedOver) == [HandedOver([1])]
     assert not stage.take(node, Shared)
 
 

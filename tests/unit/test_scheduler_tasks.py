@@ -78,7 +78,7 @@ def test_a_task_takes_the_steps_of_the_table_and_no_others(state: int, step: int
 
 
 def test_the_table_has_a_row_for_each_state_and_an_entry_for_each_step() -> None:
-    assert [len(row) for row in NEXT] == [6] * len(STATE_NAMES)
+    assert [len(row) for row in NEXT] == [8] * len(STATE_NAMES)
 
 
 def test_pauses_double_up_to_the_limit() -> None:

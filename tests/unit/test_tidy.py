@@ -19,11 +19,12 @@ REST = sorted(
 
 #: files that decide: what they do follows from their arguments alone
 PURE = {
-    "arrivals", "attempts", "blobs", "budget", "children", "complaints", "core", "dialer",
-    "dispatch", "endpoints", "events", "holders", "home", "ids", "intake", "kinds", "link",
+    "arrivals", "attempts", "blobs", "bounds", "budget", "children", "claims", "complaints",
+    "core", "credits", "deliveries", "dialer", "dispatch", "doubts", "ended", "endpoints",
+    "events", "holders", "home", "ids", "intake", "inventory", "kept", "kinds", "link",
     "listener", "liveness", "lives", "messages", "objects", "outbox", "packets", "placement",
-    "queries", "resources", "slots", "state", "stops", "tasks", "texts", "traffic", "waits",
-    "work",
+    "presence", "queries", "recovery", "resources", "returns", "roster", "slots", "state",
+    "stops", "submissions", "tasks", "texts", "traffic", "waits", "work",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "ctypes", "datetime", "io", "logging", "mmap", "multiprocessing", "os",

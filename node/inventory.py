@@ -1,0 +1,58 @@
+"""What a node says to a scheduler in its next life: all it has, in the order promised.
+
+Never changes anything here: the rooms have dropped what did not survive before they are asked.
+"""
+
+from ..protocol.messages import Fetch
+from ..protocol.recovery import Holding, Inventory, InventoryRow, Phase, Registered
+from .attempts import SENT, Attempt
+from .children import Children
+from .ended import Ended
+from .lives import Lives
+from .state import NodeState
+
+#: in one Inventory or Holding
+ROWS_MAX = 512
+
+
+class Registration:
+    """Tells all rooms' records to a scheduler that knows none of them."""
+
+    def __init__(self, state: NodeState, lives: Lives, children: Children, ended: Ended) -> None:
+        self._state = state
+        self._lives = lives
+        self._children = children
+        self._ended = ended
+
+    def tell(self) -> None:
+        """Say it all; what follows is said as ever."""
+        state = self._state
+        rows = [self._row(attempt) for attempt in state.attempts.values()]
+        rows += self._ended.inventory()
+        clients = self._clients()
+        for start in range(0, max(1, len(rows)), ROWS_MAX):
+            end = start + ROWS_MAX
+            state.send(Inventory(clients, rows[start:end], end >= len(rows)))
+        self._children.submit_again()
+        holding = state.objects.holding()
+        for start in range(0, len(holding), ROWS_MAX):
+            state.send(Holding(holding[start : start + ROWS_MAX]))
+        self._children.ask_again()
+        fetches, state.objects.fetches = state.objects.fetches, []
+        if fetches:
+            state.send(Fetch(fetches))
+        state.send(Registered())
+
+    def _row(self, attempt: Attempt) -> InventoryRow:
+        phase = Phase.QUEUED
+        if attempt.state == SENT:
+            worker = self._state.workers[attempt.worker]
+            if worker.lent and worker.main is not None and worker.main.seq == attempt.seq:
+                phase = Phase.BLOCKED
+            elif next(iter(worker.flight)) == attempt.seq:
+                phase = Phase.RUNNING  # or about to
+        return InventoryRow(attempt.row.id, attempt.row.attempt, phase)
+
+    def _clients(self) -> list[bytes]:
+        # Whoever was introduced here and has not left; workers, attempts and calls are theirs.
+        return list(self._lives.environments)

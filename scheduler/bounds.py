@@ -1,0 +1,106 @@
+"""How much one client may have under way: tasks without an outcome, results it has not read.
+
+Never waits and drops nothing. Who does not read its results gets no more work placed until it has
+caught up; who submits more than it was granted, and was told of in time, broke the protocol.
+"""
+
+from collections.abc import Callable
+
+from ..protocol.ids import PeerId
+from ..protocol.messages import FIRST_CREDIT, Credit, Submit, TaskRow
+from . import events
+from .state import Peer, PeerError, State
+
+
+class Bounds:
+    """See the module."""
+
+    __slots__ = ("_bytes_max", "_granted", "_lagging", "_state", "_tasks_max")
+
+    def __init__(self, state: State) -> None:
+        settings = state.settings
+        self._state = state
+        self._granted = Credit(settings.submit_credit_tasks, settings.submit_credit_bytes)
+        # Before it knew its credit a client may have used up the first one; and it may send a task
+        # while there is any credit left, however large the arguments.
+        self._tasks_max = self._granted.tasks + FIRST_CREDIT.tasks
+        self._bytes_max = self._granted.bytes + FIRST_CREDIT.bytes + settings.value_bytes_max
+        #: peers that do not read what they are sent -> the clients whose work waits for that
+        self._lagging: dict[PeerId, list[PeerId]] = {}
+
+    # -------------------------------------------------------------------------------------- results
+
+    def lags(self, event: events.PeerLags) -> None:
+        """A peer does not read what it is sent, or has caught up."""
+        peer = self._state.peers.get(event.peer)
+        if peer is None:
+            return
+        if event.channel:
+            peer.payload_lag_bytes = event.queued_bytes
+        else:
+            peer.lag_bytes = event.queued_bytes
+        waiting_bytes = peer.lag_bytes
+        if peer.node is None:
+            # What waits for a node is mostly what it is to run.
+            waiting_bytes += peer.payload_lag_bytes
+        lags = waiting_bytes > self._state.settings.results_backlog_bytes_max
+        if lags != (peer.id in self._lagging):
+            self._change(peer, lags)
+
+    def _change(self, peer: Peer, lags: bool) -> None:
+        who = f"{peer.role} {peer.name!r}"
+        if lags:
+            # The calls of a node's workers are their clients'.
+            clients = [peer.id] if peer.node is None else list(peer.node.clients)
+            self._lagging[peer.id] = clients
+            self._state.tell(f"{who} does not read its results: its work waits")
+        else:
+            del self._lagging[peer.id]
+            self._state.tell(f"{who} has caught up with its results")
+        held_back = self._state.held_back
+        held_back.clear()
+        for clients in self._lagging.values():
+            held_back.update(dict.fromkeys(clients))
+
+    def forget(self, peer: Peer) -> None:
+        """A peer is gone."""
+        if peer.id in self._lagging:
+            self._change(peer, False)
+
+    # ---------------------------------------------------------------------------------- submissions
+
+    def grant(self, client: Peer) -> None:
+        """Tell a client how much it may have unfinished."""
+        self._state.out.letter(client.id, self._granted)
+
+    def within(self, submit: Callable[[Peer, Submit], None]) -> Callable[[Peer, Submit], None]:
+        """Return `submit` for clients, which refuses what is far beyond what was granted."""
+
+        def submit_within_bounds(client: Peer, message: Submit) -> None:
+            self._charge(client, message.rows)
+            submit(client, message)
+
+        return submit_within_bounds
+
+    def _charge(self, peer: Peer, rows: list[TaskRow]) -> None:
+        tasks = len(peer.tasks) + len(rows)
+        if tasks > self._tasks_max:
+            granted = self._granted.tasks
+            raise PeerError(f"it has {tasks} unfinished tasks; it was granted {granted}")
+        peer.args_bytes += sum([_args_bytes(row) for row in rows])
+        if peer.args_bytes > self._bytes_max:
+            # Ends are not counted as they come, which would be paid by every task.
+            unfinished = sum(_args_bytes(record.row) for record in peer.tasks.values())
+            peer.args_bytes = unfinished + sum([_args_bytes(row) for row in rows])
+            if peer.args_bytes > self._bytes_max:
+                text = f"it has {peer.args_bytes} bytes of arguments in unfinished tasks"
+                raise PeerError(f"{text}; it was granted {self._granted.bytes}")
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of all maps."""
+        return {"lagging": len(self._lagging), "held_back": len(self._state.held_back)}
+
+
+def _args_bytes(row: TaskRow) -> int:
+    args = row.args
+    return row.size if args is None else len(args)

@@ -1,0 +1,120 @@
+"""Tasks of an earlier life that no node claims: whether they ran, and what becomes of them.
+
+Never guesses in favour of a second execution: a task whose last attempt may have run somewhere is
+charged for it, or waits as long as its node may come back, or fails.
+"""
+
+from typing import Final, NamedTuple
+
+from ..protocol.frames import Role
+from .roster import Roster, Standing
+from .state import State
+from .tasks import FINISHED, WAITING, TaskRecord, failed
+from .work import Work
+
+BACK_LATE: Final = "which has not come back"
+STOPPED: Final = "which had it over from an earlier life of the scheduler, and stopped it"
+SOME_NODE: Final = "a node of an earlier life of the scheduler"
+
+
+class _Outlook(NamedTuple):
+    """What is known of the nodes of the life before."""
+
+    #: more will be known soon
+    undecided: bool
+    #: those that have not come back, or not as they were
+    missing: list[str]
+    #: one of them may come yet
+    wait: bool
+
+
+class Doubts:
+    """See the module."""
+
+    __slots__ = ("_outlook", "_roster", "_state", "_work", "in_time", "news")
+
+    def __init__(self, state: State, work: Work, roster: Roster) -> None:
+        self._state = state
+        self._work = work
+        self._roster = roster
+        #: whether nodes that are missing are waited for by tasks that may not be retried
+        self.in_time = True
+        #: something has become known since parked tasks were looked at
+        self.news = False
+        #: what is known of the nodes; None: to be looked at anew
+        self._outlook: _Outlook | None = None
+
+    def changed(self) -> None:
+        """More is known of the nodes."""
+        self.news = True
+        self._outlook = None
+
+    def _look(self) -> _Outlook:
+        """Return what is known of the nodes of the life before."""
+        outlook = self._outlook
+        if outlook is None:
+            claims, roster = self._state.claims, self._roster
+            awaited: list[str] = []
+            missing: list[str] = []
+            undecided = False
+            if claims.open:
+                awaited = roster.names(Standing.AWAITED)
+                missing = awaited + roster.names(Standing.DEAD)
+                undecided = self._state.recovering or Role.NODE in claims.telling.values()
+            outlook = _Outlook(undecided, missing, bool(awaited) and self.in_time)
+            self._outlook = outlook
+        return outlook
+
+    def settle(self, record: TaskRecord) -> None:
+        """Decide about a task whose attempt was told of to its submitter.
+
+        It is parked as long as more may become known, else charged, or ended, or left as it is:
+        then no attempt of its number has ever started.
+        """
+        claims = self._state.claims
+        given_up = claims.given_up.get(record.id)
+        if given_up is not None and given_up[0] >= record.attempt:
+            record.attempt, name = given_up
+            self._charge(record, name, STOPPED, wait=False)
+            return
+        outlook = self._look()
+        if outlook.undecided:
+            self._park(record)
+        elif outlook.missing or not claims.open:
+            names = ", ".join(outlook.missing) or SOME_NODE
+            self._charge(record, names, BACK_LATE, wait=outlook.wait)
+
+    def _park(self, record: TaskRecord) -> None:
+        self._work.parked[record.id] = record
+        record.unmet += 1
+
+    def _charge(self, record: TaskRecord, node: str, why: str, *, wait: bool) -> None:
+        """An attempt may have run that nobody will hear of."""
+        options, state = record.kind.options, self._state
+        if record.attempt <= options.max_retries:
+            record.attempt += 1
+            state.counters["retried"] += 1
+            if record.owner.here:
+                state.out.retry(record.owner.id, record.id, record.attempt)
+        elif wait:
+            self._park(record)
+        else:
+            text = (
+                f"{record.kind.name} may have run on {node}, {why}; "
+                f"max_retries={options.max_retries} allows no further attempt"
+            )
+            self._work.end(record, [failed(record, "NodeLost", text, node=node)])
+
+    def judge(self) -> None:
+        """Look at all that is parked, now that more is known."""
+        self.news = False
+        parked = self._work.parked
+        for id_, record in list(parked.items()):
+            # The end of one may have been that of others.
+            if record.state == FINISHED or id_ not in parked:
+                continue
+            del parked[id_]
+            # One more than it waits for, so that it is not ready while it is looked at.
+            self.settle(record)
+            if record.state == WAITING:
+                self._work.one_met(record)

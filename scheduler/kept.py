@@ -1,0 +1,82 @@
+"""What nodes say for clients that have yet to come back: kept in order, and said again then.
+
+Never decides whether a client will come: `Recovery` does.
+"""
+
+from ..protocol.ids import PeerId
+from ..protocol.messages import Define, Forget, Submit
+from .state import Peer
+
+Said = Define | Submit | Forget
+
+
+class Kept:
+    """All that is kept, by client."""
+
+    __slots__ = ("_by_client", "_by_peer", "_numbers")
+
+    def __init__(self) -> None:
+        self._by_client: dict[PeerId, list[tuple[Peer, Said]]] = {}
+        #: how much of a node is kept
+        self._by_peer: dict[PeerId, int] = {}
+        #: whose kinds the numbers of a node are, as far as their definition is kept
+        self._numbers: dict[tuple[PeerId, int], PeerId] = {}
+
+    def add(self, client: PeerId, peer: Peer, message: Said) -> None:
+        """Keep a message for a client."""
+        self._by_client.setdefault(client, []).append((peer, message))
+        self._by_peer[peer.id] = self._by_peer.get(peer.id, 0) + 1
+        if isinstance(message, Define):
+            for row in message.rows:
+                self._numbers[peer.id, row.number] = client
+
+    def add_forget(self, peer: Peer, message: Forget) -> bool:
+        """Keep the numbers whose definition is kept, leave the others; return if none is left."""
+        left = []
+        for number in message.kinds:
+            client = self._numbers.get((peer.id, number))
+            if client is None:
+                left.append(number)
+            else:
+                self.add(client, peer, Forget([number]))
+        message.kinds = left
+        return not left
+
+    def take(self, client: PeerId) -> list[tuple[Peer, Said]]:
+        """Return what was kept for a client, in order."""
+        taken = [(peer, said) for peer, said in self._by_client.pop(client, ()) if peer.here]
+        for peer, said in taken:
+            self._by_peer[peer.id] -= 1
+            if not self._by_peer[peer.id]:
+                del self._by_peer[peer.id]
+            if isinstance(said, Define):
+                for row in said.rows:
+                    self._numbers.pop((peer.id, row.number), None)
+        return taken
+
+    def clients(self) -> list[PeerId]:
+        """Return the clients for which anything is kept."""
+        return list(self._by_client)
+
+    def has_of(self, peer: PeerId) -> bool:
+        """Return whether anything of a node is kept."""
+        return peer in self._by_peer
+
+    def forget(self, peer: PeerId) -> None:
+        """A node is gone: what is kept of it is of no use."""
+        self._by_peer.pop(peer, None)
+        for key in [key for key in self._numbers if key[0] == peer]:
+            del self._numbers[key]
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of all maps."""
+        return {"kept_for_clients": len(self._by_client)}
+
+    def check_invariants(self) -> None:
+        """Assert that the counts are true."""
+        counts: dict[PeerId, int] = {}
+        for said in self._by_client.values():
+            for peer, _ in said:
+                if peer.here:
+                    counts[peer.id] = counts.get(peer.id, 0) + 1
+        assert counts == self._by_peer

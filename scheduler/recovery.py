@@ -1,0 +1,504 @@
+"""The first seconds of a scheduler that was restarted: who is awaited, what goes on where.
+
+Never starts anything: it matches what submitters name with what nodes have, keeps waiting what may
+run somewhere, and says when nobody is waited for any more. After that it only answers latecomers.
+
+    start         nothing is placed: nodes come back, then clients (or the other way round)
+    nodes back    or `recovery_wait_s` later: placing begins; a task that may have run at a node
+                  that is missing is charged, or waits for that node if it may not be retried
+    clients back  or `client_grace_s` later: what is of clients that have not come is stopped
+    nodes given up   `lost_after` + `lease_margin_s`: what waits for one fails
+    end           what nobody has named is stopped; `Recovered` to all
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..protocol.frames import Role
+from ..protocol.ids import ObjectId, PeerId, TaskId, home_of, show
+from ..protocol.messages import Cancel, Define, Forget, StopMode, Submit
+from ..protocol.recovery import (
+    Holding,
+    Inventory,
+    InventoryRow,
+    Phase,
+    Recovered,
+    Registered,
+)
+from .attempts import Attempts
+from .claims import Claim, Ended
+from .doubts import Doubts
+from .kept import Kept
+from .objects import Objects
+from .placement import Board
+from .roster import Roster, Standing
+from .state import Node, Peer, State
+from .tasks import (
+    ASSIGNED,
+    CLAIM,
+    FINISHED,
+    FROM_BEFORE,
+    NOT_YET,
+    QUEUED,
+    WAITING,
+    TaskRecord,
+    move,
+)
+from .work import Work
+
+NEVER_S: Final = float("inf")
+#: so many cancels of tasks that nobody has named yet are remembered
+CANCELS_MAX: Final = 100_000
+
+
+class Recovery:
+    """See the module.
+
+    Args:
+        state: shared.
+        board: the nodes.
+        work: all tasks.
+        attempts: what nodes have.
+        objects: all values.
+        roster: the nodes that are written down.
+    """
+
+    __slots__ = (
+        "_attempts", "_board", "_cancels", "_client_due_s", "_clients_given_up", "_end_s", "_kept",
+        "_last_s", "_missing_due_s", "_named", "_objects", "_ripe", "_roster", "_state",
+        "_wait_due_s", "_work", "doubts", "open", "say_again",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        state: State,
+        board: Board,
+        work: Work,
+        attempts: Attempts,
+        objects: Objects,
+        roster: Roster,
+    ) -> None:
+        self._state = state
+        self._board = board
+        self._work = work
+        self._attempts = attempts
+        self._objects = objects
+        self._roster = roster
+        #: handles a message that was held back; set by the core
+        self.say_again: Callable[[Peer, Any], None] = _nobody_listens
+        #: whether there is anything to recover: not in the first life of all
+        self.open = state.epoch > 1
+        state.claims.open = self.open
+        state.out.homes_may_come = self.open
+        state.recovering = self.open and bool(roster.names(Standing.AWAITED))
+        # The timetable; the first turn sets it.
+        self._wait_due_s = self._client_due_s = self._missing_due_s = NEVER_S
+        self._end_s = self._last_s = NEVER_S
+        #: clients that nodes have something of, with these nodes
+        self._named: dict[PeerId, dict[PeerId, None]] = {}
+        self._clients_given_up = False
+        self._kept = Kept()
+        self.doubts = Doubts(state, work, roster)
+        #: tasks to be cancelled as soon as they are named: by force, with their children
+        self._cancels: dict[bytes, tuple[bool, bool]] = {}
+        #: claims that were met after their end had come
+        self._ripe: list[tuple[Node, Ended]] = []
+
+    # ----------------------------------------------------------------------------------- timetable
+
+    def begin(self, now_s: float) -> None:
+        """Time begins to count."""
+        settings = self._state.settings
+        lost_after_s = settings.lost_after_intervals * settings.heartbeat_interval_s
+        self._wait_due_s = now_s + settings.recovery_wait_s
+        self._client_due_s = now_s + settings.client_grace_s
+        self._missing_due_s = now_s + lost_after_s + settings.lease_margin_s
+        latest_s = max(settings.client_grace_s, lost_after_s)
+        self._end_s = now_s + latest_s + settings.lease_margin_s
+        #: those who still tell what they have are waited for, up to this
+        self._last_s = max(self._end_s, now_s + settings.client_silence_s)
+        waits = ", ".join(self._roster.names(Standing.AWAITED)) or "nobody"
+        self._state.tell(f"restarted in epoch {self._state.epoch}; waits for {waits}")
+
+    def was_late(self, late_s: float) -> None:
+        """The scheduler itself was away: nobody could come back meanwhile."""
+        self._wait_due_s += late_s
+        self._client_due_s += late_s
+        self._missing_due_s += late_s
+        self._end_s += late_s
+        self._last_s += late_s
+
+    def due_s(self) -> float:
+        """Return when `turn` has something to do."""
+        if self._ripe or self.doubts.news:
+            return self._state.now_s
+        due_s = self._last_s if self._state.claims.telling else self._end_s
+        if self._state.recovering:
+            due_s = min(due_s, self._wait_due_s)
+        if not self._clients_given_up:
+            due_s = min(due_s, self._client_due_s)
+        if self.doubts.in_time:
+            due_s = min(due_s, self._missing_due_s)
+        return due_s
+
+    def turn(self) -> None:
+        """Do what is due."""
+        state, now_s = self._state, self._state.now_s
+        if self._end_s == NEVER_S:
+            self.begin(now_s)
+        self._deliver_ripe()
+        if state.recovering:
+            awaited = self._roster.names(Standing.AWAITED, Standing.TELLING)
+            if not awaited or now_s >= self._wait_due_s:
+                state.recovering = False
+                self.doubts.changed()
+                lacking = f"without {', '.join(awaited)}" if awaited else "with all nodes"
+                state.tell(f"placing begins {lacking}")
+        if not self._clients_given_up and now_s >= self._client_due_s:
+            self._give_up_clients()
+        if self.doubts.in_time and now_s >= self._missing_due_s:
+            self.doubts.in_time = False
+            self.doubts.changed()
+        if self.doubts.news:
+            self.doubts.judge()
+        if now_s >= self._end_s and (now_s >= self._last_s or not state.claims.telling):
+            self._end()
+
+    def _end(self) -> None:
+        """Whoever was to come back has."""
+        state = self._state
+        state.claims.telling.clear()
+        state.recovering = False
+        self.doubts.changed()
+        for client in self._kept.clients():
+            self._release(client)
+        for claim in state.claims.all():
+            self._give_up(claim, "nobody has named it")
+        self.doubts.judge()
+        self._roster.forget_missing()
+        self._named.clear()
+        self._cancels.clear()
+        self.open = False
+        self.doubts.changed()
+        state.claims.close()
+        state.out.end_of_absence()
+        for row in self._objects.forget_absent():
+            self._work.arrived(row)
+        for peer in state.peers.values():
+            if peer.entered:
+                state.out.letter(peer.id, Recovered())
+        state.tell("recovery is over")
+
+    def _give_up_clients(self) -> None:
+        """Clients that have not come back by now are gone."""
+        self._clients_given_up = True
+        for client in list(self._named):
+            if client not in self._state.peers:
+                self._client_gone(client)
+        for client in self._kept.clients():
+            if client not in self._state.peers:
+                self._release(client)
+
+    def _client_gone(self, client: PeerId) -> None:
+        self._state.claims.gone[client] = None
+        for claim in self._state.claims.of_home(client):
+            self._give_up(claim, "its client has not come back")
+        for node_id in self._named.pop(client, ()):
+            node = self._state.nodes.get(node_id)
+            if node is not None and node.former.pop(client, 0) is None:
+                self._state.out.discard_client(node_id, client)
+        self._state.tell(f"client {client.hex()} has not come back")
+
+    # --------------------------------------------------------------------------------- peers' words
+
+    def inventory(self, peer: Peer, message: Inventory) -> None:
+        """A node tells what it has over from an earlier life."""
+        node = peer.node
+        assert node is not None, "only a node that has joined gets here"
+        for client_bytes in message.clients:
+            client = PeerId(client_bytes)
+            node.former[client] = None
+            may_come = self.open and not self._clients_given_up
+            if client in self._state.peers:
+                continue
+            if may_come and client not in self._state.claims.gone:
+                self._named.setdefault(client, {})[node.id] = None
+            else:
+                if self.open:
+                    self._state.claims.gone[client] = None
+                del node.former[client]
+                self._state.out.discard_client(node.id, client)
+        for row in message.rows:
+            self._claim(node, row)
+        if message.last:
+            self._state.tell(f"node {node.name!r} has told what it has")
+
+    def holding(self, peer: Peer, message: Holding) -> None:
+        """A peer holds refs, which it got in an earlier life."""
+        for id_, count in message.rows:
+            self._state.out.hold(peer.id, ObjectId(id_), count)
+
+    def registered(self, peer: Peer, _message: Registered) -> None:
+        """A peer has told all."""
+        if not self.open:
+            self._state.out.letter(peer.id, Recovered())
+            return
+        if self._state.claims.telling.pop(peer.id, None) is None:
+            return
+        self.doubts.changed()
+        self._state.tell(f"{peer.role} {peer.name!r} has registered again")
+        if peer.role == Role.CLIENT:
+            self._release(peer.id)
+        else:
+            self._roster.registered(peer.id)
+        self._named_all(peer.id)
+
+    def _named_all(self, home: PeerId) -> None:
+        """A peer has named all its tasks: what else is claimed of it is of no use."""
+        peer = self._state.peers.get(home)
+        tells = home in self._state.claims.telling or self._kept.has_of(home)
+        if peer is not None and not tells:
+            for claim in self._state.claims.of_home(home):
+                self._give_up(claim, "its submitter does not name it")
+
+    def met(self, peer: Peer, epoch: int) -> None:
+        """A peer begins a link life; it last lived in this epoch of the scheduler, if not 0."""
+        if self.open and epoch not in (0, self._state.epoch):
+            self._state.claims.telling[peer.id] = peer.role
+            self.doubts.changed()
+
+    def came(self, peer: Peer) -> None:
+        """A peer has introduced itself: it may be the home of values that are waited for."""
+        self.doubts.changed()
+        if peer.id not in self._state.claims.telling:
+            self._release(peer.id)
+        self._state.out.home_came(peer.id)
+        self._objects.home_came(peer.id)
+
+    def forget(self, peer: Peer) -> None:
+        """A peer is gone."""
+        claims = self._state.claims
+        if not self.open:
+            return
+        claims.telling.pop(peer.id, None)
+        self.doubts.changed()
+        if peer.node is not None:
+            for claim in claims.all():
+                if claim.node is peer.node:
+                    claims.remove(claim)
+                    claims.given_up[claim.id] = claim.attempt, claim.node.name
+            self._kept.forget(peer.id)
+        else:
+            self._named.pop(peer.id, None)
+            self._release(peer.id)
+        for claim in claims.of_home(peer.id):
+            self._give_up(claim, "its submitter is gone")
+
+    # ------------------------------------------------------------------------------------ held back
+
+    def holds(self, peer: Peer, message: Any) -> bool:
+        """Keep what a node says for a client that has yet to come; return whether it is kept."""
+        if peer.node is None or not isinstance(message, Define | Submit | Forget):
+            return False
+        if isinstance(message, Forget):
+            return self._kept.add_forget(peer, message)
+        client = PeerId(message.client)
+        if not self._awaits_client(client):
+            return False
+        self._kept.add(client, peer, message)
+        return True
+
+    def _awaits_client(self, client: PeerId) -> bool:
+        claims, peer = self._state.claims, self._state.peers.get(client)
+        if peer is not None:
+            return client in claims.telling or not peer.entered
+        return not self._clients_given_up and client not in claims.gone
+
+    def _release(self, client: PeerId) -> None:
+        """Take in what was kept for a client, which has come, or will not come."""
+        nodes: dict[PeerId, None] = {}
+        for peer, message in self._kept.take(client):
+            nodes[peer.id] = None
+            if peer.here:
+                self.say_again(peer, message)
+        for node in nodes:
+            self._named_all(node)
+
+    # --------------------------------------------------------------------------------------- claims
+
+    def _claim(self, node: Node, row: InventoryRow) -> None:
+        """A node has an attempt over from an earlier life."""
+        state = self._state
+        claim = Claim(TaskId(row.id), row.attempt, row.phase, node)
+        other = state.claims.find(row.id)
+        if other is not None:
+            if row.attempt <= other.attempt:
+                self._stop(claim, f"node {other.node.name!r} has attempt {other.attempt}")
+                return
+            state.claims.remove(other)
+            self._let_go(other)
+            self._stop(other, f"node {node.name!r} has attempt {row.attempt}")
+            state.claims.add(claim)
+            return
+        record = state.find(TaskId(row.id))
+        if record is not None:
+            self._match_late(record, claim)
+        elif self._may_be_named(home_of(claim.id)):
+            state.claims.add(claim)
+        else:
+            self._give_up(claim, "nobody will name it", known=False)
+
+    def _may_be_named(self, home: PeerId) -> bool:
+        """Whether a submitter may still name tasks of an earlier life."""
+        if not self.open or home in self._state.claims.gone:
+            return False
+        peer = self._state.peers.get(home)
+        if peer is not None:
+            return home in self._state.claims.telling or self._kept.has_of(home)
+        return home not in self._named or not self._clients_given_up
+
+    def _match_late(self, record: TaskRecord, claim: Claim) -> None:
+        """A node has an attempt of a task that is known already."""
+        waits = record.state in (WAITING, QUEUED) and record.assigned_s == NOT_YET
+        if waits and claim.attempt >= record.attempt:
+            self._meet(record, claim)
+            return
+        node = record.node
+        before = record.state == ASSIGNED and record.assigned_s == FROM_BEFORE
+        if before and node is not None and claim.attempt > record.attempt:
+            self._stop(Claim(record.id, record.attempt, Phase.RUNNING, node), "a later one runs")
+            node.release(record)
+            self._board.touch(node)
+            self._meet(record, claim)
+            return
+        self._stop(claim, f"the task is at attempt {record.attempt}")
+
+    def claimed(self, record: TaskRecord) -> bool:
+        """Match a task that was named again with what a node has of it, if one has."""
+        claim = self._state.claims.find(record.row.id) if self._state.claims.size else None
+        if claim is None:
+            return False
+        self._state.claims.remove(claim)
+        if claim.attempt < record.attempt:
+            self._stop(claim, f"its submitter knows of attempt {record.attempt}")
+            self._let_go(claim)
+            return False
+        self._meet(record, claim)
+        return True
+
+    def _meet(self, record: TaskRecord, claim: Claim) -> None:
+        """A task goes on where it is."""
+        node, out = claim.node, self._state.out
+        if record.state == QUEUED:
+            self._work.queue.remove(record)
+        self._work.parked.pop(record.id, None)
+        move(record, CLAIM)
+        record.unmet = 0
+        if claim.attempt > record.attempt and record.owner.here:
+            out.retry(record.owner.id, record.id, claim.attempt)
+        record.attempt = claim.attempt
+        record.assigned_s = FROM_BEFORE
+        average_s = record.kind.average_s
+        record.expected_s = average_s if average_s >= 0 else self._state.settings.window_s
+        # It may not have been in the list of clients, but it has something of this one.
+        node.former[record.kind.client] = None
+        node.take(record)
+        if claim.phase == Phase.BLOCKED:
+            node.set_blocked(record, True)
+        self._board.touch(node)
+        if claim.ended is not None:
+            self._ripe.append((node, claim.ended))
+        elif claim.phase == Phase.ENDED:
+            out.report(node.id, record.id, record.attempt)
+
+    def _deliver_ripe(self) -> None:
+        if self._ripe:
+            ripe, self._ripe = self._ripe, []
+            for node, ended in ripe:
+                if node.peer.here:
+                    self.say_again(node.peer, ended)
+
+    def _give_up(self, claim: Claim, why: str, *, known: bool = True) -> None:
+        """Nobody will name the task of a claim."""
+        claims = self._state.claims
+        if known:
+            claims.remove(claim)
+        if self._is_told(claim):
+            # What it submitted goes on.
+            self._stop(claim, why)
+            return
+        if claims.open:
+            claims.given_up[claim.id] = claim.attempt, claim.node.name
+        self._stop(claim, why)
+        self._let_go(claim)
+
+    def _is_told(self, claim: Claim) -> bool:
+        """Return whether a submitter does not name its task because it has the result."""
+        state, home = self._state, home_of(claim.id)
+        there = home in state.peers and home not in state.claims.telling
+        return claim.phase == Phase.ENDED and there
+
+    def _let_go(self, claim: Claim) -> None:
+        """A claim leads nowhere: what came of it and what it had submitted go with it."""
+        if claim.ended is not None:
+            row, arrival = claim.ended.row, claim.ended.arrival
+            self._attempts.drop(claim.node, row, arrival)
+        self._work.cancel_children_at(claim.id, claim.node.id)
+
+    def _stop(self, claim: Claim, why: str) -> None:
+        if claim.ended is None:
+            self._state.out.stop(claim.node.id, claim.id, claim.attempt, StopMode.FORCE)
+        self._state.counters["stale_dropped"] += 1
+        task = f"{show(claim.id)} attempt {claim.attempt} at {claim.node.name!r}"
+        self._state.tell(f"stops {task}: {why}")
+
+    # --------------------------------------------------------------------------------------- cancel
+
+    def cancel(self, message: Cancel) -> None:
+        """Remember to cancel tasks that nobody has named yet."""
+        for id_ in message.ids:
+            if self._state.find(TaskId(id_)) is not None:
+                continue
+            if self._may_be_named(home_of(TaskId(id_))) and len(self._cancels) < CANCELS_MAX:
+                self._cancels[id_] = message.force, message.recursive
+                claim = self._state.claims.find(id_)
+                if claim is not None and claim.ended is None:
+                    mode = StopMode.FORCE if message.force else StopMode.SOFT
+                    self._state.out.stop(claim.node.id, claim.id, claim.attempt, mode)
+
+    def remember_cancel(self, record: TaskRecord) -> None:
+        """Cancel a task that was to be before it was named."""
+        cancel = self._cancels.pop(record.id, None) if self._cancels else None
+        if cancel is not None and record.state != FINISHED:
+            self._work.cancel([record.id], *cancel, False)
+
+    # --------------------------------------------------------------------------------------- inside
+
+    def waits_for(self) -> list[str]:
+        """Return the names of the nodes that placing waits for."""
+        if not self._state.recovering:
+            return []
+        return self._roster.names(Standing.AWAITED, Standing.TELLING)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of all maps."""
+        return {
+            "claims": self._state.claims.size,
+            **self._kept.sizes(),
+            "ripe": len(self._ripe),
+        }
+
+    def check_invariants(self) -> None:
+        """Assert that what is kept is kept for somebody."""
+        self._state.claims.check_invariants()
+        self._roster.check_invariants()
+        self._kept.check_invariants()
+        for client in self._kept.clients():
+            assert self._awaits_client(client)
+        for peer_id, role in self._state.claims.telling.items():
+            assert self._state.peers[peer_id].role == role
+        assert self.open or not (self._kept.clients() or self._cancels or self._state.recovering)
+
+
+def _nobody_listens(_peer: Peer, _message: Any) -> None:
+    raise AssertionError("the core has not introduced itself")

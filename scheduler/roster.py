@@ -1,0 +1,119 @@
+"""Which nodes the scheduler's next life is to wait for, as it is written down.
+
+Never writes: it says `Remember`. A node is written down before it is given anything, and struck out
+only when all submitters know what was charged for it: a next life that does not wait for a node
+takes it for certain that nothing ran there.
+"""
+
+from enum import IntEnum
+from functools import partial
+
+from ..protocol.ids import NO_PEER, PeerId
+from .deliveries import Deliveries
+from .events import Command, Remember
+from .state import State
+
+
+class Standing(IntEnum):
+    """What is known of a node that is written down."""
+
+    #: it had joined in an earlier life, and has not come back
+    AWAITED = 0
+    #: it is there, and tells what it has over from an earlier life
+    TELLING = 1
+    #: it is there
+    HERE = 2
+    #: it was awaited; the daemon of that name that came is another, or it was lost while it told
+    DEAD = 3
+    #: to be struck out
+    GOING = 4
+
+
+class _Entry:
+    __slots__ = ("name", "peer", "standing")
+
+    def __init__(self, name: str, standing: Standing, peer: PeerId = NO_PEER) -> None:
+        self.name = name
+        self.standing = standing
+        self.peer = peer
+
+
+class Roster:
+    """All nodes that are written down; a name is in it once for each daemon that had it."""
+
+    __slots__ = ("_deliveries", "_entries", "_state", "_written", "changed")
+
+    def __init__(self, state: State, deliveries: Deliveries, expected: list[str]) -> None:
+        self._state = state
+        self._deliveries = deliveries
+        self._entries = [_Entry(name, Standing.AWAITED) for name in expected]
+        self._written = sorted(expected)
+        #: whether `commands` may have something to say
+        self.changed = False
+
+    def join(self, peer: PeerId, name: str, *, tells: bool) -> None:
+        """A node joins.
+
+        Args:
+            peer: the node.
+            name: its name.
+            tells: it has lived in an earlier life of the scheduler, and tells what it has.
+        """
+        awaited = [e for e in self._entries if e.standing == Standing.AWAITED and e.name == name]
+        standing = Standing.TELLING if tells else Standing.HERE
+        if awaited and tells:
+            awaited[0].standing, awaited[0].peer = standing, peer
+            return
+        for entry in awaited[:1]:
+            entry.standing = Standing.DEAD
+        self._entries.append(_Entry(name, standing, peer))
+        self.changed = True
+
+    def registered(self, peer: PeerId) -> None:
+        """A node has told all that it has."""
+        for entry in self._entries:
+            if entry.peer == peer and entry.standing == Standing.TELLING:
+                entry.standing = Standing.HERE
+
+    def left(self, peer: PeerId) -> None:
+        """A node is gone."""
+        for entry in self._entries:
+            if entry.peer != peer:
+                continue
+            if entry.standing == Standing.TELLING and self._state.claims.open:
+                # What it had not told may have run.
+                entry.standing = Standing.DEAD
+            elif entry.standing < Standing.DEAD:
+                self._strike(entry)
+
+    def forget_missing(self) -> None:
+        """Nobody is awaited any more."""
+        for entry in self._entries:
+            if entry.standing in (Standing.AWAITED, Standing.DEAD):
+                self._strike(entry)
+
+    def names(self, *standings: Standing) -> list[str]:
+        """Return the names of the nodes of whom that is known."""
+        return [entry.name for entry in self._entries if entry.standing in standings]
+
+    def commands(self) -> list[Command]:
+        """Return what is to be written down before anything else is done."""
+        self.changed = False
+        names = sorted(entry.name for entry in self._entries)
+        if names == self._written:
+            return []
+        self._written = names
+        return [Remember(names)]
+
+    def _strike(self, entry: _Entry) -> None:
+        entry.standing = Standing.GOING
+        self._deliveries.after_turn(partial(self._struck, entry), everybody=True)
+
+    def _struck(self, entry: _Entry) -> None:
+        self._entries.remove(entry)
+        self.changed = True
+
+    def check_invariants(self) -> None:
+        """Assert that each node that is there is written down."""
+        here = [e.peer for e in self._entries if e.standing in (Standing.TELLING, Standing.HERE)]
+        assert sorted(here) == sorted(self._state.nodes)

@@ -1,0 +1,219 @@
+"""How tasks come in: new ones, and those from an earlier life of the scheduler.
+
+Never places a task, nor ends one that runs. What is new is on the hot path, what comes again is
+not: it has a way of its own, so that the first pays nothing for the second.
+"""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..protocol.ids import NO_TASK, PEER_BYTES, PeerId, TaskId
+from ..protocol.messages import Failure, Outcome, Submit, TaskRow, ValueRow
+from .objects import Objects
+from .placement import Board, level_of
+from .state import Peer, PeerError, State, ignore
+from .tasks import FINISHED, QUEUED, WAITING, Kind, TaskRecord, dependency_failed
+from .work import ARGS, Work
+
+if TYPE_CHECKING:
+    from .recovery import Recovery
+
+UNWANTED = Failure(
+    "TaskCancelled", "the task that submitted this one was cancelled or lost, or its client left"
+)
+
+
+class Submissions:
+    """See the module."""
+
+    __slots__ = ("_board", "_objects", "_order", "_recovery", "_state", "_work")
+
+    def __init__(
+        self, state: State, board: Board, objects: Objects, work: Work, recovery: "Recovery"
+    ) -> None:
+        self._state = state
+        self._board = board
+        self._objects = objects
+        self._work = work
+        self._recovery = recovery
+        self._order = 0
+
+    # ------------------------------------------------------------------------------------------ new
+
+    def submit(self, peer: Peer, message: Submit) -> None:
+        """Tasks of a peer."""
+        if message.attempts:
+            self._submit_again(peer, message)
+            return
+        peer_id, known, kinds, now_s = peer.id, peer.tasks, peer.kinds, self._state.now_s
+        depth, client = message.depth, message.client
+        parent: TaskId | None = NO_TASK
+        if peer.node is not None or client != peer_id:
+            parent = self._parent_of(peer, message)
+        # Numbers are used up even when the peer turns out to misbehave: none is ever given twice.
+        order = first_order = self._order
+        self._order += len(message.rows)
+        last_kind: Kind | None = None
+        hopeless: Failure | None = None
+        ready: list[TaskRecord] = []
+        for row in message.rows:
+            id_ = row.id
+            if id_ in known:
+                self._drop_args(peer, row)
+                continue
+            if id_[:PEER_BYTES] != peer_id:
+                raise PeerError("it submitted a task under another's id")
+            kind = kinds.get(row.kind)
+            if kind is None or parent is None:
+                self._refuse(peer, row, UNWANTED)
+                continue
+            if kind is not last_kind:
+                hopeless = self._hopeless(peer, kind)
+                if kind.client != client:
+                    raise PeerError("it submitted a task of one client with the code of another")
+                if ready:
+                    self._queue_up(ready)
+                    ready = []
+                last_kind = kind
+            if hopeless is not None:
+                self._refuse(peer, row, hopeless)
+                continue
+            order += 1
+            record = TaskRecord(row, kind, peer, parent, depth, order, now_s)
+            known[id_] = record
+            kind.uses += 1
+            if parent:
+                self._work.children.setdefault(parent, {})[id_] = record
+            if row.deps or (row.size and row.args is None) or kind.function.payload is None:
+                self._await(peer, record)
+            else:
+                ready.append(record)
+        if ready:
+            self._queue_up(ready)
+        self._state.counters["submitted"] += order - first_order
+
+    def _hopeless(self, peer: Peer, kind: Kind) -> Failure | None:
+        """Return why no node can run tasks of a kind, if whoever submits them does not know."""
+        # A client has looked before it submitted; a worker does not know the nodes. While nodes
+        # are awaited, nobody does.
+        if peer.node is None or self._state.recovering:
+            return None
+        return self._board.refusal(kind)
+
+    def _queue_up(self, records: list[TaskRecord]) -> None:
+        """Queue new tasks of one kind and depth, in order."""
+        for record in records:
+            record.state = QUEUED  # as `move` would: they are new
+        first = records[0]
+        queue = self._work.queue.queue_of(level_of(first), first.kind.shape)
+        self._work.queue.extend(queue, records)
+
+    def _parent_of(self, peer: Peer, message: Submit) -> TaskId | None:
+        """Return the parent to remember; None: what was submitted is not to run."""
+        state, node = self._state, peer.node
+        if node is None:
+            if message.client != peer.id:
+                raise PeerError("it submitted tasks for another client")
+            return NO_TASK
+        if state.client(PeerId(message.client)) is None:
+            return None
+        parent = TaskId(message.parent)
+        if not parent:
+            return NO_TASK
+        record = node.assigned.get(parent) or node.delivering.get(parent)
+        if record is not None:
+            return None if record.stopping and not record.spares_children else parent
+        if state.claims.open:
+            claim = state.claims.find(parent)
+            if claim is not None:
+                return parent if claim.node is node else None
+            if parent in state.claims.given_up:
+                return None
+        # Unknown: its outcome is told, and a thread it left behind submits. Known, but not there:
+        # an attempt that was given up.
+        return NO_TASK if state.find(parent) is None else None
+
+    def _refuse(self, peer: Peer, row: TaskRow, failure: Failure) -> None:
+        if row.kind not in peer.kinds:
+            raise PeerError(f"it submitted a task of kind {row.kind}, which it never defined")
+        self._drop_args(peer, row)
+        told = ValueRow(id=row.id, outcome=Outcome.FAILURE, failure=failure)
+        self._state.out.results.setdefault(peer.id, []).append(told)
+
+    def _drop_args(self, peer: Peer, row: TaskRow) -> None:
+        if row.size and row.args is None:
+            peer.expect(row.id + ARGS, ignore)
+
+    def _await(self, peer: Peer, record: TaskRecord) -> None:
+        """Have a new task wait for what it needs."""
+        # One more than it waits for, so that what is there already does not make it ready twice.
+        record.unmet += 1
+        bad = self._objects.need(record)
+        if bad is not None:
+            self._drop_args(peer, record.row)
+            self._work.end(record, [dependency_failed(record, bad)])
+            return
+        self._expect(peer, record)
+        self._work.one_met(record)
+
+    def _expect(self, peer: Peer, record: TaskRecord) -> None:
+        """Have a task wait for its arguments and code."""
+        row, function = record.row, record.kind.function
+        if row.size and row.args is None:
+            record.unmet += 1
+            peer.expect(row.id + ARGS, partial(self._work.args_came, record))
+        if function.payload is None:
+            record.unmet += 1
+            function.waiting.append(partial(self._work.code_came, record))
+
+    # ---------------------------------------------------------------------------------------- again
+
+    def _submit_again(self, peer: Peer, message: Submit) -> None:
+        """Tasks that the submitter has over from an earlier life of the scheduler."""
+        rows, attempts = message.rows, message.attempts
+        if len(attempts) != len(rows):
+            raise PeerError(f"it named {len(attempts)} attempts of {len(rows)} tasks")
+        known, now_s, client = peer.tasks, self._state.now_s, message.client
+        parent = self._parent_of(peer, message)
+        for row, told in zip(rows, attempts, strict=True):
+            self._order += 1
+            if row.id in known:
+                self._drop_args(peer, row)
+                continue
+            if row.id[:PEER_BYTES] != peer.id:
+                raise PeerError("it submitted a task under another's id")
+            kind = peer.kinds.get(row.kind)
+            if kind is None or parent is None:
+                self._refuse(peer, row, UNWANTED)
+                continue
+            if kind.client != client:
+                raise PeerError("it submitted a task of one client with the code of another")
+            hopeless = None if told else self._hopeless(peer, kind)
+            if hopeless is not None:
+                self._refuse(peer, row, hopeless)
+                continue
+            record = TaskRecord(row, kind, peer, parent, message.depth, self._order, now_s)
+            known[row.id] = record
+            kind.uses += 1
+            if parent:
+                self._work.children.setdefault(parent, {})[row.id] = record
+            self._state.counters["submitted"] += 1
+            self._resume(peer, record, told)
+
+    def _resume(self, peer: Peer, record: TaskRecord, told: int) -> None:
+        """Have a task go on where it was, wait until that is known, or begin."""
+        record.attempt = max(1, told)
+        if self._recovery.claimed(record):
+            # What it depends on may be needed for another attempt: it is still expected.
+            self._objects.need(record)
+            self._expect(peer, record)
+            record.unmet = 0
+        else:
+            if told:
+                self._recovery.doubts.settle(record)
+            if record.state == FINISHED:
+                self._drop_args(peer, record.row)
+                return
+            assert record.state == WAITING
+            self._await(peer, record)
+        self._recovery.remember_cancel(record)

@@ -1,0 +1,127 @@
+"""Marks behind what is sent are reached when all before them is acknowledged, payloads too."""
+
+from random import Random
+
+from drumbeat.protocol.codec import Reader, decode_frame, encode
+from drumbeat.protocol.link import Link
+from drumbeat.protocol.messages import Wanted
+from drumbeat.protocol.settings import Settings
+from drumbeat.protocol.traffic import CHUNKS_PER_TURN_MAX, Traffic
+from hypothesis import given
+from hypothesis import strategies as st
+
+SETTINGS = Settings(frame_bytes_max=1024, link_window_batches_max=2)
+KEY = b"k" * 14
+
+
+class Way:
+    """A link to a peer that acknowledges when it is told to."""
+
+    def __init__(self) -> None:
+        self.near, self.far = Link(SETTINGS), Link(SETTINGS)
+
+    def go(self) -> bool:
+        """Send what the window allows, have it acknowledged; return whether anything went."""
+        frames = self.near.flush(0.0)
+        for frame in frames:
+            self.far.received(decode_frame(frame), 0.0)  # type: ignore[arg-type]
+        self.near.received(decode_frame(self.far.acknowledge()), 0.0)  # type: ignore[arg-type]
+        return bool(frames)
+
+
+class Ends:
+    """A peer's traffic and its two links."""
+
+    def __init__(self) -> None:
+        self.traffic = Traffic(Reader.to_client(), SETTINGS)
+        self.control, self.bulk = Way(), Way()
+
+    def mark(self, mark: int) -> None:
+        self.traffic.mark(mark, self.control.near, self.bulk.near)
+
+    def reached(self) -> list[int]:
+        return self.traffic.reached(self.control.near, self.bulk.near)
+
+
+def test_a_mark_is_reached_when_the_messages_before_it_are_acknowledged() -> None:
+    ends = Ends()
+    ends.control.near.queue(encode(Wanted([])))
+    ends.mark(1)
+    assert ends.reached() == []
+    ends.control.near.flush(0.0)
+    assert ends.reached() == []
+    ends.control.near.queue(encode(Wanted([])))
+    ends.mark(2)
+    ends.control.go()
+    assert ends.reached() == []
+    other = Ends()
+    other.mark(3)
+    assert other.reached() == [3], "nothing was sent before it"
+    assert not other.traffic.marked
+    assert ends.traffic.marked
+
+
+def test_marks_are_reached_in_order_as_the_window_moves_on() -> None:
+    ends = Ends()
+    for mark in range(10):
+        ends.control.near.queue(encode(bytes(900)))
+        ends.mark(mark)
+    seen: list[int] = []
+    steps = 0
+    while ends.control.go():
+        steps += 1
+        seen += ends.reached()
+    assert seen == list(range(10))
+    assert steps > 1
+
+
+def test_a_mark_waits_for_payloads_that_are_not_even_cut() -> None:
+    ends = Ends()
+    ends.traffic.chunker.add(KEY, bytes(20 * 1024))
+    ends.control.near.queue(encode(Wanted([])))
+    ends.mark(1)
+    ends.traffic.chunker.add(KEY, b"later")
+    ends.control.go()
+    turns = 0
+    while not ends.reached():
+        ends.traffic.feed(ends.bulk.near)
+        assert ends.bulk.go()
+        turns += 1
+    assert turns > CHUNKS_PER_TURN_MAX
+    assert not ends.traffic.marked
+
+
+@given(seed=st.integers(0, 2**32))
+def test_a_mark_is_never_reached_before_all_that_was_sent_before_it_has_come(seed: int) -> None:
+    random, ends = Random(seed), Ends()
+    #: what must have come before a mark: messages on the control link, payload bytes
+    before: dict[int, tuple[int, int]] = {}
+    messages = payload_bytes = 0
+    for mark in range(30):
+        for _ in range(random.randrange(3)):
+            ends.control.near.queue(encode(bytes(random.randrange(900))))
+            messages += 1
+        if random.random() < 0.4:
+            size_bytes = random.randrange(5000)
+            ends.traffic.chunker.add(KEY, bytes(size_bytes))
+            payload_bytes += size_bytes
+        if random.random() < 0.5:
+            ends.mark(mark)
+            before[mark] = messages, payload_bytes
+        if random.random() < 0.5:
+            ends.control.go()
+        if random.random() < 0.5:
+            ends.traffic.feed(ends.bulk.near)
+            ends.bulk.go()
+        for reached in ends.reached():
+            needed, needed_bytes = before.pop(reached)
+            assert ends.control.near.acked >= needed
+            gone_bytes = payload_bytes - ends.traffic.chunker.pending_bytes
+            assert gone_bytes >= needed_bytes
+    while ends.traffic.marked:
+        ends.control.go()
+        ends.traffic.feed(ends.bulk.near)
+        ends.bulk.go()
+        for reached in ends.reached():
+            del before[reached]
+    assert not before

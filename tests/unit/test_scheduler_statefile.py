@@ -1,0 +1,63 @@
+"""The file that one life of the scheduler leaves to the next."""
+
+import json
+from pathlib import Path
+
+import pytest
+from drumbeat.protocol.errors import ConfigError
+from drumbeat.scheduler.statefile import StateFile
+
+
+def test_each_life_has_the_next_number_and_the_nodes_of_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    first = StateFile(path)
+    assert first.begin() == (1, [])
+    first.remember(["lab1", "lab2"])
+    assert StateFile(path).begin() == (2, ["lab1", "lab2"])
+    assert StateFile(path).begin() == (3, ["lab1", "lab2"])
+    assert json.loads(path.read_text()) == {"epoch": 3, "nodes": ["lab1", "lab2"]}
+    assert [file.name for file in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_leftover_of_a_write_that_was_cut_short_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    StateFile(path).begin()
+    (tmp_path / "state.new").write_text('{"epo')
+    assert StateFile(path).begin() == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "not JSON"),
+        ('{"epoch": 3', "not JSON"),
+        ("[]", "epoch"),
+        ('{"epoch": "3", "nodes": []}', "epoch"),
+        ('{"epoch": true, "nodes": []}', "epoch"),
+        ('{"epoch": 0, "nodes": []}', "epoch"),
+        ('{"epoch": 3}', "nodes"),
+        ('{"epoch": 3, "nodes": [1]}', "nodes"),
+    ],
+)
+def test_a_broken_file_is_refused_in_plain_words_and_left_alone(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    path = tmp_path / "state"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=why) as refused:
+        StateFile(path).begin()
+    assert str(path) in str(refused.value)
+    assert "remove it" in str(refused.value)
+    assert path.read_text() == text
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="cannot be used"):
+        StateFile(path).begin()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot write"):
+        StateFile(tmp_path / "nowhere" / "state").begin()
