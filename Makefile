@@ -4,11 +4,13 @@
 #   PYTHON312= PYTHON313=   interpreters for the further unit test runs of `make check`
 #   SEED=17                 with `make sim`: replay this seed, with every step
 #   SEEDS=100000 START=0    with `make soak`: how many seeds, and the first
+#   MINUTES=10 START=0      with `make nemesis`: for how long, and the first seed; or SEED=
 #   FAST=1                  with `make bench`: fewer turns
 
 PYTHON ?= python3
 SEEDS ?= 100000
 START ?= 0
+MINUTES ?= 5
 
 RUN := .venv/bin/python
 PYTEST := $(RUN) -m pytest -o faulthandler_timeout=120
@@ -16,7 +18,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 # a test run that hangs is ended, where the timeout command exists
 LIMIT := $(shell timeout --foreground 1 true 2>/dev/null && echo timeout --foreground -k 10)
 
-.PHONY: help demo dev format lint types test unit sim integration check soak bench clean
+.PHONY: help demo dev format lint types test unit sim integration nemesis check soak bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -32,6 +34,7 @@ help:
 	@echo "make unit         the unit tests"
 	@echo "make sim          the simulator's tests; make sim SEED=17 replays one seed"
 	@echo "make integration  the tests with real processes"
+	@echo "make nemesis      real processes killed and stopped at work: make nemesis MINUTES=10"
 	@echo "make soak         the simulator for as long as you like: make soak SEEDS=100000"
 	@echo "make bench        the benchmarks against the pools of the standard library"
 	@echo "make clean        remove what these made"
@@ -84,7 +87,10 @@ sim: .venv/dev.stamp
 endif
 
 integration: .venv/dev.stamp
-	@$(LIMIT) $(if $(LIMIT),480) $(PYTEST) tests/integration tests/platform
+	@$(LIMIT) $(if $(LIMIT),480) $(PYTEST) tests/integration tests/platform tests/nemesis
+
+nemesis: .venv/dev.stamp
+	@$(RUN) tests/nemesis/run.py $(if $(SEED),--seed $(SEED),--start $(START) --minutes $(MINUTES))
 
 test: unit
 	@$(LIMIT) $(if $(LIMIT),120) $(RUN) tests/sim/run.py --seeds 40

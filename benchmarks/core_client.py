@@ -10,6 +10,7 @@ from drumbeat.client.core import ClientCore
 from drumbeat.client.events import Call, Connected, Received, RefsChanged, Submitted
 from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId
 from drumbeat.protocol.messages import (
+    Credit,
     Environment,
     KindRow,
     Options,
@@ -40,6 +41,7 @@ def main() -> None:
 def once() -> dict[str, float]:
     core = ClientCore(Settings(), PEER, "benchmark", Environment())
     core.handle(Connected(1, False), 0.0)
+    core.handle(Received(Credit(TASKS, 1 << 30)), 0.0)
     core.turn(0.0)
     next_id = IdFactory(PEER)
     calls = [Call(TaskRow(next_id(), 1, b"arguments"), OPTIONS) for _ in range(TASKS)]

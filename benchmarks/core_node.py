@@ -26,12 +26,15 @@ from drumbeat.protocol.messages import (
     Prepare,
     ValueRow,
 )
+from drumbeat.protocol.recovery import HandedOver
 from drumbeat.protocol.settings import Settings
 
 NODE, CLIENT = PeerId(b"node01"), PeerId(b"client")
 BATCH = 200
 QUEUED_MAX = 2000
 WORKERS = 2
+#: Done messages that a scheduler hands over at once
+NUMBERS = 64
 
 
 def measure(tasks: int, expected_s: float) -> float:
@@ -49,12 +52,16 @@ def measure(tasks: int, expected_s: float) -> float:
     sent = done = 0
     spent_s, now_s, clock = 0.0, 1.0, time.perf_counter
     answers: list[events.Event] = []
+    numbers: list[int] = []
     gc.disable()
     while done < tasks:
         happened = answers
         while sent < tasks and sent - done < QUEUED_MAX:
             happened.append(events.Received(Assign(rows[sent : sent + BATCH])))
             sent += BATCH
+        if len(numbers) >= NUMBERS:
+            happened.append(events.Received(HandedOver(numbers)))
+            numbers = []
         before_s = clock()
         commands = []
         for event in happened:
@@ -73,6 +80,7 @@ def measure(tasks: int, expected_s: float) -> float:
                 answers.append(events.WorkerSpoke(command.worker, Finished(ended)))
             elif isinstance(command, events.Send) and isinstance(command.message, Done):
                 done += len(command.message.rows)
+                numbers.append(command.message.number)
     gc.enable()
     core.check_invariants()
     return spent_s / tasks * 1e6

@@ -46,6 +46,7 @@ STATUS_HEADINGS = {
     "stale_dropped": "stale results dropped",
     "messages_rejected": "messages rejected",
     "output_bytes_dropped": "bytes of output dropped",
+    "refused": "refused of peers and strangers",
 }
 #: identities, not amounts
 NUMBERS_AS_THEY_ARE = {"epoch", "pid", "attempt"}

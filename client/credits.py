@@ -30,7 +30,7 @@ class Credits:
 
     def sent(self, rows: list[TaskRow]) -> None:
         """These are sent whatever is granted; or they ended here, and never will be."""
-        self._sent_bytes += sum([_args_bytes(row) for row in rows])
+        self._sent_bytes += sum(_sizes(rows))
 
     def take(self, rows: list[TaskRow], out: int, finished_bytes: int) -> int:
         """Return how many of these rows may be sent now, and count them as sent.
@@ -44,9 +44,9 @@ class Credits:
         if not count:
             return 0
         room_bytes = self._granted.bytes - (self._sent_bytes - finished_bytes)
-        sizes = [_args_bytes(row) for row in rows[:count]]
+        sizes = _sizes(rows if count == len(rows) else rows[:count])
         total_bytes = sum(sizes)
-        if total_bytes > room_bytes:
+        if total_bytes >= room_bytes:
             # A task may go while there is any room: so one larger than the credit goes, too.
             total_bytes = 0
             for place, size_bytes in enumerate(sizes):
@@ -64,6 +64,5 @@ class Credits:
         return (granted.tasks - out) * PART >= granted.tasks and free_bytes * PART >= granted.bytes
 
 
-def _args_bytes(row: TaskRow) -> int:
-    args = row.args
-    return row.size if args is None else len(args)
+def _sizes(rows: list[TaskRow]) -> list[int]:
+    return [row.size if (args := row.args) is None else len(args) for row in rows]

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Keep a node until it is told to stop; return the exit code."""
     given = _parser().parse_args(arguments)
     try:
-        settings = Settings.load(json.loads(given.settings))
+        settings = Settings.load_json(given.settings)
         resources = _resources(given)
     except (ConfigError, ValueError) as error:
         print(f"drumbeat node: {error}", file=sys.stderr)
@@ -65,7 +65,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _resources(given: argparse.Namespace) -> dict[str, float]:
-    resources = json.loads(given.resources)
+    try:
+        resources = json.loads(given.resources)
+    except (ValueError, RecursionError):
+        resources = None
     if not isinstance(resources, dict):
         raise ConfigError("--resources is a JSON object of names and amounts", setting="resources")
     for name, amount in resources.items():

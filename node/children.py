@@ -69,8 +69,8 @@ class Children:
         #: kinds, and functions, that this life of the scheduler does not have from us
         self._untold: dict[int, None] = {}
         self._unsent: dict[tuple[bytes, bytes], None] = {}
-        #: kinds to be told that they are not used again
-        self._forgotten: list[int] = []
+        #: kinds to be told at the end of the turn: not used again
+        self.forgotten: list[int] = []
         #: by our number
         self.requests: dict[int, Request] = {}
 
@@ -139,13 +139,12 @@ class Children:
             if number in self._untold:
                 del self._untold[number]
             else:
-                self._forgotten.append(number)
+                self.forgotten.append(number)
 
     def flush(self) -> None:
         """Tell what is not used again."""
-        if self._forgotten:
-            forgotten, self._forgotten = self._forgotten, []
-            self._state.send(Forget(forgotten))
+        forgotten, self.forgotten = self.forgotten, []
+        self._state.send(Forget(forgotten))
 
     def clear(self) -> None:
         """The scheduler has given this node up."""
@@ -154,7 +153,7 @@ class Children:
         self._codes.clear()
         self._untold.clear()
         self._unsent.clear()
-        self._forgotten.clear()
+        self.forgotten.clear()
         self.requests.clear()
 
     # ------------------------------------------------------------------- another scheduler life
@@ -168,7 +167,7 @@ class Children:
         """The scheduler is another: it has nothing from us."""
         self._untold = dict.fromkeys(self._kinds)
         self._unsent = dict.fromkeys(self._codes)
-        self._forgotten.clear()
+        self.forgotten.clear()
 
     def submit_again(self) -> None:
         """Tell another scheduler of all calls that have no result, with the kinds they use."""

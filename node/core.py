@@ -12,7 +12,6 @@ from ..protocol.ids import PeerId, show
 from ..protocol.messages import (
     Answer,
     Assign,
-    Beat,
     Blocked,
     Cancelled,
     Discard,
@@ -33,8 +32,10 @@ from ..protocol.messages import (
 )
 from ..protocol.recovery import HandedOver, Recovered, Report
 from ..protocol.settings import Settings
+from ..protocol.standstill import Deadlock, Look
 from . import events
 from .attempts import ARRIVING, GONE, Attempt, Worker
+from .beats import Beats
 from .children import Children
 from .dispatch import Dispatch
 from .ended import Ended
@@ -58,6 +59,7 @@ from .returns import Returns
 from .state import NodeState, how_it_ended
 from .stops import Stops
 from .texts import Texts
+from .trust import untruth
 from .waits import Waits
 
 
@@ -96,10 +98,10 @@ class NodeCore:
         self._registration = Registration(state, self._processes, self._children, self._ended)
         self._texts = Texts(state, pid)
         self._returns = Returns(state, self._dispatch)
+        parts = self._waits, self._processes, self._dispatch, self._intake, self._stops
+        self._beats = Beats(state, *parts, self._returns)
         #: the scheduler's, when the link's life began; 0: there was none
         self._epoch = 0
-        self._beat_due_s = 0.0
-        self._lag_s, self._memory_bytes = 0.0, 0
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             events.Connected: self._on_connected,
             events.Disconnected: self._on_disconnected,
@@ -113,7 +115,7 @@ class NodeCore:
             events.Spoke: lambda event, _: self._texts.spoke(event),
             events.SchedulerLags: lambda event, _: self._texts.lags(event),
             events.Noticed: lambda event, _: self._texts.noticed(event),
-            events.Measured: self._on_measured,
+            events.Measured: lambda event, _: self._beats.measured(event),
             events.TimePassed: lambda _, __: None,
         }
         self._messages = self._message_handlers()
@@ -148,6 +150,8 @@ class NodeCore:
             Wanted: lambda message, _: objects.want(message.ids),
             Shared: lambda message, _: objects.share(message.ids),
             Unshared: lambda message, _: objects.unshare(message.ids),
+            Look: lambda message, _: self._beats.asked.append(message.number),
+            Deadlock: lambda message, now: self._waits.deadlock(message.rows, now),
         }
 
     # ---------------------------------------------------------------------------------- the face
@@ -182,7 +186,7 @@ class NodeCore:
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is to be called at the latest; None: when something happens."""
-        first_s = self._beat_due_s if self._state.connected else None
+        first_s = self._beats.due_s if self._state.connected else None
         for room in (self._dispatch, self._processes, self._waits, self._stops):
             due_s = room.deadline_s()
             if due_s is not None and (first_s is None or due_s < first_s):
@@ -233,7 +237,7 @@ class NodeCore:
     def _on_connected(self, event: events.Connected, now_s: float) -> None:
         state = self._state
         state.connected = True
-        self._beat_due_s = now_s + self._settings.heartbeat_interval_s
+        self._beats.due_s = now_s + self._settings.heartbeat_interval_s
         if event.resumed:
             self._children.resumed()
             return
@@ -268,6 +272,7 @@ class NodeCore:
         state = self._state
         state.commands = [command for command in state.commands if not isinstance(command, Send)]
         state.blocked.clear()
+        self._beats.asked.clear()
         self._returns.waiting.clear()
         self._intake.restarted()
         self._ended.restarted()
@@ -292,6 +297,7 @@ class NodeCore:
         state.objects.clear()
         self._ended.clear()
         state.blocked.clear()
+        self._beats.asked.clear()
         state.commands = [command for command in state.commands if not isinstance(command, Send)]
 
     def _prepare(self, message: Prepare, now_s: float) -> None:
@@ -327,7 +333,7 @@ class NodeCore:
             if mode == StopMode.FORCE and self._ended.stop(task, number):
                 continue
             if self._stops.stop(task, number, mode, now_s):
-                self._beat_due_s = now_s  # it tells that the attempt runs
+                self._beats.due_s = now_s  # it tells that the attempt runs
 
     # --------------------------------------------------------------------------------- the workers
 
@@ -335,6 +341,9 @@ class NodeCore:
         worker = self._state.workers.get(event.worker)
         if worker is None or worker.dropped:
             self._state.counters["stale_dropped"] += 1
+            return
+        if false := untruth(worker, event.packet, self._state.peer, self._state.objects):
+            self._processes.distrust(worker, false, now_s)
             return
         self._packets[type(event.packet)](worker, event.packet, now_s)
 
@@ -444,16 +453,13 @@ class NodeCore:
         if warning:
             self._texts.warn(worker.crew.key.client, warning)
 
-    def _on_measured(self, event: events.Measured, _now_s: float) -> None:
-        self._lag_s = max(self._lag_s, event.lag_s)
-        self._memory_bytes = event.memory_bytes
-
     # ------------------------------------------------------------------------------- the outboxes
 
     def _flush(self, now_s: float) -> None:
         state, objects = self._state, self._state.objects
         self._texts.flush()  # before the results of what wrote it
-        self._children.flush()
+        if self._children.forgotten:
+            self._children.flush()
         if state.blocked:
             rows, state.blocked = state.blocked, []
             state.send(Blocked(rows))
@@ -468,22 +474,10 @@ class NodeCore:
         released = objects.sweep()
         if released:
             state.send(Release(released))
-        if state.connected and now_s >= self._beat_due_s:
-            self._beat(now_s)
-
-    def _beat(self, now_s: float) -> None:
-        workers = self._state.workers.values()
-        running = []
-        for worker in workers:
-            attempt = next(iter(worker.flight.values()), None)
-            if attempt is not None:
-                row = attempt.row
-                running.append((row.id, row.attempt, max(0.0, now_s - worker.since_s)))
-        blocked = len(self._waits.lenders)
-        beat = Beat(self._lag_s, len(workers), blocked, running, self._memory_bytes)
-        self._state.send(beat)
-        self._lag_s = 0.0
-        self._beat_due_s = now_s + self._settings.heartbeat_interval_s
+        if self._beats.asked:
+            self._beats.answer()
+        if state.connected and now_s >= self._beats.due_s:
+            self._beats.beat(now_s)
 
     def _take_commands(self) -> list[Command]:
         commands = self._state.commands

@@ -83,6 +83,11 @@ class Dispatch:
                     self._state.slots.give(demand, gpus)
                 self._promised.clear()
 
+    @property
+    def rests(self) -> bool:
+        """Whether the next turn hands out nothing if nothing else happens."""
+        return not self._clearing and self._pause_until_s is None
+
     def deadline_s(self) -> float | None:
         """Return when `turn` is next due for time alone."""
         if not self._watched:

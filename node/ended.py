@@ -6,7 +6,6 @@ an attempt ended.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -19,12 +18,8 @@ from .state import NodeState, refs_in
 DONE_ROWS_MAX = 512
 
 
-class Told(NamedTuple):
-    """What one Done message told, large payloads included."""
-
-    rows: list[DoneRow]
-    #: refs inside the rows' values, pinned
-    refs: tuple[bytes, ...]
+#: what one Done message told, large payloads included; refs inside the rows' values, pinned
+_Told = tuple[list[DoneRow], tuple[bytes, ...]]
 
 
 class Ended:
@@ -34,7 +29,7 @@ class Ended:
         self._state = state
         self._last_number = 0
         #: by the number of their message in this life of the link
-        self._told: dict[int, Told] = {}
+        self._told: dict[int, _Told] = {}
         #: told to a scheduler that is no more: kept until the next one asks for it, or stops it
         self._former: dict[bytes, DoneRow] = {}
 
@@ -42,19 +37,23 @@ class Ended:
         """Tell the scheduler what has ended in this turn."""
         state = self._state
         rows, state.done = state.done, []
-        sent, rare = rows, state.rare
-        if rare:
-            state.rare = []
-            sent = rows.copy()
-            for place in rare:
-                values = tuple(state.outgoing(value) for value in rows[place].values)
-                sent[place] = replace(rows[place], values=values)
+        rare, state.rare = state.rare, []
+        if not rare and len(rows) <= DONE_ROWS_MAX:
+            self._send(rows, rows, ())
+            return
+        sent = rows.copy()
+        for place in rare:
+            values = tuple(state.outgoing(value) for value in rows[place].values)
+            sent[place] = replace(rows[place], values=values)
         for start in range(0, len(rows), DONE_ROWS_MAX):
             end = start + DONE_ROWS_MAX
             refs = [id_ for place in rare if start <= place < end for id_ in refs_in(rows[place])]
-            self._last_number = number = self._last_number + 1
-            self._told[number] = Told(rows[start:end], tuple(refs))
-            state.send(Done(sent[start:end], number))
+            self._send(rows[start:end], sent[start:end], tuple(refs))
+
+    def _send(self, rows: list[DoneRow], sent: list[DoneRow], refs: tuple[bytes, ...]) -> None:
+        self._last_number = number = self._last_number + 1
+        self._told[number] = rows, refs
+        self._state.send(Done(sent, number))
 
     def handed_over(self, numbers: Iterable[int]) -> None:
         """The submitters have what these Done messages told."""
@@ -62,13 +61,13 @@ class Ended:
             told = self._told.pop(number, None)
             if told is None:
                 self._state.counters["stale_dropped"] += 1
-            elif told.refs:
-                self._state.objects.unpin(told.refs)
+            elif told[1]:
+                self._state.objects.unpin(told[1])
 
     def restarted(self) -> None:
         """The scheduler is another: what was told, or was about to be, counts as not told."""
         state = self._state
-        rows = [row for told in self._told.values() for row in told.rows]
+        rows = [row for told, _ in self._told.values() for row in told]
         rows += state.done
         self._told, state.done, state.rare = {}, [], []
         self._last_number = 0
@@ -129,6 +128,6 @@ class Ended:
 
     def pins(self) -> list[tuple[bytes, ...]]:
         """Return the refs that are pinned for these rows."""
-        pins = [told.refs for told in self._told.values()]
+        pins = [refs for _, refs in self._told.values()]
         pins += [refs_in(row) for row in self._former.values()]
         return pins + [refs_in(self._state.done[place]) for place in self._state.rare]

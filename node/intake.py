@@ -68,6 +68,11 @@ class Intake:
         for attempt in state.attempts.values():
             attempt.row.order -= ORDER_OF_A_LIFE
 
+    @property
+    def is_receiving(self) -> bool:
+        """Whether something is not whole yet, or has to wait until an earlier attempt ends."""
+        return bool(self.blobs.count() or self.later)
+
     def clear(self) -> None:
         """The link's life is over."""
         self.kinds.clear()

@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
+from ..protocol.lines import say
 from ..protocol.machine import give_back_memory
 from ..protocol.settings import Settings
 from . import kernel
@@ -182,7 +183,7 @@ class Keeper:
         stopped = kernel.process_state(self._daemon_pid) in ("T", "t")
         verdict = self._watch.verdict(self._page.beats(), now_s, stopped)
         if verdict:
-            _say(f"drumbeat node: the daemon's loop does not turn: {verdict}")
+            say(f"drumbeat node: the daemon's loop does not turn: {verdict}")
             _signal(self._daemon_pid, signal.Signals[verdict])
 
     def _pause_s(self) -> float:
@@ -380,11 +381,11 @@ class Keeper:
             return
         self._end_workers()
         now_s = time.monotonic()
-        _say(f"drumbeat node: the daemon ended ({_ending(status)})")
+        say(f"drumbeat node: the daemon ended ({_ending(status)})")
         if status > 0:
             _back_off_s(self._daemon_bugs, now_s)
             if len(self._daemon_bugs) >= _CRASHES_MAX:
-                _say(
+                say(
                     f"drumbeat node: {len(self._daemon_bugs)} times within"
                     f" {_CRASHES_WITHIN_S:.0f} s; this node stops for good"
                 )
@@ -494,9 +495,5 @@ def _drain(fd: int) -> None:
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            stream.flush()
-
-
-def _say(text: str) -> None:
-    if sys.stderr is not None:
-        print(text, file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # a log on a full disk ends no node
+                stream.flush()

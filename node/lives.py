@@ -155,6 +155,12 @@ class Lives:
         worker.exiting = True
         self.rest(worker, now_s)
 
+    def distrust(self, worker: Worker, false: str, now_s: float) -> None:
+        """A worker said what cannot be true: user code wrote into its socket. It is ended."""
+        self._state.counters["workers_distrusted"] += 1
+        self._state.note(now_s, f"worker {worker.number} is ended: {false}")
+        self._state.commands.append(Signal(worker.number, "KILL"))
+
     def start_failed(self, worker: Worker, reason: str, now_s: float, *, crashed: bool) -> str:
         """A worker could not be made, or ended before it was ready; it is removed already.
 

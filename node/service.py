@@ -10,14 +10,15 @@ import os
 import random
 import signal
 import socket
-import sys
 import traceback
 from types import FrameType
 from typing import NamedTuple
 
 from ..protocol.clock import now_s
+from ..protocol.complaints import Complaints
 from ..protocol.frames import Role
 from ..protocol.ids import PEER_BYTES, PeerId
+from ..protocol.lines import say
 from ..protocol.machine import memory_used_bytes
 from ..protocol.messages import (
     Leave,
@@ -90,6 +91,7 @@ class Daemon:
         #: somebody wants to know how much of what there is here
         self._asked = False
         self._refused: Refused | None = None
+        self._complaints = Complaints()
         self._lag_s = 0.0
         self._measure_due_s = 0.0
         self._turn_max_s = min(TURN_MAX_S, settings.heartbeat_interval_s)
@@ -116,7 +118,7 @@ class Daemon:
             return EXIT_BUG
         if self._refused is not None:
             text = f"drumbeat node: the scheduler refuses this node: {self._refused.reason}"
-            print(text, file=sys.stderr, flush=True)
+            say(text)
             return EXIT_REFUSED
         self._shell.send(Leave())
         self._shell.flush(now_s())
@@ -191,7 +193,8 @@ class Daemon:
                 self._refused = happening
             case Rejected():
                 text = f"drumbeat node: refused what the scheduler sent: {happening}"
-                print(text, file=sys.stderr, flush=True)
+                for line in self._complaints.lines(text, at_s):
+                    say(line)
 
     def _judge_lag(self, at_s: float) -> None:
         queued_bytes = self._shell.queued_bytes
@@ -271,7 +274,7 @@ class Daemon:
         lines += [f"  {when_s:.3f} {text}" for when_s, text in self._core.story]
         lines.append(f"the event: {event!r}"[:4096])
         lines += traceback.format_exception(error)
-        print("\n".join(lines), file=sys.stderr, flush=True)
+        say("\n".join(lines))
 
 
 def main(house: House, plan: Plan) -> int:

@@ -48,7 +48,8 @@ class NodeState:
         self.counters: dict[str, int] = dict.fromkeys(
             (
                 "cancelled", "deadlocks", "finished", "requeued", "restarts", "scheduler_restarts",
-                "stale_dropped", "taken_back", "workers_died", "workers_failed", "workers_started",
+                "stale_dropped", "taken_back", "workers_died", "workers_distrusted",
+                "workers_failed", "workers_started",
             ),
             0,
         )  # fmt: skip

@@ -1,8 +1,8 @@
 """Workers that wait in get(): they lend their CPUs, and have them back before get returns.
 
-Never lends GPUs or custom resources, never more than workers_blocked_max at a time, and never lets
-a get wait for ever: when all wait and nothing can run, the youngest is told so. So are waits of
-other threads, which lend nothing; their worker knows whether its main thread waits for them.
+Never lends GPUs or custom resources, and never more than workers_blocked_max at a time. Whether
+gets wait for ever is known to the scheduler, who says so. Waits of other threads, which lend
+nothing, are judged here: their worker knows whether its main thread waits for them.
 """
 
 from collections import deque
@@ -13,10 +13,8 @@ from .packets import Answered, Want, WantOver
 from .slots import CPU
 from .state import NodeState
 
-#: a deadlock is called after this long: other nodes may yet bring a value
-DEADLOCK_AFTER_S = 1.0
-#: nothing is queued here: what is waited for may run elsewhere, so be slower to judge
-DEADLOCK_UNSEEN_AFTER_S = 5.0
+#: workers with waits of other threads are asked after this long, when all wait and nothing can run
+QUIET_AFTER_S = 1.0
 
 
 class Waits:
@@ -75,7 +73,7 @@ class Waits:
             self._over(waiter)
 
     def settle(self, now_s: float) -> None:
-        """Answer what is over, as far as CPUs are free; lend, and look for a deadlock."""
+        """Answer what is over, as far as CPUs are free; lend; ask who may wait for ever."""
         if self._timed:
             for waiter in [w for w in self._timed.values() if (w.deadline_s or 0.0) <= now_s]:
                 waiter.timed_out = not waiter.over
@@ -89,10 +87,31 @@ class Waits:
             self._regain()
         if self.keepers:
             self._lend_more()
-        if self.keepers or self._quiet:
-            self._look_for_deadlock(now_s)
+        if self._quiet:
+            self._look_at_quiet(now_s)
         else:
             self._stuck_since_s = None
+
+    def deadlock(self, rows: list[tuple[bytes, int, str]], now_s: float) -> None:
+        """The scheduler has found that these wait for ever."""
+        for task, number, text in rows:
+            attempt = self._state.attempts.get(task)
+            worker = self._state.workers.get(attempt.worker) if attempt is not None else None
+            waiter = worker.main if worker is not None else None
+            if (
+                attempt is None
+                or attempt.row.attempt != number
+                or waiter is None
+                or waiter.seq != attempt.seq
+                or waiter.over
+            ):
+                self._state.counters["stale_dropped"] += 1
+                continue
+            waiter.error = "ResourceDeadlock"
+            waiter.text = text
+            self._state.counters["deadlocks"] += 1
+            self._state.note(now_s, f"deadlock: worker {waiter.worker} is told ({text})")
+            self._over(waiter)
 
     def ended(self, worker: Worker, seq: int) -> None:
         """The attempt ended although its main thread had a get open."""
@@ -116,7 +135,7 @@ class Waits:
             return None
         times = [w.deadline_s for w in self._timed.values() if w.deadline_s is not None]
         if self._stuck_since_s is not None:
-            times.append(self._stuck_since_s + self._patience_s())
+            times.append(self._stuck_since_s + QUIET_AFTER_S)
         return min(times, default=None)
 
     def count(self) -> int:
@@ -204,11 +223,6 @@ class Waits:
         if attempt is not None:
             self._state.blocked.append((attempt.row.id, attempt.row.attempt, blocked))
 
-    def _patience_s(self) -> float:
-        # Workers with quiet waits are but asked at first, and know more than is known here.
-        seen = self._quiet or self._state.queue.waiting
-        return DEADLOCK_AFTER_S if seen else DEADLOCK_UNSEEN_AFTER_S
-
     def _stuck(self) -> bool:
         # Every worker that has work waits, and what is queued finds no room.
         state = self._state
@@ -223,31 +237,16 @@ class Waits:
             return False
         return all(state.slots.count(shape.demand, 1) == 0 for shape in shapes)
 
-    def _look_for_deadlock(self, now_s: float) -> None:
+    def _look_at_quiet(self, now_s: float) -> None:
         if not self._stuck():
             self._stuck_since_s = None
             return
         if self._stuck_since_s is None:
             self._stuck_since_s = now_s
-        if now_s < self._stuck_since_s + self._patience_s():
-            return
-        self._stuck_since_s = None
-        if self._quiet:
+        if now_s >= self._stuck_since_s + QUIET_AFTER_S:
+            # They are but asked at first, and know more than is known here.
+            self._stuck_since_s = None
             self._suspect_quiet(now_s)
-            return
-        worker = list(self.keepers.values())[-1]
-        waiter = worker.main
-        assert waiter is not None
-        limit = self._state.settings.workers_blocked_max
-        waiter.error = "ResourceDeadlock"
-        waiter.text = (
-            f"all workers of node {self._state.name} wait in get() and nothing can run: "
-            f"{len(self.lenders)} have lent their CPUs, which is all that workers_blocked_max "
-            f"({limit}) allows; raise it, or nest less deeply"
-        )
-        self._state.counters["deadlocks"] += 1
-        self._state.note(now_s, f"deadlock: worker {worker.number} is told ({waiter.text})")
-        self._over(waiter)
 
     def _suspect_quiet(self, now_s: float) -> None:
         """Ask each worker with a wait that lends nothing whether it can go on; else tell one."""

@@ -162,7 +162,8 @@ class Dialer:
         """Connect anew and in a new life: what was said in this one does not add up."""
         if self.state is State.STOPPED:
             return []
-        self.epoch = self.life = 0
+        # The epoch stays: it tells a scheduler of a later one that this process has something over.
+        self.life = 0
         return self._retry(reason, now_s)
 
     def probe(self) -> list[Command]:
@@ -272,7 +273,7 @@ class Dialer:
                 self.link.resume(welcome.received)
             except RemoteProtocolError:
                 # The two ends disagree about what was said: only a new life helps.
-                self.epoch = self.life = 0
+                self.life = 0
                 raise
         else:
             self.epoch, self.life = welcome.epoch, welcome.life

@@ -202,11 +202,8 @@ class Link:
             self._ask_after_s = self._resend_after_s
             self.ask_due_s = now_s + self._resend_after_s if self._unacked else None
         if type(frame) is not Batch:
-            if frame.sent:
-                self._misses = frame.sent > self.received_seq
-                self.ack_due_s = now_s
-            if frame.missing:
-                self._peer_misses(ack, now_s)
+            if isinstance(frame, Ack) and (frame.sent or frame.missing):
+                self._told_of_loss(frame, now_s)
             return []
         expected = self.received_seq + 1
         if frame.seq != expected:
@@ -237,6 +234,14 @@ class Link:
         # A resent batch says what was received when it was first sent: older news are no news.
         if ack > self._acked_seq:
             self._acked_seq = ack
+
+    def _told_of_loss(self, frame: Ack, now_s: float) -> None:
+        """The peer asks what has come, or says that something has not."""
+        if frame.sent:
+            self._misses = frame.sent > self.received_seq
+            self.ack_due_s = now_s
+        if frame.missing:
+            self._peer_misses(frame.ack, now_s)
 
     def _peer_misses(self, ack: int, now_s: float) -> None:
         """The peer has something later than the batch after `ack`, but not that one."""

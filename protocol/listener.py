@@ -132,6 +132,10 @@ class Listener:
         self.frames_refused = 0
         #: frames of connections that had not said Hello, or whose peer was dropped
         self.strangers_reset = 0
+        #: connections whose Hello does not fit: another version, an unknown role
+        self.hellos_refused = 0
+        #: why a frame or a Hello was last refused
+        self.last_refusal = ""
 
     def __len__(self) -> int:
         """How many peers have a link life."""
@@ -164,6 +168,7 @@ class Listener:
             raise RemoteProtocolError(f"a {type(read).__name__} is out of place")
         except RemoteProtocolError as error:
             self.frames_refused += 1
+            self.last_refusal = str(error)
             if connection is None:
                 # Perhaps a Hello of another version of the protocol: it should know why.
                 return [_refuse(route, error)]
@@ -311,6 +316,8 @@ class Listener:
             return [SendFrame(route, _RESET)]
         refusal = self._refusal(read)
         if refusal is not None:
+            self.hellos_refused += 1
+            self.last_refusal = str(refusal)
             return [_refuse(route, refusal)]
         if read.channel == Channel.BULK:
             return self._bulk(route, read)

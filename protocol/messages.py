@@ -30,6 +30,7 @@ from .forms import (
     TaskBytes,
 )
 from .recovery import HandedOver, Holding, Inventory, Recovered, Registered, Report
+from .standstill import Deadlock, Look, Looked
 
 # -------------------------------------------------------------------------------------- definitions
 
@@ -282,6 +283,8 @@ class Beat(Message, tag="beat"):
     #: (task, attempt, seconds since start)
     running: list[tuple[TaskBytes, Count, Seconds]]
     memory_bytes: Count = 0
+    #: whether nothing moves there (see `Looked`)
+    still: bool = False
 
 
 class EnvironmentRow(Row):
@@ -478,7 +481,7 @@ class Answer(Message, tag="answer"):
 
 ToScheduler = (
     Define | Forget | Enter | Leave | Submit | Cancel | Values | Fetch | Release | Join | Beat
-    | Done | Blocked | TakenBack | Output | Query | Holding | Registered | Inventory
+    | Done | Blocked | TakenBack | Output | Query | Holding | Registered | Inventory | Looked
 )  # fmt: skip
 ToClient = (
     Results | Retried | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice
@@ -486,6 +489,6 @@ ToClient = (
 )  # fmt: skip
 ToNode = (
     Prepare | Discard | Assign | Stop | TakeBack | Results | Retried | Cancelled | Values
-    | Wanted | Shared | Unshared | Answer | Recovered | HandedOver | Report
+    | Wanted | Shared | Unshared | Answer | Recovered | HandedOver | Report | Look | Deadlock
 )  # fmt: skip
 AnyMessage = ToScheduler | ToClient | ToNode

@@ -116,6 +116,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, Positive, _help("Attempts that ended with their worker before PoisonTask.")
     ] = 3
     retry_backoff_max_s: Annotated[float, Positive, _help("Longest pause before a retry.")] = 30.0
+    deadlock_after_s: Annotated[
+        float,
+        Positive,
+        _help("All that runs waits in get() and nothing queued fits: one get() fails after."),
+    ] = 1.0
 
     # workers
     workers_blocked_max: Annotated[
@@ -200,6 +205,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 )
             values[name] = _checked(name, value, f"argument {name}", strict=True)
         return cls(**values)
+
+    @classmethod
+    def load_json(cls, text: str) -> Self:
+        """Return the settings that another process has passed on: what differs, as JSON.
+
+        Raises:
+            ConfigError: it is no JSON object, or names or holds what does not fit.
+        """
+        try:
+            given = msgspec.json.decode(text, type=dict[str, Any])
+        except (ValueError, RecursionError) as error:
+            reason = f"--settings is no JSON object of settings: {error}"
+            raise ConfigError(reason, setting="settings", origin="flag") from None
+        return cls.load(given)
 
     def changed(self) -> dict[str, Any]:
         """Return what differs from the defaults: enough to make a child process agree."""

@@ -5,9 +5,10 @@ Never more than counts: nothing of what users submitted is in it.
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from typing import Final
+
+from .lines import say
 
 #: what the line begins with, after the daemon's name
 WORD: Final = "sizes"
@@ -28,7 +29,7 @@ def say_sizes(who: str, at_rest: Mapping[str, int], registered: Mapping[str, int
         "at_rest": dict(at_rest),
         "registered": dict(registered),
     }
-    print(f"drumbeat {who} {WORD} {json.dumps(told)}", file=sys.stderr, flush=True)
+    say(f"drumbeat {who} {WORD} {json.dumps(told)}")
 
 
 def _memory_bytes() -> int:

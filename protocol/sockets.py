@@ -25,6 +25,10 @@ _CLOSINGS: Final = (
     zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )  # fmt: skip
+_HANDSHAKES_FAILED: Final = (
+    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL), int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL),
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH),
+)  # fmt: skip
 _EVENT: Final = struct.Struct("=hi")
 # Plain numbers: arithmetic with pyzmq's enumerations costs more than the calls they go to.
 _READABLE: Final = int(zmq.POLLIN)
@@ -65,6 +69,8 @@ class _Socket:
         self._take: Callable[..., Any] = plain.recv
         self._give: Callable[[bytes, int], object] = plain.send
         self.junk_dropped = 0
+        #: connections that did not speak ZeroMQ, or not its whole greeting
+        self.handshakes_failed = 0
         self._join(poller)
 
     def attach(self, poller: Poller) -> None:
@@ -111,6 +117,7 @@ class _Socket:
         said = ""
         while news.ask():
             event, _value = _EVENT.unpack(self._monitor.recv_multipart(_NOBLOCK)[0])
+            self.handshakes_failed += event in _HANDSHAKES_FAILED
             said = str(zmq.Event(event).name).lower().replace("_", " ")
         return said
 

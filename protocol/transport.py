@@ -268,8 +268,24 @@ class ListenShell:
             "messages_rejected": self._rejected,
             "frames_refused": self._listener.frames_refused,
             "strangers_reset": self._listener.strangers_reset,
+            "hellos_refused": self._listener.hellos_refused,
             "junk_dropped": self._socket.junk_dropped,
+            "handshakes_failed": self._socket.handshakes_failed,
         }
+
+    @property
+    def refusals(self) -> int:
+        """How much was refused of connections: rises with each; `counters` tells what."""
+        listener_, socket = self._listener, self._socket
+        return (
+            listener_.frames_refused + listener_.strangers_reset + listener_.hellos_refused
+            + socket.junk_dropped + socket.handshakes_failed
+        )  # fmt: skip
+
+    @property
+    def last_refusal(self) -> str:
+        """Why a frame or a Hello was last refused."""
+        return self._listener.last_refusal
 
     def attach(self, poller: Poller) -> None:
         """Let `poller` wait for this shell's sockets."""

@@ -5,7 +5,6 @@ the process that started it is gone.
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -39,7 +38,7 @@ def main() -> int:
     """Run; return the exit code."""
     arguments = parser().parse_args()
     try:
-        settings = Settings.load(json.loads(arguments.settings))
+        settings = Settings.load_json(arguments.settings)
         # Not before the flags are known to be right: this loads the sockets.
         from .service import Service  # see above
 

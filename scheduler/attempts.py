@@ -92,7 +92,11 @@ class Attempts:
                 self._place_level(queues, full)
         ready.tidy()
         for shape in full:
-            if shape.starved_since_s is None and not self._board.fits_ever(shape):
+            if (
+                shape.starved_since_s is None
+                and not self._state.awaits_nodes
+                and not self._board.fits_ever(shape)
+            ):
                 shape.starved_since_s = self._state.now_s
                 shape.noticed = False
                 self.starved[shape] = None

@@ -87,11 +87,11 @@ class Bounds:
         if tasks > self._tasks_max:
             granted = self._granted.tasks
             raise PeerError(f"it has {tasks} unfinished tasks; it was granted {granted}")
-        peer.args_bytes += sum([_args_bytes(row) for row in rows])
+        peer.args_bytes += _args_bytes(rows)
         if peer.args_bytes > self._bytes_max:
             # Ends are not counted as they come, which would be paid by every task.
-            unfinished = sum(_args_bytes(record.row) for record in peer.tasks.values())
-            peer.args_bytes = unfinished + sum([_args_bytes(row) for row in rows])
+            unfinished = [record.row for record in peer.tasks.values()]
+            peer.args_bytes = _args_bytes(unfinished) + _args_bytes(rows)
             if peer.args_bytes > self._bytes_max:
                 text = f"it has {peer.args_bytes} bytes of arguments in unfinished tasks"
                 raise PeerError(f"{text}; it was granted {self._granted.bytes}")
@@ -101,6 +101,5 @@ class Bounds:
         return {"lagging": len(self._lagging), "held_back": len(self._state.held_back)}
 
 
-def _args_bytes(row: TaskRow) -> int:
-    args = row.args
-    return row.size if args is None else len(args)
+def _args_bytes(rows: list[TaskRow]) -> int:
+    return sum([row.size if (args := row.args) is None else len(args) for row in rows])

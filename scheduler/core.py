@@ -34,6 +34,7 @@ from ..protocol.messages import (
 )
 from ..protocol.recovery import Holding, Inventory, Registered
 from ..protocol.settings import Settings
+from ..protocol.standstill import Looked
 from . import events
 from .attempts import Attempts
 from .bounds import Bounds
@@ -46,6 +47,7 @@ from .presence import Presence
 from .queries import Queries
 from .recovery import Recovery
 from .roster import Roster
+from .standstill import Standstill
 from .state import Node, Peer, PeerError, State, ignore
 from .submissions import Submissions
 from .texts import Texts
@@ -75,7 +77,7 @@ class SchedulerCore:
     __slots__ = (
         "_attempts", "_board", "_bounds", "_by_role", "_deliveries", "_handlers", "_kinds",
         "_objects", "_out", "_presence", "_queries", "_questions", "_rate", "_recovery", "_roster",
-        "_state", "_texts", "_work",
+        "_standstill", "_state", "_texts", "_work",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +97,7 @@ class SchedulerCore:
             state, self._board, self._work, self._attempts, self._objects, roster
         )
         submissions = Submissions(state, self._board, self._objects, self._work, recovery)
+        self._standstill = Standstill(*parts[:2], self._work, self._attempts, self._objects)
         self._queries = Queries(state, self._work, self._attempts, recovery)
         self._texts = Texts(state)
         self._rate = self._queries.rate
@@ -130,6 +133,7 @@ class SchedulerCore:
                 Output: self._texts.output,
                 Inventory: recovery.inventory,
                 Ended: self._on_ended,
+                Looked: self._on_looked,
             },
         }
         recovery.say_again = self._take_in
@@ -143,6 +147,7 @@ class SchedulerCore:
             events.PeerLags: bounds.lags,
             events.Reached: lambda event: self._deliveries.reached(event.peer, event.marks),
             events.MessageRejected: self._texts.rejected,
+            events.DoorTold: self._queries.door_told,
             events.TimePassed: presence.was_late,
         }
 
@@ -195,6 +200,8 @@ class SchedulerCore:
         self._texts.forwarded.clear()
         last = self._deliveries.turn() if self._deliveries.active else []
         commands = self._out.flush()
+        if self._standstill.watching:
+            commands += self._standstill.turn(commands)
         if self._roster.changed:
             return [*self._roster.commands(), *commands, *last]
         return commands + last if last else commands
@@ -208,8 +215,7 @@ class SchedulerCore:
             due_s = min(due_s, self._work.backoffs[0][0])
         if self._work.asks.open:
             due_s = min(due_s, self._work.asks.due_s())
-        if self._deliveries.due_s < due_s:
-            due_s = self._deliveries.due_s
+        due_s = min(due_s, self._deliveries.due_s, self._standstill.due_s)
         if self._state.recovering:
             return due_s
         if self._attempts.starved or len(self._state.nodes) > 1:
@@ -279,6 +285,8 @@ class SchedulerCore:
             # Said before it was dropped.
             state.counters["stale_dropped"] += 1
             return
+        if self._standstill.watching and peer.node is not None:
+            self._standstill.heard(type(message))
         if self._recovery.open and peer.entered and self._recovery.holds(peer, message):
             return
         self._take_in(peer, message)
@@ -361,6 +369,9 @@ class SchedulerCore:
         node.workers_blocked = message.blocked
         node.memory_bytes = message.memory_bytes
         node.running = message.running
+        node.still = message.still
+        if message.still:
+            self._standstill.beat(node)
         if self._work.asks.open:
             for id_, _, _ in message.running:
                 self._work.asks.known(id_, False)
@@ -373,6 +384,9 @@ class SchedulerCore:
 
     def _on_blocked(self, peer: Peer, message: Blocked) -> None:
         self._attempts.blocked(_node_of(peer), message)
+
+    def _on_looked(self, peer: Peer, message: Looked) -> None:
+        self._standstill.looked(_node_of(peer), message)
 
     def _on_taken_back(self, peer: Peer, message: TakenBack) -> None:
         self._attempts.taken_back(_node_of(peer), message)

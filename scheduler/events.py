@@ -77,6 +77,13 @@ class MessageRejected(Struct, gc=False, frozen=True):
     reason: str
 
 
+class DoorTold(Struct, gc=False, frozen=True):
+    """What connections said that no peer stands behind was refused: how much so far, and why."""
+
+    counts: dict[str, int]
+    reason: str
+
+
 class TimePassed(Struct, gc=False, frozen=True):
     """Nothing but time; `late_s` is how much later than asked the shell came round."""
 
@@ -85,7 +92,7 @@ class TimePassed(Struct, gc=False, frozen=True):
 
 Event = (
     PeerJoined | PeerReturned | PeerDisconnected | PeerHeard | Received | BlobReceived | PeerLags
-    | Reached | MessageRejected | TimePassed
+    | Reached | MessageRejected | DoorTold | TimePassed
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- commands

@@ -259,10 +259,11 @@ class Outbox:
         1. drops;
         2. Shared, before anything that lets a home drop its own pins;
         3. Retried, before the attempts that it tells of;
-        4. Discard, then Prepare, then Assign (which use what was prepared), then Stop;
+        4. Discard, then Prepare, then Assign (which use what was prepared), then Report, then
+           Stop (by which a node forgets an end that it was not asked to report);
         5. what workers printed, then Results, Values, Wanted;
         6. Unshared, after what was counted;
-        7. Report, TakeBack and single messages; large payloads last.
+        7. TakeBack and single messages; large payloads last.
         """
         commands: list[Command] = []
         if self.drops:
@@ -275,6 +276,7 @@ class Outbox:
                 commands.append(Send(peer, Assign(assigned)))
             self.assigns.clear()
         if rare:
+            commands += [Send(peer, Report(reports)) for peer, reports in self._reports.items()]
             commands += [Send(peer, Stop(stops)) for peer, stops in self._stops.items()]
             commands += self._texts
             self._texts.clear()
@@ -293,7 +295,6 @@ class Outbox:
             gone: list[bytes] = [id_ for id_, shared in objects.items() if not shared]
             if gone:
                 commands.append(Send(peer, Unshared(gone)))
-        commands += [Send(peer, Report(reports)) for peer, reports in self._reports.items()]
         commands += [Send(peer, TakeBack(count)) for peer, count in self._take_backs.items()]
         commands += self._letters
         commands += self._blobs

@@ -14,6 +14,7 @@ from ..protocol.messages import (
 )
 from ..protocol.resources import UNITS
 from .attempts import Attempts
+from .events import DoorTold
 from .recovery import Recovery
 from .state import Node, State
 from .tasks import ASSIGNED, QUEUED, STATE_NAMES, TaskRecord
@@ -61,14 +62,20 @@ class Rate:
 class Queries:
     """Whatever can be asked."""
 
-    __slots__ = ("_attempts", "_recovery", "_state", "_work", "rate")
+    __slots__ = ("_attempts", "_door", "_recovery", "_state", "_work", "rate")
 
     def __init__(self, state: State, work: Work, attempts: Attempts, recovery: Recovery) -> None:
         self._recovery = recovery
         self._state = state
         self._work = work
         self._attempts = attempts
+        #: what was refused of those who are no peers
+        self._door = DoorTold({}, "")
         self.rate = Rate()
+
+    def door_told(self, told: DoorTold) -> None:
+        """More was refused at the door."""
+        self._door = told
 
     def answer(self, query: Query) -> Any:
         """Return plain data, or {"error": text} for a question nobody knows."""
@@ -117,6 +124,11 @@ class Queries:
             "stale_dropped": counters["stale_dropped"],
             "messages_rejected": counters["messages_rejected"],
             "output_bytes_dropped": counters["output_bytes_dropped"],
+            "refused": {
+                "peers": counters["peers_dropped"],
+                **self._door.counts,
+                "last": self._door.reason,
+            },
         }
 
     def nodes(self) -> list[Data]:

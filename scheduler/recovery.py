@@ -15,34 +15,25 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..protocol.frames import Role
-from ..protocol.ids import ObjectId, PeerId, TaskId, home_of, show
+from ..protocol.ids import ObjectId, PeerId, TaskId, home_of
 from ..protocol.messages import Cancel, Define, Forget, StopMode, Submit
 from ..protocol.recovery import (
     Holding,
     Inventory,
-    InventoryRow,
-    Phase,
     Recovered,
     Registered,
 )
 from .attempts import Attempts
-from .claims import Claim, Ended
 from .doubts import Doubts
 from .kept import Kept
+from .matching import Matching
 from .objects import Objects
 from .placement import Board
 from .roster import Roster, Standing
-from .state import Node, Peer, State
+from .state import Peer, State
 from .tasks import (
-    ASSIGNED,
-    CLAIM,
     FINISHED,
-    FROM_BEFORE,
-    NOT_YET,
-    QUEUED,
-    WAITING,
     TaskRecord,
-    move,
 )
 from .work import Work
 
@@ -64,9 +55,9 @@ class Recovery:
     """
 
     __slots__ = (
-        "_attempts", "_board", "_cancels", "_client_due_s", "_clients_given_up", "_end_s", "_kept",
-        "_last_s", "_missing_due_s", "_named", "_objects", "_ripe", "_roster", "_state",
-        "_wait_due_s", "_work", "doubts", "open", "say_again",
+        "_cancels", "_client_due_s", "_clients_given_up", "_end_s", "_kept", "_last_s",
+        "_missing_due_s", "_named", "_objects", "_roster", "_state", "_wait_due_s", "_work",
+        "doubts", "matching", "open", "say_again",
     )  # fmt: skip
 
     def __init__(
@@ -79,9 +70,7 @@ class Recovery:
         roster: Roster,
     ) -> None:
         self._state = state
-        self._board = board
         self._work = work
-        self._attempts = attempts
         self._objects = objects
         self._roster = roster
         #: handles a message that was held back; set by the core
@@ -99,10 +88,9 @@ class Recovery:
         self._clients_given_up = False
         self._kept = Kept()
         self.doubts = Doubts(state, work, roster)
+        self.matching = Matching(state, board, work, attempts, self._may_be_named)
         #: tasks to be cancelled as soon as they are named: by force, with their children
         self._cancels: dict[bytes, tuple[bool, bool]] = {}
-        #: claims that were met after their end had come
-        self._ripe: list[tuple[Node, Ended]] = []
 
     # ----------------------------------------------------------------------------------- timetable
 
@@ -130,7 +118,7 @@ class Recovery:
 
     def due_s(self) -> float:
         """Return when `turn` has something to do."""
-        if self._ripe or self.doubts.news:
+        if self.matching.ripe or self.doubts.news:
             return self._state.now_s
         due_s = self._last_s if self._state.claims.telling else self._end_s
         if self._state.recovering:
@@ -159,10 +147,18 @@ class Recovery:
         if self.doubts.in_time and now_s >= self._missing_due_s:
             self.doubts.in_time = False
             self.doubts.changed()
+        state.awaits_nodes = self.doubts.in_time and bool(self._roster.names(Standing.AWAITED))
         if self.doubts.news:
             self.doubts.judge()
         if now_s >= self._end_s and (now_s >= self._last_s or not state.claims.telling):
             self._end()
+
+    def _deliver_ripe(self) -> None:
+        if self.matching.ripe:
+            ripe, self.matching.ripe = self.matching.ripe, []
+            for node, ended in ripe:
+                if node.peer.here:
+                    self.say_again(node.peer, ended)
 
     def _end(self) -> None:
         """Whoever was to come back has."""
@@ -173,7 +169,7 @@ class Recovery:
         for client in self._kept.clients():
             self._release(client)
         for claim in state.claims.all():
-            self._give_up(claim, "nobody has named it")
+            self.matching.give_up(claim, "nobody has named it")
         self.doubts.judge()
         self._roster.forget_missing()
         self._named.clear()
@@ -187,6 +183,7 @@ class Recovery:
         for peer in state.peers.values():
             if peer.entered:
                 state.out.letter(peer.id, Recovered())
+        state.awaits_nodes = False
         state.tell("recovery is over")
 
     def _give_up_clients(self) -> None:
@@ -199,10 +196,16 @@ class Recovery:
             if client not in self._state.peers:
                 self._release(client)
 
-    def _client_gone(self, client: PeerId) -> None:
+    def _home_gone(self, client: PeerId) -> None:
+        """What a client keeps is waited for no more."""
         self._state.claims.gone[client] = None
+        for row in self._objects.forget_peer(client):
+            self._work.arrived(row)
+
+    def _client_gone(self, client: PeerId) -> None:
+        self._home_gone(client)
         for claim in self._state.claims.of_home(client):
-            self._give_up(claim, "its client has not come back")
+            self.matching.give_up(claim, "its client has not come back")
         for node_id in self._named.pop(client, ()):
             node = self._state.nodes.get(node_id)
             if node is not None and node.former.pop(client, 0) is None:
@@ -225,11 +228,11 @@ class Recovery:
                 self._named.setdefault(client, {})[node.id] = None
             else:
                 if self.open:
-                    self._state.claims.gone[client] = None
+                    self._home_gone(client)
                 del node.former[client]
                 self._state.out.discard_client(node.id, client)
         for row in message.rows:
-            self._claim(node, row)
+            self.matching.claim(node, row)
         if message.last:
             self._state.tell(f"node {node.name!r} has told what it has")
 
@@ -259,13 +262,15 @@ class Recovery:
         tells = home in self._state.claims.telling or self._kept.has_of(home)
         if peer is not None and not tells:
             for claim in self._state.claims.of_home(home):
-                self._give_up(claim, "its submitter does not name it")
+                self.matching.give_up(claim, "its submitter does not name it")
 
     def met(self, peer: Peer, epoch: int) -> None:
         """A peer begins a link life; it last lived in this epoch of the scheduler, if not 0."""
         if self.open and epoch not in (0, self._state.epoch):
             self._state.claims.telling[peer.id] = peer.role
             self.doubts.changed()
+        if peer.role == Role.NODE:
+            self._release(peer.id)  # a node took its id for that of a client
 
     def came(self, peer: Peer) -> None:
         """A peer has introduced itself: it may be the home of values that are waited for."""
@@ -292,7 +297,7 @@ class Recovery:
             self._named.pop(peer.id, None)
             self._release(peer.id)
         for claim in claims.of_home(peer.id):
-            self._give_up(claim, "its submitter is gone")
+            self.matching.give_up(claim, "its submitter is gone")
 
     # ------------------------------------------------------------------------------------ held back
 
@@ -311,7 +316,8 @@ class Recovery:
     def _awaits_client(self, client: PeerId) -> bool:
         claims, peer = self._state.claims, self._state.peers.get(client)
         if peer is not None:
-            return client in claims.telling or not peer.entered
+            tells = client in claims.telling or not peer.entered
+            return tells and peer.role == Role.CLIENT
         return not self._clients_given_up and client not in claims.gone
 
     def _release(self, client: PeerId) -> None:
@@ -324,30 +330,6 @@ class Recovery:
         for node in nodes:
             self._named_all(node)
 
-    # --------------------------------------------------------------------------------------- claims
-
-    def _claim(self, node: Node, row: InventoryRow) -> None:
-        """A node has an attempt over from an earlier life."""
-        state = self._state
-        claim = Claim(TaskId(row.id), row.attempt, row.phase, node)
-        other = state.claims.find(row.id)
-        if other is not None:
-            if row.attempt <= other.attempt:
-                self._stop(claim, f"node {other.node.name!r} has attempt {other.attempt}")
-                return
-            state.claims.remove(other)
-            self._let_go(other)
-            self._stop(other, f"node {node.name!r} has attempt {row.attempt}")
-            state.claims.add(claim)
-            return
-        record = state.find(TaskId(row.id))
-        if record is not None:
-            self._match_late(record, claim)
-        elif self._may_be_named(home_of(claim.id)):
-            state.claims.add(claim)
-        else:
-            self._give_up(claim, "nobody will name it", known=False)
-
     def _may_be_named(self, home: PeerId) -> bool:
         """Whether a submitter may still name tasks of an earlier life."""
         if not self.open or home in self._state.claims.gone:
@@ -356,101 +338,6 @@ class Recovery:
         if peer is not None:
             return home in self._state.claims.telling or self._kept.has_of(home)
         return home not in self._named or not self._clients_given_up
-
-    def _match_late(self, record: TaskRecord, claim: Claim) -> None:
-        """A node has an attempt of a task that is known already."""
-        waits = record.state in (WAITING, QUEUED) and record.assigned_s == NOT_YET
-        if waits and claim.attempt >= record.attempt:
-            self._meet(record, claim)
-            return
-        node = record.node
-        before = record.state == ASSIGNED and record.assigned_s == FROM_BEFORE
-        if before and node is not None and claim.attempt > record.attempt:
-            self._stop(Claim(record.id, record.attempt, Phase.RUNNING, node), "a later one runs")
-            node.release(record)
-            self._board.touch(node)
-            self._meet(record, claim)
-            return
-        self._stop(claim, f"the task is at attempt {record.attempt}")
-
-    def claimed(self, record: TaskRecord) -> bool:
-        """Match a task that was named again with what a node has of it, if one has."""
-        claim = self._state.claims.find(record.row.id) if self._state.claims.size else None
-        if claim is None:
-            return False
-        self._state.claims.remove(claim)
-        if claim.attempt < record.attempt:
-            self._stop(claim, f"its submitter knows of attempt {record.attempt}")
-            self._let_go(claim)
-            return False
-        self._meet(record, claim)
-        return True
-
-    def _meet(self, record: TaskRecord, claim: Claim) -> None:
-        """A task goes on where it is."""
-        node, out = claim.node, self._state.out
-        if record.state == QUEUED:
-            self._work.queue.remove(record)
-        self._work.parked.pop(record.id, None)
-        move(record, CLAIM)
-        record.unmet = 0
-        if claim.attempt > record.attempt and record.owner.here:
-            out.retry(record.owner.id, record.id, claim.attempt)
-        record.attempt = claim.attempt
-        record.assigned_s = FROM_BEFORE
-        average_s = record.kind.average_s
-        record.expected_s = average_s if average_s >= 0 else self._state.settings.window_s
-        # It may not have been in the list of clients, but it has something of this one.
-        node.former[record.kind.client] = None
-        node.take(record)
-        if claim.phase == Phase.BLOCKED:
-            node.set_blocked(record, True)
-        self._board.touch(node)
-        if claim.ended is not None:
-            self._ripe.append((node, claim.ended))
-        elif claim.phase == Phase.ENDED:
-            out.report(node.id, record.id, record.attempt)
-
-    def _deliver_ripe(self) -> None:
-        if self._ripe:
-            ripe, self._ripe = self._ripe, []
-            for node, ended in ripe:
-                if node.peer.here:
-                    self.say_again(node.peer, ended)
-
-    def _give_up(self, claim: Claim, why: str, *, known: bool = True) -> None:
-        """Nobody will name the task of a claim."""
-        claims = self._state.claims
-        if known:
-            claims.remove(claim)
-        if self._is_told(claim):
-            # What it submitted goes on.
-            self._stop(claim, why)
-            return
-        if claims.open:
-            claims.given_up[claim.id] = claim.attempt, claim.node.name
-        self._stop(claim, why)
-        self._let_go(claim)
-
-    def _is_told(self, claim: Claim) -> bool:
-        """Return whether a submitter does not name its task because it has the result."""
-        state, home = self._state, home_of(claim.id)
-        there = home in state.peers and home not in state.claims.telling
-        return claim.phase == Phase.ENDED and there
-
-    def _let_go(self, claim: Claim) -> None:
-        """A claim leads nowhere: what came of it and what it had submitted go with it."""
-        if claim.ended is not None:
-            row, arrival = claim.ended.row, claim.ended.arrival
-            self._attempts.drop(claim.node, row, arrival)
-        self._work.cancel_children_at(claim.id, claim.node.id)
-
-    def _stop(self, claim: Claim, why: str) -> None:
-        if claim.ended is None:
-            self._state.out.stop(claim.node.id, claim.id, claim.attempt, StopMode.FORCE)
-        self._state.counters["stale_dropped"] += 1
-        task = f"{show(claim.id)} attempt {claim.attempt} at {claim.node.name!r}"
-        self._state.tell(f"stops {task}: {why}")
 
     # --------------------------------------------------------------------------------------- cancel
 
@@ -485,7 +372,7 @@ class Recovery:
         return {
             "claims": self._state.claims.size,
             **self._kept.sizes(),
-            "ripe": len(self._ripe),
+            "ripe": len(self.matching.ripe),
         }
 
     def check_invariants(self) -> None:

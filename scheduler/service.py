@@ -10,13 +10,13 @@ import gc
 import os
 import random
 import signal
-import sys
 import traceback
 from types import FrameType
 from typing import Final
 
 from ..protocol.clock import now_s
 from ..protocol.complaints import Complaints
+from ..protocol.lines import say
 from ..protocol.settings import Settings
 from ..protocol.sizes import say_sizes
 from ..protocol.transport import (
@@ -89,6 +89,8 @@ class Service:
         #: somebody wants to know how much of what there is here
         self._asked = False
         self._complaints = Complaints()
+        #: what came from nobody that the core knows, and was refused: as last told
+        self._refusals = 0
         self._worked = True
         self._collected_s = 0.0
         # The descriptor wakes the poll, whatever it is that the signal interrupts.
@@ -135,6 +137,9 @@ class Service:
         if self._asked:
             self._say_sizes()
         happenings = shell.turn(at_s)
+        if shell.refusals != self._refusals:
+            self._refusals = shell.refusals
+            self._tell(events.DoorTold(shell.counters, shell.last_refusal), at_s)
         late_s = at_s - due_s if wait_s > 0.0 else at_s - before_s
         if late_s > LATE_S:
             self._tell(events.TimePassed(late_s), at_s)
@@ -201,7 +206,7 @@ class Service:
 
     def _complain(self, text: str, at_s: float) -> None:
         for line in self._complaints.lines(text, at_s):
-            print(line, file=sys.stderr, flush=True)
+            say(line)
 
     def _say_sizes(self) -> None:
         self._asked = False
@@ -220,7 +225,7 @@ class Service:
         """Write down what there is to find the bug by."""
         lines = [f"drumbeat scheduler: a bug {where}", traceback.format_exc(), "what came before:"]
         lines += [f"  {at_s:.3f} {line}" for at_s, line in self._core.story]
-        print("\n".join(lines), file=sys.stderr, flush=True)
+        say("\n".join(lines))
 
 
 def _event_of(happening: ListenHappening) -> events.Event:

@@ -150,6 +150,7 @@ class Node:
         "resources",
         "running",
         "serial",
+        "still",
         "suspect",
         "take_back_after_s",
         "taking_back",
@@ -205,6 +206,8 @@ class Node:
         self.workers_blocked = 0
         self.memory_bytes = 0
         self.running: list[tuple[bytes, int, float]] = []
+        #: whether nothing moved there when it last beat
+        self.still = False
 
     def take(self, record: TaskRecord) -> None:
         """Count an attempt as its own."""
@@ -303,6 +306,7 @@ class State:
     """What the parts of the core share."""
 
     __slots__ = (
+        "awaits_nodes",
         "claims",
         "counters",
         "epoch",
@@ -335,13 +339,15 @@ class State:
         self.held_back: dict[PeerId, None] = {}
         #: nothing is placed yet: nodes of an earlier life of the scheduler are waited for
         self.recovering = False
+        #: nodes of the life before may come back yet: what fits none that is there may fit them
+        self.awaits_nodes = False
         self.claims = Claims()
         self.holders = Holders()
         self.out = Outbox(self.holders, settings.inline_bytes_max)
         self.counters: dict[str, int] = dict.fromkeys(
             ("submitted", "finished", "failed", "cancelled", "retried", "stale_dropped",
              "taken_back", "peers_dropped", "nodes_lost", "clients_gone", "messages_rejected",
-             "output_bytes_dropped"), 0
+             "output_bytes_dropped", "deadlocks"), 0
         )  # fmt: skip
         self.story: deque[tuple[float, str]] = deque(maxlen=STORY_LINES_MAX)
 

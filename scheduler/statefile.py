@@ -7,8 +7,12 @@ return: it goes to a file beside, which takes the place of the old one in one st
 import json
 import os
 from pathlib import Path
+from typing import Final
 
 from ..protocol.errors import ConfigError
+
+#: one more each second would come to that in a lifetime
+EPOCH_MAX: Final = 1 << 31
 
 
 class StateFile:
@@ -67,11 +71,11 @@ class StateFile:
             raise self._broken(str(error)) from None
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._broken(f"it is not JSON: {error}") from None
         epoch = data.get("epoch") if isinstance(data, dict) else None
         nodes = data.get("nodes") if isinstance(data, dict) else None
-        if type(epoch) is not int or epoch < 1:
+        if type(epoch) is not int or not 1 <= epoch <= EPOCH_MAX:
             raise self._broken(f'its "epoch" is {epoch!r}, and no number from 1')
         if not isinstance(nodes, list) or not all(isinstance(name, str) for name in nodes):
             raise self._broken(f'its "nodes" are {nodes!r}, and no list of names')

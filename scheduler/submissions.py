@@ -96,7 +96,7 @@ class Submissions:
         """Return why no node can run tasks of a kind, if whoever submits them does not know."""
         # A client has looked before it submitted; a worker does not know the nodes. While nodes
         # are awaited, nobody does.
-        if peer.node is None or self._state.recovering:
+        if peer.node is None or self._state.recovering or self._state.awaits_nodes:
             return None
         return self._board.refusal(kind)
 
@@ -203,7 +203,7 @@ class Submissions:
     def _resume(self, peer: Peer, record: TaskRecord, told: int) -> None:
         """Have a task go on where it was, wait until that is known, or begin."""
         record.attempt = max(1, told)
-        if self._recovery.claimed(record):
+        if self._recovery.matching.met(record):
             # What it depends on may be needed for another attempt: it is still expected.
             self._objects.need(record)
             self._expect(peer, record)

@@ -4,11 +4,12 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import drumbeat
 import pytest
-from drumbeat.protocol.errors import NodeLost, WorkerDied
+from drumbeat.protocol.errors import PoisonTask, WorkerDied
 
 pytestmark = pytest.mark.integration
 
@@ -28,8 +29,9 @@ def until(found: Callable[[], object], limit_s: float = 20.0) -> None:
 
 
 @pytest.mark.parametrize("max_retries", [0, 1, 2])
+@pytest.mark.parametrize("scheduler_first", [True, False])
 def test_a_task_is_executed_at_most_once_more_than_it_may_be_retried_whoever_dies(
-    tmp_path: Path, max_retries: int
+    tmp_path: Path, max_retries: int, scheduler_first: bool
 ) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
@@ -43,16 +45,13 @@ def test_a_task_is_executed_at_most_once_more_than_it_may_be_retried_whoever_die
 
     with drumbeat.init(num_cpus=1, runtime_directory=str(tmp_path)) as cluster:
         ref = linger.options(max_retries=max_retries).remote(str(notes))
-        until(lambda: ran(1))
-        if max_retries:
-            os.kill(executions()[-1], signal.SIGKILL)
-            until(lambda: ran(2))
-        # The second execution may be the last one: nobody but the program knows of both.
-        os.kill(cluster.processes["scheduler"], signal.SIGKILL)
-        if max_retries == 2:
-            until(lambda: ran(3))
-            os.kill(executions()[-1], signal.SIGKILL)
-        with pytest.raises((NodeLost, WorkerDied)):
+        for count in range(1, max_retries + 2):
+            until(partial(ran, count))
+            until(lambda: cluster.processes.get("scheduler"))
+            both = [cluster.processes["scheduler"], executions()[-1]]
+            for pid in both if scheduler_first else reversed(both):
+                os.kill(pid, signal.SIGKILL)
+        with pytest.raises((WorkerDied, PoisonTask)):
             drumbeat.get(ref, timeout=30)
         time.sleep(0.3)
         assert len(executions()) == 1 + max_retries

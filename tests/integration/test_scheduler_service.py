@@ -18,6 +18,7 @@ from drumbeat.protocol.messages import (
     Answer,
     Enter,
     Environment,
+    Join,
     Query,
     Shapes,
     Submit,
@@ -49,7 +50,7 @@ class Scheduler:
         with os.fdopen(ready_read) as ready:
             self.ready = ready.read()
         peer = PeerId(b"client")
-        endpoint = f"ipc://{directory}/scheduler.sock"
+        self.endpoint = endpoint = f"ipc://{directory}/scheduler.sock"
         self.shell = DialShell(endpoint, Role.CLIENT, peer, "me", Settings(), Random(1))
         self.poller = Poller()
         self.shell.attach(self.poller)
@@ -111,6 +112,67 @@ def test_it_ends_with_its_owner(scheduler: Scheduler) -> None:
 def test_it_ends_when_it_is_told_to(scheduler: Scheduler) -> None:
     scheduler.process.send_signal(signal.SIGTERM)
     assert scheduler.process.wait(5) == 0
+
+
+def test_each_life_has_an_epoch_of_its_own_and_waits_for_the_nodes_of_the_last(
+    tmp_path: Path,
+) -> None:
+    first = Scheduler(tmp_path)
+    first.until(Up)
+    node = DialShell(first.endpoint, Role.NODE, PeerId(b"node01"), "lab1", Settings(), Random(2))
+    node.attach(first.poller)
+    ends_s = now_s() + 10.0
+    joined = False
+    while not (tmp_path / "state").read_text().count("lab1") and now_s() < ends_s:
+        node.flush(now_s())
+        first.poller.wait(0.02)
+        if not joined and any(isinstance(happening, Up) for happening in node.turn(now_s())):
+            node.send(Join("lab1", "host", 1, {"CPU": 1.0}))
+            joined = True
+    first.close()
+    node.close()
+    assert json.loads((tmp_path / "state").read_text()) == {"epoch": 1, "nodes": ["lab1"]}
+    second = Scheduler(tmp_path)
+    assert second.until(Up).epoch == 2
+    second.shell.send(Enter("me", Environment()))
+    second.shell.send(Query(1, "status"))
+    status = second.until(Answer).data
+    second.close()
+    assert status["recovering"]
+    assert status["waits_for"] == ["lab1"]
+
+
+def test_its_epoch_is_written_down_before_anybody_can_reach_it(tmp_path: Path) -> None:
+    (tmp_path / "scheduler.sock").mkdir()  # nothing can be bound there
+    scheduler = subprocess.run(
+        [sys.executable, "-P", "-m", "drumbeat.scheduler", "--directory", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert scheduler.returncode != 0
+    state = json.loads((tmp_path / "scheduler.state").read_text())
+    assert state == {"epoch": 1, "nodes": []}
+
+
+def test_a_broken_state_file_is_refused_in_plain_words(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.write_text('{"epoch": 7, "no')
+    done = subprocess.run(
+        [
+            sys.executable, "-P", "-m", "drumbeat.scheduler",
+            "--directory", str(tmp_path), "--state", str(state),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert str(state) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert state.read_text() == '{"epoch": 7, "no'
 
 
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:

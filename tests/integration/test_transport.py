@@ -316,7 +316,9 @@ def test_junk_is_dropped_and_counted_and_harms_nobody(pair: Pair) -> None:
         "messages_rejected": 0,
         "frames_refused": 1,
         "strangers_reset": 1,
+        "hellos_refused": 0,
         "junk_dropped": 1,
+        "handshakes_failed": 0,
     }
 
 

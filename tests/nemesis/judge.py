@@ -6,11 +6,12 @@ has a reason that the harm done can account for.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-#: failures that harm may bring about, and whether a worker must have died under the task
-_OF_HARM = {"WorkerDied": True, "PoisonTask": True, "NodeLost": False}
+#: failures that harm may bring about
+_OF_HARM = ("WorkerDied", "PoisonTask", "NodeLost")
 
 
 class Execution(NamedTuple):
@@ -55,26 +56,32 @@ class Log:
         return max(times, default=0)
 
 
-def judge(log: Log, told: dict[str, Any], harmed: set[str]) -> list[str]:
+def judge(log: Log, told: dict[str, Any], harms: Mapping[str, int]) -> list[str]:
     """Return what is wrong.
 
     Args:
         log: what the tasks wrote.
         told: what their program saw.
-        harmed: kinds of processes that were killed or stopped.
+        harms: what was done -> how often.
     """
     records: dict[str, dict[str, Any]] = told["records"]
     wrong = [f"{key} never resolved" for key in told["unresolved"]]
     held = {name: count for name, count in told["at_rest"].items() if count}
     if held:
         wrong.append(f"the client still holds {held}")
+    harmed = sum(harms.values())
+    unrun = 0
     for key, record in records.items():
         wrong += _too_often(log, key, record["retries"])
         if key not in told["unresolved"]:
-            found = _outcome(log, key, record, records, harmed)
+            found = _outcome(log, key, record, records, harmed > 0)
+            unrun += record.get("error") == "WorkerDied" and key not in log.starts
             wrong += [f"{key} ({record['kind']}) {text}" for text in found]
     for key, retries in log.children.items():
         wrong += _too_often(log, key, retries)
+    if unrun > harmed:
+        # Each death is charged to one task: it may have been loading its function, no more.
+        wrong.append(f"{unrun} tasks failed with WorkerDied and never ran, after {harmed} harms")
     return wrong
 
 
@@ -96,13 +103,13 @@ def _outcome(
     key: str,
     record: dict[str, Any],
     records: dict[str, dict[str, Any]],
-    harmed: set[str],
+    harmed: bool,
 ) -> list[str]:
     """Return what is wrong with the outcome of a task that has one."""
     error = record.get("error")
     if error is None:
         return _value(log, key, record)
-    starts, ends = len(log.starts.get(key, ())), log.ends[key]
+    ends = log.ends[key]
     if error == "ValueError" and record["kind"] == "refuse":
         right = record["text"].endswith(f"refused {record['number']}")
         return [] if right and ends else [f"failed with {record['text']!r}"]
@@ -113,8 +120,6 @@ def _outcome(
     if error in _OF_HARM:
         if not harmed:
             return [f"failed with {error}, and nobody was harmed"]
-        if _OF_HARM[error] and not starts:
-            return [f"failed with {error}, and never ran"]
         if error == "WorkerDied" and record["attempt"] != 1 + record["retries"]:
             return [f"failed with its attempt {record['attempt']} of {1 + record['retries']}"]
         return []

@@ -161,14 +161,14 @@ class Round:
     def _judge(self, client: Program) -> None:
         cluster, wrong = self.cluster, self.wrong
         told = client.told()
-        harmed = {name for name, count in self.counts.items() if count}
+        harms = {name: count for name, count in self.counts.items() if " " in name}
         if told is None:
             wrong.append(f"the program failed:\n{client.log.read_text()[-2000:]}")
             told = {"records": {}, "unresolved": [], "at_rest": {}}
         self._rest()
         left = cluster.stop()
         log = Log(cluster.directory / "executions")
-        wrong += judge(log, told, harmed)
+        wrong += judge(log, told, harms)
         # What retries a guest gave each task nobody has told: at most one, as it was started.
         guests = {key: 1 for key in log.starts if key.startswith("g") and "." not in key}
         wrong += too_often(log, guests)
@@ -184,7 +184,7 @@ class Round:
         self.counts["tasks"] += len(told["records"]) + len(log.children)
         self.counts["executions"] += log.count()
         self.counts["failures"] += sum("error" in one for one in told["records"].values())
-        self.counts["harms"] += sum(n for name, n in self.counts.items() if " " in name)
+        self.counts["harms"] += sum(harms.values())
 
     def _rest(self) -> None:
         """All programs have left: nothing may be held for them, and no process run for them."""

@@ -12,6 +12,7 @@ them.
 """
 
 import argparse
+import contextlib
 import gc
 import os
 import shutil
@@ -23,7 +24,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -94,12 +94,13 @@ class Seen:
                 record["error"], record["text"] = type(error).__name__, str(error)
                 record["attempt"] = error.attempt
                 counts[type(error).__name__] += 1
+        ref = None
         self.refs.clear()
         told = {"records": self.records, "unresolved": unresolved, "at_rest": client_at_rest()}
-        self.wrong += judge(Log(Path(self.path)), told, set(self.harmed))
+        self.wrong += judge(Log(Path(self.path)), told, self.harmed)
         return counts
 
-    @contextmanager
+    @contextlib.contextmanager
     def harm(self, each_s: float, do: Callable[[Random], str]) -> Iterator[None]:
         """Do harm in a thread every so often."""
         over = threading.Event()
@@ -124,7 +125,7 @@ class Seen:
             found = self.cluster.hurt(kind, random.randrange(1000), signal.SIGKILL)
         return kind if found else f"no {kind} to kill"
 
-    @contextmanager
+    @contextlib.contextmanager
     def tended(self) -> Iterator[None]:
         """Start again what has died, in a thread, as a service manager does."""
         over = threading.Event()
@@ -230,7 +231,7 @@ def scheduler(seen: Seen) -> None:
     kept: list[tuple[float, float]] = []
     with seen.tended():
         for number in range(20):
-            seen.submit(100_000 - seen.unfinished(), retries=(0, 0, 1, 3))
+            seen.submit(102_000 - seen.unfinished(), 0.002, (0, 0, 1, 3))
             seen.cluster.wait(0.5)
             print(f"  {number}: {seen.unfinished():,} in flight", flush=True)
             killed_s = time.monotonic()
@@ -239,7 +240,8 @@ def scheduler(seen: Seen) -> None:
             bound_s = 0.0
             while bound_s < killed_s:
                 time.sleep(0.01)
-                bound_s = socket.stat().st_ctime - offset_s
+                with contextlib.suppress(FileNotFoundError):
+                    bound_s = socket.stat().st_ctime - offset_s
             kept.append((killed_s, bound_s))
             before = seen.unfinished()
             end_s = time.monotonic() + 30
@@ -294,7 +296,7 @@ def stops(seen: Seen) -> None:
         counts = Counter(str(one.get("error", "value")) for one in told["records"].values())
         print(f"{kind} stopped for {for_s:g} s: {dict(counts)}", flush=True)
         log = Log(Path(seen.path))
-        seen.wrong += [f"{kind} {for_s:g} s: {text}" for text in judge(log, told, {kind})]
+        seen.wrong += [f"{kind} {for_s:g} s: {text}" for text in judge(log, told, {kind: 1})]
         lost = counts["NodeLost"] + counts["WorkerDied"]
         if lost and (kind != "daemon" or for_s < 10):
             seen.wrong.append(f"{lost} tasks failed because {kind} was stopped for {for_s:g} s")

@@ -54,7 +54,7 @@ def log_of(tmp_path: Path, *lines: str) -> Log:
     return Log(path)
 
 
-HARM = {"kill worker"}
+HARM = {"kill worker": 1}
 
 
 def test_a_right_value_after_a_retry_is_right(tmp_path: Path) -> None:
@@ -72,7 +72,11 @@ def test_a_right_value_after_a_retry_is_right(tmp_path: Path) -> None:
         (["S c1", "E c1"], told(c1={"value": 4}, at_rest={"tasks": 1}), "still holds"),
         (["C0 c1.0", "S c1.0", "S c1.0"], told(), "ran 2 times with max_retries=0"),
         (["S c1"], told(c1={"error": "WorkerDied", "attempt": 1}), "attempt 1 of 2"),
-        ([], told(c1={"error": "WorkerDied", "attempt": 2}), "never ran"),
+        (
+            [],
+            told(**{f"c{n}": {"error": "WorkerDied", "attempt": 2} for n in range(2)}),
+            "2 tasks failed with WorkerDied and never ran, after 1 harms",
+        ),
         (["S c1"], told(c1={"error": "ObjectLost", "text": "gone"}), "ObjectLost"),
         (["S c1"], told(c1={"error": "TaskCancelled", "text": ""}), "TaskCancelled"),
         (
@@ -92,4 +96,4 @@ def test_a_broken_promise_is_seen(
 def test_a_failure_needs_somebody_who_was_harmed(tmp_path: Path) -> None:
     said = told(c1={"error": "NodeLost", "attempt": 2})
     assert judge(log_of(tmp_path), said, HARM) == []
-    assert "nobody was harmed" in judge(log_of(tmp_path), said, set())[0]
+    assert "nobody was harmed" in judge(log_of(tmp_path), said, {})[0]

@@ -77,6 +77,8 @@ class Judge:
             return "" if lost or not self._fits(known) else "Infeasible; a node is large enough"
         if error == "DependencyFailed":
             values = [self.oracle.tasks.get(dep[:14]) for dep in known.deps]
+            if any(home_of(ObjectId(dep)) in self.oracle.clients_gone for dep in known.deps):
+                return ""
             if lost or any(dep is not None and (self._fails(dep) or not dep.rows)
                            for dep in values):  # fmt: skip
                 return ""
@@ -107,6 +109,10 @@ class Judge:
                 return True
             above = oracle.tasks.get(above.parent) if above.parent else None
             if above is not None and (above.died or self._fails(above) or oracle.lives_lost):
+                return True
+            if above is not None and any(
+                execution.peer in oracle.lives_late for execution in above.executions
+            ):
                 return True
         return False
 

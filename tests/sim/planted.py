@@ -10,14 +10,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from drumbeat.client.budget import Budget
+from drumbeat.client.credits import Credits
+from drumbeat.client.home import Home
+from drumbeat.node.dispatch import Dispatch
+from drumbeat.node.ended import Ended
 from drumbeat.node.objects import Objects as NodeObjects
 from drumbeat.node.slots import CPU, Slots
 from drumbeat.node.state import NodeState
+from drumbeat.protocol.frames import Batch
 from drumbeat.protocol.link import Link
+from drumbeat.protocol.liveness import Liveness
+from drumbeat.scheduler import work as scheduler_work
+from drumbeat.scheduler.attempts import Attempts
 from drumbeat.scheduler.deliveries import Deliveries
+from drumbeat.scheduler.matching import Matching
 from drumbeat.scheduler.objects import Objects
-from drumbeat.scheduler.tasks import QUEUED
+from drumbeat.scheduler.outbox import Outbox
+from drumbeat.scheduler.recovery import Recovery
+from drumbeat.scheduler.roster import Roster
+from drumbeat.scheduler.tasks import QUEUED, RETURN, move
 from drumbeat.scheduler.work import Work
+
+from .shells import HostClock
 
 #: given the true method, returns the wrong one
 Wrong = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -29,7 +44,7 @@ class Planted(NamedTuple):
     about: str
     #: each of these catches it; one that no longer does is replaced when no other is left
     seeds: tuple[int, ...]
-    owner: type
+    owner: Any
     method: str
     wrong: Wrong
 
@@ -102,6 +117,111 @@ def _supplies_nobody(true: Callable[..., Any]) -> Callable[..., Any]:
     return arrived
 
 
+def _says_nothing(_true: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *_arguments, **_options: []
+
+
+def _says_no(_true: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *_arguments, **_options: False
+
+
+def _asks_for_nothing(_true: Callable[..., Any]) -> Callable[..., Any]:
+    def ask(link: Any, now_s: float) -> Any:
+        link.ask_due_s = now_s + 1.0
+        return link.acknowledge()
+
+    return ask
+
+
+def _takes_it_twice(true: Callable[..., Any]) -> Callable[..., Any]:
+    def received(link: Any, frame: Any, now_s: float, size_bytes: int = 0) -> Any:
+        if type(frame) is Batch and frame.seq <= link.received_seq:
+            return frame.messages
+        return true(link, frame, now_s, size_bytes)
+
+    return received
+
+
+def _takes_it_too_early(true: Callable[..., Any]) -> Callable[..., Any]:
+    def received(link: Any, frame: Any, now_s: float, size_bytes: int = 0) -> Any:
+        if type(frame) is Batch and frame.seq > link.received_seq:
+            link.received_seq = frame.seq - 1
+        return true(link, frame, now_s, size_bytes)
+
+    return received
+
+
+def _fences_nothing(true: Callable[..., Any]) -> Callable[..., Any]:
+    def end(attempts: Any, node: Any, rows: Any, arrival: Any) -> None:
+        for row in rows:
+            if (record := node.assigned.get(row.id)) is not None:
+                row.attempt = record.attempt
+        true(attempts, node, rows, arrival)
+
+    return end
+
+
+def _takes_without_asking(true: Callable[..., Any]) -> Callable[..., Any]:
+    def ask_back(attempts: Any, node: Any) -> None:
+        true(attempts, node)
+        if node.taking_back:
+            record = next(reversed(node.assigned.values()))
+            node.release(record)
+            move(record, RETURN)
+            attempts._work.queue.push(record)
+
+    return ask_back
+
+
+def _retries_at_once(_true: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *_arguments: 0.0
+
+
+def _strikes_out_early(_true: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda roster, entry: roster._struck(entry)
+
+
+def _waits_for_nobody(true: Callable[..., Any]) -> Callable[..., Any]:
+    def turn(recovery: Any) -> None:
+        recovery._state.recovering = False
+        true(recovery)
+
+    return turn
+
+
+def _starts_from_nothing(_true: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda ended: ended.clear()
+
+
+def _forgets_who_shares(true: Callable[..., Any]) -> Callable[..., Any]:
+    def restarted(objects: Any) -> None:
+        true(objects)
+        for entry in objects.entries.values():
+            entry.was_shared = False
+
+    return restarted
+
+
+def _takes_shown_for_true(_true: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda _clock, shown_s: shown_s
+
+
+def _never_pays_back(true: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda credits_, rows, out, _finished_bytes: true(credits_, rows, out, 0)
+
+
+def _takes_what_was_started(true: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda dispatch, worker, started, now_s: true(dispatch, worker, started - 1, now_s)
+
+
+def _recovers_at_once(true: Callable[..., Any]) -> Callable[..., Any]:
+    def outlive_scheduler(home: Any) -> None:
+        true(home)
+        home.recovered()
+
+    return outlive_scheduler
+
+
 PLANTED: dict[str, Planted] = {
     "drop_an_ack": Planted(
         "acknowledgements are not honoured, so the window fills", (8, 0, 12),
@@ -139,5 +259,94 @@ PLANTED: dict[str, Planted] = {
     "forget_to_hand_over": Planted(
         "nodes are not told that submitters have their results", (0, 1, 2),
         Deliveries, "reached", _does_nothing,
+    ),
+    "forget_to_send_again": Planted(
+        "who misses a batch does not get it", (0,), Link, "_peer_misses", _does_nothing
+    ),
+    "forget_to_ask": Planted(
+        "nobody notices that the last batch was lost", (0,), Link, "_ask", _asks_for_nothing
+    ),
+    "take_it_twice": Planted(
+        "a batch that comes twice is taken in twice", (0,), Link, "received", _takes_it_twice
+    ),
+    "take_it_too_early": Planted(
+        "a batch that has overtaken another is taken in", (0,),
+        Link, "received", _takes_it_too_early,
+    ),
+    "skip_the_fence": Planted(
+        "the end of an earlier attempt is taken for that of this one", (0,),
+        Attempts, "end", _fences_nothing,
+    ),
+    "hand_over_too_early": Planted(
+        "nodes forget results that submitters do not have yet", (0,),
+        Outbox, "told", _says_nothing,
+    ),
+    "keep_a_retry_secret": Planted(
+        "a submitter is not told that an attempt was charged", (0,),
+        Outbox, "retry", _does_nothing,
+    ),
+    "forget_what_was_told": Planted(
+        "a client forgets how many attempts there were", (0,), Budget, "told", _does_nothing
+    ),
+    "keep_a_dropped_blob": Planted(
+        "the large values of a stale result are not dropped with it", (0,),
+        Attempts, "_stale", _does_nothing,
+    ),
+    "never_pay_credit_back": Planted(
+        "what has ended still counts against a client's credit", (0,),
+        Credits, "take", _never_pays_back,
+    ),
+    "take_back_without_asking": Planted(
+        "a task is placed again before its node has given it back", (0,),
+        Attempts, "_ask_back", _takes_without_asking,
+    ),
+    "ignore_the_page": Planted(
+        "what a worker has just started is taken for unstarted", (0,),
+        Dispatch, "page_read", _takes_what_was_started,
+    ),
+    "retry_at_once": Planted(
+        "a retry does not wait", (0,), scheduler_work, "backoff_s", _retries_at_once
+    ),
+    "forget_who_holds": Planted(
+        "nobody counts the refs inside what is sent", (0,), Outbox, "contain", _does_nothing
+    ),
+    "excuse_nobody": Planted(
+        "a judge that was away blames those it did not hear", (0,),
+        Liveness, "_excuse", _does_nothing,
+    ),
+    "mix_up_the_clocks": Planted(
+        "a process takes what its host's clock shows for the time of the world", (0,),
+        HostClock, "true_s", _takes_shown_for_true,
+    ),
+    "match_no_claim": Planted(
+        "the scheduler's next life runs again what runs already", (0,),
+        Matching, "met", _says_no,
+    ),
+    "wait_for_nobody": Planted(
+        "the scheduler's next life places tasks before its nodes are back", (0,),
+        Recovery, "turn", _waits_for_nobody,
+    ),
+    "write_nothing_down": Planted(
+        "the scheduler's next life knows of no nodes", (0,), Roster, "commands", _says_nothing
+    ),
+    "strike_out_too_early": Planted(
+        "a lost node is struck out before its submitters know", (0,),
+        Roster, "_strike", _strikes_out_early,
+    ),
+    "ask_for_no_report": Planted(
+        "what ended in the scheduler's absence is not asked for", (0,),
+        Outbox, "report", _does_nothing,
+    ),
+    "forget_what_ended": Planted(
+        "a node keeps nothing of what ended for the scheduler's next life", (0,),
+        Ended, "restarted", _starts_from_nothing,
+    ),
+    "free_before_recovered": Planted(
+        "a node takes what nobody has shared again yet for unshared", (0,),
+        NodeObjects, "restarted", _forgets_who_shares,
+    ),
+    "free_before_recovered_at_a_client": Planted(
+        "a client takes what nobody has shared again yet for unshared", (0,),
+        Home, "outlive_scheduler", _recovers_at_once,
     ),
 }  # fmt: skip

@@ -179,7 +179,9 @@ class FakePool:
         number = worker.number
         sample = (number, started, running == started and running != 0)
         self._in_order(number, events.PageRead([sample]), self.random.uniform(0.0005, 0.01))
-        self._in_order(number, events.WorkerExited(number, status, signal_name, "the last words", no_memory))
+        self._in_order(
+            number, events.WorkerExited(number, status, signal_name, "the last words", no_memory)
+        )
         self.clock.at(self._last_s[number], self._reaped, number)
 
     def _reaped(self, number: int) -> None:

@@ -28,9 +28,7 @@ ENDPOINT: Final = "ipc:///simulated"
 class Place:
     """A process, as its sockets see it: stands in for the poller that shells are attached to."""
 
-    def __init__(
-        self, network: Network, name: str, wake: "Callable[[], None]", door: Door
-    ) -> None:
+    def __init__(self, network: Network, name: str, wake: "Callable[[], None]", door: Door) -> None:
         self.network = network
         self.name = name
         self.wake = wake

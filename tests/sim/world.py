@@ -22,6 +22,7 @@ from .judge import NEVER_S, Judge
 from .network import PING_TIMEOUT_S, Door, Hostility, Network
 from .operations import Scenario
 from .oracle import Oracle
+from .pool import FakePool
 from .scripts import Spec
 from .shells import ClientProcess, NodeProcess, Process, SchedulerProcess
 from .users import User
@@ -98,7 +99,7 @@ class World:
     def _start_node(self, name: str) -> None:
         self.nodes[name] = NodeProcess(self, name)
 
-    # ------------------------------------------------------------------------- the scheduler's lives
+    # ---------------------------------------------------------------------- the scheduler's lives
 
     def knows(self, peer: bytes, epoch: int) -> bool:
         """Say whether that peer knows of a link life in that epoch of the scheduler."""
@@ -258,28 +259,26 @@ class World:
                 if self.nodes[name].is_alive:
                     self.nodes[name].crash()
                     self.clock.after(entry.down_s, self._start_node, name)
-            case op.ForkFails():
-                until_s = self.clock.now_s + entry.for_s
-                self.nodes[names[entry.node % len(names)]].pool.fork_fails_until_s = until_s
+            case _:
+                self._hit_workers(self.nodes[names[entry.node % len(names)]].pool, entry)
+
+    def _hit_workers(self, pool: FakePool, entry: op.Fault) -> None:
+        if isinstance(entry, op.ForkFails):
+            pool.fork_fails_until_s = self.clock.now_s + entry.for_s
+            return
+        worker = pool.pick(entry.pick)
+        if worker is None:
+            return
+        match entry:
             case op.KillWorker():
-                pool = self.nodes[names[entry.node % len(names)]].pool
-                worker = pool.pick(entry.pick)
-                if worker is not None:
-                    pool.signal(worker.number, entry.signal)
+                pool.signal(worker.number, entry.signal)
             case op.StopWorker():
-                worker = self.nodes[names[entry.node % len(names)]].pool.pick(entry.pick)
-                if worker is not None:
-                    worker.stop(entry.for_s)
+                worker.stop(entry.for_s)
             case op.OutOfMemory():
-                worker = self.nodes[names[entry.node % len(names)]].pool.pick(entry.pick)
-                if worker is not None:
-                    self.oracle.count("worker out of memory")
-                    worker.die(-9, "SIGKILL", no_memory=True)
+                self.oracle.count("worker out of memory")
+                worker.die(-9, "SIGKILL", no_memory=True)
             case op.LateWorker():
-                pool = self.nodes[names[entry.node % len(names)]].pool
-                worker = pool.pick(entry.pick)
-                if worker is not None:
-                    pool.hold_back(worker, entry.for_s)
+                pool.hold_back(worker, entry.for_s)
 
     def _pause_host(self, name: str, for_s: float) -> None:
         self.nodes[name].pause(for_s)

@@ -1,4 +1,4 @@
-"""Messages that fit their types and mean nothing, and what damage can be done to those that do.
+"""Messages that fit their types and mean nothing, and damage done to those that do.
 
 Everything is drawn from a `random.Random`: hypothesis hands one in that it can shrink, a long run
 one with a seed.
@@ -78,7 +78,7 @@ class Words:
         rng = self.rng
         match info:
             case inspect.BytesType():
-                return self._bytes(info.min_length, info.max_length)
+                return self.bytes_of(info.min_length, info.max_length)
             case inspect.StrType():
                 return rng.choice(TEXTS)
             case inspect.BoolType():
@@ -89,7 +89,7 @@ class Words:
                 return rng.choice(FRACTIONS if info.ge is not None else (*FRACTIONS, -1.0, -1e308))
             case inspect.NoneType():
                 return None
-            case inspect.RawType() if hasattr(inspect, "RawType"):
+            case inspect.RawType():
                 return msgspec.Raw(msgspec.msgpack.encode(rng.choice(ODD)))
             case _:
                 return rng.choice(ODD) if depth > 4 else [rng.choice(ODD), {"a": rng.choice(ODD)}]
@@ -119,7 +119,8 @@ class Words:
             return least
         return most if most is not None and number > most else number
 
-    def _bytes(self, least: int | None, most: int | None) -> bytes:
+    def bytes_of(self, least: int | None, most: int | None) -> bytes:
+        """Return bytes of a length in these bounds, one of the ids if any fits."""
         fitting = [
             one
             for one in self.ids

@@ -1,4 +1,4 @@
-"""A scheduler core with an innocent client and node, and a registered peer that talks nonsense."""
+"""A scheduler core with an innocent client and node, and a peer that talks nonsense."""
 
 from random import Random
 from typing import Any, get_args
@@ -13,6 +13,8 @@ from drumbeat.protocol.messages import (
     Define,
     DoneRow,
     Enter,
+    Environment,
+    Failure,
     Join,
     KindRow,
     Leave,
@@ -56,7 +58,6 @@ class Scene:
         self.said: list[Any] = []
         self.outcomes: dict[bytes, ValueRow] = {}
         self.cancelled: set[bytes] = set()
-        self.touched: set[bytes] = set()
         self.held: list[AssignRow] = []
         self.node = self.stage.node("n", 2)
         self.client = self.stage.client("c")
@@ -79,7 +80,7 @@ class Scene:
         stage, resources = self.stage, {"CPU": 2.0}
         stage.hello(self.guilty, self.role, "guilty", epoch=self.rng.choice((0, 1)))
         if self.role == "client":
-            stage.say(self.guilty, Enter("guilty", Enter.__struct_fields__ and _environment()))
+            stage.say(self.guilty, Enter("guilty", Environment(directory="/home")))
         else:
             stage.say(self.guilty, Join("guilty", "host", 1, resources))
         options = Options(max_retries=self.rng.choice((0, 1, 3)))
@@ -110,7 +111,7 @@ class Scene:
             self.cancelled.update(read.ids)
         self.stage.say(self.guilty, read)
         if rng.random() < 0.1:
-            key = self.words._bytes(14, 17)
+            key = self.words.bytes_of(14, 17)
             self.stage.event(events.BlobReceived(self.guilty, key, rng.randbytes(3)))
         if rng.random() < 0.05:
             lag = rng.choice((0, 1 << 40))
@@ -181,15 +182,10 @@ class Scene:
         if self.role == "node":
             self.held += stage.assigned(self.guilty)
             del self.held[:-20]
-        for peer in (self.client, self.node, self.guilty):
-            kept = stage.mail[peer]
-            self._assigned_of(peer, kept)
+        stage.mail[self.client].clear()
+        stage.mail[self.guilty].clear()
         assert self.client in stage.core._state.peers
         assert self.node in stage.core._state.peers
-
-    def _assigned_of(self, peer: PeerId, mail: list[Any]) -> None:
-        if peer != self.node:
-            mail.clear()
 
     def end(self) -> None:
         """Have the guilty one go, the innocent finish, and look at what there is."""
@@ -220,15 +216,7 @@ class Scene:
         assert not rest
 
 
-def _environment() -> Any:
-    from drumbeat.protocol.messages import Environment
-
-    return Environment(directory="/home")
-
-
 def _lost(id_: bytes) -> ValueRow:
-    from drumbeat.protocol.messages import Failure
-
     return ValueRow(id_, Outcome.FAILURE, failure=Failure("ObjectLost", "gone"))
 
 

@@ -1,4 +1,4 @@
-"""A client core, or a node core, whose scheduler has gone mad: it says anything that decodes."""
+"""A client core, or a node core, whose scheduler, or worker, says anything that decodes."""
 
 from random import Random
 from typing import Any, get_args
@@ -8,8 +8,8 @@ from drumbeat.node import events as node_events
 from drumbeat.node.packets import Exit, Setup, ToDaemon
 from drumbeat.protocol import codec
 from drumbeat.protocol.errors import RemoteProtocolError
-from drumbeat.protocol.ids import objects_of
-from drumbeat.protocol.messages import Outcome, Results, ToClient, ToNode, ValueRow
+from drumbeat.protocol.ids import IdFactory, TaskId, objects_of
+from drumbeat.protocol.messages import Outcome, Results, TaskRow, ToClient, ToNode, ValueRow
 
 from .client_bench import LARGE, NODE, PEER, Client, foreign
 from .fuzzing import Words, damaged
@@ -30,7 +30,7 @@ class MadClient:
         ]
         self.tasks.append(self.client.submit(args=LARGE))
         self.puts = [self.client.put(), self.client.put(LARGE)]
-        several = [id_ for task in self.tasks for id_ in objects_of(task, 3)]  # type: ignore[arg-type]
+        several = [id_ for task in self.tasks for id_ in objects_of(TaskId(task), 3)]
         others = [foreign(1), foreign(2), foreign(2) + b"\0\1", foreign(3) + b"x"]
         ids = [PEER, NODE, *self.tasks, *self.puts, *several[:6], *others, b"", HASH]
         self.words = Words(rng, ids, (0, 1, 1, 2, 3))
@@ -46,7 +46,7 @@ class MadClient:
             self.do(client_events.Received(read))
         if rng.random() < 0.2:
             payload = rng.choice((b"", b"x", LARGE))
-            self.do(client_events.BlobReceived(self.words._bytes(14, 17), payload))
+            self.do(client_events.BlobReceived(self.words.bytes_of(14, 17), payload))
         match rng.randrange(12):
             case 0:
                 self.tasks.append(client.submit())
@@ -88,8 +88,6 @@ class MadNode:
         bench.ready()
         tasks = bench.assign(4)
         own = [bench.ids[OTHER]() for _ in range(2)]
-        from drumbeat.protocol.ids import IdFactory
-
         make = IdFactory(bench.core._state.peer, 1)
         self.nested = [make() for _ in range(3)]
         ids = [
@@ -109,7 +107,7 @@ class MadNode:
             self.feed(node_events.Received(read))
         if rng.random() < 0.2:
             payload = rng.choice((b"", b"x", LARGE))
-            self.feed(node_events.BlobReceived(self.words._bytes(14, 17), payload))
+            self.feed(node_events.BlobReceived(self.words.bytes_of(14, 17), payload))
         match rng.randrange(10):
             case 0:
                 self.work()
@@ -137,8 +135,6 @@ class MadNode:
             self.feed(node_events.WorkerSpoke(number, read))
 
     def call(self, number: int) -> None:
-        from drumbeat.protocol.messages import TaskRow
-
         if self.nested and self._there(number):
             nest(self.bench, number, TaskRow(self.nested.pop(), 1))
 

@@ -16,7 +16,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 PROMISES = ROOT / "docs" / "promises.md"
 
 #: a test as promises.md names it: `unit/test_x.py::test_y`
-TEST = re.compile(r"`((?:unit|integration|sim)/[\w/]+\.py)::(\w+)`")
+TEST = re.compile(r"`((?:unit|integration|sim|nemesis)/[\w/]+\.py)::(\w+)`")
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 

@@ -283,6 +283,37 @@ def test_an_attempt_of_the_former_life_can_be_stopped(bench):
     assert bench.done()[0].values[0].failure.error == "TaskCancelled"
 
 
+def test_a_later_attempt_waits_until_the_one_that_is_stopped_has_ended(bench):
+    (task,) = bench.assign()
+    (worker,) = bench.ran()
+    restart(bench)
+    bench.prepare(1)
+    bench.hear(Stop([(task, 1, StopMode.FORCE)]))
+    bench.hear(Assign([bench.row(id=task, attempt=2)]))
+    assert at_rest(bench)["later"] == 1
+    bench.die(worker, 1)
+    assert [row.attempt for row in bench.done()] == [1]
+    (worker,) = bench.ran()
+    bench.finish(worker)
+    assert [row.attempt for row in bench.done()] == [2]
+    assert "later" not in at_rest(bench)
+
+
+def test_a_later_attempt_that_waits_can_be_stopped_too(bench):
+    (task,) = bench.assign()
+    (worker,) = bench.ran()
+    restart(bench)
+    bench.prepare(1)
+    bench.hear(Stop([(task, 1, StopMode.FORCE)]))
+    bench.hear(Assign([bench.row(id=task, attempt=2)]))
+    bench.hear(Stop([(task, 2, StopMode.SOFT)]))
+    bench.die(worker, 1)
+    assert [(row.attempt, row.values[0].failure.error) for row in bench.done()] == [
+        (1, "TaskCancelled"), (2, "TaskCancelled"),
+    ]  # fmt: skip
+    assert bench.ran() == {}
+
+
 def test_a_second_restart_before_anything_was_handed_over_loses_nothing(bench):
     first, second, third = bench.assign(3)
     bench.finish(1)

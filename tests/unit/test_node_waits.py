@@ -9,10 +9,15 @@ from drumbeat.node.packets import (
 )
 from drumbeat.protocol.ids import IdFactory
 from drumbeat.protocol.messages import (
+    Assign,
+    Beat,
     Blocked,
     Results,
+    Stop,
+    StopMode,
     TaskRow,
 )
+from drumbeat.protocol.standstill import Deadlock, Look, Looked, WaitRow
 from support.node_bench import NODE, NodeBench, at_rest, nest, value, waiting
 
 
@@ -215,48 +220,116 @@ def test_one_that_wants_its_cpu_back_gets_it_from_one_that_keeps_its_own():
     assert bench.answers(one)
 
 
-def test_when_all_wait_and_nothing_can_run_the_youngest_get_is_told():
+# ---------------------------------------------------------------------------------- standing still
+
+
+def look(bench, number=7):
+    """Let the scheduler look; return what it is told."""
+    bench.hear(Look(number))
+    (looked,) = bench.sent(Looked)
+    assert looked.number == number
+    return looked
+
+
+def beats_still(bench):
+    """Let the time of the next beat come; return whether it says that nothing moves."""
+    bench.after(1.0)
+    (beat,) = bench.sent(Beat)
+    return beat.still
+
+
+def stuck():
+    """Return a bench whose one CPU is kept by a get that may not lend, with one behind it."""
     bench = NodeBench({"CPU": 1.0}, {"workers_blocked_max": 1})
     bench.ready()
-    waiting(bench)
-    bench.assign()
+    first, _, _ = waiting(bench)
+    (second,) = bench.assign()
     bench.ready()
     child = IdFactory(NODE, 2)()
     nest(bench, 2, TaskRow(child, 1))
     bench.want(2, child)
+    return bench, first, second
+
+
+def test_a_node_where_all_wait_says_so_with_who_lends_and_who_does_not():
+    bench, first, second = stuck()
     bench.assign()
-    bench.after(0.9)
-    assert not bench.answers(2)
-    bench.after(0.2)
+    assert beats_still(bench)
+    assert look(bench).waits == [WaitRow(first, 1, True), WaitRow(second, 1, False)]
+
+
+def test_a_node_without_work_stands_still(bench):
+    assert beats_still(bench)
+    assert look(bench) == Looked(7, True, [])
+
+
+def test_a_get_that_asks_for_no_cpu_or_holds_a_gpu_is_a_wait_like_any_other():
+    bench = NodeBench({"CPU": 1.0, "GPU": 1.0}, prepare=False)
+    bench.prepare(1, num_cpus=0.0, num_gpus=1.0)
+    bench.assign()
+    bench.ready()
+    child = IdFactory(NODE, 1)()
+    nest(bench, 1, TaskRow(child, 1))
+    assert not look(bench).still
+    bench.want(1, child)
+    assert [row.lends for row in look(bench).waits] == [False]
+
+
+def test_nothing_stands_still_while_anything_starts_runs_or_is_to_end():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    task, _worker, _child = waiting(bench)
+    assert look(bench).still
+    bench.assign()
+    assert not look(bench).still, "a worker starts for it"
+    bench.ready()
+    assert not look(bench).still, "it runs"
+    bench.finish(2)
+    assert look(bench).still
+    bench.hear(Stop([(task, 1, StopMode.SOFT)]))
+    assert look(bench) == Looked(7, False, [])
+
+
+def test_a_get_with_a_timeout_ends_by_itself_so_nothing_stands_still():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    bench.assign()
+    child = IdFactory(NODE, 1)()
+    nest(bench, 1, TaskRow(child, 1))
+    bench.want(1, child, timeout_s=60.0)
+    assert not look(bench).still
+
+
+def test_what_is_on_its_way_here_moves(bench):
+    waiting(bench)
+    bench.hear(Assign([bench.row(args=None, size=1 << 20)]))
+    assert not look(bench).still
+
+
+def test_the_scheduler_has_a_get_raise_that_waits_for_ever():
+    bench, _first, second = stuck()
+    bench.hear(Deadlock([(second, 1, "raise workers_blocked_max")]))
     (answer,) = bench.answers(2)
-    assert answer.error == "ResourceDeadlock"
-    assert "workers_blocked_max" in answer.text
+    assert (answer.error, answer.text) == ("ResourceDeadlock", "raise workers_blocked_max")
     assert not bench.answers(1)
+    assert not look(bench).still
+    assert bench.core.counters["deadlocks"] == 1
 
 
-def test_a_deadlock_is_called_also_when_nothing_is_queued_here():
-    bench = NodeBench({"CPU": 1.0}, {"workers_blocked_max": 1})
-    bench.ready()
-    waiting(bench)
-    bench.assign()
-    bench.ready()
-    child = IdFactory(NODE, 2)()
-    nest(bench, 2, TaskRow(child, 1))
-    bench.want(2, child)
-    bench.after(4.0)
-    assert not bench.answers(2)
-    bench.after(2.0)
-    assert bench.answers(2)[0].error == "ResourceDeadlock"
+def test_one_that_has_lent_its_cpus_has_them_back_before_it_is_told():
+    bench, first, second = stuck()
+    bench.hear(Deadlock([(first, 1, "why")]))
+    assert [answer.error for answer in bench.answers(1)] == ["ResourceDeadlock"]
+    rows = [row for message in bench.sent(Blocked) for row in message.rows]
+    assert rows == [(second, 1, True), (first, 1, False)], "from one that kept its own"
 
 
-def test_no_deadlock_while_anything_runs():
-    bench = NodeBench({"CPU": 2.0}, {"workers_blocked_max": 1})
-    bench.ready()
-    waiting(bench)
-    waiting(bench)
-    bench.assign()
-    bench.ready()
-    bench.after(60.0)
+def test_who_waits_no_more_is_not_told_of_a_deadlock(bench):
+    task, worker, child = waiting(bench)
+    bench.hear(Results([value(child)]))
+    assert bench.answers(worker)
+    bench.hear(Deadlock([(task, 1, "too late"), (task, 2, "another"), (child, 1, "unknown")]))
+    assert not bench.answers(worker)
     assert bench.core.counters["deadlocks"] == 0
 
 

@@ -14,6 +14,8 @@ from drumbeat.protocol.messages import (
     Answer,
     Beat,
     Cancel,
+    Done,
+    DoneRow,
     Failure,
     KindRow,
     Options,
@@ -217,6 +219,8 @@ def test_a_columnar_message_is_divided_by_rows(sizes: list[int]) -> None:
     [
         submit(1, 5000),
         TakenBack([(TASK, number) for number in range(300)]),
+        Done([DoneRow(TASK, number, (), 1.0) for number in range(300)], 3),
+        Submit(PEER, b"", 0, [TaskRow(TASK, number) for number in range(300)], [1] * 300),
         Cancel([TASK] * 300, False, True, 7),
         Beat(0.0, 1, 0, [(TASK, 1, 0.0)] * 300),
     ],

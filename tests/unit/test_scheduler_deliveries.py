@@ -134,9 +134,7 @@ def test_a_message_counts_when_the_last_of_its_large_values_has_come() -> None:
     stage = slow_stage()
     client, node = stage.client(), stage.node()
     rows = running(stage, client, node, 2)
-    large = [
-        DoneRow(row.id, row.attempt, (ValueRow(row.id, 0, None, BIG),), 1.0) for row in rows
-    ]
+    large = [DoneRow(row.id, row.attempt, (ValueRow(row.id, 0, None, BIG),), 1.0) for row in rows]
     stage.event(events.BlobReceived(node, rows[0].id, bytes(BIG)))
     done(stage, node, 1, *large)
     stage.turn()

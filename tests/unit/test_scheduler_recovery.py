@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from drumbeat.protocol.ids import PeerId
-from drumbeat.protocol.messages import Cancel, Outcome, StopMode
-from drumbeat.protocol.recovery import Phase
+from drumbeat.protocol.messages import Cancel, Outcome, Stop, StopMode
+from drumbeat.protocol.recovery import Phase, Report
 from support.restarts import CLIENT, NODE, OTHER, Restarted, done, ids, row
 
 FORCE = int(StopMode.FORCE)
@@ -78,6 +78,17 @@ def test_what_has_ended_is_reported_once_its_task_is_named(order: str) -> None:
     stage.turn()
     assert finished(stage) == {one: Outcome.VALUE}
     assert stage.at_rest()
+
+
+def test_an_end_is_asked_for_before_the_cancel_that_comes_with_its_task() -> None:
+    stage = Restarted("n")
+    (one,) = ids(1)
+    stage.node_back(row(one, phase=Phase.ENDED))
+    client = stage.client_back([one])
+    stage.say(client, Cancel([one], True, False))
+    stage.turn()
+    said = [type(word) for word in stage.mail[NODE]]
+    assert said.index(Report) < said.index(Stop), "a node forgets an end that it is to stop"
 
 
 def test_an_end_that_comes_before_its_client_is_kept_and_not_handed_over() -> None:

@@ -67,6 +67,39 @@ def test_nested_calls_go_on_with_their_parents(order: str) -> None:
     assert stage.at_rest()
 
 
+def test_what_a_task_submitted_goes_on_when_its_client_has_its_result_already() -> None:
+    stage = Restarted("n")
+    (parent,), (child, late) = ids(1), ids(2, NODE, 1)
+    node = inventory(stage, row(parent, phase=Phase.ENDED))
+    kind = stage.define(node, CLIENT)
+    stage.names(node, kind, [child], client=CLIENT, parent=parent, depth=1)
+    stage.registered(node)
+    stage.client_back([])
+    stage.turn()
+    assert stage.stops(NODE) == [(parent, 1, FORCE)], "nobody needs it any more"
+    stage.submit(node, kind, [late], CLIENT, parent, 1)
+    stage.turn()
+    assert [assigned.id for assigned in stage.assigned(NODE)] == [child, late]
+    stage.done(NODE, done(child), done(late))
+    stage.turn().turn(0.2)
+    assert stage.at_rest()
+
+
+def test_a_nested_call_for_a_node_that_is_awaited_is_not_refused() -> None:
+    stage = Restarted("n", "m")
+    stage.client_back([])
+    node = stage.node_back()
+    stage.at(2.5).turn()
+    kind = stage.define(node, CLIENT, node="m")
+    (task,) = ids(1, NODE, 1)
+    stage.submit(node, kind, [task], CLIENT)
+    stage.turn()
+    assert stage.results(NODE) == {}
+    stage.node_joins("m")
+    stage.turn()
+    assert [assigned.id for assigned in stage.assigned(OTHER)] == [task]
+
+
 def test_new_calls_of_a_running_task_wait_for_its_client_in_order() -> None:
     stage = Restarted("n")
     (parent,), children = ids(1), ids(2, NODE, 1)

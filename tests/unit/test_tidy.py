@@ -22,9 +22,9 @@ PURE = {
     "arrivals", "attempts", "blobs", "bounds", "budget", "children", "claims", "complaints",
     "core", "credits", "deliveries", "dialer", "dispatch", "doubts", "ended", "endpoints",
     "events", "holders", "home", "ids", "intake", "inventory", "kept", "kinds", "link",
-    "listener", "liveness", "lives", "messages", "objects", "outbox", "packets", "placement",
-    "presence", "queries", "recovery", "resources", "returns", "roster", "slots", "state",
-    "stops", "submissions", "tasks", "texts", "traffic", "waits", "work",
+    "listener", "liveness", "lives", "matching", "messages", "objects", "outbox", "packets",
+    "placement", "presence", "queries", "recovery", "resources", "returns", "roster", "slots",
+    "state", "stops", "submissions", "tasks", "texts", "traffic", "trust", "waits", "work",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "ctypes", "datetime", "io", "logging", "mmap", "multiprocessing", "os",

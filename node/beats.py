@@ -1,0 +1,102 @@
+"""What a node tells of itself: its beat, and whether anything moves here.
+
+Never guesses whether something will move that has yet to come: it knows of this node alone.
+"""
+
+from ..protocol.messages import Beat
+from ..protocol.standstill import Looked, WaitRow
+from .dispatch import Dispatch
+from .events import Measured
+from .intake import Intake
+from .lives import Lives
+from .returns import Returns
+from .state import NodeState
+from .stops import Stops
+from .waits import Waits
+
+
+class Beats:
+    """What the scheduler hears of a node though nothing has happened to its tasks."""
+
+    def __init__(
+        self,
+        state: NodeState,
+        waits: Waits,
+        lives: Lives,
+        dispatch: Dispatch,
+        intake: Intake,
+        stops: Stops,
+        returns: Returns,
+    ) -> None:
+        self._state = state
+        self._waits = waits
+        self._lives = lives
+        self._dispatch = dispatch
+        self._intake = intake
+        self._stops = stops
+        self._returns = returns
+        self.due_s = 0.0
+        #: numbers of the scheduler's looks that are to be answered at the end of the turn
+        self.asked: list[int] = []
+        self._lag_s, self._memory_bytes = 0.0, 0
+
+    def measured(self, event: Measured) -> None:
+        """The shell has looked at itself."""
+        self._lag_s = max(self._lag_s, event.lag_s)
+        self._memory_bytes = event.memory_bytes
+
+    def beat(self, now_s: float) -> None:
+        """Tell that this node lives, and what it does."""
+        workers = self._state.workers.values()
+        running = []
+        for worker in workers:
+            attempt = next(iter(worker.flight.values()), None)
+            if attempt is not None:
+                row = attempt.row
+                running.append((row.id, row.attempt, max(0.0, now_s - worker.since_s)))
+        blocked, still = len(self._waits.lenders), self.is_still()
+        self._state.send(
+            Beat(self._lag_s, len(workers), blocked, running, self._memory_bytes, still)
+        )
+        self._lag_s = 0.0
+        self.due_s = now_s + self._state.settings.heartbeat_interval_s
+
+    def answer(self) -> None:
+        """Answer the scheduler's looks, after all else that this turn has to say."""
+        numbers, self.asked = self.asked, []
+        still = self.is_still()
+        waits = self._rows() if still else []
+        for number in numbers:
+            self._state.send(Looked(number, still, waits))
+
+    def is_still(self) -> bool:
+        """Return whether nothing here moves by itself, once a turn has handed out what it could.
+
+        What is queued could not start in that turn, for whatever reason, and so cannot in the next.
+        """
+        if (
+            self._lives.starting
+            or self._lives.exiting
+            or self._intake.is_receiving
+            or self._returns.waiting
+            or self._stops.count()
+            or self._waits.regaining
+            or not self._dispatch.rests
+        ):
+            return False
+        for worker in self._state.workers.values():
+            if worker.dropped or worker.exiting or worker.taking or worker.reading:
+                return False
+            wait = worker.main
+            if worker.flight and (
+                len(worker.flight) > 1 or wait is None or wait.over or wait.deadline_s is not None
+            ):
+                return False
+        return True
+
+    def _rows(self) -> list[WaitRow]:
+        return [
+            WaitRow(attempt.row.id, attempt.row.attempt, bool(worker.lent))
+            for worker in self._state.workers.values()
+            for attempt in worker.flight.values()
+        ]
