@@ -4,12 +4,14 @@
 #   PYTHON312= PYTHON313=   interpreters for the further unit test runs of `make check`
 #   SEED=17                 with `make sim`: replay this seed, with every step
 #   SEEDS=100000 START=0    with `make soak`: how many seeds, and the first
+#   MESSAGES=1000000        with `make soak`: how much nonsense is said to a live scheduler
 #   MINUTES=10 START=0      with `make nemesis`: for how long, and the first seed; or SEED=
 #   FAST=1                  with `make bench`: fewer turns
 
 PYTHON ?= python3
 SEEDS ?= 100000
 START ?= 0
+MESSAGES ?= 1000000
 MINUTES ?= 5
 
 RUN := .venv/bin/python
@@ -35,7 +37,7 @@ help:
 	@echo "make sim          the simulator's tests; make sim SEED=17 replays one seed"
 	@echo "make integration  the tests with real processes"
 	@echo "make nemesis      real processes killed and stopped at work: make nemesis MINUTES=10"
-	@echo "make soak         the simulator for as long as you like: make soak SEEDS=100000"
+	@echo "make soak         the simulator and nonsense on sockets for as long as you like: SEEDS= MESSAGES="
 	@echo "make bench        the benchmarks against the pools of the standard library"
 	@echo "make clean        remove what these made"
 
@@ -87,7 +89,7 @@ sim: .venv/dev.stamp
 endif
 
 integration: .venv/dev.stamp
-	@$(LIMIT) $(if $(LIMIT),480) $(PYTEST) tests/integration tests/platform tests/nemesis
+	@$(LIMIT) $(if $(LIMIT),480) $(PYTEST) tests/integration tests/platform tests/nemesis tests/fuzz
 
 nemesis: .venv/dev.stamp
 	@$(RUN) tests/nemesis/run.py $(if $(SEED),--seed $(SEED),--start $(START) --minutes $(MINUTES))
@@ -105,6 +107,7 @@ check: .venv/dev.stamp
 
 soak: .venv/dev.stamp
 	@$(RUN) tests/sim/run.py --seeds $(SEEDS) --start $(START)
+	@$(RUN) tests/fuzz/run.py --messages $(MESSAGES)
 
 bench: .venv/run.stamp
 	@$(RUN) -m benchmarks $(if $(FAST),--fast)

@@ -1,7 +1,8 @@
-"""What would be left in the file system: a socket nobody listens on, a directory nobody owns.
+"""What would be left in the file system: sockets and directories that nobody owns any more.
 
-Never removes a socket that somebody else has made meanwhile. Never touches a directory whose owner lives, nor one that no local cluster has locked: the owner
-holds a lock on the file in it as long as it lives.
+Never removes a socket that somebody else has made meanwhile. Never touches a directory whose owner
+lives, nor one that no local cluster has locked: the owner holds a lock on the file in it as long
+as it lives.
 """
 
 import fcntl

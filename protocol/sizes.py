@@ -1,4 +1,4 @@
-"""What a daemon says of itself when asked by a signal (SIGUSR2): one line of JSON in its log.
+"""What a daemon says of itself when asked by SIGUSR2: one line of JSON in its log.
 
 Never more than counts: nothing of what users submitted is in it.
 """

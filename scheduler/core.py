@@ -89,8 +89,8 @@ class SchedulerCore:
         self._kinds = Kinds(state, self._board)
         self._objects = Objects(state)
         parts = state, self._board, self._kinds, self._objects
-        self._work = Work(*parts)
         self._deliveries = Deliveries(state)
+        self._work = Work(*parts, self._deliveries)
         self._attempts = Attempts(*parts, self._work, self._deliveries)
         self._roster = roster = Roster(state, self._deliveries, list(expected))
         self._recovery = recovery = Recovery(

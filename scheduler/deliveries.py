@@ -63,8 +63,8 @@ class Deliveries:
     """All Done messages that are not handed over."""
 
     __slots__ = (
-        "_by_peer", "_everybody", "_mark", "_ready", "_state", "_taken_in", "_then", "_told",
-        "due_s",
+        "_alone", "_by_peer", "_everybody", "_mark", "_ready", "_state", "_taken_in", "_then",
+        "_told", "due_s",
     )  # fmt: skip
 
     def __init__(self, state: State) -> None:
@@ -74,6 +74,8 @@ class Deliveries:
         self._taken_in: dict[PeerId, list[int]] = {}
         self._then: list[Callable[[], None]] = []
         self._everybody = False
+        #: by peer: what waits for what it alone is told in this turn
+        self._alone: dict[PeerId, list[Callable[[], None]]] = {}
         self._told: dict[int, _Told] = {}
         #: peer -> marks that it has not reached
         self._by_peer: dict[PeerId, dict[int, None]] = {}
@@ -85,7 +87,7 @@ class Deliveries:
     @property
     def active(self) -> bool:
         """Whether `turn` has anything to do."""
-        return bool(self._taken_in or self._then or self._ready)
+        return bool(self._taken_in or self._then or self._ready or self._alone)
 
     def taken_in(self, node: PeerId, number: int) -> None:
         """A Done message has come to its end: all it leads to is told in this turn."""
@@ -98,6 +100,10 @@ class Deliveries:
         """
         self._then.append(then)
         self._everybody = self._everybody or everybody
+
+    def after_reached(self, peer: PeerId, then: Callable[[], None]) -> None:
+        """Call `then` once a peer has what it is told in this turn, or is gone."""
+        self._alone.setdefault(peer, []).append(then)
 
     def turn(self) -> list[Command]:
         """Return what is to be said behind all else; to be called before the outbox is flushed.
@@ -113,16 +119,23 @@ class Deliveries:
             self._everybody = False
             told = _Told(dict.fromkeys(peers), numbers, then)
             if peers:
-                self._mark = mark = self._mark + 1
-                self._told[mark] = told
-                for peer in peers:
-                    self._by_peer.setdefault(peer, {})[mark] = None
-                    marks.append(Mark(peer, mark))
+                marks += self._await(told)
             else:
                 self._arrived(told)
+        if self._alone:
+            alone, self._alone = self._alone, {}
+            for peer, then in alone.items():
+                marks += self._await(_Told({peer: None}, {}, then))
         if self._ready:
             self._hand_over(commands)
         return commands + marks
+
+    def _await(self, told: _Told) -> list[Command]:
+        self._mark = mark = self._mark + 1
+        self._told[mark] = told
+        for peer in told.awaited:
+            self._by_peer.setdefault(peer, {})[mark] = None
+        return [Mark(peer, mark) for peer in told.awaited]
 
     def reached(self, peer: PeerId, marks: list[int]) -> None:
         """A peer has received what was said before these marks."""
@@ -140,6 +153,8 @@ class Deliveries:
         """A peer is gone: nothing of it is awaited, and it is told nothing."""
         self._taken_in.pop(peer, None)
         self._ready.pop(peer, None)
+        for then in self._alone.pop(peer, ()):
+            then()
         for told in self._told.values():
             told.numbers.pop(peer, None)
         for mark in self._by_peer.pop(peer, ()):
@@ -177,6 +192,7 @@ class Deliveries:
             "taken_in": len(self._taken_in),
             "told": len(self._told),
             "to_hand_over": len(self._ready),
+            "alone": len(self._alone),
         }
 
     def check_invariants(self) -> None:

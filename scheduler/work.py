@@ -6,12 +6,14 @@ to its submitter and to all who wait for its values.
 
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from heapq import heapify, heappop, heappush
 from typing import Final
 
 from ..protocol.ids import NO_TASK, PeerId, TaskId
 from ..protocol.messages import Outcome, StopMode, ValueRow
 from .asks import Asks
+from .deliveries import Deliveries
 from .kinds import Kinds
 from .objects import Objects
 from .placement import Board, ReadyQueue
@@ -47,12 +49,32 @@ class Work:
     """All tasks without an outcome."""
 
     __slots__ = (
-        "_board", "_ending", "_ending_now", "_kinds", "_objects", "_state",
-        "asks", "backing_off", "backoffs", "children", "parked", "queue",
+        "_board",
+        "_deliveries",
+        "_ending",
+        "_ending_now",
+        "_kinds",
+        "_objects",
+        "_state",
+        "asks",
+        "backing_off",
+        "backoffs",
+        "children",
+        "parked",
+        "queue",
+        "untold",
     )  # fmt: skip
 
-    def __init__(self, state: State, board: Board, kinds: Kinds, objects: Objects) -> None:
+    def __init__(
+        self,
+        state: State,
+        board: Board,
+        kinds: Kinds,
+        objects: Objects,
+        deliveries: Deliveries,
+    ) -> None:
         self._state = state
+        self._deliveries = deliveries
         self._board = board
         self._kinds = kinds
         self._objects = objects
@@ -64,6 +86,8 @@ class Work:
         self.backing_off: dict[bytes, float] = {}
         #: heap of them; `wake` has something to do when its first is due
         self.backoffs: list[tuple[float, int, TaskRecord]] = []
+        #: of those, with its number, the attempts that their submitters may not have heard of
+        self.untold: dict[bytes, int] = {}
         #: after a restart: tasks that may run somewhere; they wait until that is known
         self.parked: dict[bytes, TaskRecord] = {}
         #: ends that are not told yet: each may cause others, so they are told one after another
@@ -161,6 +185,7 @@ class Work:
             self.queue.discard(record)
         elif state == BACKOFF:
             del self.backing_off[record.id]
+            self.untold.pop(record.id, None)
         elif self.parked:
             self.parked.pop(record.id, None)
         move(record, END)
@@ -252,7 +277,20 @@ class Work:
         heappush(self.backoffs, (due_s, record.order, record))
         self._state.counters["retried"] += 1
         if record.owner.here:
-            self._state.out.retry(record.owner.id, record.id, record.attempt)
+            owner, attempt = record.owner.id, record.attempt
+            self._state.out.retry(owner, record.id, attempt)
+            # It starts only when its submitter knows of it: else this scheduler and its node could
+            # end together, and nobody would count it.
+            self.untold[record.id] = attempt
+            self._deliveries.after_reached(owner, partial(self._told, record, attempt))
+
+    def _told(self, record: TaskRecord, attempt: int) -> None:
+        """The submitter of a task knows of its next attempt."""
+        if self.untold.get(record.id) == attempt:
+            del self.untold[record.id]
+            due_s = self.backing_off[record.id]
+            if due_s <= self._state.now_s:
+                heappush(self.backoffs, (due_s, record.order, record))
 
     def _final(self, record: TaskRecord, last: ValueRow) -> ValueRow:
         """Return the outcome of a task whose attempts are used up."""
@@ -272,6 +310,8 @@ class Work:
         while heap and (heap[0][0] <= self._state.now_s or heap[0][2].state != BACKOFF):
             due_s, _, record = heappop(heap)
             if record.state == BACKOFF and due.get(record.id) == due_s:
+                if record.id in self.untold:
+                    continue  # `_told` brings it back
                 del due[record.id]
                 self.come_back(record, READY)
         if len(heap) > 64 + 2 * len(due):
@@ -387,6 +427,7 @@ class Work:
             **self.queue.sizes(),
             "backing_off": len(self.backing_off),
             "backoffs": len(self.backoffs),
+            "untold": len(self.untold),
             "children": len(self.children),
             "ending": len(self._ending),
             "parked": len(self.parked),
@@ -421,5 +462,6 @@ class Work:
             for id_, child in children.items():
                 assert child.id == id_
                 assert child.state != FINISHED
+        assert all(id_ in self.backing_off for id_ in self.untold)
         assert all(record.owner.here for record in self.parked.values())
         assert len(self.backing_off) == sum(record.state == BACKOFF for record in tasks)

@@ -18,8 +18,26 @@ import msgspec
 import zmq
 from drumbeat.protocol import codec
 from drumbeat.protocol.errors import RemoteProtocolError
-from drumbeat.protocol.frames import Hello, Refused, Reset, Welcome
-from drumbeat.protocol.messages import Define, Enter, Environment, Leave, ToScheduler
+from drumbeat.protocol.frames import Ack, Batch, Hello, Refused, Reset, Welcome
+from drumbeat.protocol.ids import IdFactory, PeerId
+from drumbeat.protocol.messages import (
+    Cancel,
+    Define,
+    Enter,
+    Environment,
+    Fetch,
+    KindRow,
+    Leave,
+    Options,
+    Query,
+    Release,
+    Submit,
+    TaskRow,
+    ToScheduler,
+    ValueRow,
+    Values,
+)
+from drumbeat.protocol.recovery import Holding, Registered
 from support.fuzzing import Words, damaged
 
 PYTHON: Final = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -29,6 +47,13 @@ GREETING: Final = (
 )
 #: a READY command of a DEALER
 READY: Final = b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
+PEER: Final = PeerId(b"babble")
+SAID_BY_CLIENTS: Final = (Submit, Cancel, Values, Fetch, Release, Query, Holding, Registered)
+SAID_BY_ANYBODY: Final = tuple(kind for kind in get_args(ToScheduler) if kind is not Leave)
+_KINDS: Final = [KindRow(n, b"h" * 16, "f", Options(node="nowhere"), b"code") for n in range(3)]
+INTRODUCTION: Final = [
+    codec.encode(Enter("babble", Environment())), codec.encode(Define(PEER, _KINDS))
+]  # fmt: skip
 #: messages of one batch: enough that one connection says much
 BATCH_MESSAGES: Final = 16
 POOL: Final = 4_000
@@ -56,19 +81,22 @@ class Strangers:
 
     def _messages(self) -> list[tuple[bytes, bool]]:
         """Return encoded messages that may stand in a batch, and whether each is understood."""
-        rng, kinds = self.rng, [kind for kind in get_args(ToScheduler) if kind is not Leave]
-        ids = [b"nobody", b"a" * 14, b"b" * 14, b"c" * 16, b"h" * 16, b""]
-        words = Words(rng, ids, (0, 1, 2))
+        rng = self.rng
+        make = IdFactory(PEER)
+        own: list[bytes] = [make() for _ in range(40)]
+        ids = [PEER, *own, own[0] + b"\0\1", own[1] + b"\0", b"h" * 16, b""]
+        fitting, any_ = Words(rng, ids, (0, 1, 2)), Words(rng, [*ids, b"nobody"], (0, 1, 2, 3))
         made: list[tuple[bytes, bool]] = []
         while len(made) < POOL:
-            message = words.message(*kinds)
-            if isinstance(message, Define):
-                for row in message.rows:
-                    # Nothing of it is to run: what a client may have is not what is tried here.
-                    row.options = msgspec.structs.replace(row.options, node="nowhere")
+            if rng.random() < 0.996:
+                message = _fit(fitting.message(*SAID_BY_CLIENTS), own, rng)
+            else:
+                message = any_.message(*SAID_BY_ANYBODY)
             encoded = codec.encode(message)
-            if rng.random() < 0.5:
+            if rng.random() < 0.4:
                 encoded = damaged(rng, encoded)
+                if _understood(encoded) and rng.random() < 0.95:
+                    continue  # most of what is understood and damaged ends its peer
             if self._is_one(encoded):
                 made.append((encoded, _understood(encoded)))
         return made
@@ -95,19 +123,30 @@ class Strangers:
         (chosen,) = self.rng.choices([one for one, _ in acts], [weight for _, weight in acts])
         chosen()
 
-    def raw_bytes(self) -> None:
+    def wild(self) -> None:
+        """Random bytes: they may be frames of an old version of ZeroMQ, so nothing is expected."""
         with self._raw() as raw:
-            self._write(raw, self.rng.randbytes(self.rng.randint(0, 300)))
+            start = GREETING[: self.rng.choice((0, 0, 1, 9, 10, 11, 12, 30, 64))]
+            self._write(raw, start + self.rng.randbytes(self.rng.randint(0, 300)))
+
+    def raw_bytes(self) -> None:
+        """A greeting of this version that goes wrong: never a frame."""
+        with self._raw() as raw:
+            self._write(raw, GREETING[:11] + self.rng.randbytes(self.rng.randint(0, 300)))
 
     def greeting_then_garbage(self) -> None:
         rng = self.rng
         with self._raw() as raw:
-            self._write(raw, GREETING[: rng.choice((10, 12, 64, 64, 64))])
+            start = rng.choice((12, 64))
+            self._write(raw, GREETING[:start])
             if rng.random() < 0.5:
+                self._write(raw, GREETING[start:])
                 self._write(raw, READY)
-            length = rng.choice((0, 5, 2**31, 2**63))
-            head = struct.pack(">BQ", rng.choice((0, 1, 2, 6, 255)), length)
-            self._write(raw, head + rng.randbytes(rng.randint(0, 60)))
+                # Longer than may be, or not sent to its end: it never is a frame.
+                flags, length = rng.choice(((2, 2**31), (2, 2**63), (6, 2**63), (2, 1000)))
+            else:
+                flags, length = rng.choice((0, 1, 2, 6, 255)), rng.choice((0, 5, 2**31))
+            self._write(raw, struct.pack(">BQ", flags, length) + rng.randbytes(rng.randint(0, 60)))
 
     def stay_half_open(self) -> None:
         raw = self._raw()
@@ -136,7 +175,7 @@ class Strangers:
                     self.expected["strangers_reset"] += 1
                 self.said["frames"] += 1
                 dealer.send(frame)
-            self._close_after_answers(dealer, self.said["frames"])
+            self._sync(dealer)
 
     def parts(self) -> None:
         with self._dealer() as dealer:
@@ -168,57 +207,61 @@ class Strangers:
             time.sleep(0.01)
 
     def a_client_that_babbles(self) -> None:
-        """A registered client whose messages fit or not: till it is dropped, or it leaves."""
+        """A registered client whose messages fit or not, till it is dropped or has said all."""
         rng = self.rng
         with self._dealer() as dealer:
-            dealer.send(codec.encode(self._hello(rng.randbytes(6))))
+            dealer.send(codec.encode(self._hello(PEER)))
             assert isinstance(self._read(dealer), Welcome)
-            enter = codec.encode(Enter("babble", Environment()))
-            batches = [rng.choices(self.pool, k=BATCH_MESSAGES) for _ in range(rng.randint(1, 30))]
-            dealer.send(codec.encode_batch(1, 0, [enter]))
+            batches = [rng.choices(self.pool, k=BATCH_MESSAGES) for _ in range(rng.randint(1, 60))]
+            dealer.send(codec.encode_batch(1, 0, [*INTRODUCTION]))
             for number, batch in enumerate(batches, 2):
                 dealer.send(codec.encode_batch(number, 0, [encoded for encoded, _ in batch]))
-            last = len(batches) + 2
-            dealer.send(codec.encode_batch(last, 0, [codec.encode(Leave())]))
-            self.said["messages"] += 2 + len(batches) * BATCH_MESSAGES
-            resets = self._read_to_the_end(dealer, last)
+            self.said["frames"] += 1 + len(batches)
+            self.said["messages"] += len(batches) * BATCH_MESSAGES
+            resets = self._resets_of(dealer, len(batches) + 1)
+            if resets < 0:
+                resets = 0  # the next one that is called so takes its place
+            else:
+                self.said["clients dropped"] += 1
+            self.said["messages not read"] += resets * BATCH_MESSAGES
             self.expected["strangers_reset"] += resets
-            taken = batches[: len(batches) + 1 - resets] if resets else batches
+            taken = batches[: len(batches) - resets]
             refused = sum(not understood for batch in taken for _, understood in batch)
             self.expected["messages_rejected"] += refused
 
     # ------------------------------------------------------------------------------------- tools
 
-    def _read_to_the_end(self, dealer: Any, last: int) -> int:
-        """Read until all that was sent is acknowledged, or reset; return how much was reset."""
-        resets = acked = 0
-        refused = False
-        # One more frame, which a link's end answers as well: by Reset, or by an acknowledgement.
-        dealer.send(codec.encode_ack(0, 2**40))
+    def _resets_of(self, dealer: Any, last: int) -> int:
+        """Return how many batches were answered by Reset, since the client was dropped before.
+
+        -1: it was not dropped, all up to the last were taken.
+        """
+        resets = 0
+        gone = False
         while True:
             read = self._read(dealer)
-            if isinstance(read, Reset):
-                resets += 1
-                self_ends = acked + resets
-                if refused and self_ends >= last + 1:
-                    return resets
-            elif isinstance(read, Refused):
-                refused = True
-            elif hasattr(read, "ack"):
-                acked = max(acked, read.ack)
-        raise AssertionError("unreachable")
+            if isinstance(read, Refused) and "sync speaks" in read.reason:
+                return resets
+            resets += isinstance(read, Reset)
+            if isinstance(read, Refused | Reset) and not gone:
+                gone = True
+                self._say_sync(dealer)
+            elif isinstance(read, Ack | Batch) and read.ack == last:
+                return -1
 
-    def _close_after_answers(self, dealer: Any, _: int) -> None:
-        self._sync(dealer)
-
-    def _sync(self, dealer: Any) -> None:
-        """Say what is answered, and wait for that: all before it has been read then."""
+    def _say_sync(self, dealer: Any) -> None:
+        """Say what is refused: when that is answered, all that was said before has been read."""
         marker = self._hello(self.rng.randbytes(6), name="sync")
         dealer.send(codec.encode(msgspec.structs.replace(marker, protocol=9)))
         self.expected["hellos_refused"] += 1
+        self.said["frames"] += 1
+
+    def _sync(self, dealer: Any) -> None:
+        """Wait until all that was said has been read."""
+        self._say_sync(dealer)
         while True:
             read = self._read(dealer)
-            if isinstance(read, Refused) and "sync speaks protocol 9" in read.reason:
+            if isinstance(read, Refused) and "sync speaks" in read.reason:
                 return
 
     def _hello(self, peer: bytes, name: str = "stranger") -> Hello:
@@ -237,8 +280,8 @@ class Strangers:
 
     def _raw(self) -> socket.socket:
         raw = socket.socket(socket.AF_UNIX)
+        raw.connect(self.path)  # waits while too many others do
         raw.settimeout(WAIT_S)
-        raw.connect(self.path)
         self.said["raw connections"] += 1
         return raw
 
@@ -252,6 +295,24 @@ class Strangers:
             raw.close()
         self.half_open.clear()
         self.context.destroy(0)
+
+
+def _fit(message: Any, own: list[bytes], rng: Random) -> Any:
+    """Return the message with right what would end its peer if it were wrong."""
+    if isinstance(message, Submit | Define):
+        message.client = PEER
+    for row in getattr(message, "rows", []):
+        if isinstance(row, TaskRow):
+            row.id = rng.choice(own)
+        elif isinstance(row, KindRow):
+            # Nothing of it is to run: what a client may have is not what is tried here.
+            row.options = msgspec.structs.replace(row.options, node="nowhere")
+        elif isinstance(row, ValueRow):
+            row.id = rng.choice(own)
+    if isinstance(message, Submit):
+        message.parent = b""
+        message.attempts = []
+    return message
 
 
 def _understood(encoded: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""A cluster of real processes to be hurt: each found by its kind, each replaced when it dies.
+"""A cluster of real processes to be hurt: each is found by its kind, and replaced.
 
 Never judges anything. It does what a service manager does (starts whatever has ended), and says
 which process is what, so that a schedule can name its victims.

@@ -34,13 +34,15 @@ if __name__ == "__main__":
 
 import drumbeat  # noqa: E402
 from drumbeat.protocol.session import current  # noqa: E402
-from nemesis.cluster import NemesisCluster, signal_to  # noqa: E402
+from nemesis.cluster import NemesisCluster, parts_of, signal_to  # noqa: E402
 from nemesis.judge import Log, judge  # noqa: E402
 from nemesis.run import Program  # noqa: E402
 from nemesis.workload import note  # noqa: E402
 from support.process_table import alive  # noqa: E402
 
 RESOLVE_S = 300.0
+#: what a daemon has open for each worker: two ends of a socket, two files
+FILES_A_WORKER = 4
 #: how often each value of max_retries is given
 RETRIES = (0, 1, 3, 3, 5)
 
@@ -337,10 +339,16 @@ def measured(seen: Seen) -> dict[str, tuple[int, int, dict[str, int]]]:
     """Return memory, descriptors and what is held at rest, of each process."""
     rest = client_at_rest()
     time.sleep(6.0)  # daemons collect when they have been idle for a while
+    workers = {
+        f"node {member.name}": len(parts_of(member.process.pid)["worker"])
+        for member in seen.cluster.members[1:]
+        if member.process is not None
+    }
     found = {
         who: (
             one["memory_bytes"],
-            one["descriptors"],
+            # How many idle workers there are just now is no leak.
+            one["descriptors"] - FILES_A_WORKER * workers.get(who, 0),
             {name: size for name, size in one["at_rest"].items() if size},
         )
         for who, one in (seen.cluster.sizes() or {}).items()

@@ -1,4 +1,4 @@
-"""The program whose tasks are judged: submits until it is told to halt, then waits for everything.
+"""The program whose tasks are judged: submits until it is to halt, then waits for all.
 
 `workload.py DIRECTORY NAME SEED WINDOW RETRIES`. Its tasks write a line at their start and at their
 end to DIRECTORY/executions, with O_APPEND; it writes what it submitted and what came of it to

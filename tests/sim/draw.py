@@ -14,6 +14,8 @@ from .scripts import Spec, Step
 
 #: what a call of function i takes, more or less
 _SECONDS = (0.0002, 0.002, 0.02, 0.2, 0.0005)
+#: share of the worlds in which tasks may wait for what they keep from each other
+KEEPS = 0.4
 
 
 class _Swarm:
@@ -43,6 +45,8 @@ class _Swarm:
         self.cancels = has(0.5)
         self.shares = has(0.25)
         self.lets_go = has(0.5)
+        #: who waits may hold what is never lent, and what may not be lent is of all sizes
+        self.keeps = False
 
     def has(self, chance: float) -> bool:
         return self.random.random() < chance
@@ -52,6 +56,7 @@ def draw(seed: int) -> Scenario:
     """Return the world of this seed."""
     random = Random(f"scenario {seed}")
     swarm = _Swarm(random)
+    swarm.keeps = Random(f"keeps {seed}").random() < KEEPS
     nodes = {f"n{index}": _node(swarm) for index in range(random.choice((1, 1, 2, 2, 3, 4)))}
     clients = random.choice((1, 1, 1, 2, 3))
     chaos_s = random.choice((0.05, 0.5, 2.0, 6.0))
@@ -101,12 +106,10 @@ def _settings(swarm: _Swarm) -> dict[str, Any]:
         made["frame_bytes_max"] = pick((8 << 10, 64 << 10))
     if swarm.has(0.3):
         made["link_window_batches_max"] = pick((2, 4, 16))
-    # A node does not see that it is stuck for what the scheduler holds and is larger than all that
-    # it has itself. So either nobody reaches the limit, or all tasks are of one size.
     made["workers_blocked_max"] = 10_000
     if swarm.has(0.2):
         made["workers_blocked_max"] = pick((1, 2, 4))
-        swarm.fractions = False
+        swarm.fractions = swarm.fractions and swarm.keeps
     if swarm.has(0.3):
         made["window_tasks_max"] = pick((1, 4, 64))
         made["packet_tasks_max"] = pick((1, 3, 16))
@@ -186,8 +189,7 @@ def _spec(swarm: _Swarm, label: int, nodes: int, depth: int) -> Spec:
         spec.after_s = random.choice((0.0, 0.001))
     elif spec.contains and swarm.has(0.7):
         spec.steps = [_get_step(swarm)]
-    if spec.steps:
-        # Who waits while it holds what is never lent can wait for ever, and that is no bug.
+    if spec.steps and not swarm.keeps:
         for name in ("num_gpus", "resources"):
             spec.options.pop(name, None)
     if swarm.gives and swarm.has(0.5):
@@ -331,6 +333,10 @@ def _trouble(swarm: _Swarm, scenario: Scenario) -> list[Operation | Fault]:
     for maker in chosen:
         for _ in range(random.choice((1, 1, 2, 4))):
             made.append(maker(swarm, scenario, random.uniform(0.0, scenario.chaos_s)))  # noqa: PERF401
+    later = _Swarm(Random(f"notes {scenario.seed}"))
+    for entry in made:
+        if isinstance(entry, op.CrashScheduler):
+            entry.at_note = later.has(0.2)
     return made
 
 

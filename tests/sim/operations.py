@@ -128,6 +128,8 @@ class CrashScheduler(Entry, tag="crash_scheduler"):
     down_s: float
     #: it dies in its next turn, after it decided and before it has sent anything
     mid_turn: bool = False
+    #: it does so in the turn in which it next writes down its nodes
+    at_note: bool = False
     #: how long each further life lasts
     again_s: list[float] = []
 

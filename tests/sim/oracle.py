@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from drumbeat.node.packets import Answered, RunRow
 from drumbeat.protocol.ids import ObjectId, TaskId, objects_of, task_of
 from drumbeat.protocol.messages import Options, Outcome, ValueRow
+from drumbeat.protocol.standstill import Deadlock
 
 from . import scripts
 from .scripts import Script, Spec, Thing, Value
@@ -26,6 +27,7 @@ class Execution:
 
     __slots__ = (
         "attempt", "began_s", "ended_s", "gpus", "has_cpus", "is_running", "node", "peer", "task",
+        "waits_for_ever",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +42,8 @@ class Execution:
         self.ended_s = float("inf")
         self.is_running = True
         self.has_cpus = True
+        #: it is in a get() or wait() without a timeout
+        self.waits_for_ever = False
 
 
 class Known:
@@ -100,6 +104,8 @@ class Oracle:
         self.joined_s: dict[str, float] = {}
         #: clients that left or crashed: that is no trouble of anybody else's
         self.clients_gone: dict[bytes, None] = {}
+        #: attempts that the scheduler has found to wait for ever
+        self.deadlocked: dict[tuple[bytes, int], None] = {}
         #: rows that were no value -> who saw them
         self.failures: list[tuple[ValueRow, str]] = []
         #: two runs of one task at once: one of the nodes must turn out to be lost
@@ -250,9 +256,10 @@ class Oracle:
         execution.task.died += 1
         self._give_back(execution)
 
-    def lent(self, execution: "Execution | None") -> None:
+    def lent(self, execution: "Execution | None", timeout_s: float | None) -> None:
         """It waits in get() and lends its CPUs."""
         if execution is not None and execution.is_running:
+            execution.waits_for_ever = timeout_s is None
             self._use(execution, "CPU", -execution.task.options.num_cpus)
             execution.has_cpus = False
 
@@ -260,6 +267,7 @@ class Oracle:
         """It goes on, so it must have its CPUs back."""
         if execution is not None and execution.is_running:
             self.count("CPUs lent and regained")
+            execution.waits_for_ever = False
             self._use(execution, "CPU", execution.task.options.num_cpus)
             execution.has_cpus = True
             self._check_capacity(execution)
@@ -348,11 +356,32 @@ class Oracle:
         if answer.timed_out and timeout_s is None:
             self.wrong("wait() without a timeout timed out")
 
-    def check_refusal(self, answer: Answered) -> None:
+    def check_refusal(self, row: RunRow, answer: Answered) -> None:
         """The answer to a get() was an error."""
         self.count(f"get refused with {answer.error}")
         if answer.error != "ResourceDeadlock":
             self.wrong(f"get() was refused with {answer.error}: {answer.text}")
+        elif (row.id, row.attempt) not in self.deadlocked:
+            self.wrong(f"{row.id.hex()} was told of a deadlock that nobody has found")
+
+    def deadlock(self, message: Deadlock, calm: bool) -> None:
+        """The scheduler says that some wait for ever: then nothing may run anywhere.
+
+        Args:
+            message: its words.
+            calm: no worker has died unseen, and no node.
+        """
+        self.count("deadlock")
+        for id_, attempt, _ in message.rows:
+            self.deadlocked[id_, attempt] = None
+        running = [
+            execution
+            for known in self.tasks.values()
+            for execution in known.executions
+            if execution.is_running and not execution.waits_for_ever
+        ]
+        if calm and running:
+            self.wrong(f"a deadlock is told while {running[0].task.id.hex()} runs")
 
 
 def _error(row: ValueRow) -> str:

@@ -32,8 +32,6 @@ from drumbeat.scheduler.roster import Roster
 from drumbeat.scheduler.tasks import QUEUED, RETURN, move
 from drumbeat.scheduler.work import Work
 
-from .shells import HostClock
-
 #: given the true method, returns the wrong one
 Wrong = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -202,10 +200,6 @@ def _forgets_who_shares(true: Callable[..., Any]) -> Callable[..., Any]:
     return restarted
 
 
-def _takes_shown_for_true(_true: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda _clock, shown_s: shown_s
-
-
 def _never_pays_back(true: Callable[..., Any]) -> Callable[..., Any]:
     return lambda credits_, rows, out, _finished_bytes: true(credits_, rows, out, 0)
 
@@ -261,16 +255,16 @@ PLANTED: dict[str, Planted] = {
         Deliveries, "reached", _does_nothing,
     ),
     "forget_to_send_again": Planted(
-        "who misses a batch does not get it", (0,), Link, "_peer_misses", _does_nothing
+        "who misses a batch does not get it", (183, 92, 130), Link, "_peer_misses", _does_nothing
     ),
     "forget_to_ask": Planted(
-        "nobody notices that the last batch was lost", (0,), Link, "_ask", _asks_for_nothing
+        "nobody notices that the last batch was lost", (189, 92, 130), Link, "_ask", _asks_for_nothing
     ),
     "take_it_twice": Planted(
-        "a batch that comes twice is taken in twice", (0,), Link, "received", _takes_it_twice
+        "a batch that comes twice is taken in twice", (92, 183, 131), Link, "received", _takes_it_twice
     ),
     "take_it_too_early": Planted(
-        "a batch that has overtaken another is taken in", (0,),
+        "a batch that has overtaken another is taken in", (130, 189),
         Link, "received", _takes_it_too_early,
     ),
     "skip_the_fence": Planted(
@@ -278,71 +272,67 @@ PLANTED: dict[str, Planted] = {
         Attempts, "end", _fences_nothing,
     ),
     "hand_over_too_early": Planted(
-        "nodes forget results that submitters do not have yet", (0,),
+        "nodes forget results that submitters do not have yet", (19, 361),
         Outbox, "told", _says_nothing,
     ),
     "keep_a_retry_secret": Planted(
-        "a submitter is not told that an attempt was charged", (0,),
+        "a submitter is not told that an attempt was charged", (19, 41, 89),
         Outbox, "retry", _does_nothing,
     ),
     "forget_what_was_told": Planted(
-        "a client forgets how many attempts there were", (0,), Budget, "told", _does_nothing
+        "a client forgets how many attempts there were", (110, 89, 41), Budget, "told", _does_nothing
     ),
     "keep_a_dropped_blob": Planted(
         "the large values of a stale result are not dropped with it", (0,),
         Attempts, "_stale", _does_nothing,
     ),
     "never_pay_credit_back": Planted(
-        "what has ended still counts against a client's credit", (0,),
+        "what has ended still counts against a client's credit", (23, 28, 40),
         Credits, "take", _never_pays_back,
     ),
     "take_back_without_asking": Planted(
-        "a task is placed again before its node has given it back", (0,),
+        "a task is placed again before its node has given it back", (16, 19, 14),
         Attempts, "_ask_back", _takes_without_asking,
     ),
     "ignore_the_page": Planted(
-        "what a worker has just started is taken for unstarted", (0,),
+        "what a worker has just started is taken for unstarted", (15, 13, 7),
         Dispatch, "page_read", _takes_what_was_started,
     ),
     "retry_at_once": Planted(
-        "a retry does not wait", (0,), scheduler_work, "backoff_s", _retries_at_once
+        "a retry does not wait", (37, 102, 76), scheduler_work, "backoff_s", _retries_at_once
     ),
     "forget_who_holds": Planted(
-        "nobody counts the refs inside what is sent", (0,), Outbox, "contain", _does_nothing
+        "nobody counts the refs inside what is sent", (158, 39, 199), Outbox, "contain", _does_nothing
     ),
     "excuse_nobody": Planted(
         "a judge that was away blames those it did not hear", (0,),
         Liveness, "_excuse", _does_nothing,
     ),
-    "mix_up_the_clocks": Planted(
-        "a process takes what its host's clock shows for the time of the world", (0,),
-        HostClock, "true_s", _takes_shown_for_true,
-    ),
     "match_no_claim": Planted(
-        "the scheduler's next life runs again what runs already", (0,),
+        "the scheduler's next life runs again what runs already", (83, 188, 39),
         Matching, "met", _says_no,
     ),
     "wait_for_nobody": Planted(
-        "the scheduler's next life places tasks before its nodes are back", (0,),
+        "the scheduler's next life places tasks before its nodes are back", (714, 653, 280),
         Recovery, "turn", _waits_for_nobody,
     ),
     "write_nothing_down": Planted(
-        "the scheduler's next life knows of no nodes", (0,), Roster, "commands", _says_nothing
+        "the scheduler's next life knows of no nodes", (263, 280, 208), Roster, "commands", _says_nothing
     ),
     "strike_out_too_early": Planted(
-        "a lost node is struck out before its submitters know", (0,),
+        "a lost node is struck out before its submitters know", (110,),
         Roster, "_strike", _strikes_out_early,
     ),
     "ask_for_no_report": Planted(
-        "what ended in the scheduler's absence is not asked for", (0,),
+        "what ended in the scheduler's absence is not asked for", (83, 102),
         Outbox, "report", _does_nothing,
     ),
     "forget_what_ended": Planted(
-        "a node keeps nothing of what ended for the scheduler's next life", (0,),
+        "a node keeps nothing of what ended for the scheduler's next life", (263, 83, 199),
         Ended, "restarted", _starts_from_nothing,
     ),
     "free_before_recovered": Planted(
-        "a node takes what nobody has shared again yet for unshared", (0,),
+        "a node takes what nobody has shared again yet for unshared", (199,),
         NodeObjects, "restarted", _forgets_who_shares,
     ),
     "free_before_recovered_at_a_client": Planted(

@@ -4,9 +4,9 @@ Never talks to the node by itself: it asks its worker to.
 """
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
-from drumbeat.node.packets import KindDefinition, RunRow, ToWorker
+from drumbeat.node.packets import Answered, KindDefinition, RunRow, ToWorker
 from drumbeat.protocol.ids import TaskId, objects_of
 from drumbeat.protocol.messages import Outcome, ValueRow
 
@@ -101,6 +101,8 @@ class Running:
         elif step.do == "wait" and picked:
             count = min(step.count, len(picked))
             answer = yield from worker.want(self.row, picked, count, step.timeout_s, False)
+            if answer.error:
+                self._refused(answer)
             worker.oracle.check_wait(picked, count, step.timeout_s, answer)
         elif step.do == "cancel" and picked:
             worker.oracle.cancel_asked([id_[:14] for id_ in picked])
@@ -116,8 +118,7 @@ class Running:
             worker.oracle.count("get timed out in a task")
             answer = yield from worker.want(self.row, picked, len(picked), None, True)
         if answer.error:
-            worker.oracle.check_refusal(answer)
-            raise TaskRaisedError(Report(self.spec.label, "deadlock"))
+            self._refused(answer)
         found = {row.id: row for row in answer.rows}
         for row in answer.rows:
             worker.oracle.check_row(row, worker.pool.node)
@@ -131,6 +132,10 @@ class Running:
             for id_ in value.refs:
                 self._grow(id_)
         return scripts.mix(accumulated, *(value.number for value in values))
+
+    def _refused(self, answer: Answered) -> NoReturn:
+        self.worker.oracle.check_refusal(self.row, answer)
+        raise TaskRaisedError(Report(self.spec.label, "deadlock"))
 
     def _values(self, accumulated: int) -> list[ValueRow]:
         made = []

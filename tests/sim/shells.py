@@ -19,6 +19,7 @@ from drumbeat.protocol.frames import Role
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.messages import Environment, Join
 from drumbeat.protocol.recovery import Registered
+from drumbeat.protocol.standstill import Deadlock
 from drumbeat.scheduler import events as scheduler_events
 from drumbeat.scheduler.core import SchedulerCore
 
@@ -225,6 +226,8 @@ class SchedulerProcess(Process):
         for command in commands:
             match command:
                 case scheduler_events.Send():
+                    if isinstance(command.message, Deadlock):
+                        self.world.oracle.deadlock(command.message, calm=not self.world.faults)
                     self.shell.send(command.peer, command.message)
                 case scheduler_events.Mark():
                     self.shell.mark(command.peer, command.mark)

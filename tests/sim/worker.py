@@ -362,7 +362,7 @@ class Worker:
         request = self._requests
         execution = self.execution
         self.pool.spoke(self, Want(request, row.seq, ids, count, timeout_s, values))
-        self.oracle.lent(execution)
+        self.oracle.lent(execution, timeout_s)
         try:
             answered = yield from self._await_answer(request)
         except Interrupted:

@@ -31,7 +31,7 @@ from .users import User
 #: empty so long after the last ref was dropped; besides the time for all work one after the other
 REST_S = 60.0
 QUIET_S = 40.0
-#: a node tells the youngest get() of a deadlock after this long
+#: the scheduler has told one get() of a deadlock after this long
 DEADLOCK_S = 6.0
 LOOK_EACH_S = 0.25
 #: a run that takes more steps than this is going in circles
@@ -73,6 +73,7 @@ class World:
         #: how long it stays away when it dies, and how long its further lives last
         self._down_s = 0.01
         self._lives_s: list[float] = []
+        self._dies_at_note = False
         self._scheduler_back_s = -NEVER_S
         self.scheduler = SchedulerProcess(self)
         self.nodes: dict[str, NodeProcess] = {}
@@ -83,7 +84,8 @@ class World:
         self._work_s = sum(_work_s(entry.spec) * entry.copies for entry in submits)
         self._work_s += 2 * self.settings.infeasible_timeout_s
         tasks = sum(_tasks(entry.spec) * entry.copies for entry in submits)
-        if tasks > self.settings.workers_blocked_max:
+        keep = any(_keeps(entry.spec) for entry in submits)
+        if keep or tasks > self.settings.workers_blocked_max:
             # More may wait at once than may lend: such deadlocks are called one after the other.
             self._work_s += DEADLOCK_S * tasks
 
@@ -126,12 +128,18 @@ class World:
         """The scheduler writes down its nodes."""
         if scheduler is self.scheduler:
             self.remembered = list(names)
+            if self._dies_at_note:
+                self._dies_at_note = False
+                self.oracle.count("scheduler crashed with a note")
+                scheduler.crash(mid_turn=True)
 
     def _crash_scheduler(self, entry: op.CrashScheduler) -> None:
         if self.scheduler.is_alive:
             self._down_s = entry.down_s
             self._lives_s = list(entry.again_s)
-            self.scheduler.crash(entry.mid_turn)
+            self._dies_at_note = entry.at_note
+            if not entry.at_note:
+                self.scheduler.crash(entry.mid_turn)
 
     def scheduler_died(self) -> None:
         """It comes back in its next life."""
@@ -335,6 +343,7 @@ class World:
         """Nothing goes wrong any more: whatever anybody waits for must come."""
         self.network.heal()
         self._lives_s = []
+        self._dies_at_note = False
         while not self.scheduler.is_alive and not self.oracle.violations:
             self._go_on(self._scheduler_back_s + 1e-6)
         processes = [self.scheduler, *self.nodes.values(), *(user.process for user in self.users)]
@@ -401,6 +410,13 @@ class World:
 
 def _tasks(spec: Spec) -> int:
     return 1 + sum(_tasks(step.spec) for step in spec.steps if step.spec is not None)
+
+
+def _keeps(spec: Spec) -> bool:
+    """Return whether a task or one of its children may wait for what is kept from it."""
+    keeps = any(name in spec.options for name in ("num_gpus", "resources"))
+    children = [step.spec for step in spec.steps if step.spec is not None]
+    return (bool(spec.steps) and keeps) or any(_keeps(child) for child in children)
 
 
 def _work_s(spec: Spec) -> float:

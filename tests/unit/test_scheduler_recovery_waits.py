@@ -92,6 +92,23 @@ def test_nothing_is_called_infeasible_while_nodes_are_awaited() -> None:
     assert [a.id for a in stage.assigned(OTHER)] == [one]
 
 
+def test_work_for_a_node_that_may_come_back_is_not_called_infeasible() -> None:
+    stage = Restarted("n", "m", infeasible_timeout_s=3.0)
+    client = stage.client_back([])
+    stage.node_back()
+    stage.at(2.5).turn()
+    (task,) = ids(1)
+    stage.submit(client, stage.define(client, node="m"), [task])
+    stage.turn()
+    stage.at(11.0).turn()
+    assert stage.results(CLIENT) == {}
+    stage.at(12.5).turn()
+    stage.at(16.0).turn()
+    failure = stage.results(CLIENT)[task].failure
+    assert failure is not None
+    assert failure.error == "Infeasible"
+
+
 def test_a_scheduler_that_was_away_itself_gives_the_nodes_that_time() -> None:
     from drumbeat.scheduler import events
 

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.messages import (
-    Assign,
     AssignRow,
     DoneRow,
     Failure,
@@ -139,7 +138,7 @@ def test_what_a_lost_node_had_runs_elsewhere(how: str) -> None:
     other = stage.node("o")
     if how == "leaves":
         stage.say(node, Leave())
-        stage.live(0.2)
+        stage.live(0.2, 0.05)
     elif how == "is silent":
         stage.live(9.5, 0.25, node)
         assert not stage.assigned(other)
@@ -151,7 +150,7 @@ def test_what_a_lost_node_had_runs_elsewhere(how: str) -> None:
         stage.live(0.4, 0.1, node)
     else:
         stage.node()
-        stage.live(0.2)
+        stage.live(0.2, 0.05)
     (again,) = [*stage.assigned(other), *stage.assigned(node)]
     assert (again.id, again.attempt) == (row.id, 2)
     assert not stage.results(client)
@@ -210,7 +209,7 @@ def test_a_value_that_was_on_its_way_is_lost_with_its_node() -> None:
     stage.turn()
     stage.say(node, Leave())
     other = stage.node("o")
-    stage.live(0.2)
+    stage.live(0.2, 0.05)
     assert [again.attempt for again in stage.assigned(other)] == [2]
 
 
@@ -255,20 +254,51 @@ def test_a_failure_that_is_no_death_is_final() -> None:
     assert failure_of(stage, client, row).error == "NotPicklable"
 
 
-def test_the_submitter_knows_of_each_further_attempt_before_it_is_assigned() -> None:
+def test_the_submitter_has_heard_of_each_further_attempt_before_it_is_assigned() -> None:
     stage = Stage()
+    stage.prompt = False
     client, node, row = given(stage, max_retries=2, retry_backoff_s=0.0)
     for attempt in (2, 3):
         stage.done(node, died(row))
-        commands = stage.core.turn(stage.now_s)
-        told, assigned = [one for one in commands if isinstance(one, events.Send)]
-        assert (told.peer, told.message) == (client, Retried([(row.id, attempt)]))
-        assert isinstance(assigned.message, Assign)
-        (row,) = assigned.message.rows
+        stage.turn()
+        (told,) = stage.take(client, Retried)
+        assert told.rows == [(row.id, attempt)]
+        assert not stage.turn(0.5).assigned(node), "word of it is on its way"
+        assert stage.core.at_rest()["untold"]
+        stage.reach(client)
+        (row,) = stage.turn().assigned(node)
         assert row.attempt == attempt
+        assert not stage.core.at_rest()["untold"]
     stage.done(node, died(row))
     stage.turn()
     assert not stage.take(client, Retried), "there is no further attempt"
+
+
+def test_word_that_comes_before_the_pause_is_over_shortens_no_pause() -> None:
+    stage = Stage()
+    stage.prompt = False
+    client, node, row = given(stage, max_retries=1, retry_backoff_s=2.0)
+    stage.done(node, died(row))
+    stage.turn()
+    stage.reach(client)
+    assert not stage.turn(0.9).assigned(node)
+    assert stage.turn(1.2).assigned(node)
+
+
+def test_a_client_that_does_not_read_delays_nobody_elses_retries() -> None:
+    stage = Stage()
+    stage.prompt = False
+    client, node, row = given(stage, retry_backoff_s=0.0)
+    other = stage.client("d")
+    kind = stage.define(other, retry_backoff_s=0.0)
+    stage.submit(other, kind, ids_of(other, 1))
+    (theirs,) = stage.turn().assigned(node)
+    stage.done(node, died(row), died(theirs))
+    stage.turn()
+    stage.reach(other)
+    assert [again.id for again in stage.turn().assigned(node)] == [theirs.id]
+    stage.event(events.PeerDisconnected(client))
+    stage.live(0.2, 0.1)
 
 
 def test_what_was_not_charged_is_not_told() -> None:

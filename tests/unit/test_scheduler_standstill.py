@@ -187,7 +187,7 @@ def test_the_judgement_begins_anew_after_each_that_was_told():
     stage.answer(node, stage.look(node), row)
     stage.turn()
     assert stage.told(node)
-    stage.turn(1.5)
+    stage.live(5.0)
     assert not stage.looks(node)
     stage.answer(node, stage.look(node), row)
     stage.turn()

@@ -1,0 +1,222 @@
+"""Disks that are full, descriptors and processes that run out: told, survived, nobody else's loss.
+
+The limits are those of real processes, set from outside while they run.
+"""
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import drumbeat
+import pytest
+from support.process_table import alive, children_of, words_of
+from support.second_client import SecondClient
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes: Linux only"),
+]
+#: where the forks of a process that follows fail, see support/faults
+SWITCH = "FAULT_NO_FORK"
+FAULTS = Path(__file__).parents[1] / "support" / "faults"
+
+
+@drumbeat.remote
+def square(x: int) -> int:
+    return x * x
+
+
+@drumbeat.remote(max_retries=0)
+def large(size: int) -> bytes:
+    return bytes(size)
+
+
+@drumbeat.remote(max_retries=0)
+def length(data: bytes) -> int:
+    return len(data)
+
+
+@pytest.fixture
+def no_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file: while it is there, no process that starts from here on can fork."""
+    switch = tmp_path / "no-fork"
+    monkeypatch.setenv(SWITCH, str(switch))
+    monkeypatch.setenv("PYTHONPATH", str(FAULTS))
+    return switch
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Any]:
+    with drumbeat.init(num_cpus=2, runtime_directory=str(tmp_path / "r")) as made:
+        assert drumbeat.get(square.remote(3), timeout=20) == 9
+        yield made
+
+
+def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    end_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end_s, "not in time"
+        time.sleep(0.02)
+
+
+def process(word: str) -> int:
+    """Return this program's scheduler or keeper."""
+    (pid,) = [pid for pid in children_of(os.getpid()) if word in words_of(pid)]
+    return pid
+
+
+def daemon() -> int:
+    """Return the node's daemon: that of the keeper's children which has a socket of ZeroMQ."""
+    pids = [
+        pid
+        for pid in children_of(process("drumbeat.node"))
+        if any(name.startswith("ZMQ") for name in threads_of(pid))
+    ]
+    assert len(pids) == 1, pids
+    return pids[0]
+
+
+def threads_of(pid: int) -> list[str]:
+    folder = Path(f"/proc/{pid}/task")
+    return [(task / "comm").read_text().strip() for task in folder.iterdir()]
+
+
+def descriptors(pid: int) -> int:
+    return max(int(name) for name in os.listdir(f"/proc/{pid}/fd")) + 1
+
+
+def limited(pid: int, what: int, soft: int) -> tuple[int, int]:
+    """Set a process's limit; return what it was."""
+    before = resource.prlimit(pid, what)
+    resource.prlimit(pid, what, (soft, before[1]))
+    return before
+
+
+def status(cluster: Any) -> dict[str, Any]:
+    asker = SecondClient(f"ipc://{cluster.address}/scheduler.sock")
+    try:
+        told: dict[str, Any] = asker.ask("status")
+    finally:
+        asker.close()
+    return told
+
+
+# ------------------------------------------------------------------------------------- processes
+
+
+def test_where_no_worker_can_be_forked_the_program_is_told_and_the_work_waits(
+    no_fork: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with drumbeat.init(num_cpus=2, runtime_directory=str(tmp_path / "r")):
+        assert drumbeat.get(square.remote(3), timeout=20) == 9
+        no_fork.touch()
+        other = square.options(env_vars={"A": "b"}, num_cpus=0.5).remote(4)  # needs a fork
+        said: list[str] = []
+
+        def told() -> bool:
+            said.extend(capfd.readouterr())
+            return "no worker can be started" in "".join(said)
+
+        until(told)
+        assert "Resource temporarily unavailable" in "".join(said)
+        # Those whose workers are there go on.
+        assert drumbeat.get([square.remote(n) for n in range(50)], timeout=20)[-1] == 49 * 49
+        assert not other.done()
+        no_fork.unlink()
+        assert drumbeat.get(other, timeout=30) == 16
+
+
+# ----------------------------------------------------------------------------------- descriptors
+
+
+def test_a_node_without_descriptors_says_so_and_goes_on_when_there_are_some(
+    cluster: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pid = daemon()
+    before = limited(pid, resource.RLIMIT_NOFILE, descriptors(pid))
+    other = square.options(env_vars={"A": "b"}, num_cpus=0.5).remote(4)
+    said: list[str] = []
+
+    def told() -> bool:
+        said.extend(capfd.readouterr())
+        return "no worker can be started" in "".join(said)
+
+    until(told)
+    assert "Too many open files" in "".join(said)
+    assert drumbeat.get([square.remote(n) for n in range(50)], timeout=20)[-1] == 49 * 49
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    assert drumbeat.get(other, timeout=30) == 16
+    assert alive(pid)
+
+
+def test_a_node_without_descriptors_finds_a_scheduler_that_was_restarted(cluster: Any) -> None:
+    pid, scheduler = daemon(), process("drumbeat.scheduler")
+    before = limited(pid, resource.RLIMIT_NOFILE, descriptors(pid) - 12)
+    os.kill(scheduler, 9)
+    until(lambda: not alive(scheduler))
+    later = [square.remote(n) for n in range(10)]
+    time.sleep(1.0)  # it tries again and again, and cannot
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    assert drumbeat.get(later, timeout=40)[-1] == 81
+    assert alive(pid)
+
+
+def test_a_scheduler_without_descriptors_serves_those_who_are_connected(cluster: Any) -> None:
+    pid = process("drumbeat.scheduler")
+    endpoint = f"ipc://{cluster.address}/scheduler.sock"
+    before = limited(pid, resource.RLIMIT_NOFILE, descriptors(pid))
+    with pytest.raises(TimeoutError):
+        SecondClient(endpoint, timeout_s=1.5)
+    assert drumbeat.get([square.remote(n) for n in range(50)], timeout=20)[-1] == 49 * 49
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    late = SecondClient(endpoint, timeout_s=15.0)
+    assert late.ask("status")["nodes"]["alive"] == 1
+    late.close()
+    assert process("drumbeat.scheduler") == pid
+
+
+# ---------------------------------------------------------------------------------------- disks
+
+
+def test_a_scheduler_whose_log_is_full_goes_on(cluster: Any) -> None:
+    pid = process("drumbeat.scheduler")
+    before = limited(pid, resource.RLIMIT_FSIZE, 1)
+    broken = SecondClient(f"ipc://{cluster.address}/scheduler.sock")
+    broken.send(["submit", "nonsense"])  # is complained of in the log
+    broken.send(["beat", 0.0, 1, 0, []])  # and drops it
+    until(lambda: status(cluster)["refused"]["peers"] == 1)
+    assert status(cluster)["messages_rejected"] == 1
+    assert drumbeat.get([square.remote(n) for n in range(50)], timeout=20)[-1] == 49 * 49
+    assert process("drumbeat.scheduler") == pid
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+    broken.hang_up()
+    broken.context.term()
+
+
+def test_arguments_that_a_node_cannot_hand_over_fail_their_task_and_no_other(cluster: Any) -> None:
+    pid = daemon()
+    before = limited(pid, resource.RLIMIT_FSIZE, 100_000)
+    with pytest.raises(drumbeat.WorkerDied) as caught:
+        drumbeat.get(length.remote(bytes(1_000_000)), timeout=30)
+    assert "File too large" in str(caught.value)
+    assert drumbeat.get([square.remote(n) for n in range(50)], timeout=20)[-1] == 49 * 49
+    assert alive(pid)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+    assert drumbeat.get(length.remote(bytes(1_000_000)), timeout=30) == 1_000_000
+
+
+def test_a_result_that_a_worker_cannot_hand_over_is_its_tasks_error(cluster: Any) -> None:
+    @drumbeat.remote(max_retries=0)
+    def pressed(size: int) -> bytes:
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+        return bytes(size)
+
+    with pytest.raises(drumbeat.TaskError) as caught:
+        drumbeat.get(pressed.remote(1_000_000), timeout=30)
+    assert "File too large" in str(caught.value)
+    assert len(drumbeat.get(large.remote(1_000_000), timeout=30)) == 1_000_000
