@@ -85,7 +85,10 @@ class Beats:
         ):
             return False
         for worker in self._state.workers.values():
-            if worker.dropped or worker.exiting or worker.taking or worker.reading:
+            # One that ends after what it runs may wait in that for ever, as any other.
+            if worker.dropped or (worker.exiting and not worker.flight):
+                return False
+            if worker.taking or worker.reading:
                 return False
             wait = worker.main
             if worker.flight and (

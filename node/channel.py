@@ -117,6 +117,7 @@ class Channel:
 
         Raises:
             ClosedError: the other side is gone.
+            OSError: it is long, and there is no room for its memory file, or no descriptor.
         """
         if len(data) <= PACKET_BYTES_MAX and not fds:
             try:
@@ -149,7 +150,11 @@ class Channel:
                 if error.errno not in (*_FULL, errno.EMSGSIZE):
                     raise
         owned = tuple(os.dup(fd) for fd in fds)
-        self._waiting.append(self._packed(data, owned))
+        try:
+            self._waiting.append(self._packed(data, owned))
+        except OSError:
+            _close(owned)
+            raise
         return self.flush()
 
     def flush(self) -> bool:
@@ -202,8 +207,12 @@ class Channel:
             return _Waiting(data, fds)
         file = memory_file(self._memory_files)
         view = memoryview(data)
-        while view:
-            view = view[os.write(file, view) :]
+        try:
+            while view:
+                view = view[os.write(file, view) :]
+        except OSError:
+            os.close(file)
+            raise
         return _Waiting(_FILE_HEADER.pack(_IN_FILE, len(data)), (*fds, file))
 
     def _is_too_long(self, data: bytes) -> bool:

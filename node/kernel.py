@@ -13,7 +13,6 @@ Never decides: callers say what they want, this room says whether it could be ha
 import ctypes
 import fcntl
 import os
-import resource
 import select
 import signal
 import socket
@@ -122,15 +121,6 @@ def punch_hole(fd: int, length: int) -> bool:
         return False
     mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
     return bool(libc.fallocate(fd, mode, ctypes.c_long(0), ctypes.c_long(length)) == 0)
-
-
-def allow_files(wanted: int) -> None:
-    """Let this process open so many files, as far as the system allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def process_state(pid: int) -> str:

@@ -20,7 +20,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from ..protocol.codec import decoder, encode
 from ..protocol.errors import Interrupted
-from ..protocol.messages import TaskRow, ValueRow
+from ..protocol.ids import TASK_BYTES
+from ..protocol.messages import Failure, Outcome, TaskRow, ValueRow
 from .channel import Channel
 from .held import Held
 from .packets import (
@@ -169,7 +170,23 @@ class Line:
     def _send_finished(self, rows: list[FinishedRow]) -> None:
         # A task's arguments are unpinned by its result: what it keeps is told no later.
         held = self._held.report_held() if self._held.changed else []
-        self._channel.send(encode(Finished(rows, held)))
+        try:
+            self._channel.send(encode(Finished(rows, held)))
+        except OSError as error:
+            # No room for a memory file, no descriptor: each is told of alone, and what cannot be
+            # handed over is its task's error.
+            self._channel.send(encode(Finished([], held)))
+            for row in rows:
+                self._send_alone(row, error)
+
+    def _send_alone(self, row: FinishedRow, error: OSError) -> None:
+        try:
+            self._channel.send(encode(Finished([row])))
+        except OSError:
+            id_ = row.values[0].id[:TASK_BYTES]
+            text = f"its result cannot be handed to the node: {error.strerror}"
+            value = ValueRow(id_, Outcome.FAILURE, failure=Failure("TaskError", text))
+            self._channel.send(encode(Finished([FinishedRow(row.seq, (value,), row.duration_s)])))
 
     def _made(self, first: Made) -> Submitted:
         """Gather what follows of the same task in one packet."""

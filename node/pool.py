@@ -90,7 +90,7 @@ class Pool:
         self._beat = house.page.slot(DAEMON_SLOT)
         self._memory_kills = memory_kills or MemoryKills()
         self._keeper_fd = house.keeper.fileno()
-        kernel.allow_files(house.settings.workers_max * _FILES_A_WORKER + 256)
+        allow_files(house.settings.workers_max * _FILES_A_WORKER + 256)
 
     # ------------------------------------------------------------------------------------- loop
 
@@ -164,8 +164,8 @@ class Pool:
 
     def close(self) -> None:
         """End all workers: ask the keeper, which does so anyway when the daemon ends."""
-        for worker in list(self._workers.values()):
-            self.signal(worker.command.worker, "KILL")
+        for number in list(self._workers):
+            self.signal(number, "KILL")
 
     # --------------------------------------------------------------------------------- commands
 
@@ -180,23 +180,12 @@ class Pool:
         self._page.clear(command.page_slot)
         self._workers[command.worker] = worker
         self._by_ticket[worker.ticket] = worker
-        self._post(
-            worker,
-            encode(
-                Setup(
-                    command.worker,
-                    self._peer,
-                    command.client,
-                    self._node,
-                    command.environment,
-                    command.same_host,
-                    command.env_vars,
-                    command.working_dir,
-                    command.num_cpus,
-                    self._settings.value_bytes_max,
-                )
-            ),
-        )
+        setup = Setup(
+            command.worker, self._peer, command.client, self._node, command.environment,
+            command.same_host, command.env_vars, command.working_dir, command.num_cpus,
+            self._settings.value_bytes_max,
+        )  # fmt: skip
+        self._post(worker, encode(setup))
         self._ask_template(worker)
         self._busy = True
 
@@ -205,7 +194,7 @@ class Pool:
         worker = self._workers.get(number)
         if worker is not None:
             self._busy = True
-            self._post(worker, encode(packet))
+            self._post(worker, encode(packet), packet)
 
     def take_packets(self, number: int) -> None:
         """Take back what lies unread in a worker's socket; PacketsTaken says what it was.
@@ -299,9 +288,13 @@ class Pool:
             unread.append(bytes(packet.data))
         return unread
 
-    def _post(self, worker: Process, data: bytes) -> None:
-        if not worker.channel.post(data) or worker.interest != _READ:
+    def _post(self, worker: Process, data: bytes, packet: ToWorker | None = None) -> None:
+        if not worker.hand(data) or worker.interest != _READ:
             self._show_interest(worker)
+        if worker.unreached and packet is not None:
+            self._events += worker.make_good(packet)
+        if worker.unreached:
+            self.signal(worker.command.worker, "KILL")
 
     def _flush(self, worker: Process) -> None:
         worker.channel.flush()
@@ -422,8 +415,7 @@ class Pool:
             before = len(events)
         self._read_output(worker, events, whole=True)
         events.append(PageRead([self._sample(number)]))
-        page = self._page.slot(worker.command.page_slot)
-        tail = worker.errors.tail(page[ERRORS_AT])
+        tail = worker.last_words(self._page.slot(worker.command.page_slot)[ERRORS_AT])
         self._forget(worker)
         kernels = status == -Signals.SIGKILL and not worker.killed
         hungry = kernels and self._memory_kills.claim(self._now_s)

@@ -1,15 +1,18 @@
 """What the daemon's pool keeps of one worker's process.
 
-Never acts: pool.py does, and fills this in.
+Never decides: pool.py does, and fills this in.
 """
 
 import select
 from signal import Signals
 from typing import Final
 
+from ..protocol.codec import encode
+from ..protocol.messages import Failure, Outcome, ValueRow
 from .channel import Channel
-from .events import StartWorker
+from .events import Event, StartWorker, WorkerSpoke
 from .output import Output
+from .packets import Answered, Finished, FinishedRow, Run, ToWorker
 
 _SIGNALS: Final = frozenset(map(int, Signals))
 
@@ -19,7 +22,7 @@ class Process:
 
     __slots__ = (
         "channel", "command", "errors", "far", "heard", "interest", "killed", "output", "pending",
-        "pid", "sent", "ticket",
+        "pid", "sent", "ticket", "unreached",
     )  # fmt: skip
 
     def __init__(self, command: StartWorker, ticket: int) -> None:
@@ -43,6 +46,44 @@ class Process:
         self.killed = False
         #: signals to be sent when it is born
         self.pending: list[tuple[str, Signals]] = []
+        #: why a packet could not be handed to it: it is ended, for it would wait for that for ever
+        self.unreached = ""
+
+    def hand(self, data: bytes) -> bool:
+        """Send a packet; return whether nothing waits for room."""
+        try:
+            return self.channel.post(data)
+        except OSError as error:  # no room for a memory file, no descriptor for it
+            self.unreached = f"the node could not hand it its work: {error.strerror}"
+            return True
+
+    def make_good(self, packet: ToWorker) -> list[Event]:
+        """A packet could not be handed over: have what it was about fail, and nothing else.
+
+        Returns what the worker would have said of that, if it stays.
+        """
+        reason = self.unreached
+        stand_in: ToWorker
+        if type(packet) is Run:
+            stand_in = Run(packet.definitions, [])
+        elif type(packet) is Answered:
+            stand_in = Answered(packet.request, error="TaskError", text=reason)
+        else:
+            return []
+        self.unreached = ""
+        self.hand(encode(stand_in))
+        if self.unreached or type(packet) is not Run:
+            return []
+        failure = Failure("TaskError", reason)
+        rows = [
+            FinishedRow(row.seq, (ValueRow(row.id, Outcome.FAILURE, failure=failure),), 0.0)
+            for row in packet.rows
+        ]
+        return [WorkerSpoke(self.command.worker, Finished(rows))]
+
+    def last_words(self, errors_at: int) -> str:
+        """Return the end of what it wrote to stderr from there on, and what else is known."""
+        return "\n".join(filter(None, (self.errors.tail(errors_at), self.unreached)))
 
 
 def signal_name(status: int) -> str:

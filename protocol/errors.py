@@ -98,7 +98,7 @@ class Backpressure(ClusterError):
 
 
 class ResourceDeadlock(ClusterError):
-    """All workers wait in get() and nothing can run; see workers_blocked_max."""
+    """All tasks wait in get() and none can run for what they keep; see workers_blocked_max."""
 
 
 class GetTimeoutError(DrumbeatError, TimeoutError):

@@ -29,6 +29,17 @@ def cpu_count(proc: Path = _PROC, cgroups: Path = _CGROUPS, affinity: int | None
     return max(1, count)
 
 
+def allow_files(wanted: int) -> None:
+    """Let this process open so many files, as far as the system allows."""
+    import resource  # seldom needed
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def give_back_memory() -> bool:
     """Give the system what this process has freed; return whether there is a way to.
 

@@ -139,6 +139,18 @@ class Dialing(_Socket):
         self._socket.setsockopt(zmq.RECONNECT_IVL, -1)
         self._socket.connect(endpoint)
 
+    @classmethod
+    def try_to(
+        cls, context: "zmq.Context[Any]", endpoint: str, settings: Settings, poller: Poller
+    ) -> "Dialing | None":
+        """Return such a socket, or None: the process has no descriptors for one now."""
+        try:
+            return cls(context, endpoint, settings, poller)
+        except zmq.ZMQError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise
+            return None
+
     def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[bytes]:
         """Return the frames that have come, at most so many."""
         received: list[bytes] = []

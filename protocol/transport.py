@@ -204,7 +204,12 @@ class DialShell:
             case dialer.SendFrame() if line.socket is not None:
                 line.socket.send(command.data)
             case dialer.OpenSocket():
-                line.socket = Dialing(self._context, self._endpoint, self._settings, self._poller)
+                line.socket = Dialing.try_to(
+                    self._context, self._endpoint, self._settings, self._poller
+                )
+                if line.socket is None:
+                    why = "no descriptors for a socket"
+                    self._do(line, line.dialer.closed(why, now_s), now_s, out)
             case dialer.CloseSocket() if line.socket is not None:
                 self.rejected += line.socket.junk_dropped
                 line.socket.close()

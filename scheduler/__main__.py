@@ -11,12 +11,14 @@ from pathlib import Path
 
 from ..protocol.errors import ConfigError
 from ..protocol.leftover import SocketFile, remove_if_orphaned
-from ..protocol.machine import give_back_memory
+from ..protocol.machine import allow_files, give_back_memory
 from ..protocol.settings import Settings
 from .statefile import StateFile
 
 SOCKET_NAME = "scheduler.sock"
 STATE_NAME = "scheduler.state"
+#: each connection is a descriptor, and ZeroMQ ends a process that has none left for the next one
+FILES_WANTED = 1 << 16
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,6 +46,7 @@ def main() -> int:
 
         endpoint = f"ipc://{arguments.directory}/{SOCKET_NAME}"
         give_back_memory()
+        allow_files(FILES_WANTED)
         state = StateFile(Path(arguments.state or Path(arguments.directory, STATE_NAME)))
         service = Service(endpoint, settings, state, arguments.owner_fd)
     except (ConfigError, ValueError) as error:

@@ -11,7 +11,7 @@ will be tried again later. So only a get() that fails lets anything go on.
 
 from typing import Final
 
-from ..protocol.ids import PeerId, TaskId, show, task_of
+from ..protocol.ids import PeerId, TaskId, home_of, show, task_of
 from ..protocol.liveness import NEVER_S
 from ..protocol.messages import (
     Answer,
@@ -40,6 +40,8 @@ IDLE_WORDS: Final = frozenset(
     {Answer, Beat, Define, Forget, HandedOver, Holding, Look, Looked, Output, Query, Release,
      Shared, Unshared}
 )  # fmt: skip
+#: a home that is there has sent what it has within this long; else it has yet to submit the task
+HOME_S: Final = 10.0
 #: of what is queued, so many are looked at to choose who is told
 LOOK_AT: Final = 64
 
@@ -75,7 +77,7 @@ class Standstill:
 
     __slots__ = (
         "_asked", "_attempts", "_board", "_evened_out", "_looked", "_mark", "_moves", "_number",
-        "_objects", "_state", "_told", "_work", "due_s", "watching",
+        "_objects", "_since_s", "_state", "_told", "_work", "due_s", "watching",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +94,7 @@ class Standstill:
         self.due_s = NEVER_S
         #: counts what passed that moves something, and what it was when the watch began
         self._moves = self._mark = 0
+        self._since_s = 0.0
         #: of the last look: its number, whom it was sent to, and the answers
         self._number = 0
         self._asked: dict[PeerId, Node] = {}
@@ -115,7 +118,8 @@ class Standstill:
         self.watching = True
         self._mark = self._moves
         self._asked = {}
-        self.due_s = self._state.now_s + self._state.settings.deadlock_after_s
+        self._since_s = self._state.now_s
+        self._wait()
 
     def heard(self, word: type) -> None:
         """A node has said something."""
@@ -152,6 +156,9 @@ class Standstill:
         self.due_s = NEVER_S
         if self._moves != self._mark or not self._stands_still():
             self._give_up()
+        elif self._awaits_value():
+            self._asked = {}
+            self._wait()
         elif not self._asked:
             self._look()
         else:
@@ -159,6 +166,9 @@ class Standstill:
             self._give_up()
             self._judge(looked)
         return self._state.out.flush()
+
+    def _wait(self) -> None:
+        self.due_s = self._state.now_s + self._state.settings.deadlock_after_s
 
     def _give_up(self) -> None:
         self.watching = False
@@ -189,12 +199,20 @@ class Standstill:
             return False
         if not all(shape.wait_for_nodes for shape in self._attempts.starved):
             return False  # they fail before long
-        for id_, entry in self._objects.entries.items():
-            if entry.row is None and state.find(task_of(id_)) is None:
-                return False  # it is on its way from its home
         return not any(
             record.stopping for node in state.nodes.values() for record in node.assigned.values()
         )
+
+    def _awaits_value(self) -> bool:
+        """Return whether a value may be on its way from its home."""
+        state = self._state
+        in_time = state.now_s < self._since_s + HOME_S
+        for id_, entry in self._objects.entries.items():
+            if entry.row is None and state.find(task_of(id_)) is None:
+                home = state.peers.get(home_of(id_))
+                if in_time or home is None or not home.connected:
+                    return True
+        return False
 
     def _judge(self, looked: list[tuple[Node, Looked]]) -> None:
         """Nothing moves, and nothing was on its way: if there is work, somebody has to give way."""

@@ -50,7 +50,9 @@ RETRIES = (0, 1, 3, 3, 5)
 class Seen:
     """One cluster of two nodes with default times, a program in it, and what came of its tasks."""
 
-    def __init__(self, cpus: int) -> None:
+    def __init__(self, cpus: int, in_flight: int = 100_000, kills: int = 20) -> None:
+        self.in_flight = in_flight
+        self.kills = kills
         self.directory = Path(tempfile.mkdtemp(prefix="ns-"))
         self.cluster = NemesisCluster(self.directory, 2, cpus, {})
         self.path = str(self.directory / "executions")
@@ -232,8 +234,8 @@ def scheduler(seen: Seen) -> None:
     socket = seen.directory / "scheduler.sock"
     kept: list[tuple[float, float]] = []
     with seen.tended():
-        for number in range(20):
-            seen.submit(102_000 - seen.unfinished(), 0.002, (0, 0, 1, 3))
+        for number in range(seen.kills):
+            seen.submit(seen.in_flight * 51 // 50 - seen.unfinished(), 0.002, (0, 0, 1, 3))
             seen.cluster.wait(0.5)
             print(f"  {number}: {seen.unfinished():,} in flight", flush=True)
             killed_s = time.monotonic()
@@ -256,7 +258,10 @@ def scheduler(seen: Seen) -> None:
     for _, bound_s in kept:
         first = next((at for at in starts if at > bound_s), None)
         again.append(first - bound_s if first is not None else float("inf"))
-    print(f"{len(seen.records):,} tasks, the scheduler killed 20 times; ended: {dict(counts)}")
+    print(
+        f"{len(seen.records):,} tasks, the scheduler killed {seen.kills} times;"
+        f" ended: {dict(counts)}"
+    )
     print(
         f"executions: {log.count():,}; first new execution after the bind:"
         f" {statistics.median(again):.2f} s (median), {max(again):.2f} s (longest)"
@@ -370,8 +375,10 @@ def main() -> int:
     flags = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     flags.add_argument("what", choices=list(WHAT))
     flags.add_argument("--cpus", type=int, default=2, help="of each of the two nodes")
+    flags.add_argument("--in-flight", type=int, default=100_000, help="with scheduler")
+    flags.add_argument("--kills", type=int, default=20, help="with scheduler")
     given = flags.parse_args()
-    seen = Seen(given.cpus)
+    seen = Seen(given.cpus, given.in_flight, given.kills)
     try:
         seen.cluster.start()
         with drumbeat.init(seen.directory):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from drumbeat.client.budget import Budget
 from drumbeat.client.credits import Credits
-from drumbeat.client.home import Home
+from drumbeat.node.core import NodeCore
 from drumbeat.node.dispatch import Dispatch
 from drumbeat.node.ended import Ended
 from drumbeat.node.objects import Objects as NodeObjects
@@ -20,7 +20,6 @@ from drumbeat.node.slots import CPU, Slots
 from drumbeat.node.state import NodeState
 from drumbeat.protocol.frames import Batch
 from drumbeat.protocol.link import Link
-from drumbeat.protocol.liveness import Liveness
 from drumbeat.scheduler import work as scheduler_work
 from drumbeat.scheduler.attempts import Attempts
 from drumbeat.scheduler.deliveries import Deliveries
@@ -29,6 +28,7 @@ from drumbeat.scheduler.objects import Objects
 from drumbeat.scheduler.outbox import Outbox
 from drumbeat.scheduler.recovery import Recovery
 from drumbeat.scheduler.roster import Roster
+from drumbeat.scheduler.submissions import Submissions
 from drumbeat.scheduler.tasks import QUEUED, RETURN, move
 from drumbeat.scheduler.work import Work
 
@@ -59,14 +59,6 @@ class Planted(NamedTuple):
 
 def _does_nothing(_true: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *_arguments, **_options: None
-
-
-def _forgets_to_resend(true: Callable[..., Any]) -> Callable[..., Any]:
-    def resume(link: Any, peer_received: int) -> None:
-        true(link, peer_received)
-        link._resend = []
-
-    return resume
 
 
 def _charges_nothing(true: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,16 +141,6 @@ def _takes_it_too_early(true: Callable[..., Any]) -> Callable[..., Any]:
     return received
 
 
-def _fences_nothing(true: Callable[..., Any]) -> Callable[..., Any]:
-    def end(attempts: Any, node: Any, rows: Any, arrival: Any) -> None:
-        for row in rows:
-            if (record := node.assigned.get(row.id)) is not None:
-                row.attempt = record.attempt
-        true(attempts, node, rows, arrival)
-
-    return end
-
-
 def _takes_without_asking(true: Callable[..., Any]) -> Callable[..., Any]:
     def ask_back(attempts: Any, node: Any) -> None:
         true(attempts, node)
@@ -208,22 +190,10 @@ def _takes_what_was_started(true: Callable[..., Any]) -> Callable[..., Any]:
     return lambda dispatch, worker, started, now_s: true(dispatch, worker, started - 1, now_s)
 
 
-def _recovers_at_once(true: Callable[..., Any]) -> Callable[..., Any]:
-    def outlive_scheduler(home: Any) -> None:
-        true(home)
-        home.recovered()
-
-    return outlive_scheduler
-
-
 PLANTED: dict[str, Planted] = {
     "drop_an_ack": Planted(
-        "acknowledgements are not honoured, so the window fills", (8, 0, 12),
+        "acknowledgements are not honoured, so the window fills", (12, 8, 0),
         Link, "_acknowledged", _does_nothing,
-    ),
-    "forget_to_resend": Planted(
-        "after a reconnect, what the peer has not received is not sent again", (54, 106, 39),
-        Link, "resume", _forgets_to_resend,
     ),
     "forget_a_charge": Planted(
         "a lost attempt is not charged", (17, 7, 15), Work, "retry", _charges_nothing
@@ -239,7 +209,7 @@ PLANTED: dict[str, Planted] = {
         NodeState, "died", _runs_the_dead_again,
     ),
     "cancel_leaves_the_queued": Planted(
-        "a queued task is told to be dropped and is not", (12, 7, 9),
+        "a queued task is told to be dropped and is not", (12, 7),
         Work, "cancel_one", _leaves_the_queued,
     ),
     "forget_a_dependant": Planted(
@@ -247,47 +217,50 @@ PLANTED: dict[str, Planted] = {
         Objects, "arrived", _supplies_nobody,
     ),
     "free_what_is_shared": Planted(
-        "a node frees its workers' values though others hold them", (19, 9, 7),
+        "a node frees its workers' values though others hold them", (19, 7),
         NodeObjects, "share", _does_nothing,
     ),
     "forget_to_hand_over": Planted(
-        "nodes are not told that submitters have their results", (0, 1, 2),
+        "nodes are not told that submitters have their results", (2, 0),
         Deliveries, "reached", _does_nothing,
     ),
     "forget_to_send_again": Planted(
         "who misses a batch does not get it", (183, 92, 130), Link, "_peer_misses", _does_nothing
     ),
     "forget_to_ask": Planted(
-        "nobody notices that the last batch was lost", (189, 92, 130), Link, "_ask", _asks_for_nothing
+        "nobody notices that the last batch was lost", (189, 130),
+        Link, "_ask", _asks_for_nothing,
     ),
     "take_it_twice": Planted(
-        "a batch that comes twice is taken in twice", (92, 183, 131), Link, "received", _takes_it_twice
+        "a batch that comes twice is taken in twice", (92, 183, 131),
+        Link, "received", _takes_it_twice,
     ),
     "take_it_too_early": Planted(
         "a batch that has overtaken another is taken in", (130, 189),
         Link, "received", _takes_it_too_early,
-    ),
-    "skip_the_fence": Planted(
-        "the end of an earlier attempt is taken for that of this one", (0,),
-        Attempts, "end", _fences_nothing,
     ),
     "hand_over_too_early": Planted(
         "nodes forget results that submitters do not have yet", (19, 361),
         Outbox, "told", _says_nothing,
     ),
     "keep_a_retry_secret": Planted(
-        "a submitter is not told that an attempt was charged", (19, 41, 89),
+        "a submitter is not told that an attempt was charged", (19, 41),
         Outbox, "retry", _does_nothing,
     ),
     "forget_what_was_told": Planted(
-        "a client forgets how many attempts there were", (110, 89, 41), Budget, "told", _does_nothing
+        "a client forgets how many attempts there were", (110, 41),
+        Budget, "told", _does_nothing,
     ),
     "keep_a_dropped_blob": Planted(
-        "the large values of a stale result are not dropped with it", (0,),
-        Attempts, "_stale", _does_nothing,
+        "the large arguments of a task that is refused are not dropped with it", (523,),
+        Submissions, "_drop_args", _does_nothing,
+    ),
+    "go_on_when_given_up": Planted(
+        "a node that was given up goes on with what it has", (682, 723, 299),
+        NodeCore, "_drop_everything", _does_nothing,
     ),
     "never_pay_credit_back": Planted(
-        "what has ended still counts against a client's credit", (23, 28, 40),
+        "what has ended still counts against a client's credit", (23, 40),
         Credits, "take", _never_pays_back,
     ),
     "take_back_without_asking": Planted(
@@ -302,22 +275,20 @@ PLANTED: dict[str, Planted] = {
         "a retry does not wait", (37, 102, 76), scheduler_work, "backoff_s", _retries_at_once
     ),
     "forget_who_holds": Planted(
-        "nobody counts the refs inside what is sent", (158, 39, 199), Outbox, "contain", _does_nothing
-    ),
-    "excuse_nobody": Planted(
-        "a judge that was away blames those it did not hear", (0,),
-        Liveness, "_excuse", _does_nothing,
+        "nobody counts the refs inside what is sent", (158, 39, 199),
+        Outbox, "contain", _does_nothing,
     ),
     "match_no_claim": Planted(
-        "the scheduler's next life runs again what runs already", (83, 188, 39),
+        "the scheduler's next life runs again what runs already", (83, 188),
         Matching, "met", _says_no,
     ),
     "wait_for_nobody": Planted(
-        "the scheduler's next life places tasks before its nodes are back", (714, 653, 280),
+        "the scheduler's next life places tasks before its nodes are back", (714,),
         Recovery, "turn", _waits_for_nobody,
     ),
     "write_nothing_down": Planted(
-        "the scheduler's next life knows of no nodes", (263, 280, 208), Roster, "commands", _says_nothing
+        "the scheduler's next life knows of no nodes", (263,),
+        Roster, "commands", _says_nothing,
     ),
     "strike_out_too_early": Planted(
         "a lost node is struck out before its submitters know", (110,),
@@ -334,9 +305,5 @@ PLANTED: dict[str, Planted] = {
     "free_before_recovered": Planted(
         "a node takes what nobody has shared again yet for unshared", (199,),
         NodeObjects, "restarted", _forgets_who_shares,
-    ),
-    "free_before_recovered_at_a_client": Planted(
-        "a client takes what nobody has shared again yet for unshared", (0,),
-        Home, "outlive_scheduler", _recovers_at_once,
     ),
 }  # fmt: skip

@@ -29,6 +29,10 @@ RARE = (
     "new link life", "packets taken back", "rows returned", "saw DependencyFailed",
     "saw Infeasible", "saw NodeLost", "saw PoisonTask", "saw TaskCancelled", "saw WorkerDied",
     "task interrupted", "worker revoked",
+    "client late for the scheduler's next life", "client stands still with its host",
+    "hostile network", "new life of the scheduler", "node late for the scheduler's next life",
+    "node lost by the scheduler's next life", "registered anew", "scheduler crashed",
+    "scheduler crashed again", "worker held back", "worker out of memory",
 )  # fmt: skip
 
 

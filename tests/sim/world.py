@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from drumbeat.protocol.ids import TASK_BYTES
 from drumbeat.protocol.settings import Settings
+from drumbeat.scheduler.standstill import HOME_S
 
 from . import operations as op
 from .clock import Clock
@@ -67,6 +68,7 @@ class World:
         )
         if scenario.hostility:
             self.network.hostility = Hostility(*scenario.hostility)
+            self.oracle.count("hostile network")
         self.door = Door()
         #: what lies in the scheduler's state file
         self.remembered: list[str] = []
@@ -83,11 +85,19 @@ class World:
         submits = [entry for entry in scenario.tape if isinstance(entry, op.Submit)]
         self._work_s = sum(_work_s(entry.spec) * entry.copies for entry in submits)
         self._work_s += 2 * self.settings.infeasible_timeout_s
+        if "submit_credit_tasks" in scenario.settings:
+            # What no node can run is found out one task after the other.
+            copies = sum(entry.copies for entry in submits)
+            self._work_s += copies * self.settings.infeasible_timeout_s
         tasks = sum(_tasks(entry.spec) * entry.copies for entry in submits)
         keep = any(_keeps(entry.spec) for entry in submits)
         if keep or tasks > self.settings.workers_blocked_max:
             # More may wait at once than may lend: such deadlocks are called one after the other.
-            self._work_s += DEADLOCK_S * tasks
+            each_s = DEADLOCK_S + self.settings.infeasible_timeout_s
+            if "submit_credit_tasks" in scenario.settings:
+                # What a client may not submit yet is taken for a value on its way, for a while.
+                each_s += HOME_S
+            self._work_s += each_s * tasks
 
     def next_number(self) -> int:
         """Number the processes in the order in which they come to life."""

@@ -290,6 +290,17 @@ def test_nothing_stands_still_while_anything_starts_runs_or_is_to_end():
     assert look(bench) == Looked(7, False, [])
 
 
+def test_a_get_of_a_worker_that_is_to_end_after_its_call_is_a_wait_like_any_other():
+    bench = NodeBench({"CPU": 1.0}, prepare=False)
+    bench.prepare(1, max_calls=1)
+    (task,) = bench.assign()
+    bench.ready()
+    child = IdFactory(NODE, 1)()
+    nest(bench, 1, TaskRow(child, 1))
+    bench.want(1, child)
+    assert look(bench).waits == [WaitRow(task, 1, True)]
+
+
 def test_a_get_with_a_timeout_ends_by_itself_so_nothing_stands_still():
     bench = NodeBench({"CPU": 1.0})
     bench.ready()

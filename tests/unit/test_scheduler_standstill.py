@@ -232,8 +232,10 @@ def test_a_value_on_its_way_from_its_home_moves():
     stage, node, _row, _child = lane()
     stage.say(node, Fetch([IdFactory(PeerId(b"c" * 6), 9)()]))
     stage.rest(node)
-    stage.turn(1.0)
+    stage.live(9.0)
     assert not stage.looks(node)
+    stage.live(2.0)
+    assert stage.looks(node), "its home would have sent it: the task is not submitted yet"
 
 
 def test_what_is_queued_at_a_node_that_stands_still_goes_where_it_fits():
