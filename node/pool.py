@@ -17,7 +17,7 @@ from ..protocol.clock import now_s
 from ..protocol.codec import decoder, encode
 from ..protocol.errors import RemoteProtocolError
 from ..protocol.ids import PeerId
-from . import kernel
+from ..protocol.machine import allow_files
 from .channel import Channel, ClosedError, buffer, channel_of, channel_pair
 from .events import (
     Event,

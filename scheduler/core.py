@@ -72,6 +72,7 @@ class SchedulerCore:
         epoch: number of this life of the scheduler.
         rng: chance; draws the jitter of retries.
         expected: names of the nodes that were there in the life before; they are waited for.
+        gone: clients that the life before had given up, with what they had submitted.
     """
 
     __slots__ = (
@@ -81,7 +82,12 @@ class SchedulerCore:
     )  # fmt: skip
 
     def __init__(
-        self, settings: Settings, epoch: int, rng: "Random", expected: Sequence[str] = ()
+        self,
+        settings: Settings,
+        epoch: int,
+        rng: "Random",
+        expected: Sequence[str] = (),
+        gone: Sequence[str] = (),
     ) -> None:
         self._state = state = State(settings, epoch, rng)
         self._out = state.out
@@ -92,7 +98,7 @@ class SchedulerCore:
         self._deliveries = Deliveries(state)
         self._work = Work(*parts, self._deliveries)
         self._attempts = Attempts(*parts, self._work, self._deliveries)
-        self._roster = roster = Roster(state, self._deliveries, list(expected))
+        self._roster = roster = Roster(state, self._deliveries, expected, gone)
         self._recovery = recovery = Recovery(
             state, self._board, self._work, self._attempts, self._objects, roster
         )

@@ -14,6 +14,7 @@ from .work import Work
 
 BACK_LATE: Final = "which has not come back"
 STOPPED: Final = "which had it over from an earlier life of the scheduler, and stopped it"
+GIVEN_UP: Final = "before its program was given up for lost"
 SOME_NODE: Final = "a node of an earlier life of the scheduler"
 
 
@@ -76,6 +77,9 @@ class Doubts:
         if given_up is not None and given_up[0] >= record.attempt:
             record.attempt, name = given_up
             self._charge(record, name, STOPPED, wait=False)
+            return
+        if record.owner.id in self._roster.gone:
+            self._charge(record, SOME_NODE, GIVEN_UP, wait=False)
             return
         outlook = self._look()
         if outlook.undecided:

@@ -130,9 +130,12 @@ class Mark(Struct, gc=False, frozen=True):
 
 
 class Remember(Struct, gc=False, frozen=True):
-    """Write down, safe from any crash, the names of the nodes that a next life is to wait for."""
+    """Write down, safe from any crash, what the next life has to know."""
 
+    #: names of the nodes that it is to wait for
     nodes: list[str]
+    #: ids of clients that were given up, as hexadecimal text: what they had submitted may have run
+    gone: list[str] = []
 
 
 Command = Send | SendBlob | Drop | Mark | Remember

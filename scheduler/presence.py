@@ -146,6 +146,8 @@ class Presence:
                 if life is Life.LOST:
                     why = "was silent for too long" if peer.connected else "lost its connection"
                     self._out.drop(peer_id)
+                    if peer.node is None:
+                        self._roster.client_lost(peer_id)
                     self.forget(peer, why)
                 elif peer.node is not None:
                     peer.node.suspect = life is Life.SUSPECT
@@ -212,6 +214,9 @@ class Presence:
         peer.name = message.name
         peer.environment = message.environment
         self._state.tell(f"client {peer.name!r} entered")
+        if peer.id not in self._state.claims.telling:
+            # It counts by itself what this very scheduler had stopped.
+            self._roster.client_counts(peer.id)
         if self._recovery.open:
             self._recovery.came(peer)
         if self._state.recovering:

@@ -243,6 +243,7 @@ class Recovery:
 
     def registered(self, peer: Peer, _message: Registered) -> None:
         """A peer has told all."""
+        self._roster.client_told(peer.id)
         if not self.open:
             self._state.out.letter(peer.id, Recovered())
             return

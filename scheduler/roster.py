@@ -1,17 +1,23 @@
-"""Which nodes the scheduler's next life is to wait for, as it is written down.
+"""What the scheduler's next life has to know: nodes to wait for, clients that were given up.
 
 Never writes: it says `Remember`. A node is written down before it is given anything, and struck out
 only when all submitters know what was charged for it: a next life that does not wait for a node
-takes it for certain that nothing ran there.
+takes it for certain that nothing ran there. So it is with clients: what they had submitted was
+stopped wherever it was, and nobody will tell of it should they return.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from functools import partial
+from typing import Final
 
 from ..protocol.ids import NO_PEER, PeerId
 from .deliveries import Deliveries
 from .events import Command, Remember
 from .state import State
+
+#: more clients than so many that were given up are not remembered
+GONE_CLIENTS_MAX: Final = 1000
 
 
 class Standing(IntEnum):
@@ -41,13 +47,17 @@ class _Entry:
 class Roster:
     """All nodes that are written down; a name is in it once for each daemon that had it."""
 
-    __slots__ = ("_deliveries", "_entries", "_state", "_written", "changed")
+    __slots__ = ("_deliveries", "_entries", "_state", "_written", "changed", "gone")
 
-    def __init__(self, state: State, deliveries: Deliveries, expected: list[str]) -> None:
+    def __init__(
+        self, state: State, deliveries: Deliveries, expected: Sequence[str], gone: Sequence[str]
+    ) -> None:
         self._state = state
         self._deliveries = deliveries
         self._entries = [_Entry(name, Standing.AWAITED) for name in expected]
-        self._written = sorted(expected)
+        #: clients that were given up and have not told what they have since, the last ones
+        self.gone: dict[PeerId, None] = {PeerId(bytes.fromhex(id_)): None for id_ in gone}
+        self._written = Remember(sorted(expected), list(gone))
         #: whether `commands` may have something to say
         self.changed = False
 
@@ -100,10 +110,34 @@ class Roster:
         """Return what is to be written down before anything else is done."""
         self.changed = False
         names = sorted(entry.name for entry in self._entries)
-        if names == self._written:
+        command = Remember(names, [client.hex() for client in self.gone])
+        if command == self._written:
             return []
-        self._written = names
-        return [Remember(names)]
+        self._written = command
+        return [command]
+
+    def client_lost(self, client: PeerId) -> None:
+        """A client is given up: what it had submitted is stopped."""
+        self.gone.pop(client, None)
+        self.gone[client] = None
+        if len(self.gone) > GONE_CLIENTS_MAX:
+            del self.gone[next(iter(self.gone))]
+        self.changed = True
+
+    def client_counts(self, client: PeerId) -> None:
+        """A client has come back to the scheduler that gave it up."""
+        if self.gone.pop(client, client) is None:
+            self.changed = True
+
+    def client_told(self, client: PeerId) -> None:
+        """A client has told what it has, and each of its tasks was charged for what may have run."""
+        if client in self.gone:
+            self._deliveries.after_reached(client, partial(self._back, client))
+
+    def _back(self, client: PeerId) -> None:
+        peer = self._state.peers.get(client)
+        if peer is not None and peer.here and self.gone.pop(client, client) is None:
+            self.changed = True
 
     def _strike(self, entry: _Entry) -> None:
         entry.standing = Standing.GOING

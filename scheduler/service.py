@@ -70,10 +70,10 @@ class Service:
         rng = random.Random(os.urandom(16))  # jitter, no secrets
         self._state = state
         # Before anybody can hear of it, this life's number is safe: none is ever used twice.
-        epoch, expected = state.begin()
-        self._core = SchedulerCore(settings, epoch, rng, expected)
-        #: names that could not be written down yet
-        self._unwritten: list[str] | None = None
+        epoch, expected, gone = state.begin()
+        self._core = SchedulerCore(settings, epoch, rng, expected, gone)
+        #: what could not be written down yet
+        self._unwritten: events.Remember | None = None
         self._write_again_s = 0.0
         self._shell = ListenShell(endpoint, settings, epoch)
         self._poller = Poller()
@@ -187,18 +187,18 @@ class Service:
             elif isinstance(command, events.SendBlob):
                 shell.send_blob(command.peer, command.key, command.payload)
             elif isinstance(command, events.Remember):
-                self._remember(command.nodes)
+                self._remember(command)
             elif isinstance(command, events.Drop):
                 if command.error:
                     self._complain(f"dropped: {command.reason}", now_s())
                 shell.drop(command.peer, command.error, command.reason)
 
-    def _remember(self, nodes: list[str]) -> None:
-        """Write down the nodes; where that fails, say so, and try again: work goes on."""
+    def _remember(self, command: events.Remember) -> None:
+        """Write down what the next life must know; where that fails, say so, and try again: work goes on."""
         try:
-            self._state.remember(nodes)
+            self._state.remember(command.nodes, command.gone)
         except OSError as error:
-            self._unwritten = nodes
+            self._unwritten = command
             self._write_again_s = now_s() + WRITE_AGAIN_S
             self._complain(f"cannot write down which nodes there are: {error}", now_s())
         else:

@@ -1,4 +1,4 @@
-"""Tasks that wait in get() for each other's resources: found over all nodes, and one is told.
+"""Tasks that wait in get() for each other's resources: found over all nodes, one is told.
 
 Never guesses. Who waits for whom is not known here, but that nothing moves is: every attempt that
 has started waits without a timeout, nothing that is queued fits, nothing is on its way, and nothing

@@ -1,4 +1,4 @@
-"""The file that one life of the scheduler leaves to the next: its epoch, its nodes.
+"""The file that one life of the scheduler leaves to the next: its epoch, nodes, lost clients.
 
 Never decides anything. What `begin` and `remember` have written is safe from any crash when they
 return: it goes to a file beside, which takes the place of the old one in one step.
@@ -7,12 +7,25 @@ return: it goes to a file beside, which takes the place of the old one in one st
 import json
 import os
 from pathlib import Path
-from typing import Final
+from string import hexdigits
+from typing import Final, NamedTuple
 
 from ..protocol.errors import ConfigError
+from ..protocol.ids import PEER_BYTES
 
 #: one more each second would come to that in a lifetime
 EPOCH_MAX: Final = 1 << 31
+
+
+class Memory(NamedTuple):
+    """What a life of the scheduler knows of the one before."""
+
+    #: its own number
+    epoch: int
+    #: names of the nodes that were there
+    nodes: list[str]
+    #: clients that were given up
+    gone: list[str]
 
 
 class StateFile:
@@ -26,30 +39,30 @@ class StateFile:
         self._path = path
         self._epoch = 0
 
-    def begin(self) -> tuple[int, list[str]]:
-        """Begin a life: return its epoch, and the names of the nodes of the life before.
+    def begin(self) -> Memory:
+        """Begin a life: return its epoch, and what the life before has left.
 
         Raises:
             ConfigError: the file cannot be read or written, or is none of a scheduler's.
         """
-        epoch, nodes = self._read()
+        epoch, nodes, gone = self._read()
         self._epoch = epoch + 1
         try:
-            self.remember(nodes)
+            self.remember(nodes, gone)
         except OSError as error:
             raise ConfigError(
                 f"the scheduler cannot write {self._path} ({error}); it has to, since its next "
                 "life could not be told from this one otherwise"
             ) from None
-        return self._epoch, nodes
+        return Memory(self._epoch, nodes, gone)
 
-    def remember(self, nodes: list[str]) -> None:
-        """Write down which nodes the next life is to wait for.
+    def remember(self, nodes: list[str], gone: list[str]) -> None:
+        """Write down which nodes the next life is to wait for, and which clients were given up.
 
         Raises:
             OSError: it cannot be written; what was written before is as it was.
         """
-        data = json.dumps({"epoch": self._epoch, "nodes": nodes}).encode()
+        data = json.dumps({"epoch": self._epoch, "nodes": nodes, "gone": gone}).encode()
         beside = self._path.with_name(self._path.name + ".new")
         with open(beside, "wb") as file:
             file.write(data)
@@ -62,11 +75,11 @@ class StateFile:
         finally:
             os.close(directory)
 
-    def _read(self) -> tuple[int, list[str]]:
+    def _read(self) -> Memory:
         try:
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            return 0, []
+            return Memory(0, [], [])
         except (OSError, UnicodeDecodeError) as error:
             raise self._broken(str(error)) from None
         try:
@@ -75,14 +88,22 @@ class StateFile:
             raise self._broken(f"it is not JSON: {error}") from None
         epoch = data.get("epoch") if isinstance(data, dict) else None
         nodes = data.get("nodes") if isinstance(data, dict) else None
+        gone = data.get("gone") if isinstance(data, dict) else None
         if type(epoch) is not int or not 1 <= epoch <= EPOCH_MAX:
             raise self._broken(f'its "epoch" is {epoch!r}, and no number from 1')
         if not isinstance(nodes, list) or not all(isinstance(name, str) for name in nodes):
             raise self._broken(f'its "nodes" are {nodes!r}, and no list of names')
-        return epoch, nodes
+        if not isinstance(gone, list) or not all(map(_is_peer, gone)):
+            raise self._broken(f'its "gone" are {gone!r}, and no list of clients')
+        return Memory(epoch, nodes, gone)
 
     def _broken(self, why: str) -> ConfigError:
         return ConfigError(
             f"the scheduler's state file {self._path} cannot be used: {why}. Bring it back from a "
             "copy; or stop all nodes and programs of the cluster, remove it, and start anew"
         )
+
+
+def _is_peer(text: object) -> bool:
+    digits = text if isinstance(text, str) else ""
+    return len(digits) == 2 * PEER_BYTES and all(digit in hexdigits for digit in digits)

@@ -72,6 +72,8 @@ class Job:
         self.process.terminate()
         self.process.wait(10.0)
         self._reader.join(5.0)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
 
 class Outcome:

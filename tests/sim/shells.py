@@ -147,7 +147,13 @@ class Process(ABC):
 class SchedulerProcess(Process):
     """The scheduler."""
 
-    def __init__(self, world: "World", epoch: int = 1, expected: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        world: "World",
+        epoch: int = 1,
+        expected: Sequence[str] = (),
+        gone: Sequence[str] = (),
+    ) -> None:
         super().__init__(world, "scheduler")
         settings = world.settings
         self.epoch = epoch
@@ -155,7 +161,7 @@ class SchedulerProcess(Process):
         self.place.record = world.record
         self.shell = listen(self.place, settings, epoch)
         rng = Random(f"{world.scenario.seed} core {epoch}")
-        self.core = SchedulerCore(settings, epoch, rng, expected)
+        self.core = SchedulerCore(settings, epoch, rng, expected, gone)
         #: names of nodes, and peers, that have told all of a life before
         self.registered: dict[str | PeerId, None] = {}
         self._names: dict[PeerId, str] = {}
@@ -232,7 +238,7 @@ class SchedulerProcess(Process):
                 case scheduler_events.Mark():
                     self.shell.mark(command.peer, command.mark)
                 case scheduler_events.Remember():
-                    self.world.remember(self, command.nodes)
+                    self.world.remember(self, command.nodes, command.gone)
                 case scheduler_events.SendBlob():
                     self.shell.send_blob(command.peer, command.key, command.payload)
                 case scheduler_events.Drop():

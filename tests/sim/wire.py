@@ -53,6 +53,11 @@ class Dialing:
         self.connection = poller.network.connect(poller.name, self, poller.door)
         poller.sockets.append(self)
 
+    @classmethod
+    def try_to(cls, context: Any, endpoint: str, settings: Settings, poller: Place) -> "Dialing":
+        """Return such a connection; there are always descriptors here."""
+        return cls(context, endpoint, settings, poller)
+
     def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[bytes]:
         count = min(frames_max, len(self._incoming))
         return [self._incoming.popleft() for _ in range(count)]

@@ -72,6 +72,7 @@ class World:
         self.door = Door()
         #: what lies in the scheduler's state file
         self.remembered: list[str] = []
+        self.gone: list[str] = []
         #: how long it stays away when it dies, and how long its further lives last
         self._down_s = 0.01
         self._lives_s: list[float] = []
@@ -134,10 +135,10 @@ class World:
                 )
         return True  # it crashed, and another one has its name
 
-    def remember(self, scheduler: SchedulerProcess, names: list[str]) -> None:
+    def remember(self, scheduler: SchedulerProcess, names: list[str], gone: list[str]) -> None:
         """The scheduler writes down its nodes."""
         if scheduler is self.scheduler:
-            self.remembered = list(names)
+            self.remembered, self.gone = list(names), list(gone)
             if self._dies_at_note:
                 self._dies_at_note = False
                 self.oracle.count("scheduler crashed with a note")
@@ -159,7 +160,9 @@ class World:
 
     def _start_scheduler(self) -> None:
         epoch = self.scheduler.epoch + 1
-        self.scheduler = born = SchedulerProcess(self, epoch, list(self.remembered))
+        self.scheduler = born = SchedulerProcess(
+            self, epoch, list(self.remembered), list(self.gone)
+        )
         if not self.remembered:
             self.oracle.count("scheduler restarted without nodes")
         settings = self.settings

@@ -35,8 +35,10 @@ def done(id_: bytes, attempt: int = 1, **more: Any) -> DoneRow:
 class Restarted(Stage):
     """A scheduler in its second life, from its first turn on."""
 
-    def __init__(self, *expected: str, epoch: int = 2, **settings: Any) -> None:
-        super().__init__(0, epoch, expected, **settings)
+    def __init__(
+        self, *expected: str, epoch: int = 2, gone: Sequence[str] = (), **settings: Any
+    ) -> None:
+        super().__init__(0, epoch, expected, gone, **settings)
         self.start_s = self.now_s
         self.turn()
 

@@ -43,16 +43,23 @@ class Stage:
         seed: of chance.
         epoch: the scheduler's life.
         expected: names of the nodes of the life before.
+        gone: clients that it had given up.
         settings: the scheduler's.
     """
 
     def __init__(
-        self, seed: int = 0, epoch: int = 1, expected: Sequence[str] = (), **settings: Any
+        self,
+        seed: int = 0,
+        epoch: int = 1,
+        expected: Sequence[str] = (),
+        gone: Sequence[str] = (),
+        **settings: Any,
     ) -> None:
         self.now_s = 100.0
-        self.core = SchedulerCore(Settings(**settings), epoch, Random(seed), expected)
-        #: what was to be written down, each time
+        self.core = SchedulerCore(Settings(**settings), epoch, Random(seed), expected, gone)
+        #: what was to be written down, each time: nodes, and clients that were given up
         self.remembered: list[list[str]] = []
+        self.gone: list[list[str]] = []
         self.mail: dict[PeerId, list[Any]] = {}
         self.blobs: list[events.SendBlob] = []
         self.drops: list[events.Drop] = []
@@ -92,6 +99,7 @@ class Stage:
                 self.blobs.append(command)
             elif isinstance(command, events.Remember):
                 self.remembered.append(command.nodes)
+                self.gone.append(command.gone)
             elif isinstance(command, events.Mark):
                 self.marks.setdefault(command.peer, []).append(command.mark)
             else:

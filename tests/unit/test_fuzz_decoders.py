@@ -240,7 +240,7 @@ def test_a_damaged_state_file_is_read_or_named_as_broken(rng: Random) -> None:
             rng.choice([bytes(raw), rng.randbytes(20), json.dumps(plain).encode(), b"", nested])
         )
         with suppress(ConfigError):
-            epoch, _ = StateFile(path).begin()
+            epoch, *_ = StateFile(path).begin()
             assert epoch > 1
 
 

@@ -1,9 +1,10 @@
-"""Which nodes the scheduler's next life is to wait for."""
+"""What the scheduler's next life has to know: nodes to wait for, clients that were given up."""
 
+import pytest
 from drumbeat.protocol.ids import PeerId
-from drumbeat.protocol.messages import Leave
-from drumbeat.scheduler import events
-from support.restarts import NODE, Restarted, row
+from drumbeat.protocol.messages import Leave, Retried
+from drumbeat.scheduler import events, roster
+from support.restarts import CLIENT, NODE, Restarted, row
 from support.scheduling import Stage, ids_of
 
 
@@ -13,7 +14,7 @@ def test_a_node_is_written_down_before_anything_is_given_to_it() -> None:
     stage.submit(client, stage.define(client), ids_of(client, 1))
     stage.node()
     commands = stage.core.turn(stage.now_s)
-    assert commands[0] == events.Remember(["n"])
+    assert commands[0] == events.Remember(["n"], [])
     assert any(isinstance(command, events.Send) for command in commands[1:])
 
 
@@ -104,3 +105,81 @@ def test_missing_nodes_are_remembered_until_recovery_is_over() -> None:
     stage.turn()
     assert stage.remembered == [["n"]]
     assert NODE in stage.mail
+
+
+def lost_client() -> tuple[Stage, PeerId]:
+    """Return a stage on which a client with a running task was given up."""
+    stage = Stage()
+    client = stage.client()
+    stage.node()
+    stage.submit(client, stage.define(client), ids_of(client, 1))
+    stage.turn()
+    stage.event(events.PeerDisconnected(client))
+    stage.live(11.0, 0.25, client)
+    return stage, client
+
+
+def test_a_client_that_is_given_up_is_written_down_before_its_work_is_stopped() -> None:
+    stage = Stage(client_grace_s=1.0)
+    client = stage.client()
+    node = stage.node()
+    stage.submit(client, stage.define(client), ids_of(client, 1))
+    stage.turn()
+    stage.event(events.PeerDisconnected(client))
+    stage.now_s += 1.1
+    stage.event(events.PeerHeard([node]))
+    commands = stage.core.turn(stage.now_s)
+    assert commands[0] == events.Remember(["n"], [client.hex()])
+    discards = [one for one in commands if isinstance(one, events.Send) and one.peer == node]
+    assert discards
+
+
+def test_a_client_that_leaves_is_not_written_down() -> None:
+    stage = Stage()
+    client = stage.client()
+    stage.turn()
+    stage.say(client, Leave())
+    stage.turn()
+    assert not any(stage.gone)
+
+
+def test_a_client_that_comes_back_to_the_scheduler_that_gave_it_up_is_struck_out() -> None:
+    stage, client = lost_client()
+    assert stage.gone[-1] == [client.hex()]
+    assert stage.client() == client
+    stage.turn()
+    assert stage.gone[-1] == []
+
+
+def test_what_a_client_that_was_given_up_had_running_counts_in_the_next_life() -> None:
+    gone = [CLIENT.hex()]
+    stage = Restarted("n", gone=gone)
+    node = stage.node_back()
+    again, last = ids_of(CLIENT, 2)
+    client = stage.client_enters()
+    stage.names(client, stage.define(client, max_retries=1), [again])
+    stage.names(client, stage.define(client, max_retries=0), [last])
+    stage.prompt = False
+    stage.registered(client)
+    stage.turn()
+    failure = stage.results(client)[last].failure
+    assert failure is not None
+    assert failure.error == "NodeLost"
+    assert "given up" in failure.text
+    assert [row.rows for row in stage.take(client, Retried)] == [[(again, 2)]]
+    assert [(row.id, row.attempt) for row in stage.assigned(node)] == [(again, 2)]
+    assert stage.gone in ([], [gone])
+    stage.reach(client)
+    stage.turn()
+    assert stage.gone[-1] == []
+
+
+def test_only_so_many_lost_clients_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster, "GONE_CLIENTS_MAX", 2)
+    stage = Stage(client_grace_s=0.5)
+    clients = [stage.client(letter) for letter in "abc"]
+    stage.turn()
+    for client in clients:
+        stage.event(events.PeerDisconnected(client))
+        stage.live(1.0, 0.1, *clients)
+    assert stage.gone[-1] == [client.hex() for client in clients[1:]]
