@@ -67,8 +67,9 @@ def _parser() -> argparse.ArgumentParser:
 def _resources(given: argparse.Namespace) -> dict[str, float]:
     try:
         resources = json.loads(given.resources)
-    except (ValueError, RecursionError):
-        resources = None
+    except (ValueError, RecursionError) as error:
+        text = f"--resources is a JSON object of names and amounts: {error}"
+        raise ConfigError(text, setting="resources") from None
     if not isinstance(resources, dict):
         raise ConfigError("--resources is a JSON object of names and amounts", setting="resources")
     for name, amount in resources.items():

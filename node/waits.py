@@ -151,10 +151,13 @@ class Waits:
         if len(self.lenders) >= self._state.settings.workers_blocked_max:
             self.keepers[worker.number] = worker
             return
+        self._lend_out(worker, shape.demand.cpus)
+
+    def _lend_out(self, worker: Worker, cpus: int) -> None:
         self.keepers.pop(worker.number, None)
-        worker.lent = shape.demand.cpus
+        worker.lent = cpus
         self.lenders[worker.number] = worker
-        self._state.slots.lend(worker.lent)
+        self._state.slots.lend(cpus)
         self._tell(worker, True)
 
     def _lend_more(self) -> None:
@@ -163,15 +166,25 @@ class Waits:
         spare = self._state.settings.workers_blocked_max - len(self.lenders)
         spare += len(self.regaining)
         for worker in list(self.keepers.values())[: max(0, spare)]:
-            shape = worker.shape
-            if worker.main is None or worker.main.over or shape is None:
-                continue
-            del self.keepers[worker.number]
-            worker.lent = shape.demand.cpus
-            self.lenders[worker.number] = worker
-            self._state.slots.lend(worker.lent)
-            self._tell(worker, True)
+            self._lend_in_place(worker)
         self._regain()
+        if self.regaining and self._all_wait():
+            # One in its place was too small, and nothing else will end: nothing but that get can
+            # use what more of them lend.
+            for worker in list(self.keepers.values()):
+                if not self.regaining:
+                    break
+                self._lend_in_place(worker)
+                self._regain()
+
+    def _lend_in_place(self, worker: Worker) -> None:
+        shape = worker.shape
+        if worker.main is not None and not worker.main.over and shape is not None:
+            self._lend_out(worker, shape.demand.cpus)
+
+    def _all_wait(self) -> bool:
+        workers = self._state.workers.values()
+        return all(worker.main is not None for worker in workers if worker.flight)
 
     def _regain(self) -> None:
         while self.regaining:

@@ -5,6 +5,7 @@ The keyword arguments of `init`, the flags of the command line, the environment 
 else reads the environment for a setting.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, Self, get_args, get_origin, get_type_hints
@@ -214,7 +215,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ConfigError: it is no JSON object, or names or holds what does not fit.
         """
         try:
-            given = msgspec.json.decode(text, type=dict[str, Any])
+            given = json.loads(text)
+            if not isinstance(given, dict):
+                raise ValueError("it is another value")  # like any other
         except (ValueError, RecursionError) as error:
             reason = f"--settings is no JSON object of settings: {error}"
             raise ConfigError(reason, setting="settings", origin="flag") from None

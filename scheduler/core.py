@@ -105,8 +105,7 @@ class SchedulerCore:
         submissions = Submissions(state, self._board, self._objects, self._work, recovery)
         self._standstill = Standstill(*parts[:2], self._work, self._attempts, self._objects)
         self._queries = Queries(state, self._work, self._attempts, recovery)
-        self._texts = Texts(state)
-        self._rate = self._queries.rate
+        self._texts, self._rate = Texts(state), self._queries.rate
         #: asked in this turn, answered at its end
         self._questions: list[tuple[Peer, Query]] = []
         self._bounds = bounds = Bounds(state)
@@ -114,34 +113,7 @@ class SchedulerCore:
             state, self._board, self._kinds, self._objects, self._work, self._attempts,
             self._deliveries, bounds, recovery, roster,
         )  # fmt: skip
-        either: dict[type, Handler] = {
-            Leave: presence.leave,
-            Define: self._on_define,
-            Forget: lambda peer, message: self._kinds.forget(peer, message.kinds),
-            Submit: submissions.submit,
-            Cancel: self._on_cancel,
-            Values: self._on_values,
-            Fetch: lambda peer, message: self._objects.fetch(peer.id, message.ids),
-            Release: self._on_release,
-            Query: self._on_query,
-            Holding: recovery.holding,
-            Registered: recovery.registered,
-        }
-        self._by_role: dict[str, dict[type, Handler]] = {
-            Role.CLIENT: {**either, Enter: presence.enter, Submit: bounds.within(either[Submit])},
-            Role.NODE: {
-                **either,
-                Join: presence.join,
-                Beat: self._on_beat,
-                Done: self._on_done,
-                Blocked: self._on_blocked,
-                TakenBack: self._on_taken_back,
-                Output: self._texts.output,
-                Inventory: recovery.inventory,
-                Ended: self._on_ended,
-                Looked: self._on_looked,
-            },
-        }
+        self._by_role = self._doors(submissions)
         recovery.say_again = self._take_in
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.Received: self._on_received,
@@ -155,6 +127,38 @@ class SchedulerCore:
             events.MessageRejected: self._texts.rejected,
             events.DoorTold: self._queries.door_told,
             events.TimePassed: presence.was_late,
+        }
+
+    def _doors(self, submissions: Submissions) -> dict[str, dict[type, Handler]]:
+        """Return who hears what each may say, by role."""
+        presence, recovery, bounds = self._presence, self._recovery, self._bounds
+        either: dict[type, Handler] = {
+            Leave: presence.leave,
+            Define: self._on_define,
+            Forget: lambda peer, message: self._kinds.forget(peer, message.kinds),
+            Submit: submissions.submit,
+            Cancel: self._on_cancel,
+            Values: self._on_values,
+            Fetch: lambda peer, message: self._objects.fetch(peer.id, message.ids),
+            Release: self._on_release,
+            Query: self._on_query,
+            Holding: recovery.holding,
+            Registered: recovery.registered,
+        }
+        return {
+            Role.CLIENT: {**either, Enter: presence.enter, Submit: bounds.within(either[Submit])},
+            Role.NODE: {
+                **either,
+                Join: presence.join,
+                Beat: self._on_beat,
+                Done: self._on_done,
+                Blocked: self._on_blocked,
+                TakenBack: self._on_taken_back,
+                Output: self._texts.output,
+                Inventory: recovery.inventory,
+                Ended: self._on_ended,
+                Looked: self._on_looked,
+            },
         }
 
     # ------------------------------------------------------------------------------------ the doors

@@ -130,7 +130,7 @@ class Roster:
             self.changed = True
 
     def client_told(self, client: PeerId) -> None:
-        """A client has told what it has, and each of its tasks was charged for what may have run."""
+        """A client has told what it has; what may have run was charged."""
         if client in self.gone:
             self._deliveries.after_reached(client, partial(self._back, client))
 

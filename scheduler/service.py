@@ -194,7 +194,7 @@ class Service:
                 shell.drop(command.peer, command.error, command.reason)
 
     def _remember(self, command: events.Remember) -> None:
-        """Write down what the next life must know; where that fails, say so, and try again: work goes on."""
+        """Write down what the next life must know; try again where that fails: work goes on."""
         try:
             self._state.remember(command.nodes, command.gone)
         except OSError as error:

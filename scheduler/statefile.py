@@ -1,4 +1,4 @@
-"""The file that one life of the scheduler leaves to the next: its epoch, nodes, lost clients.
+"""What one life of the scheduler leaves to the next: its epoch, nodes, lost clients.
 
 Never decides anything. What `begin` and `remember` have written is safe from any crash when they
 return: it goes to a file beside, which takes the place of the old one in one step.

@@ -1,4 +1,4 @@
-"""Connections to a live scheduler that say anything but what they should, and what to expect.
+"""Connections that say anything but what they should, and what is to come of it.
 
 Never judges. Each act adds to `expected` what the scheduler's status has to show of it: what was
 sent is either taken, or refused, or dropped, and each of these is counted.

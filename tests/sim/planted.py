@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from drumbeat.client.budget import Budget
 from drumbeat.client.credits import Credits
+from drumbeat.node.beats import Beats
 from drumbeat.node.core import NodeCore
 from drumbeat.node.dispatch import Dispatch
 from drumbeat.node.ended import Ended
@@ -28,6 +29,7 @@ from drumbeat.scheduler.objects import Objects
 from drumbeat.scheduler.outbox import Outbox
 from drumbeat.scheduler.recovery import Recovery
 from drumbeat.scheduler.roster import Roster
+from drumbeat.scheduler.standstill import Standstill
 from drumbeat.scheduler.submissions import Submissions
 from drumbeat.scheduler.tasks import QUEUED, RETURN, move
 from drumbeat.scheduler.work import Work
@@ -109,6 +111,10 @@ def _supplies_nobody(true: Callable[..., Any]) -> Callable[..., Any]:
 
 def _says_nothing(_true: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *_arguments, **_options: []
+
+
+def _says_yes(_true: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *_arguments, **_options: True
 
 
 def _says_no(_true: Callable[..., Any]) -> Callable[..., Any]:

@@ -327,6 +327,24 @@ def test_the_scheduler_has_a_get_raise_that_waits_for_ever():
     assert bench.core.counters["deadlocks"] == 1
 
 
+def test_one_that_wants_more_back_than_one_other_keeps_has_it_from_several():
+    bench = NodeBench({"CPU": 1.0}, {"workers_blocked_max": 1}, prepare=False)
+    bench.prepare(1)
+    bench.prepare(2, num_cpus=0.5)
+    bench.ready()
+    _first, one, child = waiting(bench)
+    for _ in range(2):
+        bench.assign(kind=2)
+        bench.ready()
+        ((worker, _),) = bench.ran().items()
+        grandchild = IdFactory(NODE, worker)()
+        nest(bench, worker, TaskRow(grandchild, 1))
+        bench.want(worker, grandchild)
+    assert look(bench).still
+    bench.hear(Results([value(child)]))
+    assert bench.answers(one)
+
+
 def test_one_that_has_lent_its_cpus_has_them_back_before_it_is_told():
     bench, first, second = stuck()
     bench.hear(Deadlock([(first, 1, "why")]))

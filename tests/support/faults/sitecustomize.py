@@ -1,4 +1,4 @@
-"""Python loads this at start when the folder is on PYTHONPATH: forks fail while a file is there.
+"""Python loads this at start from PYTHONPATH: forks fail while a certain file is there.
 
 A user who is root has no limit of processes, so the system's refusal is said in its place.
 """
