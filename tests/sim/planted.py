@@ -312,4 +312,11 @@ PLANTED: dict[str, Planted] = {
         "a node takes what nobody has shared again yet for unshared", (199,),
         NodeObjects, "restarted", _forgets_who_shares,
     ),
+    "overlook_a_deadlock": Planted(
+        "nobody is told of a deadlock", (34, 63), Standstill, "beat", _does_nothing
+    ),
+    "rest_while_it_runs": Planted(
+        "a node that works says that nothing moves there", (175, 44, 122),
+        Beats, "is_still", _says_yes,
+    ),
 }  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
+from drumbeat.client.options import check
 from drumbeat.node.__main__ import main as node_main
 from drumbeat.node.packets import ToDaemon, ToWorker
 from drumbeat.protocol import codec
@@ -221,6 +222,15 @@ def test_numbers_that_cannot_be_counted_with_are_refused(message: Any, field: st
     with pytest.raises(RemoteProtocolError, match=field):
         codec.decode_to_scheduler(msgspec.msgpack.encode(message))
     assert Join("n", "h", 1, {"CPU": AMOUNT_MAX}) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_cpus", 1e16), ("num_gpus", 1e16), ("resources", {"a": 1e16}), ("retry_backoff_s", 1e11)],
+)
+def test_what_the_wire_would_refuse_is_refused_at_the_call(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        check({name: value})
 
 
 @settings(deadline=None, max_examples=150)
