@@ -11,7 +11,6 @@ from selectors import DefaultSelector, SelectorKey
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from ..protocol.futures import awaited_in
 from ..protocol.ids import ObjectId
 from .packets import Answered
 
@@ -38,6 +37,9 @@ class LendingSelector(DefaultSelector):
         if timeout is not None and timeout <= 0.0:
             return super().select(timeout)
         loop = self.loop()
+        # Not at the top: that module may be the one whose import of asyncio has brought us here.
+        from ..protocol.futures import awaited_in
+
         awaited = None if loop is None else awaited_in(loop)
         if loop is None or awaited is None or not self._session.in_main_thread():
             return super().select(timeout)

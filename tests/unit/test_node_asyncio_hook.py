@@ -35,6 +35,11 @@ def test_a_part_of_asyncio_alone_is_enough() -> None:
     assert said_by(code) == ["drumbeat.node.loops"]
 
 
+def test_a_module_of_ours_may_be_the_one_that_loads_asyncio() -> None:
+    code = "lend_in_loops(None); import drumbeat.protocol.futures; print(policy())"
+    assert said_by(code) == ["drumbeat.node.loops"]
+
+
 def test_nothing_is_left_of_the_hook_and_asyncio_looks_as_it_always_does() -> None:
     code = """
 before = list(sys.meta_path)
