@@ -78,7 +78,7 @@ class Doubts:
             record.attempt, name = given_up
             self._charge(record, name, STOPPED, wait=False)
             return
-        if record.owner.id in self._roster.gone:
+        if record.owner.id in self._roster.before:
             self._charge(record, SOME_NODE, GIVEN_UP, wait=False)
             return
         outlook = self._look()

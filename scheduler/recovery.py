@@ -204,6 +204,7 @@ class Recovery:
 
     def _client_gone(self, client: PeerId) -> None:
         self._home_gone(client)
+        self._roster.client_lost(client)
         for claim in self._state.claims.of_home(client):
             self.matching.give_up(claim, "its client has not come back")
         for node_id in self._named.pop(client, ()):
@@ -229,6 +230,7 @@ class Recovery:
             else:
                 if self.open:
                     self._home_gone(client)
+                self._roster.client_lost(client)
                 del node.former[client]
                 self._state.out.discard_client(node.id, client)
         for row in message.rows:

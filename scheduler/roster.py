@@ -47,7 +47,7 @@ class _Entry:
 class Roster:
     """All nodes that are written down; a name is in it once for each daemon that had it."""
 
-    __slots__ = ("_deliveries", "_entries", "_state", "_written", "changed", "gone")
+    __slots__ = ("_deliveries", "_entries", "_state", "_written", "before", "changed", "gone")
 
     def __init__(
         self, state: State, deliveries: Deliveries, expected: Sequence[str], gone: Sequence[str]
@@ -57,6 +57,8 @@ class Roster:
         self._entries = [_Entry(name, Standing.AWAITED) for name in expected]
         #: clients that were given up and have not told what they have since, the last ones
         self.gone: dict[PeerId, None] = {PeerId(bytes.fromhex(id_)): None for id_ in gone}
+        #: of those, whom an earlier life gave up: what was stopped then is not known in this one
+        self.before = self.gone.copy()
         self._written = Remember(sorted(expected), list(gone))
         #: whether `commands` may have something to say
         self.changed = False
@@ -126,6 +128,7 @@ class Roster:
 
     def client_counts(self, client: PeerId) -> None:
         """A client has come back to the scheduler that gave it up."""
+        self.before.pop(client, None)
         if self.gone.pop(client, client) is None:
             self.changed = True
 
@@ -136,8 +139,8 @@ class Roster:
 
     def _back(self, client: PeerId) -> None:
         peer = self._state.peers.get(client)
-        if peer is not None and peer.here and self.gone.pop(client, client) is None:
-            self.changed = True
+        if peer is not None and peer.here:
+            self.client_counts(client)
 
     def _strike(self, entry: _Entry) -> None:
         entry.standing = Standing.GOING

@@ -131,7 +131,11 @@ def test_each_life_has_an_epoch_of_its_own_and_waits_for_the_nodes_of_the_last(
             joined = True
     first.close()
     node.close()
-    assert json.loads((tmp_path / "state").read_text()) == {"epoch": 1, "nodes": ["lab1"]}
+    assert json.loads((tmp_path / "state").read_text()) == {
+        "epoch": 1,
+        "nodes": ["lab1"],
+        "gone": [],
+    }
     second = Scheduler(tmp_path)
     assert second.until(Up).epoch == 2
     second.shell.send(Enter("me", Environment()))
@@ -153,7 +157,7 @@ def test_its_epoch_is_written_down_before_anybody_can_reach_it(tmp_path: Path) -
     )
     assert scheduler.returncode != 0
     state = json.loads((tmp_path / "scheduler.state").read_text())
-    assert state == {"epoch": 1, "nodes": []}
+    assert state == {"epoch": 1, "nodes": [], "gone": []}
 
 
 def test_a_broken_state_file_is_refused_in_plain_words(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 from drumbeat.protocol.ids import PeerId
-from drumbeat.protocol.messages import Leave, Retried
+from drumbeat.protocol.messages import Discard, Leave, Retried
 from drumbeat.scheduler import events, roster
 from support.restarts import CLIENT, NODE, Restarted, row
 from support.scheduling import Stage, ids_of
@@ -98,7 +98,7 @@ def test_the_daemon_before_is_remembered_until_recovery_is_over() -> None:
 
 def test_missing_nodes_are_remembered_until_recovery_is_over() -> None:
     stage = Restarted("n", "m")
-    stage.node_back(row(ids_of(PeerId(b"c" * 6), 1)[0]))
+    stage.node_back(row(ids_of(PeerId(b"c" * 6), 1)[0]), clients=())
     stage.at(11.9)
     assert stage.remembered == []
     stage.at(12.5)
@@ -172,6 +172,27 @@ def test_what_a_client_that_was_given_up_had_running_counts_in_the_next_life() -
     stage.reach(client)
     stage.turn()
     assert stage.gone[-1] == []
+
+
+@pytest.mark.parametrize("node_back_s", [0.0, 11.0, 20.0])
+def test_a_client_that_a_life_waited_for_in_vain_is_charged_by_the_next_one(
+    node_back_s: float,
+) -> None:
+    (one,) = ids_of(CLIENT, 1)
+    second = Restarted("n")
+    second.at(node_back_s)
+    node = second.node_back(row(one))
+    second.at(21.0)
+    second.turn()
+    assert any(isinstance(word, Discard) for word in second.mail[node])
+    third = Restarted("n", epoch=3, gone=second.gone[-1])
+    node = third.node_back()
+    client = third.client_enters()
+    third.names(client, third.define(client, max_retries=0), [one])
+    third.registered(client)
+    third.at(3.0)
+    assert third.assigned(node) == []
+    assert third.results(client)[one].failure.error == "NodeLost"  # type: ignore[union-attr]
 
 
 def test_only_so_many_lost_clients_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
