@@ -439,7 +439,8 @@ class ClientCore:
 
     def _register(self, attempts: list[int]) -> None:
         """Submit all that is unfinished: what was sent to the life before, the rest on credit."""
-        rows = [self._again(*one) for one in self.tasks.items()]
+        bytes_max = -1 if self._budget.charged else self._settings.inline_bytes_max
+        rows = lives.rows_of(self.tasks, bytes_max, self._again)
         known = next((at for at in range(len(attempts), 0, -1) if attempts[at - 1]), 0)
         self._credits.start_anew(self.finished_bytes)
         self._credits.sent(rows[:known])
@@ -468,12 +469,11 @@ class ClientCore:
         self.story.append((now_s, f"given up: {len(spent)} failed, {len(self.tasks)} sent anew"))
 
     def _again(self, task: TaskId, call: Call) -> TaskRow:
-        row = call.row
-        charged = self._budget.charged.get(task, 0)
+        row, charged = call.row, self._budget.charged.get(task, 0)
         self.counters["resubmitted"] += bool(charged)
         if charged:
             return self.home.dressed(row, self.kinds.with_fewer_retries(row.kind, charged))
-        large = row.args is not None and len(row.args) > self._settings.inline_bytes_max
+        large = len(row.args or b"") > self._settings.inline_bytes_max
         return self.home.dressed(row, row.kind) if row.deps or large else row
 
     # ------------------------------------------------------------------------------- for proofs

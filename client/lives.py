@@ -8,7 +8,7 @@ cancelled, may have run, and are charged. A life of another epoch begins when th
 restarted: nodes and clients tell it what there is, nothing has stopped, and nothing is charged.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from ..protocol.ids import PeerId, TaskId
@@ -79,8 +79,28 @@ def attempts_of(
     tasks: Mapping[TaskId, Call], unsent: Mapping[TaskId, None], budget: Budget
 ) -> list[int]:
     """The scheduler was restarted: return what `Submit.attempts` says of each task."""
+    if not unsent and not budget.latest:
+        return [1] * len(tasks)
     latest = budget.latest
     return [0 if task in unsent else latest.get(task, 1) for task in tasks]
+
+
+def rows_of(
+    tasks: Mapping[TaskId, Call], bytes_max: int, again: Callable[[TaskId, Call], TaskRow]
+) -> list[TaskRow]:
+    """Return the rows of all tasks as they are told again.
+
+    Args:
+        tasks: in the order of submission.
+        bytes_max: a row without dependencies travels as it is if its arguments are not more.
+        again: returns any other row as it travels.
+    """
+    return [
+        row
+        if not (row := call.row).deps and len(row.args or b"") <= bytes_max
+        else again(task, call)
+        for task, call in tasks.items()
+    ]
 
 
 def last_words(home: Home) -> list[Command]:

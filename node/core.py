@@ -59,7 +59,7 @@ from .returns import Returns
 from .state import NodeState, how_it_ended
 from .stops import Stops
 from .texts import Texts
-from .trust import untruth
+from .trust import fits, put_back, untruth
 from .waits import Waits
 
 
@@ -338,14 +338,15 @@ class NodeCore:
     # --------------------------------------------------------------------------------- the workers
 
     def _on_spoke_up(self, event: events.WorkerSpoke, now_s: float) -> None:
-        worker = self._state.workers.get(event.worker)
+        state, packet = self._state, event.packet
+        worker = state.workers.get(event.worker)
         if worker is None or worker.dropped:
-            self._state.counters["stale_dropped"] += 1
+            state.counters["stale_dropped"] += 1
             return
-        if false := untruth(worker, event.packet, self._state.peer, self._state.objects):
+        if type(packet) is Submitted and (false := untruth(worker, packet, state)):
             self._processes.distrust(worker, false, now_s)
             return
-        self._packets[type(event.packet)](worker, event.packet, now_s)
+        self._packets[type(packet)](worker, packet, now_s)
 
     def _ready(self, worker: Worker, packet: Ready, now_s: float) -> None:
         for text in packet.notices:
@@ -367,10 +368,18 @@ class NodeCore:
             if attempt is None:
                 state.counters["stale_dropped"] += 1
                 continue
+            task, kind, values = attempt.row, attempt.kind, row.values
+            if (
+                len(values) != 1
+                or values[0].outcome
+                or values[0].id != task.id
+                or kind.options.num_returns != 1
+            ) and not fits(attempt, row):
+                self._processes.distrust(worker, put_back(worker, row.seq, attempt), now_s)
+                break
             seq = row.seq
             count += 1
-            name = attempt.kind.name
-            values = row.values
+            name = kind.name
             plain = not attempt.pins and not attempt.stop
             for value in values:
                 payload = value.payload
@@ -379,7 +388,6 @@ class NodeCore:
             if not plain or worker.main is not None:
                 self._finish_rare(worker, attempt, row)
                 continue
-            task = attempt.row
             attempt.state = GONE
             del attempts[task.id]
             done.append(DoneRow(task.id, task.attempt, values, row.duration_s, row.retry))

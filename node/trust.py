@@ -8,39 +8,15 @@ and so that the scheduler does not drop the whole node for it.
 from ..protocol.ids import ORDINAL_BYTES, ObjectId, TaskId, objects_of, show
 from ..protocol.messages import Outcome
 from .attempts import Attempt, Worker
-from .objects import Objects
-from .packets import Finished, FinishedRow, Submitted
+from .packets import FinishedRow, Submitted
+from .state import NodeState
 
 
-def untruth(worker: Worker, packet: object, peer: bytes, objects: Objects) -> str:
-    """Return what of a worker's packet cannot be true, or "".
+def fits(attempt: Attempt, row: FinishedRow) -> bool:
+    """Return whether these can be the values of that attempt: see `messages.DoneRow`.
 
-    Args:
-        worker: who said it.
-        packet: what it said.
-        peer: this node.
-        objects: all that are known here.
+    The node's core knows the plain ones by itself, row by row, since each task pays for that.
     """
-    if type(packet) is Finished:
-        flight = worker.flight
-        for row in packet.rows:
-            attempt = flight.get(row.seq)
-            if attempt is None:
-                continue  # it was taken from the worker meanwhile
-            values = row.values
-            if len(values) == 1 and values[0].id == attempt.row.id and not values[0].outcome:
-                fits = attempt.kind.options.num_returns == 1
-            else:
-                fits = _fits(attempt, row)
-            if not fits:
-                return f"it told of values that are not those of task {show(attempt.row.id)}"
-    elif type(packet) is Submitted:
-        return _of_others(worker, packet, peer, objects)
-    return ""
-
-
-def _fits(attempt: Attempt, row: FinishedRow) -> bool:
-    """Return whether these can be the values of that attempt: see `messages.DoneRow`."""
     values, task = row.values, TaskId(attempt.row.id)
     if len(values) == 1 and values[0].outcome != Outcome.VALUE:
         told = values[0].payload if values[0].outcome == Outcome.ERROR else values[0].failure
@@ -51,8 +27,24 @@ def _fits(attempt: Attempt, row: FinishedRow) -> bool:
     return right and not row.retry and all(value.outcome == Outcome.VALUE for value in values)
 
 
-def _of_others(worker: Worker, packet: Submitted, peer: bytes, objects: Objects) -> str:
-    prefix = peer + worker.number.to_bytes(ORDINAL_BYTES, "big")
+def put_back(worker: Worker, seq: int, attempt: Attempt) -> str:
+    """Put an attempt that does not fit back into its worker's hands, to end with it; return why."""
+    in_order = sorted((*worker.flight.items(), (seq, attempt)))
+    worker.flight.clear()
+    worker.flight.update(in_order)
+    return f"it told of values that are not those of task {show(attempt.row.id)}"
+
+
+def untruth(worker: Worker, packet: Submitted, state: NodeState) -> str:
+    """Return what of a worker's calls and puts cannot be true, or "".
+
+    Args:
+        worker: who said it.
+        packet: what it said.
+        state: of this node.
+    """
+    objects = state.objects
+    prefix = state.peer + worker.number.to_bytes(ORDINAL_BYTES, "big")
     entries, calls = objects.entries, objects.calls
     seen: dict[bytes, None] = {}
     for id_ in (*(row.id for row in packet.rows), *(row.id for row in packet.puts)):

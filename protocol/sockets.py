@@ -18,6 +18,9 @@ from .settings import Settings
 
 #: Frames taken from one socket in one turn, so that one busy peer cannot starve the rest.
 FRAMES_PER_TURN_MAX: Final = 256
+#: a socket that many connections come to stops when it has read so much: what one peer says at
+#: once, a program that names all its tasks anew say, keeps the others waiting for one turn only
+BYTES_PER_TURN: Final = 1 << 20
 #: MAXMSGSIZE is above frame_bytes_max by what an encrypting transport adds.
 FRAME_SLACK_BYTES: Final = 4096
 
@@ -205,6 +208,7 @@ class Listening(_Socket):
             return received
         drains = self._drains()
         take, ask = self._take, self._frames.ask
+        received_bytes = 0
         try:
             for _ in range(frames_max):
                 # ZeroMQ puts the route before whatever comes, so there is always a second part.
@@ -213,7 +217,8 @@ class Listening(_Socket):
                     self._drop_rest()
                 else:
                     received.append((route, frame.bytes))
-                if not drains or not ask():
+                    received_bytes += len(frame)
+                if not drains or received_bytes >= BYTES_PER_TURN or not ask():
                     break
         except zmq.Again:
             pass  # the news was something else

@@ -159,6 +159,12 @@ class Deliveries:
             told.numbers.pop(peer, None)
         for mark in self._by_peer.pop(peer, ()):
             self._one_less(mark, peer)
+        self._rest()
+
+    def _rest(self) -> None:
+        # A due that stays when nobody is to be told any more would never let the loop sleep.
+        if not self._ready:
+            self.due_s = NEVER_S
 
     def _one_less(self, mark: int, peer: PeerId) -> None:
         told = self._told[mark]
@@ -183,8 +189,7 @@ class Deliveries:
             if due or node in assigns or len(numbers) >= HAND_OVER_NUMBERS_MAX:
                 commands.append(Send(node, HandedOver(numbers)))
                 del self._ready[node]
-        if not self._ready:
-            self.due_s = NEVER_S
+        self._rest()
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
@@ -204,6 +209,6 @@ class Deliveries:
             assert marks
             for mark in marks:
                 assert peer in self._told[mark].awaited
-        assert (self.due_s < NEVER_S) or not self._ready
+        assert (self.due_s < NEVER_S) == bool(self._ready)
         for node in self._ready:
             assert self._state.out.is_here(node)

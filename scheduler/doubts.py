@@ -7,6 +7,7 @@ charged for it, or waits as long as its node may come back, or fails.
 from typing import Final, NamedTuple
 
 from ..protocol.frames import Role
+from ..protocol.ids import PeerId
 from .roster import Roster, Standing
 from .state import State
 from .tasks import FINISHED, WAITING, TaskRecord, failed
@@ -87,6 +88,15 @@ class Doubts:
         elif outlook.missing or not claims.open:
             names = ", ".join(outlook.missing) or SOME_NODE
             self._charge(record, names, BACK_LATE, wait=outlook.wait)
+
+    def none_of(self, owner: PeerId) -> bool:
+        """Return whether tasks of a submitter that no node claims have no attempt anywhere.
+
+        Those whose claim was given up are for `settle`.
+        """
+        outlook = self._look()
+        nobody_missing = not outlook.undecided and not outlook.missing
+        return nobody_missing and self._state.claims.open and owner not in self._roster.before
 
     def _park(self, record: TaskRecord) -> None:
         self._work.parked[record.id] = record

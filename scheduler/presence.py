@@ -89,10 +89,17 @@ class Presence:
 
     def joined(self, event: events.PeerJoined) -> None:
         """A link life begins."""
-        old = self._state.peers.get(event.peer)
+        old, hello = self._state.peers.get(event.peer), event.hello
         if old is not None:
-            self.forget(old, "began a new life of its link")
-        hello = event.hello
+            same = (old.role, old.python) == (hello.role, hello.python)
+            if old.entered or not same or hello.epoch in (0, self._state.epoch):
+                self.forget(old, "began a new life of its link")
+            else:
+                # It never heard of the life that ends here: it comes again as it came before.
+                old.here = False
+                self._watch(old).forget(old.id)
+                self._deliveries.forget(old.id)
+                self._bounds.forget(old)
         if hello.role not in (Role.CLIENT, Role.NODE):
             self._out.drop(event.peer, "RemoteProtocolError", f"nobody is a {hello.role!r} here")
             return
@@ -146,8 +153,7 @@ class Presence:
                 if life is Life.LOST:
                     why = "was silent for too long" if peer.connected else "lost its connection"
                     self._out.drop(peer_id)
-                    if peer.node is None:
-                        self._roster.client_lost(peer_id)
+                    self._roster.lost(peer_id)
                     self.forget(peer, why)
                 elif peer.node is not None:
                     peer.node.suspect = life is Life.SUSPECT
@@ -214,9 +220,9 @@ class Presence:
         peer.name = message.name
         peer.environment = message.environment
         self._state.tell(f"client {peer.name!r} entered")
-        if peer.id not in self._state.claims.telling:
+        if peer.epoch in (0, self._state.epoch):
             # It counts by itself what this very scheduler had stopped.
-            self._roster.client_counts(peer.id)
+            self._roster.counts(peer.id)
         if self._recovery.open:
             self._recovery.came(peer)
         if self._state.recovering:
@@ -250,7 +256,10 @@ class Presence:
         node = Node(peer, message, self._serial, self._state.now_s)
         peer.node = self._state.nodes[peer.id] = node
         self._board.add(node)
-        self._roster.join(peer.id, node.name, tells=peer.id in self._state.claims.telling)
+        tells = peer.id in self._state.claims.telling
+        self._roster.join(peer.id, node.name, tells=tells)
+        if not tells:
+            self._roster.counts(peer.id)
         if self._recovery.open:
             self._recovery.came(peer)
         self.shapes_changed = True

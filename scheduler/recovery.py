@@ -204,7 +204,7 @@ class Recovery:
 
     def _client_gone(self, client: PeerId) -> None:
         self._home_gone(client)
-        self._roster.client_lost(client)
+        self._roster.lost(client)
         for claim in self._state.claims.of_home(client):
             self.matching.give_up(claim, "its client has not come back")
         for node_id in self._named.pop(client, ()):
@@ -230,7 +230,7 @@ class Recovery:
             else:
                 if self.open:
                     self._home_gone(client)
-                self._roster.client_lost(client)
+                self._roster.lost(client)
                 del node.former[client]
                 self._state.out.discard_client(node.id, client)
         for row in message.rows:
@@ -245,7 +245,7 @@ class Recovery:
 
     def registered(self, peer: Peer, _message: Registered) -> None:
         """A peer has told all."""
-        self._roster.client_told(peer.id)
+        self._roster.told(peer.id)
         if not self.open:
             self._state.out.letter(peer.id, Recovered())
             return
@@ -355,6 +355,11 @@ class Recovery:
                 if claim is not None and claim.ended is None:
                     mode = StopMode.FORCE if message.force else StopMode.SOFT
                     self._state.out.stop(claim.node.id, claim.id, claim.attempt, mode)
+
+    def is_known_of(self, id_: TaskId) -> bool:
+        """Return whether anybody has said something of a task before its submitter named it."""
+        claims = self._state.claims
+        return id_ in claims.given_up or id_ in self._cancels or claims.find(id_) is not None
 
     def remember_cancel(self, record: TaskRecord) -> None:
         """Cancel a task that was to be before it was named."""

@@ -1,9 +1,9 @@
-"""What the scheduler's next life has to know: nodes to wait for, clients that were given up.
+"""What the next life of the scheduler has to know: nodes to wait for, lost clients.
 
 Never writes: it says `Remember`. A node is written down before it is given anything, and struck out
 only when all submitters know what was charged for it: a next life that does not wait for a node
-takes it for certain that nothing ran there. So it is with clients: what they had submitted was
-stopped wherever it was, and nobody will tell of it should they return.
+takes it for certain that nothing ran there. So it is with submitters, clients and nodes alike: what
+they had submitted was stopped wherever it was, and nobody will tell of it should they return.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from .deliveries import Deliveries
 from .events import Command, Remember
 from .state import State
 
-#: more clients than so many that were given up are not remembered
-GONE_CLIENTS_MAX: Final = 1000
+#: more submitters than so many that were given up are not remembered
+GONE_MAX: Final = 1000
 
 
 class Standing(IntEnum):
@@ -55,7 +55,7 @@ class Roster:
         self._state = state
         self._deliveries = deliveries
         self._entries = [_Entry(name, Standing.AWAITED) for name in expected]
-        #: clients that were given up and have not told what they have since, the last ones
+        #: submitters that were given up and have not told what they have since, the last ones
         self.gone: dict[PeerId, None] = {PeerId(bytes.fromhex(id_)): None for id_ in gone}
         #: of those, whom an earlier life gave up: what was stopped then is not known in this one
         self.before = self.gone.copy()
@@ -112,35 +112,35 @@ class Roster:
         """Return what is to be written down before anything else is done."""
         self.changed = False
         names = sorted(entry.name for entry in self._entries)
-        command = Remember(names, [client.hex() for client in self.gone])
+        command = Remember(names, [peer.hex() for peer in self.gone])
         if command == self._written:
             return []
         self._written = command
         return [command]
 
-    def client_lost(self, client: PeerId) -> None:
-        """A client is given up: what it had submitted is stopped."""
-        self.gone.pop(client, None)
-        self.gone[client] = None
-        if len(self.gone) > GONE_CLIENTS_MAX:
+    def lost(self, peer: PeerId) -> None:
+        """A submitter is given up: what it had submitted is stopped."""
+        self.gone.pop(peer, None)
+        self.gone[peer] = None
+        if len(self.gone) > GONE_MAX:
             del self.gone[next(iter(self.gone))]
         self.changed = True
 
-    def client_counts(self, client: PeerId) -> None:
-        """A client has come back to the scheduler that gave it up."""
-        self.before.pop(client, None)
-        if self.gone.pop(client, client) is None:
+    def counts(self, peer: PeerId) -> None:
+        """A submitter has come back to the scheduler that gave it up."""
+        self.before.pop(peer, None)
+        if self.gone.pop(peer, peer) is None:
             self.changed = True
 
-    def client_told(self, client: PeerId) -> None:
-        """A client has told what it has; what may have run was charged."""
-        if client in self.gone:
-            self._deliveries.after_reached(client, partial(self._back, client))
+    def told(self, peer: PeerId) -> None:
+        """A submitter has told what it has; what may have run was charged."""
+        if peer in self.gone:
+            self._deliveries.after_reached(peer, partial(self._back, peer))
 
-    def _back(self, client: PeerId) -> None:
-        peer = self._state.peers.get(client)
+    def _back(self, peer_id: PeerId) -> None:
+        peer = self._state.peers.get(peer_id)
         if peer is not None and peer.here:
-            self.client_counts(client)
+            self.counts(peer_id)
 
     def _strike(self, entry: _Entry) -> None:
         entry.standing = Standing.GOING

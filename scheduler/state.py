@@ -41,6 +41,7 @@ class Peer:
         "early",
         "early_bytes",
         "entered",
+        "epoch",
         "environment",
         "expected",
         "here",
@@ -61,6 +62,8 @@ class Peer:
         self.role = hello.role
         self.name = hello.name
         self.python = hello.python
+        #: of the scheduler, in which it last lived; 0: in none
+        self.epoch = hello.epoch
         #: False once it is forgotten, for those who still point to it
         self.here = True
         self.connected = True

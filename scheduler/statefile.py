@@ -64,7 +64,7 @@ class StateFile:
         """
         data = json.dumps({"epoch": self._epoch, "nodes": nodes, "gone": gone}).encode()
         beside = self._path.with_name(self._path.name + ".new")
-        with open(beside, "wb") as file:
+        with open(beside, "wb", opener=_own) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -102,6 +102,10 @@ class StateFile:
             f"the scheduler's state file {self._path} cannot be used: {why}. Bring it back from a "
             "copy; or stop all nodes and programs of the cluster, remove it, and start anew"
         )
+
+
+def _own(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _is_peer(text: object) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..protocol.ids import NO_TASK, PEER_BYTES, PeerId, TaskId
 from ..protocol.messages import Failure, Outcome, Submit, TaskRow, ValueRow
 from .objects import Objects
-from .placement import Board, level_of
+from .placement import Board, ShapeQueue, level_of
 from .state import Peer, PeerError, State, ignore
 from .tasks import FINISHED, QUEUED, WAITING, Kind, TaskRecord, dependency_failed
 from .work import ARGS, Work
@@ -175,6 +175,12 @@ class Submissions:
             raise PeerError(f"it named {len(attempts)} attempts of {len(rows)} tasks")
         known, now_s, client = peer.tasks, self._state.now_s, message.client
         parent = self._parent_of(peer, message)
+        # Most are at no node, for sure, and lack nothing: they go the way of new ones.
+        sure = self._recovery.doubts.none_of(peer.id)
+        is_known_of = self._recovery.is_known_of
+        ready: dict[ShapeQueue, list[TaskRecord]] = {}
+        last_kind: Kind | None = None
+        last: list[TaskRecord] = []
         for row, told in zip(rows, attempts, strict=True):
             self._order += 1
             if row.id in known:
@@ -198,7 +204,24 @@ class Submissions:
             if parent:
                 self._work.children.setdefault(parent, {})[row.id] = record
             self._state.counters["submitted"] += 1
-            self._resume(peer, record, told)
+            if not sure or not told or not _is_whole(record) or is_known_of(record.id):
+                self._queue_up_all(ready)
+                self._resume(peer, record, told)
+                continue
+            if kind is not last_kind or not ready:
+                last_kind = kind
+                queue = self._work.queue.queue_of(level_of(record), kind.shape)
+                last = ready.setdefault(queue, [])
+            record.attempt = told
+            last.append(record)
+        self._queue_up_all(ready)
+
+    def _queue_up_all(self, ready: dict[ShapeQueue, list[TaskRecord]]) -> None:
+        for queue, records in ready.items():
+            for record in records:
+                record.state = QUEUED  # as `move` would: there is nothing that it waits for
+            self._work.queue.extend(queue, records)
+        ready.clear()
 
     def _resume(self, peer: Peer, record: TaskRecord, told: int) -> None:
         """Have a task go on where it was, wait until that is known, or begin."""
@@ -217,3 +240,10 @@ class Submissions:
             assert record.state == WAITING
             self._await(peer, record)
         self._recovery.remember_cancel(record)
+
+
+def _is_whole(record: TaskRecord) -> bool:
+    """Return whether a task waits for nothing: no value, no argument, no code."""
+    row = record.row
+    missing = row.deps or (row.size and row.args is None)
+    return not missing and record.kind.function.payload is not None

@@ -32,6 +32,7 @@ from drumbeat.protocol.messages import (
     ValueRow,
 )
 from drumbeat.protocol.settings import Settings
+from drumbeat.protocol.sockets import BYTES_PER_TURN
 from drumbeat.protocol.traffic import Blob, Heard, Message, Reached, Rejected
 from drumbeat.protocol.transport import DialShell, ListenShell, Poller
 from support.relay import Relay
@@ -154,6 +155,28 @@ def test_messages_of_any_length_arrive_whole_and_in_order(pair: Pair) -> None:
     submits = [one.message for one in pair.came(Message)[:-1]]
     assert [row.kind for submit in submits for row in submit.rows] == list(range(60))
     assert pair.went(Message) == [Message(answer), Message(Notice("end"))]
+
+
+def test_who_says_much_at_once_keeps_others_waiting_for_one_turn_only(pair: Pair) -> None:
+    listener = pair.listen()
+    shell = pair.connect()
+    for number in range(60):
+        shell.send(Submit(A, b"", 0, [TaskRow(TASK, number, bytes(100_000))]))
+    shell.flush(now_s())
+    time.sleep(0.1)  # all of it is there at once, for whoever would take it
+    numbers: list[int] = []
+    deadline_s = time.monotonic() + 10.0
+    while len(numbers) < 60:
+        assert time.monotonic() < deadline_s
+        pair.poller.wait(0.005)
+        come = [one for one in listener.turn(now_s()) if type(one) is Message]
+        rows = [row for one in come if isinstance(one.message, Submit) for row in one.message.rows]
+        assert sum(len(row.args or b"") for row in rows) < BYTES_PER_TURN + (1 << 20)
+        numbers += [row.kind for row in rows]
+        listener.flush(now_s())
+        shell.turn(now_s())
+        shell.flush(now_s())
+    assert numbers == list(range(60))
 
 
 def test_large_payloads_go_both_ways_without_holding_up_messages(pair: Pair) -> None:

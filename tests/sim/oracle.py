@@ -51,7 +51,7 @@ class Known:
 
     __slots__ = (
         "cancelled_s", "deps", "died", "dropped_s", "ended", "executions", "id", "is_asked_to_stop",
-        "options", "parent", "rows", "spec", "submitted_s",
+        "options", "parent", "rows", "seen_in", "spec", "submitted_s",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +73,8 @@ class Known:
         self.dropped_s = -1.0
         #: the final rows that somebody saw, by object
         self.rows: dict[bytes, ValueRow] = {}
+        #: and in which life of their home
+        self.seen_in: dict[bytes, int] = {}
 
     def ran_too_often(self) -> str:
         """Say so if it was run more often than it may."""
@@ -326,6 +328,12 @@ class Oracle:
             return
         if row.failure is not None and row.failure.error == "TaskCancelled":
             known.cancelled_s = self.clock.now_s
+        # What a task saw and its submitter did not is void when the submitter is given up: it may
+        # have no attempt left, or the next one may end otherwise.
+        life = self.lives_lost.get(known.id[:6], 0)
+        if known.seen_in.setdefault(row.id, life) != life:
+            known.seen_in[row.id] = life
+            known.rows[row.id] = row
         before = known.rows.setdefault(row.id, row)
         if (before.outcome, before.payload, _error(before)) != (
             row.outcome, row.payload, _error(row),

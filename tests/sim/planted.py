@@ -230,6 +230,10 @@ PLANTED: dict[str, Planted] = {
         "nodes are not told that submitters have their results", (2, 0),
         Deliveries, "reached", _does_nothing,
     ),
+    "never_sleep": Planted(
+        "what nobody is to be told any more is due all the same", (338,),
+        Deliveries, "_rest", _does_nothing,
+    ),
     "forget_to_send_again": Planted(
         "who misses a batch does not get it", (183, 92, 130), Link, "_peer_misses", _does_nothing
     ),

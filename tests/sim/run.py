@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
@@ -141,10 +142,15 @@ def main() -> int:
     parser.add_argument("--shrink-s", type=float, default=30.0, help="time for shrinking; 0: none")
     parser.add_argument("--failures-max", type=int, default=5, help="stop after so many")
     options = parser.parse_args()
-    if options.planted:
-        from sim.planted import PLANTED
+    with ExitStack() as planting:
+        if options.planted:
+            from sim.planted import PLANTED
 
-        PLANTED[options.planted].plant().__enter__()
+            planting.enter_context(PLANTED[options.planted].plant())
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     if options.story:
         scenario = load(Path(options.story).read_bytes())
         return _one(scenario.seed, scenario, options)

@@ -33,6 +33,8 @@ TURN_DELAY_S = 3e-5
 IDLE_S = 1.0
 #: what clocks of hosts may round off; a loop that wakes too early would turn in vain
 ROUNDING_S = 1e-7
+#: so many turns one after the other may leave something undone that is due
+SLEEPLESS_TURNS_MAX = 100
 
 
 class HostClock(NamedTuple):
@@ -69,6 +71,7 @@ class Process(ABC):
         self.turns = 0
         self._wake_s = float("inf")
         self._due_s = float("inf")
+        self._sleepless = 0
         self._told: list[Any] = []
 
     def tell(self, event: Any) -> None:
@@ -112,8 +115,16 @@ class Process(ABC):
         for due_s in (self.core.deadline_s(), self.shell.deadline_s()):
             if due_s is not None and due_s < self._due_s:
                 self._due_s = due_s
+        self._look_whether_it_sleeps(now_s)
         self._due_s = max(self._due_s, now_s + 1e-6)
         self._turn_at(self.host_clock.true_s(self._due_s))
+
+    def _look_whether_it_sleeps(self, now_s: float) -> None:
+        """What is due after a turn was not done in it: a real loop would keep a CPU busy."""
+        self._sleepless = self._sleepless + 1 if self._due_s <= now_s else 0
+        if self._sleepless > SLEEPLESS_TURNS_MAX:
+            dues = f"core {self.core.deadline_s()}, shell {self.shell.deadline_s()}"
+            self.world.oracle.wrong(f"{self.name} does not sleep: it is {now_s}, due are {dues}")
 
     def _turn(self, now_s: float) -> None:
         for event in self._happenings(now_s):

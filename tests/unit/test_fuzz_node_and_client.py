@@ -65,6 +65,23 @@ def test_a_worker_that_tells_of_anothers_values_is_ended_and_the_node_is_not(val
     assert (row.id, row.died) == (task, True)
 
 
+def test_what_a_worker_told_before_it_lied_counts_and_the_rest_ends_with_it() -> None:
+    bench = NodeBench.ready_with_two()
+    bench.assign(8, expected_s=1e-6)
+    worker, rows = max(bench.rows.items(), key=lambda held: len(held[1]))
+    first, second, *later = rows
+    told = [FinishedRow(first, (value(rows[first].id),), 0.1)]
+    told += [FinishedRow(second, (value(rows[later[0]].id),), 0.1)]
+    told += [FinishedRow(later[0], (value(rows[later[0]].id),), 0.1)]
+    bench.say(worker, Finished(told))
+    assert killed(bench) == [worker]
+    assert [row.id for row in bench.done()] == [rows[first].id]
+    bench.die(worker, second)
+    died = {row.id: row.died for row in bench.done()}
+    assert died[rows[second].id]
+    bench.core.check_invariants()
+
+
 def test_a_worker_that_uses_another_ones_ids_is_ended_and_nothing_is_submitted() -> None:
     bench = NodeBench.ready_with_two()
     bench.assign(2)

@@ -222,6 +222,22 @@ def test_a_node_that_is_gone_is_told_nothing() -> None:
     assert stage.at_rest()
 
 
+def test_nothing_is_due_when_the_only_node_to_be_told_is_gone() -> None:
+    stage = slow_stage()
+    client, node = stage.client(), stage.node()
+    (row,) = running(stage, client, node)
+    done(stage, node, 1, value_done(row))
+    stage.turn()
+    stage.reach(client)
+    stage.turn()
+    stage.say(node, Leave())
+    later(stage)
+    due_s = stage.core.deadline_s()
+    assert due_s is None or due_s > stage.now_s, "the loop would not sleep"
+    assert handed_over(stage, node) == []
+    stage.core.check_invariants()
+
+
 def test_a_node_that_submits_has_what_it_acknowledged() -> None:
     stage = slow_stage()
     client, home, node = stage.client(), stage.node("h"), stage.node("n")

@@ -49,6 +49,34 @@ def test_what_a_node_has_goes_on_there(order: str, phase: Phase) -> None:
     assert stage.at_rest()
 
 
+def test_what_is_at_no_node_for_sure_is_placed_while_its_client_still_tells() -> None:
+    stage = Restarted("n")
+    names = ids(6)
+    stage.node_back(row(names[2], 2), cpus=8)
+    client = stage.client_enters()
+    first, second = stage.define(client), stage.define(client, name="other")
+    stage.names(client, first, names[:4], 2)
+    stage.names(client, second, names[4:5])
+    stage.turn()
+    placed = [(assigned.id, assigned.attempt) for assigned in stage.assigned(NODE)]
+    assert placed == [(names[0], 2), (names[1], 2), (names[3], 2), (names[4], 1)]
+    stage.names(client, first, names[5:])
+    stage.registered(client)
+    stage.turn()
+    assert [assigned.id for assigned in stage.assigned(NODE)] == names[5:]
+
+
+def test_nothing_is_left_of_a_client_that_names_another_ones_task_among_its_own() -> None:
+    stage = Restarted("n")
+    stage.node_back()
+    client = stage.client_enters()
+    kind = stage.define(client)
+    stage.names(client, kind, [*ids(2), *ids(1, OTHER)])
+    stage.turn()
+    assert stage.assigned(NODE) == []
+    assert stage.at_rest()
+
+
 def test_what_waits_in_get_lends_its_cpus_in_the_next_life_too() -> None:
     stage = Restarted("n")
     one, more = ids(2)

@@ -193,3 +193,24 @@ def test_whoever_comes_late_nothing_runs_too_often_and_everything_ends(seed: int
     begins_s = {script: story.random.choice(late_s) for script in scripts}
     story.play(begins_s, 50.0)
     story.everything_ended()
+
+
+@pytest.mark.parametrize("role", ["client", "node"])
+def test_whoever_never_heard_its_welcome_comes_again_as_it_came(role: str) -> None:
+    stage = Restarted("n", "m")
+    (one,), (child,) = ids(1), ids(1, NODE, 1)
+    stage.node_back(row(one), row(child, phase=Phase.QUEUED), letter="m")
+    for _ in range(2):  # the connection is cut while the first Welcome is under way
+        stage.hello(CLIENT if role == "client" else NODE, role, role[0], epoch=1)
+        stage.turn()
+        assert stage.stops(OTHER) == []
+    node = stage.node_joins()
+    stage.say(node, Inventory([CLIENT], [], True))
+    client = stage.client_enters()
+    stage.names(client, stage.define(client, max_retries=0), [one])
+    stage.names(node, stage.define(node, client, max_retries=0), [child], client=client)
+    stage.registered(client)
+    stage.registered(node)
+    stage.at(20.0)
+    assert stage.stops(OTHER) == []
+    assert stage.task(one)["node"] == stage.task(child)["node"] == "m"

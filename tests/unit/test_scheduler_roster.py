@@ -195,8 +195,22 @@ def test_a_client_that_a_life_waited_for_in_vain_is_charged_by_the_next_one(
     assert third.results(client)[one].failure.error == "NodeLost"  # type: ignore[union-attr]
 
 
+def test_a_lost_client_that_comes_back_late_is_remembered_until_it_knows_what_was_charged() -> None:
+    gone = [CLIENT.hex()]
+    stage = Restarted("n", gone=gone)
+    stage.node_back(clients=())
+    stage.at(20.0)  # recovery is over
+    stage.prompt = False
+    client = stage.client_back(ids_of(CLIENT, 1), options={"max_retries": 0})
+    stage.turn()
+    assert stage.gone in ([], [gone])
+    stage.reach(client)
+    stage.turn()
+    assert stage.gone[-1] == []
+
+
 def test_only_so_many_lost_clients_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roster, "GONE_CLIENTS_MAX", 2)
+    monkeypatch.setattr(roster, "GONE_MAX", 2)
     stage = Stage(client_grace_s=0.5)
     clients = [stage.client(letter) for letter in "abc"]
     stage.turn()

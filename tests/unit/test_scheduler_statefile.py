@@ -65,3 +65,14 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot write"):
         StateFile(tmp_path / "nowhere" / "state").begin()
+
+
+def test_it_is_for_its_owner_alone_and_no_link_leads_it_elsewhere(tmp_path: Path) -> None:
+    path, other = tmp_path / "state", tmp_path / "other"
+    StateFile(path).begin()
+    assert path.stat().st_mode & 0o777 == 0o600
+    other.write_text("precious")
+    (tmp_path / "state.new").symlink_to(other)
+    with pytest.raises(ConfigError, match="cannot write"):
+        StateFile(path).begin()
+    assert other.read_text() == "precious"
