@@ -369,22 +369,22 @@ class NodeCore:
                 state.counters["stale_dropped"] += 1
                 continue
             task, kind, values = attempt.row, attempt.kind, row.values
+            plain = False
             if (
-                len(values) != 1
-                or values[0].outcome
-                or values[0].id != task.id
-                or kind.options.num_returns != 1
-            ) and not fits(attempt, row):
+                len(values) == 1
+                and not (value := values[0]).outcome
+                and value.id == task.id
+                and kind.options.num_returns == 1
+            ):
+                payload = value.payload
+                if payload is None or len(payload) <= inline_bytes_max:
+                    plain = not (value.contained or attempt.pins or attempt.stop)
+            elif not fits(attempt, row):
                 self._processes.distrust(worker, put_back(worker, row.seq, attempt), now_s)
                 break
             seq = row.seq
             count += 1
             name = kind.name
-            plain = not attempt.pins and not attempt.stop
-            for value in values:
-                payload = value.payload
-                if value.contained or (payload is not None and len(payload) > inline_bytes_max):
-                    plain = False
             if not plain or worker.main is not None:
                 self._finish_rare(worker, attempt, row)
                 continue

@@ -77,7 +77,9 @@ class Bounds:
         """Return `submit` for clients, which refuses what is far beyond what was granted."""
 
         def submit_within_bounds(client: Peer, message: Submit) -> None:
-            self._charge(client, message.rows)
+            # What was granted in an earlier life may have been more.
+            if not message.attempts:
+                self._charge(client, message.rows)
             submit(client, message)
 
         return submit_within_bounds

@@ -72,7 +72,8 @@ class SchedulerCore:
         epoch: number of this life of the scheduler.
         rng: chance; draws the jitter of retries.
         expected: names of the nodes that were there in the life before; they are waited for.
-        gone: clients that the life before had given up, with what they had submitted.
+        gone: submitters that the life before had given up, with what they had submitted.
+        daemons: ids of the nodes that are expected; none: they are not known.
     """
 
     __slots__ = (
@@ -88,6 +89,7 @@ class SchedulerCore:
         rng: "Random",
         expected: Sequence[str] = (),
         gone: Sequence[str] = (),
+        daemons: Sequence[str] = (),
     ) -> None:
         self._state = state = State(settings, epoch, rng)
         self._out = state.out
@@ -98,10 +100,11 @@ class SchedulerCore:
         self._deliveries = Deliveries(state)
         self._work = Work(*parts, self._deliveries)
         self._attempts = Attempts(*parts, self._work, self._deliveries)
-        self._roster = roster = Roster(state, self._deliveries, expected, gone)
+        self._roster = roster = Roster(state, self._deliveries, expected, gone, daemons)
         self._recovery = recovery = Recovery(
-            state, self._board, self._work, self._attempts, self._objects, roster
-        )
+            state, self._board, self._work, self._attempts, self._objects, roster,
+            self._deliveries,
+        )  # fmt: skip
         submissions = Submissions(state, self._board, self._objects, self._work, recovery)
         self._standstill = Standstill(*parts[:2], self._work, self._attempts, self._objects)
         self._queries = Queries(state, self._work, self._attempts, recovery)

@@ -198,6 +198,8 @@ class Deliveries:
             "told": len(self._told),
             "to_hand_over": len(self._ready),
             "alone": len(self._alone),
+            "awaited_peers": len(self._by_peer),
+            "then": len(self._then),
         }
 
     def check_invariants(self) -> None:

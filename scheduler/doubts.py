@@ -4,10 +4,12 @@ Never guesses in favour of a second execution: a task whose last attempt may hav
 charged for it, or waits as long as its node may come back, or fails.
 """
 
+from functools import partial
 from typing import Final, NamedTuple
 
 from ..protocol.frames import Role
 from ..protocol.ids import PeerId
+from .deliveries import Deliveries
 from .roster import Roster, Standing
 from .state import State
 from .tasks import FINISHED, WAITING, TaskRecord, failed
@@ -33,12 +35,24 @@ class _Outlook(NamedTuple):
 class Doubts:
     """See the module."""
 
-    __slots__ = ("_outlook", "_roster", "_state", "_work", "in_time", "news")
+    __slots__ = (
+        "_deliveries",
+        "_outlook",
+        "_roster",
+        "_state",
+        "_untold",
+        "_work",
+        "in_time",
+        "news",
+    )
 
-    def __init__(self, state: State, work: Work, roster: Roster) -> None:
+    def __init__(self, state: State, work: Work, roster: Roster, deliveries: Deliveries) -> None:
         self._state = state
+        self._deliveries = deliveries
         self._work = work
         self._roster = roster
+        #: attempts of parked tasks, by number, of which their submitters may not have heard
+        self._untold: dict[bytes, int] = {}
         #: whether nodes that are missing are waited for by tasks that may not be retried
         self.in_time = True
         #: something has become known since parked tasks were looked at
@@ -109,7 +123,7 @@ class Doubts:
             record.attempt += 1
             state.counters["retried"] += 1
             if record.owner.here:
-                state.out.retry(record.owner.id, record.id, record.attempt)
+                self._tell(record, record.owner.id, record.attempt)
         elif wait:
             self._park(record)
         else:
@@ -119,16 +133,38 @@ class Doubts:
             )
             self._work.end(record, [failed(record, "NodeLost", text, node=node)])
 
+    def _tell(self, record: TaskRecord, owner: PeerId, attempt: int) -> None:
+        """Tell of a further attempt, which begins when the submitter knows; see `Work.retry`."""
+        self._state.out.retry(owner, record.id, attempt)
+        self._park(record)
+        self._untold[record.id] = attempt
+        self._deliveries.after_reached(owner, partial(self._told, record, attempt))
+
+    def _told(self, record: TaskRecord, attempt: int) -> None:
+        if self._untold.get(record.id) != attempt:
+            return
+        del self._untold[record.id]
+        # It may have been found at a node meanwhile, or have come to its end.
+        if self._work.parked.get(record.id) is record:
+            del self._work.parked[record.id]
+            self._work.one_met(record)
+
     def judge(self) -> None:
         """Look at all that is parked, now that more is known."""
         self.news = False
-        parked = self._work.parked
+        if self._look().undecided:
+            return  # whatever decides it says so
+        parked, untold = self._work.parked, self._untold
         for id_, record in list(parked.items()):
             # The end of one may have been that of others.
-            if record.state == FINISHED or id_ not in parked:
+            if record.state == FINISHED or id_ not in parked or id_ in untold:
                 continue
             del parked[id_]
             # One more than it waits for, so that it is not ready while it is looked at.
             self.settle(record)
             if record.state == WAITING:
                 self._work.one_met(record)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of all maps."""
+        return {"charges_untold": len(self._untold)}

@@ -134,8 +134,11 @@ class Remember(Struct, gc=False, frozen=True):
 
     #: names of the nodes that it is to wait for
     nodes: list[str]
-    #: ids of clients that were given up, as hexadecimal text: what they had submitted may have run
+    #: ids of submitters that were given up, as hexadecimal text: what they had submitted may have
+    #: run
     gone: list[str] = []
+    #: ids of the nodes: another daemon of the same name has nothing of what that one had
+    daemons: list[str] = []
 
 
 Command = Send | SendBlob | Drop | Mark | Remember

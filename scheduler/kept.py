@@ -70,7 +70,11 @@ class Kept:
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
-        return {"kept_for_clients": len(self._by_client)}
+        return {
+            "kept_for_clients": len(self._by_client),
+            "kept_of_nodes": len(self._by_peer),
+            "kept_numbers": len(self._numbers),
+        }
 
     def check_invariants(self) -> None:
         """Assert that the counts are true."""

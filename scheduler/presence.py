@@ -258,7 +258,7 @@ class Presence:
         self._board.add(node)
         tells = peer.id in self._state.claims.telling
         self._roster.join(peer.id, node.name, tells=tells)
-        if not tells:
+        if peer.epoch in (0, self._state.epoch):
             self._roster.counts(peer.id)
         if self._recovery.open:
             self._recovery.came(peer)

@@ -24,6 +24,7 @@ from ..protocol.recovery import (
     Registered,
 )
 from .attempts import Attempts
+from .deliveries import Deliveries
 from .doubts import Doubts
 from .kept import Kept
 from .matching import Matching
@@ -68,6 +69,7 @@ class Recovery:
         attempts: Attempts,
         objects: Objects,
         roster: Roster,
+        deliveries: Deliveries,
     ) -> None:
         self._state = state
         self._work = work
@@ -87,7 +89,7 @@ class Recovery:
         self._named: dict[PeerId, dict[PeerId, None]] = {}
         self._clients_given_up = False
         self._kept = Kept()
-        self.doubts = Doubts(state, work, roster)
+        self.doubts = Doubts(state, work, roster, deliveries)
         self.matching = Matching(state, board, work, attempts, self._may_be_named)
         #: tasks to be cancelled as soon as they are named: by force, with their children
         self._cancels: dict[bytes, tuple[bool, bool]] = {}
@@ -380,7 +382,12 @@ class Recovery:
         return {
             "claims": self._state.claims.size,
             **self._kept.sizes(),
+            **self.doubts.sizes(),
             "ripe": len(self.matching.ripe),
+            # As long as it is open these are full of what may come.
+            "cancels_kept": 0 if self.open else len(self._cancels),
+            "named_clients": 0 if self.open else len(self._named),
+            "telling": 0 if self.open else len(self._state.claims.telling),
         }
 
     def check_invariants(self) -> None:

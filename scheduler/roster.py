@@ -50,16 +50,24 @@ class Roster:
     __slots__ = ("_deliveries", "_entries", "_state", "_written", "before", "changed", "gone")
 
     def __init__(
-        self, state: State, deliveries: Deliveries, expected: Sequence[str], gone: Sequence[str]
+        self,
+        state: State,
+        deliveries: Deliveries,
+        expected: Sequence[str],
+        gone: Sequence[str],
+        daemons: Sequence[str] = (),
     ) -> None:
         self._state = state
         self._deliveries = deliveries
-        self._entries = [_Entry(name, Standing.AWAITED) for name in expected]
+        ids = [PeerId(bytes.fromhex(id_)) for id_ in daemons] or [NO_PEER] * len(expected)
+        self._entries = [
+            _Entry(name, Standing.AWAITED, id_) for name, id_ in zip(expected, ids, strict=True)
+        ]
         #: submitters that were given up and have not told what they have since, the last ones
         self.gone: dict[PeerId, None] = {PeerId(bytes.fromhex(id_)): None for id_ in gone}
         #: of those, whom an earlier life gave up: what was stopped then is not known in this one
         self.before = self.gone.copy()
-        self._written = Remember(sorted(expected), list(gone))
+        self._written = Remember(list(expected), list(gone), list(daemons))
         #: whether `commands` may have something to say
         self.changed = False
 
@@ -73,8 +81,11 @@ class Roster:
         """
         awaited = [e for e in self._entries if e.standing == Standing.AWAITED and e.name == name]
         standing = Standing.TELLING if tells else Standing.HERE
-        if awaited and tells:
-            awaited[0].standing, awaited[0].peer = standing, peer
+        # One that came when the life before had no time left to write it down is another.
+        same = [e for e in awaited if tells and e.peer in (peer, NO_PEER)]
+        if same:
+            same[0].standing, same[0].peer = standing, peer
+            self.changed = True
             return
         for entry in awaited[:1]:
             entry.standing = Standing.DEAD
@@ -111,8 +122,10 @@ class Roster:
     def commands(self) -> list[Command]:
         """Return what is to be written down before anything else is done."""
         self.changed = False
-        names = sorted(entry.name for entry in self._entries)
-        command = Remember(names, [peer.hex() for peer in self.gone])
+        entries = sorted((entry.name, entry.peer.hex()) for entry in self._entries)
+        ids = [id_ for _, id_ in entries]
+        names = [name for name, _ in entries]
+        command = Remember(names, [peer.hex() for peer in self.gone], ids)
         if command == self._written:
             return []
         self._written = command

@@ -70,8 +70,8 @@ class Service:
         rng = random.Random(os.urandom(16))  # jitter, no secrets
         self._state = state
         # Before anybody can hear of it, this life's number is safe: none is ever used twice.
-        epoch, expected, gone = state.begin()
-        self._core = SchedulerCore(settings, epoch, rng, expected, gone)
+        epoch, expected, gone, daemons = state.begin()
+        self._core = SchedulerCore(settings, epoch, rng, expected, gone, daemons)
         #: what could not be written down yet
         self._unwritten: events.Remember | None = None
         self._write_again_s = 0.0
@@ -196,7 +196,7 @@ class Service:
     def _remember(self, command: events.Remember) -> None:
         """Write down what the next life must know; try again where that fails: work goes on."""
         try:
-            self._state.remember(command.nodes, command.gone)
+            self._state.remember(command.nodes, command.gone, command.daemons)
         except OSError as error:
             self._unwritten = command
             self._write_again_s = now_s() + WRITE_AGAIN_S

@@ -1,4 +1,4 @@
-"""What one life of the scheduler leaves to the next: its epoch, nodes, lost clients.
+"""What one life of the scheduler leaves to the next: its epoch, nodes, lost submitters.
 
 Never decides anything. What `begin` and `remember` have written is safe from any crash when they
 return: it goes to a file beside, which takes the place of the old one in one step.
@@ -24,8 +24,10 @@ class Memory(NamedTuple):
     epoch: int
     #: names of the nodes that were there
     nodes: list[str]
-    #: clients that were given up
+    #: submitters that were given up
     gone: list[str]
+    #: ids of the nodes, in the order of their names
+    daemons: list[str]
 
 
 class StateFile:
@@ -45,24 +47,25 @@ class StateFile:
         Raises:
             ConfigError: the file cannot be read or written, or is none of a scheduler's.
         """
-        epoch, nodes, gone = self._read()
+        epoch, nodes, gone, daemons = self._read()
         self._epoch = epoch + 1
         try:
-            self.remember(nodes, gone)
+            self.remember(nodes, gone, daemons)
         except OSError as error:
             raise ConfigError(
                 f"the scheduler cannot write {self._path} ({error}); it has to, since its next "
                 "life could not be told from this one otherwise"
             ) from None
-        return Memory(self._epoch, nodes, gone)
+        return Memory(self._epoch, nodes, gone, daemons)
 
-    def remember(self, nodes: list[str], gone: list[str]) -> None:
-        """Write down which nodes the next life is to wait for, and which clients were given up.
+    def remember(self, nodes: list[str], gone: list[str], daemons: list[str]) -> None:
+        """Write down which nodes the next life is to wait for, and which submitters are given up.
 
         Raises:
             OSError: it cannot be written; what was written before is as it was.
         """
-        data = json.dumps({"epoch": self._epoch, "nodes": nodes, "gone": gone}).encode()
+        memory = {"epoch": self._epoch, "nodes": nodes, "gone": gone, "daemons": daemons}
+        data = json.dumps(memory).encode()
         beside = self._path.with_name(self._path.name + ".new")
         with open(beside, "wb", opener=_own) as file:
             file.write(data)
@@ -79,7 +82,7 @@ class StateFile:
         try:
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            return Memory(0, [], [])
+            return Memory(0, [], [], [])
         except (OSError, UnicodeDecodeError) as error:
             raise self._broken(str(error)) from None
         try:
@@ -88,14 +91,18 @@ class StateFile:
             raise self._broken(f"it is not JSON: {error}") from None
         epoch = data.get("epoch") if isinstance(data, dict) else None
         nodes = data.get("nodes") if isinstance(data, dict) else None
-        gone = data.get("gone") if isinstance(data, dict) else None
+        gone = data.get("gone", []) if isinstance(data, dict) else None
         if type(epoch) is not int or not 1 <= epoch <= EPOCH_MAX:
             raise self._broken(f'its "epoch" is {epoch!r}, and no number from 1')
         if not isinstance(nodes, list) or not all(isinstance(name, str) for name in nodes):
             raise self._broken(f'its "nodes" are {nodes!r}, and no list of names')
         if not isinstance(gone, list) or not all(map(_is_peer, gone)):
-            raise self._broken(f'its "gone" are {gone!r}, and no list of clients')
-        return Memory(epoch, nodes, gone)
+            raise self._broken(f'its "gone" are {gone!r}, and no list of ids')
+        daemons = data.get("daemons")
+        right = isinstance(daemons, list) and len(daemons) == len(nodes)
+        if not right or not all(map(_is_peer, daemons)):
+            raise self._broken(f'its "daemons" are {daemons!r}, and not one id for each node')
+        return Memory(epoch, nodes, gone, daemons)
 
     def _broken(self, why: str) -> ConfigError:
         return ConfigError(

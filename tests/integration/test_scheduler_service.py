@@ -135,6 +135,7 @@ def test_each_life_has_an_epoch_of_its_own_and_waits_for_the_nodes_of_the_last(
         "epoch": 1,
         "nodes": ["lab1"],
         "gone": [],
+        "daemons": [b"node01".hex()],
     }
     second = Scheduler(tmp_path)
     assert second.until(Up).epoch == 2
@@ -157,7 +158,7 @@ def test_its_epoch_is_written_down_before_anybody_can_reach_it(tmp_path: Path) -
     )
     assert scheduler.returncode != 0
     state = json.loads((tmp_path / "scheduler.state").read_text())
-    assert state == {"epoch": 1, "nodes": [], "gone": []}
+    assert state == {"epoch": 1, "nodes": [], "gone": [], "daemons": []}
 
 
 def test_a_broken_state_file_is_refused_in_plain_words(tmp_path: Path) -> None:

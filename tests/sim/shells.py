@@ -164,6 +164,7 @@ class SchedulerProcess(Process):
         epoch: int = 1,
         expected: Sequence[str] = (),
         gone: Sequence[str] = (),
+        daemons: Sequence[str] = (),
     ) -> None:
         super().__init__(world, "scheduler")
         settings = world.settings
@@ -172,7 +173,7 @@ class SchedulerProcess(Process):
         self.place.record = world.record
         self.shell = listen(self.place, settings, epoch)
         rng = Random(f"{world.scenario.seed} core {epoch}")
-        self.core = SchedulerCore(settings, epoch, rng, expected, gone)
+        self.core = SchedulerCore(settings, epoch, rng, expected, gone, daemons)
         #: names of nodes, and peers, that have told all of a life before
         self.registered: dict[str | PeerId, None] = {}
         self._names: dict[PeerId, str] = {}
@@ -249,7 +250,7 @@ class SchedulerProcess(Process):
                 case scheduler_events.Mark():
                     self.shell.mark(command.peer, command.mark)
                 case scheduler_events.Remember():
-                    self.world.remember(self, command.nodes, command.gone)
+                    self.world.remember(self, command)
                 case scheduler_events.SendBlob():
                     self.shell.send_blob(command.peer, command.key, command.payload)
                 case scheduler_events.Drop():

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from drumbeat.protocol.ids import TASK_BYTES
 from drumbeat.protocol.settings import Settings
+from drumbeat.scheduler.events import Remember
 from drumbeat.scheduler.standstill import HOME_S
 
 from . import operations as op
@@ -73,6 +74,7 @@ class World:
         #: what lies in the scheduler's state file
         self.remembered: list[str] = []
         self.gone: list[str] = []
+        self.daemons: list[str] = []
         #: how long it stays away when it dies, and how long its further lives last
         self._down_s = 0.01
         self._lives_s: list[float] = []
@@ -135,10 +137,11 @@ class World:
                 )
         return True  # it crashed, and another one has its name
 
-    def remember(self, scheduler: SchedulerProcess, names: list[str], gone: list[str]) -> None:
+    def remember(self, scheduler: SchedulerProcess, noted: Remember) -> None:
         """The scheduler writes down its nodes."""
         if scheduler is self.scheduler:
-            self.remembered, self.gone = list(names), list(gone)
+            self.remembered, self.gone = list(noted.nodes), list(noted.gone)
+            self.daemons = list(noted.daemons)
             if self._dies_at_note:
                 self._dies_at_note = False
                 self.oracle.count("scheduler crashed with a note")
@@ -161,7 +164,7 @@ class World:
     def _start_scheduler(self) -> None:
         epoch = self.scheduler.epoch + 1
         self.scheduler = born = SchedulerProcess(
-            self, epoch, list(self.remembered), list(self.gone)
+            self, epoch, self.remembered, self.gone, self.daemons
         )
         if not self.remembered:
             self.oracle.count("scheduler restarted without nodes")

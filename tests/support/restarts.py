@@ -38,7 +38,9 @@ class Restarted(Stage):
     def __init__(
         self, *expected: str, epoch: int = 2, gone: Sequence[str] = (), **settings: Any
     ) -> None:
-        super().__init__(0, epoch, expected, gone, **settings)
+        names = sorted(expected)
+        daemons = [(name.encode() * 6).hex() for name in names]
+        super().__init__(0, epoch, names, gone, daemons, **settings)
         self.start_s = self.now_s
         self.turn()
 

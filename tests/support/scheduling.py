@@ -43,7 +43,8 @@ class Stage:
         seed: of chance.
         epoch: the scheduler's life.
         expected: names of the nodes of the life before.
-        gone: clients that it had given up.
+        gone: submitters that it had given up.
+        daemons: ids of the expected nodes.
         settings: the scheduler's.
     """
 
@@ -53,10 +54,13 @@ class Stage:
         epoch: int = 1,
         expected: Sequence[str] = (),
         gone: Sequence[str] = (),
+        daemons: Sequence[str] = (),
         **settings: Any,
     ) -> None:
         self.now_s = 100.0
-        self.core = SchedulerCore(Settings(**settings), epoch, Random(seed), expected, gone)
+        self.core = SchedulerCore(
+            Settings(**settings), epoch, Random(seed), expected, gone, daemons
+        )
         #: what was to be written down, each time: nodes, and clients that were given up
         self.remembered: list[list[str]] = []
         self.gone: list[list[str]] = []

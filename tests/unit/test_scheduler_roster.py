@@ -2,7 +2,8 @@
 
 import pytest
 from drumbeat.protocol.ids import PeerId
-from drumbeat.protocol.messages import Discard, Leave, Retried
+from drumbeat.protocol.messages import Discard, Join, Leave, Retried
+from drumbeat.protocol.recovery import Inventory
 from drumbeat.scheduler import events, roster
 from support.restarts import CLIENT, NODE, Restarted, row
 from support.scheduling import Stage, ids_of
@@ -14,7 +15,7 @@ def test_a_node_is_written_down_before_anything_is_given_to_it() -> None:
     stage.submit(client, stage.define(client), ids_of(client, 1))
     stage.node()
     commands = stage.core.turn(stage.now_s)
-    assert commands[0] == events.Remember(["n"], [])
+    assert commands[0] == events.Remember(["n"], [], [NODE.hex()])
     assert any(isinstance(command, events.Send) for command in commands[1:])
 
 
@@ -40,10 +41,32 @@ def test_a_lost_node_is_struck_out_when_the_client_that_did_not_know_is_gone() -
     stage.turn()
     stage.prompt = False
     stage.live(12.0, 0.25, node)
-    assert stage.remembered == [["n"]]
+    assert stage.remembered[-1] == ["n"]
     stage.say(client, Leave())
     stage.turn()
-    assert stage.remembered == [["n"], []]
+    assert stage.remembered[-1] == []
+
+
+def test_a_node_that_is_given_up_is_written_down_as_the_submitter_it_was() -> None:
+    stage = Stage()
+    node = stage.node()
+    stage.live(12.0, 0.25, node)
+    assert stage.gone[-1] == [node.hex()]
+    assert stage.node() == node
+    stage.turn()
+    assert stage.gone[-1] == [], "it counts by itself what this scheduler had stopped"
+
+
+def test_what_a_node_that_was_given_up_had_submitted_counts_in_the_next_life() -> None:
+    stage = Restarted("m", gone=[NODE.hex()])
+    client = stage.client_back()
+    stage.node_back(letter="m", clients=(client,))
+    node = stage.node_joins()
+    (nested,) = ids_of(node, 1, worker=1)
+    stage.names(node, stage.define(node, client, max_retries=0), [nested], client=client)
+    stage.registered(node)
+    stage.live(0.1, 0.05, client)
+    assert stage.results(node)[nested].failure.error == "NodeLost"  # type: ignore[union-attr]
 
 
 def test_without_anybody_to_tell_a_node_that_leaves_is_struck_out_at_once() -> None:
@@ -96,6 +119,19 @@ def test_the_daemon_before_is_remembered_until_recovery_is_over() -> None:
     assert stage.remembered[-1] == ["n"]
 
 
+def test_a_daemon_that_the_life_before_met_and_did_not_write_down_is_another() -> None:
+    stage = Restarted("n")
+    client = stage.client_back(ids_of(CLIENT, 1), options={"max_retries": 0})
+    new = PeerId(b"x" * 6)
+    stage.hello(new, "node", "n", epoch=1)
+    stage.say(new, Join("n", "host", 1, {"CPU": 2.0}))
+    stage.say(new, Inventory([CLIENT], [], True))
+    stage.registered(new)
+    stage.live(0.1, 0.05, client, new)
+    assert stage.remembered[-1] == ["n", "n"]
+    assert stage.assigned(new) == [], "it may have run on the daemon before"
+
+
 def test_missing_nodes_are_remembered_until_recovery_is_over() -> None:
     stage = Restarted("n", "m")
     stage.node_back(row(ids_of(PeerId(b"c" * 6), 1)[0]), clients=())
@@ -129,7 +165,7 @@ def test_a_client_that_is_given_up_is_written_down_before_its_work_is_stopped() 
     stage.now_s += 1.1
     stage.event(events.PeerHeard([node]))
     commands = stage.core.turn(stage.now_s)
-    assert commands[0] == events.Remember(["n"], [client.hex()])
+    assert commands[0] == events.Remember(["n"], [client.hex()], [node.hex()])
     discards = [one for one in commands if isinstance(one, events.Send) and one.peer == node]
     assert discards
 
@@ -167,10 +203,11 @@ def test_what_a_client_that_was_given_up_had_running_counts_in_the_next_life() -
     assert failure.error == "NodeLost"
     assert "given up" in failure.text
     assert [row.rows for row in stage.take(client, Retried)] == [[(again, 2)]]
-    assert [(row.id, row.attempt) for row in stage.assigned(node)] == [(again, 2)]
+    assert not stage.assigned(node), "the client has yet to hear of it"
     assert stage.gone in ([], [gone])
     stage.reach(client)
     stage.turn()
+    assert [(row.id, row.attempt) for row in stage.assigned(node)] == [(again, 2)]
     assert stage.gone[-1] == []
 
 

@@ -11,11 +11,12 @@ from drumbeat.scheduler.statefile import StateFile
 def test_each_life_has_the_next_number_and_the_nodes_of_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "state"
     first = StateFile(path)
-    assert first.begin() == (1, [], [])
-    first.remember(["lab1", "lab2"], ["63" * 6])
-    assert StateFile(path).begin() == (2, ["lab1", "lab2"], ["63" * 6])
-    assert StateFile(path).begin() == (3, ["lab1", "lab2"], ["63" * 6])
-    written = {"epoch": 3, "nodes": ["lab1", "lab2"], "gone": ["63" * 6]}
+    assert first.begin() == (1, [], [], [])
+    noted = ["lab1", "lab2"], ["63" * 6], ["61" * 6, "62" * 6]
+    first.remember(*noted)
+    assert StateFile(path).begin() == (2, *noted)
+    assert StateFile(path).begin() == (3, *noted)
+    written = {"epoch": 3, "nodes": noted[0], "gone": noted[1], "daemons": noted[2]}
     assert json.loads(path.read_text()) == written
     assert [file.name for file in tmp_path.iterdir()] == ["state"]
 
@@ -24,7 +25,7 @@ def test_a_leftover_of_a_write_that_was_cut_short_does_no_harm(tmp_path: Path) -
     path = tmp_path / "state"
     StateFile(path).begin()
     (tmp_path / "state.new").write_text('{"epo')
-    assert StateFile(path).begin() == (2, [], [])
+    assert StateFile(path).begin() == (2, [], [], [])
 
 
 @pytest.mark.parametrize(
@@ -38,9 +39,11 @@ def test_a_leftover_of_a_write_that_was_cut_short_does_no_harm(tmp_path: Path) -
         ('{"epoch": 0, "nodes": []}', "epoch"),
         ('{"epoch": 3}', "nodes"),
         ('{"epoch": 3, "nodes": [1]}', "nodes"),
-        ('{"epoch": 3, "nodes": []}', "gone"),
         ('{"epoch": 3, "nodes": [], "gone": [1]}', "gone"),
         ('{"epoch": 3, "nodes": [], "gone": ["lab1"]}', "gone"),
+        ('{"epoch": 3, "nodes": ["lab1"]}', "daemons"),
+        ('{"epoch": 3, "nodes": ["lab1"], "daemons": []}', "daemons"),
+        ('{"epoch": 3, "nodes": ["lab1"], "daemons": ["lab1"]}', "daemons"),
     ],
 )
 def test_a_broken_file_is_refused_in_plain_words_and_left_alone(
