@@ -16,7 +16,7 @@ from ..protocol.settings import Settings
 
 SOCKET: Final = "scheduler.sock"
 LOCK: Final = "lock"
-#: what the scheduler keeps over its end: its epoch and its nodes' names
+#: what the scheduler keeps over its end: its epoch, and who was there
 STATE: Final = "scheduler.state"
 #: as much as every system takes as the path of a Unix socket
 PATH_BYTES_MAX: Final = 100

@@ -1,6 +1,6 @@
 """What nodes, clients and a scheduler in its next life say to find each other's work again.
 
-A scheduler keeps nothing over its end but its epoch and its nodes' names. Nodes keep what they run
+A scheduler keeps nothing over its end but its epoch and who was there. Nodes keep what they run
 and what ended until its submitter has it; submitters keep what they submitted. So whoever meets a
 scheduler of a later epoch says anew who it is, what it has, what it holds, and then `Registered`.
 
