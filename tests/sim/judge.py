@@ -18,9 +18,10 @@ NEVER_S: Final = float("inf")
 class Judge:
     """Looks at all that an oracle has seen."""
 
-    def __init__(self, oracle: Oracle, poison_deaths: int) -> None:
+    def __init__(self, oracle: Oracle, poison_deaths: int, infeasible_timeout_s: float) -> None:
         self.oracle = oracle
         self.poison_deaths = poison_deaths
+        self.infeasible_timeout_s = infeasible_timeout_s
 
     def judge(self) -> None:
         """Add what is wrong to the oracle's violations."""
@@ -119,8 +120,10 @@ class Judge:
     def _fits(self, known: Known) -> bool:
         options = known.options
         asked = {"CPU": options.num_cpus, "GPU": options.num_gpus, **dict(options.resources)}
-        # A nested call is refused at once, by what nodes there are; others are kept a while.
-        joined_s, by_s = self.oracle.joined_s, known.submitted_s if known.parent else NEVER_S
+        # A nested call is refused at once, by what nodes there are; others are kept a while. The
+        # scheduler's clock may run fast.
+        kept_s = 0.0 if known.parent else self.infeasible_timeout_s * 0.99
+        joined_s, by_s = self.oracle.joined_s, known.submitted_s + kept_s
         return any(
             joined_s.get(node, NEVER_S) <= by_s
             and all(capacity.get(name, 0.0) >= amount for name, amount in asked.items() if amount)

@@ -175,6 +175,14 @@ def _waits_for_nobody(true: Callable[..., Any]) -> Callable[..., Any]:
     return turn
 
 
+def _beats_without_connection(true: Callable[..., Any]) -> Callable[..., Any]:
+    def deadline_s(core: Any) -> float:
+        due_s, beat_s = true(core), core._beats.due_s
+        return beat_s if due_s is None else min(due_s, beat_s)
+
+    return deadline_s
+
+
 def _starts_from_nothing(_true: Callable[..., Any]) -> Callable[..., Any]:
     return lambda ended: ended.clear()
 
@@ -231,8 +239,12 @@ PLANTED: dict[str, Planted] = {
         Deliveries, "reached", _does_nothing,
     ),
     "never_sleep": Planted(
-        "what nobody is to be told any more is due all the same", (338,),
-        Deliveries, "_rest", _does_nothing,
+        "a node whose connection is gone does not sleep: its beat is due", (338,),
+        NodeCore, "deadline_s", _beats_without_connection,
+    ),
+    "forget_who_was_given_up": Planted(
+        "the scheduler's next life does not know who was given up in the one before", (30331,),
+        Roster, "lost", _does_nothing,
     ),
     "forget_to_send_again": Planted(
         "who misses a batch does not get it", (183, 92, 130), Link, "_peer_misses", _does_nothing

@@ -400,7 +400,8 @@ class World:
             self.oracle.wrong(f"not at rest: {'; '.join(left)}{self._why()}")
 
     def _judge(self) -> None:
-        Judge(self.oracle, self.settings.poison_deaths).judge()
+        settings = self.settings
+        Judge(self.oracle, settings.poison_deaths, settings.infeasible_timeout_s).judge()
 
     def _part(self) -> None:
         """All clients leave: nothing of them may be left anywhere."""
