@@ -239,7 +239,7 @@ PLANTED: dict[str, Planted] = {
         Deliveries, "reached", _does_nothing,
     ),
     "never_sleep": Planted(
-        "a node whose connection is gone does not sleep: its beat is due", (338,),
+        "a node whose connection is gone does not sleep: its beat is due", (0, 17),
         NodeCore, "deadline_s", _beats_without_connection,
     ),
     "forget_who_was_given_up": Planted(
