@@ -15,6 +15,8 @@ from .state import Peer, State
 
 #: numbers that ride on nothing go after so long,
 HAND_OVER_S: Final = 0.1
+#: marks for Done messages are set this often at most, so that who calls and waits pays for few
+MARK_EACH_S: Final = 0.05
 #: or when there are so many
 HAND_OVER_NUMBERS_MAX: Final = 64
 NEVER_S: Final = float("inf")
@@ -63,8 +65,8 @@ class Deliveries:
     """All Done messages that are not handed over."""
 
     __slots__ = (
-        "_alone", "_by_peer", "_everybody", "_mark", "_ready", "_state", "_taken_in", "_then",
-        "_told", "due_s",
+        "_alone", "_by_peer", "_everybody", "_hand_over_s", "_mark", "_mark_s", "_ready", "_state",
+        "_taken_in", "_then", "_told", "_unmarked", "due_s",
     )  # fmt: skip
 
     def __init__(self, state: State) -> None:
@@ -79,15 +81,21 @@ class Deliveries:
         self._told: dict[int, _Told] = {}
         #: peer -> marks that it has not reached
         self._by_peer: dict[PeerId, dict[int, None]] = {}
+        #: what the turns since the last mark led to
+        self._unmarked: _Told | None = None
+        #: not marked before
+        self._mark_s = -NEVER_S
         #: by node: numbers to be told it
         self._ready: dict[PeerId, list[int]] = {}
         #: when they are to be told at the latest
+        self._hand_over_s = NEVER_S
+        #: when `turn` has something to do at the latest
         self.due_s = NEVER_S
 
     @property
     def active(self) -> bool:
         """Whether `turn` has anything to do."""
-        return bool(self._taken_in or self._then or self._ready or self._alone)
+        return bool(self._taken_in or self._then or self._ready or self._alone or self._unmarked)
 
     def taken_in(self, node: PeerId, number: int) -> None:
         """A Done message has come to its end: all it leads to is told in this turn."""
@@ -112,25 +120,41 @@ class Deliveries:
         """
         commands: list[Command] = []
         marks: list[Command] = []
-        if self._taken_in or self._then:
-            numbers, self._taken_in = self._taken_in, {}
+        if self._taken_in:
+            self._add()
+        if self._unmarked is not None and self._state.now_s >= self._mark_s:
+            told, self._unmarked = self._unmarked, None
+            self._mark_s = self._state.now_s + MARK_EACH_S
+            marks += self._await(told)
+        if self._then:
             then, self._then = self._then, []
             peers = list(self._state.peers) if self._everybody else self._state.out.told()
             self._everybody = False
-            told = _Told(dict.fromkeys(peers), numbers, then)
-            if peers:
-                marks += self._await(told)
-            else:
-                self._arrived(told)
+            marks += self._await(_Told(dict.fromkeys(peers), {}, then))
         if self._alone:
             alone, self._alone = self._alone, {}
             for peer, then in alone.items():
                 marks += self._await(_Told({peer: None}, {}, then))
         if self._ready:
             self._hand_over(commands)
+        self._rest()
         return commands + marks
 
+    def _add(self) -> None:
+        """Put what this turn leads to to that of the turns before: one mark is for all."""
+        numbers, self._taken_in = self._taken_in, {}
+        unmarked, peers = self._unmarked, dict.fromkeys(self._state.out.told())
+        if unmarked is None:
+            self._unmarked = _Told(peers, numbers, [])
+            return
+        unmarked.awaited.update(peers)
+        for node, more in numbers.items():
+            unmarked.numbers.setdefault(node, []).extend(more)
+
     def _await(self, told: _Told) -> list[Command]:
+        if not told.awaited:
+            self._arrived(told)
+            return []
         self._mark = mark = self._mark + 1
         self._told[mark] = told
         for peer in told.awaited:
@@ -157,6 +181,9 @@ class Deliveries:
             then()
         for told in self._told.values():
             told.numbers.pop(peer, None)
+        if self._unmarked is not None:
+            self._unmarked.numbers.pop(peer, None)
+            self._unmarked.awaited.pop(peer, None)
         for mark in self._by_peer.pop(peer, ()):
             self._one_less(mark, peer)
         self._rest()
@@ -164,7 +191,10 @@ class Deliveries:
     def _rest(self) -> None:
         # A due that stays when nobody is to be told any more would never let the loop sleep.
         if not self._ready:
-            self.due_s = NEVER_S
+            self._hand_over_s = NEVER_S
+        self.due_s = self._hand_over_s
+        if self._unmarked is not None and self._mark_s < self.due_s:
+            self.due_s = self._mark_s
 
     def _one_less(self, mark: int, peer: PeerId) -> None:
         told = self._told[mark]
@@ -176,25 +206,25 @@ class Deliveries:
     def _arrived(self, told: _Told) -> None:
         for node, numbers in told.numbers.items():
             self._ready.setdefault(node, []).extend(numbers)
-        if self._ready and self.due_s == NEVER_S:
-            self.due_s = self._state.now_s + HAND_OVER_S
+        if self._ready and self._hand_over_s == NEVER_S:
+            self._hand_over_s = self._state.now_s + HAND_OVER_S
+            self.due_s = min(self.due_s, self._hand_over_s)
         for then in told.then:
             then()
 
     def _hand_over(self, commands: list[Command]) -> None:
         """Tell each node its numbers with whatever else it is told, or when they are due."""
-        due = self._state.now_s >= self.due_s
+        due = self._state.now_s >= self._hand_over_s
         assigns = self._state.out.assigns
         for node, numbers in list(self._ready.items()):
             if due or node in assigns or len(numbers) >= HAND_OVER_NUMBERS_MAX:
                 commands.append(Send(node, HandedOver(numbers)))
                 del self._ready[node]
-        self._rest()
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
         return {
-            "taken_in": len(self._taken_in),
+            "taken_in": len(self._taken_in) + (self._unmarked is not None),
             "told": len(self._told),
             "to_hand_over": len(self._ready),
             "alone": len(self._alone),
@@ -211,6 +241,6 @@ class Deliveries:
             assert marks
             for mark in marks:
                 assert peer in self._told[mark].awaited
-        assert (self.due_s < NEVER_S) == bool(self._ready)
+        assert (self.due_s < NEVER_S) == bool(self._ready or self._unmarked)
         for node in self._ready:
             assert self._state.out.is_here(node)

@@ -13,7 +13,12 @@ from drumbeat.protocol.messages import (
     ValueRow,
 )
 from drumbeat.scheduler import events
-from drumbeat.scheduler.deliveries import HAND_OVER_NUMBERS_MAX, HAND_OVER_S, Deliveries
+from drumbeat.scheduler.deliveries import (
+    HAND_OVER_NUMBERS_MAX,
+    HAND_OVER_S,
+    MARK_EACH_S,
+    Deliveries,
+)
 from drumbeat.scheduler.state import State
 from support.scheduling import Stage, died, ids_of, value_done
 
@@ -105,6 +110,45 @@ def test_numbers_ride_with_new_work() -> None:
     assert handed_over(stage, node) == [1]
 
 
+def test_turns_that_follow_quickly_share_a_mark_that_is_set_behind_them_all() -> None:
+    stage = slow_stage()
+    clients, node = [stage.client(), stage.client("d")], stage.node(cpus=100)
+    rows = [running(stage, client, node, 2) for client in clients]
+    done(stage, node, 1, value_done(rows[0][0]))
+    stage.turn()
+    assert list(stage.marks) == clients[:1]
+    for number, row in ((2, rows[0][1]), (3, rows[1][0])):
+        done(stage, node, number, value_done(row))
+        stage.turn(MARK_EACH_S / 10)
+    assert sum(len(marks) for marks in stage.marks.values()) == 1
+    due_s = stage.core.deadline_s()
+    assert due_s is not None
+    assert due_s <= stage.now_s + MARK_EACH_S
+    assert stage.core.at_rest()["taken_in"], "two turns have no mark yet"
+    stage.turn(MARK_EACH_S)
+    assert [len(stage.marks[client]) for client in clients] == [2, 1]
+    stage.reach(clients[0])
+    later(stage)
+    assert handed_over(stage, node) == [1], "the other client has yet to hear of the third"
+    stage.reach(clients[1])
+    later(stage)
+    assert handed_over(stage, node) == [2, 3]
+
+
+def test_who_goes_before_a_mark_is_set_is_not_waited_for() -> None:
+    stage = slow_stage()
+    client, node = stage.client(), stage.node(cpus=100)
+    rows = running(stage, client, node, 2)
+    for number, row in enumerate(rows, 1):
+        done(stage, node, number, value_done(row))
+        stage.turn(MARK_EACH_S / 10)
+    stage.say(client, Leave())
+    later(stage)
+    later(stage)
+    assert handed_over(stage, node) == [1, 2]
+    assert stage.at_rest()
+
+
 def test_numbers_that_ride_on_nothing_go_after_a_while_or_when_there_are_many() -> None:
     stage = slow_stage()
     client, node = stage.client(), stage.node(cpus=100)
@@ -118,13 +162,13 @@ def test_numbers_that_ride_on_nothing_go_after_a_while_or_when_there_are_many() 
     assert stage.now_s < due_s <= stage.now_s + HAND_OVER_S
     for number in range(2, HAND_OVER_NUMBERS_MAX + 1):
         done(stage, node, number, value_done(rows[number - 1]))
-    stage.turn()
+    stage.turn(MARK_EACH_S)
     assert handed_over(stage, node) == []
     stage.reach(client)
     stage.turn()
     assert len(handed_over(stage, node)) == HAND_OVER_NUMBERS_MAX
     done(stage, node, 65, value_done(rows[64]))
-    stage.turn()
+    stage.turn(MARK_EACH_S)
     stage.reach(client)
     later(stage)
     assert handed_over(stage, node) == [65]
