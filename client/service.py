@@ -55,7 +55,7 @@ IDLE_S: Final = 0.25
 #: processor does not go idle meanwhile, and the others find one awake: on virtual machines, to wake
 #: an idle processor costs more than the whole call. Never where there is only one processor,
 #: and seldom while it is in vain (looks.py): then others have need of it.
-LOOKS: Final = 1000 if machine.cpu_count() > 1 else 0
+LOOKS: Final = 2000 if machine.cpu_count() > 1 else 0
 
 log = logging.getLogger("drumbeat")
 
