@@ -1,6 +1,6 @@
 """The systems under measurement, each behind the same few methods and with two workers."""
 
-# ruff: noqa: D102  # the methods are described once, in Adapter
+# ruff: noqa: D102  # the methods are described once, in Caller and Adapter
 
 import multiprocessing
 import multiprocessing.pool
@@ -13,8 +13,8 @@ from .bare import Bare
 WORKERS = 2
 
 
-class Adapter(Protocol):
-    """What a system is asked to do."""
+class Caller(Protocol):
+    """What a system is asked to do for round trips."""
 
     def start(self) -> None:
         """Make it ready for work."""
@@ -25,11 +25,15 @@ class Adapter(Protocol):
     def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> None:
         """Submit a task for each argument list, then wait for all."""
 
-    def gather_errors(self, function: Callable[..., Any], count: int) -> int:
-        """Submit tasks 0 to count - 1, wait for all, return how many raised ValueError."""
-
     def stop(self) -> None:
         """End it."""
+
+
+class Adapter(Caller, Protocol):
+    """What a system is asked to do for all rows."""
+
+    def gather_errors(self, function: Callable[..., Any], count: int) -> int:
+        """Submit tasks 0 to count - 1, wait for all, return how many raised ValueError."""
 
 
 class Drumbeat:
@@ -130,7 +134,7 @@ class Pool:
         self.pool.join()
 
 
-SYSTEMS: dict[str, type[Adapter]] = {
+SYSTEMS: dict[str, type[Caller]] = {
     "drumbeat": Drumbeat,
     "executor": Executor,
     "pool": Pool,

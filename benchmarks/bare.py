@@ -7,7 +7,7 @@ what it cannot cost less of in this shape, on this machine and in Python; what D
 that is Drumbeat's own.
 """
 
-# ruff: noqa: D102  # the methods are described once, in adapters.Adapter
+# ruff: noqa: D102  # the methods are described once, in adapters.Caller
 
 import multiprocessing
 import os
@@ -122,9 +122,6 @@ class Bare:
     def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> None:
         for arguments in argument_lists:
             self.call(function, *arguments)
-
-    def gather_errors(self, function: Callable[..., Any], count: int) -> int:
-        raise NotImplementedError("nothing is run here, so nothing can raise")
 
     def stop(self) -> None:
         for process in self.processes:

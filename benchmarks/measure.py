@@ -9,21 +9,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 from . import processes, workloads
-from .adapters import IMPORTS, SYSTEMS, WORKERS, Adapter, Drumbeat
+from .adapters import IMPORTS, SYSTEMS, WORKERS, Adapter, Caller, Drumbeat
 
 #: enough for the workers to be there and for durations to be known
 WARM_UP_TASKS = 2_000
 
 
-def warm(system: Adapter) -> None:
+def warm(system: Caller) -> None:
     """Bring a system to its working state."""
     system.start()
     system.gather(workloads.nothing, [()] * WARM_UP_TASKS)
 
 
-def round_trip(system: Adapter, fast: bool) -> float:
+def round_trip(system: Caller, fast: bool) -> float:
     warm(system)
     times_s = []
     for _ in range(300 if fast else 1_000):
@@ -100,7 +101,7 @@ def import_time(name: str) -> float:
     return statistics.median(runs) * 1e3
 
 
-MEASUREMENTS: dict[str, Callable[[Adapter, bool], float]] = {
+MEASUREMENTS: dict[str, Callable[[Any, bool], float]] = {
     "round_trip": round_trip,
     "throughput": throughput,
     "tree": tree,

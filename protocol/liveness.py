@@ -142,10 +142,6 @@ class Liveness:
         watch = self._watches.get(peer)
         return None if watch is None else watch.state
 
-    def silent_s(self, peer: PeerId, now_s: float) -> float:
-        """Return for how long the peer has been silent while this judge was awake."""
-        return max(0.0, self._judged_s(now_s) - self._watches[peer].heard_at_s)
-
     def verdicts(self, now_s: float, late_s: float = 0.0) -> list[tuple[PeerId, Life]]:
         """Return the peers of whom something else is believed than was last reported, and what.
 

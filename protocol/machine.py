@@ -11,7 +11,6 @@ from typing import Final
 
 _PROC: Final = Path("/proc")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
-_UNLIMITED_BYTES: Final = 1 << 60
 _KIB: Final = 1024
 
 
@@ -68,17 +67,6 @@ def gpu_count(environ: Mapping[str, str] = os.environ, proc: Path = _PROC) -> in
             break
         count += 1
     return count
-
-
-def memory_total_bytes(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
-    """Return the memory that this machine or container has; 0 if the system does not tell."""
-    total = _meminfo(proc).get("MemTotal", 0)
-    for directory in _cgroup_directories("memory", proc, cgroups):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            limit = _number(directory / name)
-            if limit is not None and 0 < limit < _UNLIMITED_BYTES:
-                total = min(total, int(limit)) if total else int(limit)
-    return total
 
 
 def memory_used_bytes(proc: Path = _PROC) -> int:
@@ -140,13 +128,6 @@ def _meminfo(proc: Path) -> dict[str, int]:
         if words and words[0].isdigit():
             known[name] = int(words[0]) * _KIB
     return known
-
-
-def _number(path: Path) -> float | None:
-    try:
-        return float([*_words(path), ""][0])
-    except ValueError:
-        return None
 
 
 def _words(path: Path) -> list[str]:

@@ -153,9 +153,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     runtime_directory: Annotated[
         str, _help("Where local clusters keep their sockets; empty: the user's runtime directory.")
     ] = ""
-    log_level: Annotated[str, _help("Level of the daemons' logs: debug, info, warning, error.")] = (
-        "warning"
-    )
     socket_kind: Annotated[
         str,
         _help("Sockets between node and worker: seqpacket, dgram; auto takes the best there is."),

@@ -9,7 +9,7 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,14 @@ import pytest
 from drumbeat.scheduler.__main__ import FILES_WANTED
 from support.process_table import alive, children_of, words_of
 from support.second_client import Refused, SecondClient
+from support.waiting import until
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes: Linux only"),
+    pytest.mark.skipif(
+        sys.platform != "linux",
+        reason="only Linux can limit a process that runs already (prlimit)",
+    ),
 ]
 #: where the forks of a process that follows fail, see support/faults
 SWITCH = "FAULT_NO_FORK"
@@ -57,13 +61,6 @@ def cluster(tmp_path: Path) -> Iterator[Any]:
     with drumbeat.init(num_cpus=2, runtime_directory=str(tmp_path / "r")) as made:
         assert drumbeat.get(square.remote(3), timeout=20) == 9
         yield made
-
-
-def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    end_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end_s, "not in time"
-        time.sleep(0.02)
 
 
 def process(word: str) -> int:

@@ -3,13 +3,13 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import drumbeat
 import pytest
 from drumbeat.protocol.errors import PoisonTask, WorkerDied
+from support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -19,13 +19,6 @@ def linger(folder: str) -> None:
     """Leave a file for each execution, with the process, and run until killed."""
     (Path(folder) / f"{time.monotonic_ns()}").write_text(str(os.getpid()))
     time.sleep(60)
-
-
-def until(found: Callable[[], object], limit_s: float = 20.0) -> None:
-    end_s = time.monotonic() + limit_s
-    while not found():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("max_retries", [0, 1, 2])

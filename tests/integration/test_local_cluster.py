@@ -8,7 +8,6 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import drumbeat
@@ -17,6 +16,7 @@ import pytest
 from drumbeat.client import runtime
 from drumbeat.protocol.errors import ConfigError, NotInitialized, SchedulerUnreachable
 from drumbeat.protocol.settings import Settings
+from support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -24,24 +24,6 @@ pytestmark = pytest.mark.integration
 @drumbeat.remote
 def double(x: int) -> int:
     return 2 * x
-
-
-@pytest.fixture
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A runtime directory of this test's own; afterwards nothing may be left of any cluster."""
-    path = tmp_path_factory.mktemp("r")
-    yield str(path)
-    drumbeat.shutdown()
-    assert not list(path.iterdir()), "files were left behind"
-    assert not psutil.Process().children(recursive=True), "processes were left behind"
-
-
-def until(holds: Callable[[], object], within_s: float = 10.0) -> None:
-    """Wait for something that other processes do."""
-    end_s = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < end_s, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def script(text: str, root: str, *arguments: str, code: int = 0) -> str:

@@ -4,36 +4,15 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import drumbeat
-import psutil
 import pytest
 from drumbeat.client.local import Cluster
 from drumbeat.client.runtime import SOCKET
+from support.waiting import until
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A runtime directory of this test's own; afterwards nothing may be left of any cluster."""
-    path = tmp_path_factory.mktemp("r")
-    yield str(path)
-    drumbeat.shutdown()
-    assert not list(path.iterdir()), "files were left behind"
-    assert not psutil.Process().children(recursive=True), "processes were left behind"
-
-
-def until(holds: Callable[[], Any], within_s: float = 20.0) -> Any:
-    """Wait for something that other processes do, and return it."""
-    end_s = time.monotonic() + within_s
-    while not (found := holds()):
-        assert time.monotonic() < end_s, "it did not happen in time"
-        time.sleep(0.005)
-    return found
 
 
 class Log:

@@ -13,7 +13,6 @@ them.
 
 import argparse
 import contextlib
-import gc
 import os
 import shutil
 import signal
@@ -37,7 +36,7 @@ from drumbeat.protocol.session import current  # noqa: E402
 from nemesis.cluster import NemesisCluster, parts_of, signal_to  # noqa: E402
 from nemesis.judge import Log, judge  # noqa: E402
 from nemesis.run import Program  # noqa: E402
-from nemesis.workload import note  # noqa: E402
+from nemesis.workload import at_rest, note  # noqa: E402
 from support.process_table import alive  # noqa: E402
 
 RESOLVE_S = 300.0
@@ -100,7 +99,7 @@ class Seen:
                 counts[type(error).__name__] += 1
         ref = None
         self.refs.clear()
-        told = {"records": self.records, "unresolved": unresolved, "at_rest": client_at_rest()}
+        told = {"records": self.records, "unresolved": unresolved, "at_rest": at_rest()}
         self.wrong += judge(Log(Path(self.path)), told, self.harmed)
         return counts
 
@@ -163,17 +162,6 @@ def plain(number: int) -> int:
 def linger(path: str) -> None:
     Path(path).write_text(str(os.getpid()))
     time.sleep(60)
-
-
-def client_at_rest() -> dict[str, int]:
-    session: Any = current()
-    for _ in range(200):
-        gc.collect()
-        rest: dict[str, int] = session._core.at_rest()
-        if not any(rest.values()):
-            break
-        time.sleep(0.02)
-    return rest
 
 
 # ------------------------------------------------------------------------------------ what is seen
@@ -342,7 +330,7 @@ def soak(seen: Seen, count: int = 1_000_000) -> None:
 
 def measured(seen: Seen) -> dict[str, tuple[int, int, dict[str, int]]]:
     """Return memory, descriptors and what is held at rest, of each process."""
-    rest = client_at_rest()
+    rest = at_rest()
     time.sleep(6.0)  # daemons collect when they have been idle for a while
     workers = {
         f"node {member.name}": len(parts_of(member.process.pid)["worker"])

@@ -11,7 +11,7 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(
         sys.platform != "linux",
-        reason="a probe of Linux's kernel only",
+        reason="shows whom Linux gives orphans to; no other kernel has sub-reapers",
     ),
 ]
 

@@ -37,6 +37,16 @@ def overdue(bench):
     return tasks
 
 
+def with_rows_in_hand(count):
+    """Return a node whose only worker is overdue and has read all its rows."""
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    bench.assign(count, expected_s=1e-6)
+    bench.after(0.0055)
+    bench.feed(events.PacketsTaken(1, []))
+    return bench
+
+
 def test_rows_behind_one_that_takes_too_long_are_called_back():
     bench = NodeBench({"CPU": 1.0})
     bench.ready()
@@ -79,11 +89,7 @@ def test_rows_that_lay_unread_are_taken_at_once():
 
 
 def test_a_worker_that_ran_all_before_it_saw_the_page_is_used_again():
-    bench = NodeBench({"CPU": 1.0})
-    bench.ready()
-    bench.assign(3, expected_s=1e-6)
-    bench.after(0.0055)
-    bench.feed(events.PacketsTaken(1, []))
+    bench = with_rows_in_hand(3)
     bench.feed(events.PageRead([(1, 3, False)]))
     bench.finish(1)
     assert bench.of(events.Revoke) == [events.Revoke(1, 0)]
@@ -93,11 +99,7 @@ def test_a_worker_that_ran_all_before_it_saw_the_page_is_used_again():
 
 
 def test_a_worker_that_only_waits_for_its_page_to_be_read_gets_the_next_row():
-    bench = NodeBench({"CPU": 1.0})
-    bench.ready()
-    bench.assign(2, expected_s=1e-6)
-    bench.after(0.0055)
-    bench.feed(events.PacketsTaken(1, []))
+    bench = with_rows_in_hand(2)
     bench.finish(1)
     (task,) = bench.assign(1)
     assert not bench.started(), "a new worker takes longer than the page"
@@ -107,11 +109,7 @@ def test_a_worker_that_only_waits_for_its_page_to_be_read_gets_the_next_row():
 
 
 def test_a_worker_that_does_not_return_its_rows_is_not_waited_for():
-    bench = NodeBench({"CPU": 1.0})
-    bench.ready()
-    bench.assign(2, expected_s=1e-6)
-    bench.after(0.0055)
-    bench.feed(events.PacketsTaken(1, []))
+    bench = with_rows_in_hand(2)
     bench.feed(events.PageRead([(1, 1, True)]))
     bench.say(1, bench.finished(1, 1))
     assert bench.started()

@@ -111,7 +111,8 @@ def test_what_is_heard_after_the_gap_counts_from_then(judge: Liveness) -> None:
     assert judge.verdicts(22) == [(A, Life.LOST)]
     assert judge.verdicts(24) == [(B, Life.SUSPECT)]
     judge.heard(C, 25)
-    assert judge.silent_s(C, 26) == 1
+    assert judge.verdicts(27.9) == []
+    assert judge.verdicts(28) == [(C, Life.SUSPECT)]
 
 
 def test_a_little_late_is_not_away(judge: Liveness) -> None:

@@ -154,7 +154,10 @@ def test_an_await_that_is_cancelled_leaves_the_loop_well(session):
     assert asyncio.run(impatient()) == 2
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="without fork nothing to refuse")
+@pytest.mark.skipif(
+    not hasattr(os, "fork"),
+    reason="this system cannot fork, so no forked child is there to be refused",
+)
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_in_a_forked_child_every_call_is_refused(session):
     ref = put(session, 1)

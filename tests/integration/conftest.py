@@ -1,0 +1,17 @@
+"""What several files of integration tests begin and end with."""
+
+from collections.abc import Iterator
+
+import drumbeat
+import psutil
+import pytest
+
+
+@pytest.fixture
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A runtime directory of this test's own; afterwards nothing may be left of any cluster."""
+    path = tmp_path_factory.mktemp("r")
+    yield str(path)
+    drumbeat.shutdown()
+    assert not list(path.iterdir()), "files were left behind"
+    assert not psutil.Process().children(recursive=True), "processes were left behind"
