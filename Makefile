@@ -6,6 +6,7 @@
 #   SEEDS=100000 START=0    with `make soak`: how many seeds, and the first
 #   MESSAGES=1000000        with `make soak`: how much nonsense is said to a live scheduler
 #   MINUTES=10 START=0      with `make nemesis`: for how long, and the first seed; or SEED=
+#   ONLY="short-in slow"    with `make network`: these trials alone
 #   FAST=1                  with `make bench`: fewer turns
 
 PYTHON ?= python3
@@ -20,7 +21,8 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 # a test run that hangs is ended, where the timeout command exists
 LIMIT := $(shell timeout --foreground 1 true 2>/dev/null && echo timeout --foreground -k 10)
 
-.PHONY: help demo dev format lint types test unit sim integration nemesis check soak bench clean
+.PHONY: help demo dev format lint types test unit sim integration nemesis network compose-test \
+	check soak bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -37,6 +39,8 @@ help:
 	@echo "make sim          the simulator's tests; make sim SEED=17 replays one seed"
 	@echo "make integration  the tests with real processes"
 	@echo "make nemesis      real processes killed and stopped at work: make nemesis MINUTES=10"
+	@echo "make network      links between hosts cut, slow and lossy, at real times: fifteen minutes"
+	@echo "make compose-test  docker-compose.yml on a Docker engine, if one answers here"
 	@echo "make soak         the simulator and nonsense on sockets for as long as you like: SEEDS= MESSAGES="
 	@echo "make bench        the benchmarks against the pools of the standard library"
 	@echo "make clean        remove what these made"
@@ -89,10 +93,17 @@ sim: .venv/dev.stamp
 endif
 
 integration: .venv/dev.stamp
-	@$(LIMIT) $(if $(LIMIT),480) $(PYTEST) tests/integration tests/platform tests/nemesis tests/fuzz
+	@$(LIMIT) $(if $(LIMIT),480) $(PYTEST) tests/integration tests/platform tests/nemesis tests/fuzz \
+		tests/network
 
 nemesis: .venv/dev.stamp
 	@$(RUN) tests/nemesis/run.py $(if $(SEED),--seed $(SEED),--start $(START) --minutes $(MINUTES))
+
+network: .venv/dev.stamp
+	@$(RUN) tests/network/run.py $(foreach trial,$(ONLY),--only $(trial))
+
+compose-test: .venv/dev.stamp
+	@$(RUN) tests/compose/run.py
 
 test: unit
 	@$(LIMIT) $(if $(LIMIT),120) $(RUN) tests/sim/run.py --seeds 40

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         GetTimeoutError,
         Infeasible,
         Interrupted,
+        KeyRefused,
         MessageTooLarge,
         NodeLost,
         NotInitialized,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         VersionMismatch,
         WorkerDied,
         WorkerOutOfMemory,
+        WorkingDirMissing,
     )
     from drumbeat.protocol.modules import ship_by_value
     from drumbeat.protocol.references import ObjectRef
@@ -59,6 +61,7 @@ __all__ = [
     "GetTimeoutError",
     "Infeasible",
     "Interrupted",
+    "KeyRefused",
     "MessageTooLarge",
     "NodeLost",
     "NotInitialized",
@@ -75,6 +78,7 @@ __all__ = [
     "VersionMismatch",
     "WorkerDied",
     "WorkerOutOfMemory",
+    "WorkingDirMissing",
     "as_completed",
     "available_resources",
     "cancel",

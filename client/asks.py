@@ -6,6 +6,7 @@ until its task has ended, since a scheduler in its next life has to be asked aga
 
 from collections.abc import Container
 
+from ..protocol.drain import Drain
 from ..protocol.ids import ObjectId, TaskId, task_of
 from ..protocol.messages import Answer, Cancel, Cancelled, Query, ValueRow
 from .events import Asked, CancelAsked, Command, Reply, Send
@@ -23,7 +24,7 @@ class Asks:
         self.abroad: dict[TaskId, tuple[bool, bool]] = {}
         #: asked, not answered: request -> (answers so far, task ids at the places still open)
         self.cancels: dict[int, tuple[list[bool], dict[int, TaskId], bool, bool]] = {}
-        self.questions: dict[int, Query] = {}
+        self.questions: dict[int, Query | Drain] = {}
 
     def cancel(
         self,
@@ -65,9 +66,8 @@ class Asks:
 
     def ask(self, event: Asked) -> list[Command]:
         """Ask the scheduler something."""
-        query = Query(event.request, event.what, event.limit, event.match)
-        self.questions[event.request] = query
-        return [Send(query)]
+        self.questions[event.message.request] = event.message
+        return [Send(event.message)]
 
     def told(self, message: Answer) -> Reply | None:
         """The scheduler answers; None: nobody asked."""

@@ -12,13 +12,23 @@ from ..protocol.ids import TaskId
 class Budget:
     """Attempts by task: those of ended link lives, and those of this one."""
 
-    __slots__ = ("charged", "latest")
+    __slots__ = ("charged", "latest", "settled")
 
     def __init__(self) -> None:
         #: attempts that may have started in link lives that ended
         self.charged: dict[TaskId, int] = {}
         #: the highest attempt that was told of in this life; a task that is not here has its first
         self.latest: dict[TaskId, int] = {}
+        #: see `Enter.settled`
+        self.settled = 0
+
+    def outlives(self, earlier: int, epoch: int) -> bool:
+        """A link life begins, after one in an earlier epoch; return whether that one ended."""
+        if earlier not in (0, epoch):
+            return True
+        # It has nothing of an earlier one, or charges itself for all of it.
+        self.settled = epoch
+        return False
 
     def __bool__(self) -> bool:
         """Return whether anything is noted of any task."""

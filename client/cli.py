@@ -1,29 +1,32 @@
-"""The command line: `drumbeat status | nodes | tasks | cancel` on a running local cluster.
+"""The command line: `drumbeat status | nodes | tasks | cancel` on a running cluster.
 
 Never decides anything: it asks the scheduler what the public API could ask, and prints it. One line
-says what is wrong and what to type instead.
+says what is wrong and what to type instead. Commands that start something are in cli_start.py.
 
 Exit codes: 0 done, 1 the cluster could not do it, 2 the command line was wrong, 3 no cluster.
 """
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NoReturn
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from .. import __version__
-from ..protocol.errors import DrumbeatError
+from ..protocol.errors import ConfigError, DrumbeatError
 from ..protocol.ids import ObjectId, parse, show
 from ..protocol.session import Session
-from . import cli_cluster, cli_tables
+from . import cli_cluster, cli_drain, cli_hosts, cli_start, cli_tables
+from .addresses import VARIABLE, may_hold_key
+from .cli_words import FAILED, NO_CLUSTER, WRONG_USAGE, examples, refuse
 
-FAILED = 1
-WRONG_USAGE = 2
-NO_CLUSTER = 3
+#: what may stand in what was typed in a wrong place
+SECRETS = re.compile(r"drumbeat://\S+")
 
 #: how a command comes by its session: handed in, so that tests need no cluster
 Connect = Callable[[str | None], AbstractContextManager[Session]]
@@ -45,26 +48,30 @@ class Commands(click.Group):
         return super().resolve_command(context, args)
 
 
-def refuse(text: str, code: int) -> NoReturn:
-    """Say in one line what is wrong, and exit."""
-    click.echo(f"drumbeat: {text}", err=True)
-    sys.exit(code)
-
-
-def examples(*lines: str) -> str:
-    """Return the end of a command's help; the marker keeps click from joining the lines."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
 def at_cluster(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say which cluster is meant."""
     return click.option(
         "--address",
-        metavar="DIRECTORY",
-        envvar="DRUMBEAT_ADDRESS",
-        help="The directory of the local cluster; without it DRUMBEAT_ADDRESS, "
-        "else the cluster of yours that started last.",
+        metavar="FILE|DIRECTORY",
+        envvar=VARIABLE,
+        callback=in_no_list_of_processes,
+        help="A cluster file, or the directory of a running cluster; without it DRUMBEAT_ADDRESS, "
+        "else the local cluster of yours that started last, else this machine's scheduler.",
     )(command)
+
+
+def in_no_list_of_processes(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> str | None:
+    """Refuse a secret that was typed: everybody on the machine sees what others typed."""
+    typed = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+    if typed and value and may_hold_key(value):
+        refuse(
+            "a drumbeat:// address holds a secret key, and what stands on a command line is shown "
+            f"to everybody on this machine; name a cluster file, or set {VARIABLE}",
+            WRONG_USAGE,
+        )
+    return value
 
 
 def as_json(command: Callable[..., None]) -> Callable[..., None]:
@@ -81,10 +88,10 @@ def as_json(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.version_option(__version__, prog_name="drumbeat", message="%(prog)s %(version)s")
 def commands() -> None:
-    """See and steer a running Drumbeat cluster.
+    """Start a Drumbeat cluster, see it and steer it.
 
     A local cluster lives as long as the program that called drumbeat.init(); type these in another
-    terminal.
+    terminal. One of several machines is a `drumbeat scheduler`, and a `drumbeat node` on each.
     """
 
 
@@ -206,6 +213,11 @@ def cancel(
         )
 
 
+at_cluster(cli_drain.drain)
+for command in (cli_start.scheduler, cli_start.node, cli_drain.drain, *cli_hosts.COMMANDS):
+    commands.add_command(command)
+
+
 def state_of(session: Session, text: str) -> str:
     """Return the state of an unfinished task, or "" if there is none of that id."""
     for row in session.query("tasks", limit=1000, match=text):
@@ -232,13 +244,15 @@ def main(arguments: Sequence[str] | None = None, connect: Connect | None = None)
         click.echo(error.format_message(), err=True)
         sys.exit(WRONG_USAGE)
     except click.UsageError as error:
-        text = cli_tables.plain(error.format_message().rstrip("."))
+        text = SECRETS.sub("drumbeat://...", cli_tables.plain(error.format_message().rstrip(".")))
         path = error.ctx.command_path if error.ctx else "drumbeat"
         refuse(f"{text}; `{path} --help` shows what it takes", WRONG_USAGE)
     except click.Abort:
         sys.exit(130)
     except cli_cluster.NoCluster as error:
         refuse(cli_tables.plain(error), NO_CLUSTER)
+    except ConfigError as error:
+        refuse(cli_tables.plain(str(error).partition("\n")[0]), WRONG_USAGE)
     except DrumbeatError as error:
         refuse(cli_tables.plain(str(error).partition("\n")[0]), FAILED)
 

@@ -1,20 +1,26 @@
-"""Finds the running local cluster that a command means, and connects to it.
+"""Finds the running cluster that a command means, and connects to it.
 
 Never starts one: where there is none, it says how to start one.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..protocol.errors import ConfigError, NotInitialized
+from ..protocol.cluster_file import name_of
+from ..protocol.errors import ConfigError, KeyRefused, NotInitialized
 from ..protocol.session import Session, current
 from ..protocol.settings import Settings
+from . import runtime
+from .addresses import FOR_COMMANDS, may_hold_key, place_of
 
-#: a person waits, and the cluster is on this machine
+#: a person waits
 CONNECT_TIMEOUT_S = 5.0
 
 HOW_TO_START = "a program that calls drumbeat.init() starts one"
+#: where addresses of commands come from, in errors
+ORIGIN = "address"
 
 
 class NoCluster(Exception):  # noqa: N818  # it is an answer to a person, not an error of the API
@@ -40,24 +46,49 @@ def connected(address: str | None) -> Iterator[Session]:
         yield session
 
 
-def find(address: str | None, settings: Settings) -> Path:
-    """Return the directory of the cluster that is meant.
+def find(address: str | None, settings: Settings) -> str:
+    """Return the address of the cluster that is meant, as init() takes it.
 
     Raises:
-        NoCluster: there is none.
+        NoCluster: there is none, or none that can be trusted.
     """
-    from . import local, runtime
-
     running = runtime.running(settings)
     if address:
-        try:
-            return local.check_address(address, "address")
-        except ConfigError as error:
-            if runtime.holds_socket(Path(address)):
-                raise NoCluster(str(error)) from None
+        if _is_nothing(address):
             there = f"; try --address {running[0]}" if running else f"; {HOW_TO_START}"
-            raise NoCluster(f"no local cluster runs at {address}{there}") from None
-    if not running:
-        root = runtime.root_of(settings)
-        raise NoCluster(f"no local cluster of yours runs (looked in {root}); {HOW_TO_START}")
-    return running[0]
+            raise NoCluster(f"no cluster runs at {address}{there}")
+        return _checked(address)
+    if running:
+        return str(running[0])
+    own = runtime.scheduler_directory()
+    if any((own / name_of(role)).exists() for role in FOR_COMMANDS):
+        return _checked(str(own))
+    root = runtime.root_of(settings)
+    raise NoCluster(
+        f"no local cluster of yours runs (looked in {root}), and no scheduler was ever started"
+        f" here; {HOW_TO_START}, `drumbeat scheduler` one of several machines"
+    )
+
+
+def _checked(address: str) -> str:
+    """Return an address that can be trusted; of a scheduler's directory, the best file in it."""
+    try:
+        place_of(address, ORIGIN, FOR_COMMANDS)
+    except (ConfigError, KeyRefused) as error:
+        raise NoCluster(str(error)) from None
+    if not may_hold_key(address):
+        path = Path(address).expanduser()
+        for role in FOR_COMMANDS:
+            if not runtime.holds_socket(path) and (path / name_of(role)).exists():
+                return str(path / name_of(role))
+    return address
+
+
+def _is_nothing(address: str) -> bool:
+    """Say whether an address is a path where no cluster could be."""
+    path = Path(address).expanduser()
+    if may_hold_key(address) or runtime.holds_socket(path):
+        return False
+    if path.is_dir():
+        return not any(os.path.lexists(path / name_of(role)) for role in FOR_COMMANDS)
+    return not os.path.lexists(path)

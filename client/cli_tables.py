@@ -18,6 +18,7 @@ NODE_COLUMNS = {
     "running": "running",
     "blocked": "waiting in get",
     "assigned": "assigned",
+    "waits_for": "waits for",
     "workers": "workers",
     "resources": "resources",
     "free": "free",

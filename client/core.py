@@ -96,7 +96,7 @@ class ClientCore:
             messages.Notice: self._on_text,
             messages.Shapes: self._on_shapes,
             messages.Credit: lambda message, _now_s: self._credits.granted(message),
-            Recovered: lambda _message, _now_s: self.home.recovered(),
+            Recovered: lambda _, __: lives.recovered(self.home, self._budget, self._epoch),
         }
 
     # ------------------------------------------------------------------------------ the door
@@ -425,13 +425,13 @@ class ClientCore:
         self._unsent.update(never_sent)
         for task in [one for one in self._cancelled if one in self._unsent]:
             self._fail(task, "TaskCancelled", "was cancelled before it was sent")
-        restarted = earlier not in (0, event.epoch)
+        restarted = self._budget.outlives(earlier, event.epoch)
         attempts: list[int] = []
         if restarted:
             attempts = self._outlive_scheduler(now_s)
         elif earlier:
             self._judge_lost_link(now_s)
-        self._send(messages.Enter(self._name, self._environment))
+        self._send(messages.Enter(self._name, self._environment, self._budget.settled))
         self._register(attempts)
         self._commands += self._asks.again(restarted=restarted)
         if restarted:

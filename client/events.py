@@ -5,8 +5,9 @@ Never behaviour. Columnar: one object a loop turn, holding rows.
 
 from msgspec import Struct
 
+from ..protocol.drain import Drain
 from ..protocol.ids import ObjectId, TaskId
-from ..protocol.messages import AnyMessage, KindRow, Options, TaskRow, ValueRow
+from ..protocol.messages import AnyMessage, KindRow, Options, Query, TaskRow, ValueRow
 
 # ------------------------------------------------------------------------------------------ events
 
@@ -86,12 +87,9 @@ class CancelAsked(Struct, gc=False, frozen=True):
 
 
 class Asked(Struct, gc=False, frozen=True):
-    """The user asks the scheduler something."""
+    """The user asks the scheduler something; the message has the number of the request."""
 
-    request: int
-    what: str
-    limit: int
-    match: str
+    message: Query | Drain
 
 
 class KindsDropped(Struct, gc=False, frozen=True):

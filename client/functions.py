@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
+from ..protocol import modules
 from ..protocol.ids import ObjectId
 from ..protocol.modules import portable
 from ..protocol.payload import pack_call, pack_function
@@ -43,12 +44,14 @@ def session_or_start() -> Session:
 class _Function:
     """What all variants of one remote function share: the function, its signature, its pickles."""
 
-    __slots__ = ("call", "definitions", "fewest", "forms", "most", "name")
+    __slots__ = ("call", "code_version", "definitions", "fewest", "forms", "most", "name")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.call = function
         self.name = _name_of(function)
         self.definitions: dict[Any, FunctionDefinition] = {}
+        #: of the modules that came along with these
+        self.code_version = -1
         #: calls with so many positional arguments and no others are right; most=-1: not known yet
         self.fewest = 0
         self.most = -1
@@ -57,10 +60,14 @@ class _Function:
 
     def definition(self, retry_exceptions: options_.RetryExceptions) -> FunctionDefinition:
         """Return the function as it is sent; pickled when first asked for."""
+        version = modules.code_version()
+        if version != self.code_version:
+            self.definitions.clear()
         found = self.definitions.get(retry_exceptions)
         if found is None:
             found = pack_function(as_call(self.call), retry_exceptions, self.name)
             self.definitions[retry_exceptions] = found
+            self.code_version = modules.code_version()
         return found
 
     def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -142,13 +149,15 @@ class RemoteFunction(Generic[P, T]):
         session = current()
         if session is None or not session.alive:
             session = session_or_start()
-        kind = self._kind
-        if kind is None or (kind.session is not session and kind.session is not None):
-            kind = self.kind()
         shared = self._shared
         if kwargs or not shared.fewest <= len(args) <= shared.most:
             shared.check(args, kwargs)
-        ids = session.submit(kind, pack_call(args, kwargs))
+        # First: its classes may be of a module that has to come along with the function.
+        packed = pack_call(args, kwargs)
+        kind = self._kind
+        if kind is None or (kind.session is not session and kind.session is not None):
+            kind = self.kind()
+        ids = session.submit(kind, packed)
         if self._single:
             return ObjectRef(ids[0], session)
         return _new_refs(ids, session)  # type: ignore[no-any-return]  # by num_returns, see above
@@ -203,9 +212,16 @@ class RemoteFunction(Generic[P, T]):
 
     def kind(self) -> Kind:
         """Return function and options as a session submits them, new for a new session."""
-        definition = self._shared.definition(self._checked.retry_exceptions)
-        self._kind = Kind(definition, self._checked.options, self.name)
-        return self._kind
+        while True:
+            definition = self._shared.definition(self._checked.retry_exceptions)
+            kind = self._kind = Kind(definition, self._checked.options, self.name)
+            modules.packed(self)
+            if self._shared.code_version == modules.code_version():
+                return kind
+
+    def outdated(self) -> None:
+        """Have the function packed anew: more modules have to come along."""
+        self._kind = None
 
     def __call__(self, /, *_: Any, **__: Any) -> T:
         """Refuse to be called: here or in the cluster is for the caller to say."""

@@ -18,10 +18,11 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ..protocol.errors import ConfigError, DrumbeatError, SchedulerUnreachable
 from ..protocol.settings import Settings
+from .addresses import without_secret
 from .logs import LOOK_S as LOGS_LOOK_S
 from .logs import keep_short, tail_of
 from .runtime import STATE, Directory
@@ -113,6 +114,8 @@ class Launcher:
         executable = sys.executable
         if not executable:
             raise ConfigError("this Python does not know its own executable (sys.executable)")
+        environ = environment()
+        environ.pop("NOTIFY_SOCKET", None)  # this program's own: its cluster does not speak for it
         with open(self.log_of(member), "ab") as log:
             member.process = subprocess.Popen(
                 [executable, "-P", "-m", member.module, *member.arguments],
@@ -121,7 +124,7 @@ class Launcher:
                 stderr=log,
                 pass_fds=(self._owner_read,),
                 start_new_session=True,
-                env=environment(),
+                env=environ,
                 cwd="/",
             )
         if hasattr(os, "pidfd_open"):
@@ -262,8 +265,8 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for a daemon: with a way to find this very package."""
-    environ: dict[str, Any] = dict(os.environ)
+    """Return the environment for a daemon: no secret, and a way to find this very package."""
+    environ = without_secret(os.environ)
     environ.pop("PYTHONSTARTUP", None)
     environ.pop("PYTHONINSPECT", None)
     root = Path(__file__).parent.parent

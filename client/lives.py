@@ -116,6 +116,12 @@ def last_words(home: Home) -> list[Command]:
     return [*commands, Send(Registered())]
 
 
+def recovered(home: Home, budget: Budget, epoch: int) -> None:
+    """A scheduler has told what became of everything that its earlier lives had left."""
+    budget.settled = epoch
+    home.recovered()
+
+
 def notice(unfinished: int) -> Command:
     """Return what the user reads of a restart."""
     rest = (

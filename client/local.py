@@ -11,18 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ..protocol.errors import ConfigError, DrumbeatError, SchedulerUnreachable
+from ..protocol.errors import ConfigError, DrumbeatError, KeyRefused, SchedulerUnreachable
+from ..protocol.machine import identity
 from ..protocol.messages import Environment
-from ..protocol.modules import path_was_told
+from ..protocol.modules import carry, path_was_told
 from ..protocol.session import Session, current, set_current
 from ..protocol.settings import Settings
-from . import runtime
+from . import addresses, runtime
+from .addresses import Place
 
-ADDRESS_VARIABLE: Final = "DRUMBEAT_ADDRESS"
 #: what `init` takes besides settings
 _ARGUMENTS: Final = (
     "address", "num_cpus", "num_gpus", "resources", "nodes", "preload", "inline"
@@ -37,7 +37,8 @@ class Cluster:
     """What init() returns: this process's cluster, ended by `shutdown` or by leaving a `with`."""
 
     def __init__(self, session: Session | None, address: str, launcher: Any = None) -> None:
-        #: the local cluster's directory; "inline"; or "" inside a task
+        #: the local cluster's directory; of one on the network, where it is, without the key;
+        #: "inline"; or "" inside a task
         self.address = address
         self._session = session
         self._launcher = launcher
@@ -93,8 +94,9 @@ def init(
     """Start a local cluster, or connect to one. Inside a task this does nothing.
 
     Args:
-        address: the directory of a running local cluster; None takes DRUMBEAT_ADDRESS, and where
-            that is not set starts a cluster that ends with this process.
+        address: a cluster file or a "drumbeat://" string of a scheduler on the network, or the
+            directory of a running cluster; None takes DRUMBEAT_ADDRESS, and where that is not
+            set starts a local cluster that ends with this process.
         num_cpus: CPUs of each node, not of all together; None shares this machine's among them.
         num_gpus: GPUs of each node; None gives those of this machine to the first.
         resources: custom resources of each node, by name.
@@ -108,7 +110,9 @@ def init(
 
     Raises:
         ConfigError: something given does not fit, or there is a cluster already.
+        KeyRefused: the scheduler does not admit this program's key.
         SchedulerUnreachable: the cluster did not start, or does not answer.
+        VersionMismatch: the cluster runs other versions than this process.
     """
     global _cluster, _at_exit_registered  # noqa: PLW0603  # the process's one cluster
     with _lock:
@@ -123,7 +127,7 @@ def init(
         if _cluster is not None:
             _cluster.shutdown()  # it failed: clear away what is left of it
         checked = Settings.load(settings, others=_ARGUMENTS)
-        given = address if address is not None else os.environ.get(ADDRESS_VARIABLE) or None
+        given = os.fspath(address) if address is not None else addresses.given() or None
         if not _at_exit_registered:
             atexit.register(_at_exit)
             _at_exit_registered = True
@@ -136,13 +140,13 @@ def init(
                 named.append("nodes")
             if address is not None and named:
                 raise ConfigError(
-                    f"{', '.join(named)} belong to a cluster that is started; the one at {given} "
-                    "is running",
+                    f"{', '.join(named)} belong to a cluster that is started; the one at this "
+                    "address is running",
                     setting=named[0],
                     origin="argument",
                 )
-            origin = "argument address" if address is not None else ADDRESS_VARIABLE
-            _cluster = _connect(os.fspath(given), origin, checked)
+            origin = "argument address" if address is not None else addresses.VARIABLE
+            _cluster = _connect(addresses.place_of(given, origin), checked)
         else:
             flags = _node_flags(num_cpus, num_gpus, resources, nodes, preload)
             _cluster = _launch(flags, checked)
@@ -178,44 +182,36 @@ def _inline() -> Cluster:
     return Cluster(session, "inline")
 
 
-def _connect(address: str, origin: str, settings: Settings) -> Cluster:
-    directory = check_address(address, origin)
-    session = _session(directory, settings)
+def _connect(place: Place, settings: Settings) -> Cluster:
+    session = _session(place, settings)
     try:
         session.start()
-        if not session.wait_until(lambda: session.connected, settings.connect_timeout_s):
-            raise SchedulerUnreachable(
-                f"no scheduler answers at {directory} within {settings.connect_timeout_s:g} s"
-            )
+        # Not only connected: who is refused for its version hears of that a moment later.
+        session.wait_until(
+            lambda: session.shapes is not None or _key_is_refused(session),
+            settings.connect_timeout_s,
+        )
+        if session.shapes is None:
+            raise _why_unreachable(session, place, settings)
     except BaseException:
         session.close()
         raise
     set_current(session)
-    return Cluster(session, str(directory))
+    return Cluster(session, place.shown)
 
 
-def check_address(address: str, origin: str) -> Path:
-    """Return the directory that an address names.
+def _key_is_refused(session: Any) -> bool:
+    """Say whether the scheduler is there but will not have us: no use in waiting."""
+    return session.unreachable is not None and session.unreachable.error == KeyRefused.__name__
 
-    Raises:
-        ConfigError: there is no running local cluster, or it may be somebody else's.
-    """
-    directory = Path(address).expanduser().absolute()
-    if runtime.holds_socket(directory):
-        reason = runtime.distrust(directory)
-        if reason:
-            raise ConfigError(
-                f"{origin} = {address!r} {reason}: whoever could have made it would be sent this "
-                "program's functions and values",
-                setting="address",
-                origin=origin,
-            )
-        return directory
-    raise ConfigError(
-        f"{origin} = {address!r} is not the directory of a running local cluster (no "
-        f"{runtime.SOCKET} in it); this version knows no other address. `Cluster.address` is one",
-        setting="address",
-        origin=origin,
+
+def _why_unreachable(session: Any, place: Place, settings: Settings) -> DrumbeatError:
+    told = session.unreachable
+    if _key_is_refused(session):
+        return KeyRefused(f"{place.shown}: {told.reason}")
+    why = "" if told is None else f": {told.reason}"
+    return SchedulerUnreachable(
+        f"no scheduler answers at {place.shown} within {settings.connect_timeout_s:g} s{why}"
     )
 
 
@@ -234,7 +230,7 @@ def _launch(nodes: list[tuple[str, list[str]]], settings: Settings) -> Cluster:
     launcher = Launcher(directory, settings, nodes, failed)
     try:
         launcher.start()  # first: the processes start while this one imports what it needs
-        session = _session(directory.path, settings)
+        session = _session(Place(f"ipc://{directory.path / runtime.SOCKET}", ""), settings)
         session.start()
         there = session.wait_until(
             lambda: failures or (session.connected and len(session.shapes or ()) >= len(nodes)),
@@ -257,13 +253,21 @@ def _launch(nodes: list[tuple[str, list[str]]], settings: Settings) -> Cluster:
     return Cluster(session, str(directory.path), launcher)
 
 
-def _session(directory: Path, settings: Settings) -> Any:
+def _session(place: Place, settings: Settings) -> Any:
     from .session import ClusterSession
 
-    endpoint = f"ipc://{directory / runtime.SOCKET}"
-    environment = program_environment()
-    path_was_told(("", *environment.sys_path))
-    return ClusterSession(endpoint, settings, program_name(), environment)
+    environment = program_environment(settings)
+    path_was_told(("", *environment.sys_path), environment.machine)
+    over_network = place.credentials is not None
+    if settings.ship_code == "always" or (settings.ship_code == "auto" and over_network):
+        from . import own_code  # not for a local cluster: it finds all that there is
+
+        own_code.begin()
+    else:
+        carry(None)
+    return ClusterSession(
+        place.endpoint, settings, program_name(), environment, credentials=place.credentials
+    )
 
 
 def program_name() -> str:
@@ -272,8 +276,8 @@ def program_name() -> str:
     return name if name not in ("", "-", "-c", "-m") else "python"
 
 
-def program_environment() -> Environment:
-    """Return what workers on this host need to find this program's code."""
+def program_environment(settings: Settings) -> Environment:
+    """Return what workers on this machine need to find this program's code."""
     try:
         directory = os.getcwd()
     except OSError:
@@ -285,6 +289,7 @@ def program_environment() -> Environment:
         sys_path=path,
         pid=os.getpid(),
         python=f"{sys.version_info[0]}.{sys.version_info[1]}",
+        machine=settings.machine or identity(),
     )
 
 
@@ -348,6 +353,7 @@ def _end(session: Session, launcher: Any, grace_s: float | None) -> None:
     finally:
         if current() is session:
             set_current(None)
+            carry(None)
         if launcher is not None:
             launcher.stop(grace_s)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from ..protocol.forms import AMOUNT_MAX, SECONDS_MAX
+from ..protocol.labels import LABELS_MAX, AskedLabels, fault_of
 from ..protocol.messages import Options
 from ..protocol.resources import STEP
 
@@ -97,7 +98,29 @@ def _directory(name: str, value: Any) -> str:
     path = os.fspath(value)
     if not isinstance(path, str):
         raise TypeError(f"{name} must be a path of text, not {value!r}")
-    return os.path.abspath(path) if path else ""
+    # A home directory is that of the node: it may be another one there.
+    return os.path.abspath(path) if path and not path.startswith("~") else path
+
+
+def _node(name: str, value: Any) -> str | AskedLabels:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a node's name or a dict of labels, not {value!r}")
+    if len(value) > LABELS_MAX:
+        raise ValueError(f"{name} asks for {len(value)} labels; {LABELS_MAX} is the most")
+    asked = []
+    for label, allowed in value.items():
+        texts = tuple(allowed) if isinstance(allowed, (list, tuple, set, frozenset)) else (allowed,)
+        if not texts:
+            raise ValueError(f"{name}[{label!r}] allows no value, so no node would do")
+        for text in texts:
+            reason = fault_of(label, text)
+            if reason:
+                kind = ValueError if isinstance(label, str) and isinstance(text, str) else TypeError
+                raise kind(f"{name}[{label!r}] = {allowed!r} asks for no label: {reason}")
+        asked.append((label, tuple(sorted(dict.fromkeys(texts)))))
+    return tuple(sorted(asked))
 
 
 def _resources(name: str, value: Any) -> tuple[tuple[str, float], ...]:
@@ -149,7 +172,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "wait_for_nodes": _flag,
     "priority": _priority,
     "name": _text,
-    "node": _text,
+    "node": _node,
     "spread": _flag,
     "max_calls": _count(1 << 31),
     "env_vars": _env_vars,
@@ -177,6 +200,8 @@ def check(given: Mapping[str, Any], pool: str = "") -> Checked:
         values[name] = checked(name, value)
     name = values.pop("name", "")
     retry_exceptions = values.pop("retry_exceptions", False)
+    if isinstance(values.get("node"), tuple):
+        values["node_labels"] = values.pop("node")
     options = Options(**values, retry_exceptions=bool(retry_exceptions), pool=pool)
     if options.node and options.spread:
         raise ValueError("node and spread exclude each other: one names a node, one takes many")

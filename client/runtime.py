@@ -55,6 +55,14 @@ def root_of(settings: Settings) -> Path:
     return root
 
 
+def scheduler_directory() -> Path:
+    """Return where a scheduler for several machines keeps its keys if it is told no other place."""
+    own = os.environ.get("XDG_STATE_HOME", "")
+    # As the specification wants it: one that is not absolute is none.
+    state = Path(own) if own.startswith("/") else Path.home() / ".local" / "state"
+    return state / "drumbeat" / "cluster"
+
+
 def holds_socket(path: Path) -> bool:
     """Return whether a scheduler's socket lies in a directory."""
     try:

@@ -20,6 +20,7 @@ from ..protocol import clock, errors, machine
 from ..protocol.errors import ClusterError, DrumbeatError, SchedulerUnreachable
 from ..protocol.frames import Role
 from ..protocol.ids import ObjectId, PeerId
+from ..protocol.keys import Credentials
 from ..protocol.messages import (
     AnyMessage,
     ValueRow,
@@ -34,6 +35,7 @@ from ..protocol.transport import (
     Poller,
     Refused,
     Rejected,
+    Unreachable,
     Up,
 )
 from . import events
@@ -137,6 +139,8 @@ class Service:
         self._back = threading.Event()
         self._main = threading.main_thread().ident
         self.connected = False
+        #: why there is no connection, as far as that is known
+        self.unreachable: Unreachable | None = None
         self._thread = threading.Thread(target=self._run, name="drumbeat-io", daemon=True)
 
     def start(self) -> None:
@@ -315,10 +319,14 @@ class Service:
                 self.core.handle(events.BlobReceived(happening.key, happening.payload), now_s)
             case Up():
                 self.connected = True
+                self.unreachable = None
                 self.core.handle(events.Connected(happening.epoch, happening.resumed), now_s)
             case Down():
                 self.connected = False
                 self.core.handle(events.Disconnected(), now_s)
+            case Unreachable():
+                self.unreachable = happening
+                log.info("no connection to the scheduler: %s", happening.reason)
             case Refused():
                 self._end(error_named(happening.error, happening.reason))
             case Rejected():
@@ -466,6 +474,12 @@ def error_named(name: str, text: str) -> DrumbeatError:
     return found(text)
 
 
-def dialler(endpoint: str, peer: PeerId, name: str, settings: Settings) -> DialShell:
+def dialler(
+    endpoint: str,
+    peer: PeerId,
+    name: str,
+    settings: Settings,
+    credentials: Credentials | None = None,
+) -> DialShell:
     """Return the shell that connects a client to an endpoint."""
-    return DialShell(endpoint, Role.CLIENT, peer, name, settings, Random(peer))
+    return DialShell(endpoint, Role.CLIENT, peer, name, settings, Random(peer), credentials)

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from ..protocol.drain import Drain
 from ..protocol.errors import (
     Backpressure,
     DrumbeatError,
@@ -28,12 +29,14 @@ from ..protocol.ids import (
     objects_of,
     task_of,
 )
+from ..protocol.keys import Credentials
 from ..protocol.messages import (
     AnyMessage,
     Environment,
     Failure,
     KindRow,
     Outcome,
+    Query,
     Shape,
     Shapes,
     TaskRow,
@@ -42,6 +45,7 @@ from ..protocol.messages import (
 from ..protocol.payload import limit_values
 from ..protocol.session import Kind, Packed
 from ..protocol.settings import Settings
+from ..protocol.transport import Unreachable
 from .board import AllWaiter, Board, ConditionWaiter, ReplyWaiter, SomeWaiter
 from .core import ClientCore
 from .events import Asked, Call, CancelAsked
@@ -69,6 +73,7 @@ class ClusterSession:
         environment: what workers need to find its code.
         peer: this client's id.
         dial: makes the connection; None: a real one.
+        credentials: what to come with over the network.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class ClusterSession:
         environment: Environment,
         peer: PeerId | None = None,
         dial: Callable[[], Any] | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self.peer = peer = PeerId(os.urandom(6)) if peer is None else peer
         #: False once shut down; a cluster that failed is alive until then, and says why it failed
@@ -115,7 +121,7 @@ class ClusterSession:
             self._core,
             self._board,
             self._inbox,
-            dial or (lambda: dialler(endpoint, peer, name, settings)),
+            dial or (lambda: dialler(endpoint, peer, name, settings, credentials)),
             self._show,
             self._ended,
         )
@@ -140,6 +146,11 @@ class ClusterSession:
     def connected(self) -> bool:
         """Whether the scheduler is there at the moment."""
         return self._service.connected
+
+    @property
+    def unreachable(self) -> Unreachable | None:
+        """Why there is no connection to the scheduler, as far as that is known."""
+        return self._service.unreachable
 
     # --------------------------------------------------------------------------- submitting
 
@@ -363,23 +374,21 @@ class ClusterSession:
 
     def query(self, what: str, limit: int = 100, match: str = "") -> Any:
         """Ask the scheduler; plain data."""
+        return self.answer_to(Query(0, what, limit, match))
+
+    def answer_to(self, message: Query | Drain) -> Any:
+        """Return what the scheduler answers to a question, or to an admin's order."""
         self._must_be_alive()
-        request = next(self._requests)
-        answer = self._ask(
-            request,
-            lambda: self._inbox.asked.append(Asked(request, what, limit, match)),
-            QUERY_ANSWER_S,
-        )
+        asked, message.request = self._inbox.asked, next(self._requests)
+        answer = self._ask(message.request, lambda: asked.append(Asked(message)), QUERY_ANSWER_S)
         if answer is None:
             self._must_be_alive()
-            raise SchedulerUnreachable(
-                f"the scheduler at {self.endpoint} did not answer within {QUERY_ANSWER_S:g} s"
-            )
+            text = f"the scheduler at {self.endpoint} did not answer within {QUERY_ANSWER_S:g} s"
+            raise SchedulerUnreachable(text)
         return answer
 
     def _ask(self, request: int, leave: Callable[[], None], timeout_s: float) -> Any:
-        waiter = ReplyWaiter()
-        self._board.requests[request] = waiter
+        waiter = self._board.requests[request] = ReplyWaiter()
         try:
             leave()
             if self._open:

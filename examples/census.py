@@ -1,8 +1,9 @@
 """A census of the Python standard library: one remote task for every module in it.
 
 Run it with `make demo`, or `python examples/census.py [DIRECTORY]` for any other tree of Python
-files. A local cluster of two nodes starts; each task parses one file and sends back a few numbers;
-what the tasks print appears here as it happens; a table of the packages ends it.
+files. A local cluster of two nodes starts, or DRUMBEAT_ADDRESS says which one is used; each task is
+sent one file, parses it and sends back a few numbers; what the tasks print appears here as it
+happens; a table of the packages ends it.
 """
 
 import argparse
@@ -38,9 +39,8 @@ class Survey:
 
 
 @drumbeat.remote
-def survey(root: str, name: str) -> Survey:
+def survey(name: str, source: bytes) -> Survey:
     """Parse one file; say so if it cannot be parsed, or holds a very long function."""
-    source = (Path(root) / name).read_bytes()
     found = Survey(lines=source.count(b"\n"))
     try:
         with warnings.catch_warnings():
@@ -156,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     stdlib = sysconfig.get_path("stdlib")
     parser.add_argument("directory", nargs="?", default=stdlib, help="default: %(default)s")
-    parser.add_argument("--nodes", type=int, default=2, help="nodes to start (default 2)")
+    parser.add_argument("--nodes", type=int, default=2, help="nodes of a local cluster (default 2)")
     parser.add_argument("--rows", type=int, default=15, help="rows of the table (default 15)")
     arguments = parser.parse_args()
     root = Path(arguments.directory).resolve()
@@ -168,18 +168,21 @@ def main() -> None:
         started_s = time.perf_counter()
         packages: dict[str, Package] = {}
         unparsed = 0
-        found = drumbeat.map(survey, [str(root)] * len(names), names, progress=True)
+        # Read here: nodes on other machines may not have these files.
+        sources = [(root / name).read_bytes() for name in names]
+        found = drumbeat.map(survey, names, sources, progress=True)
         for name, one in zip(names, found, strict=True):
             key = package_of(name)
             packages.setdefault(key, Package(key)).add(one)
             unparsed += not one.parsed
         took_s = time.perf_counter() - started_s
+        nodes = len(drumbeat.nodes())
 
     print_table(packages, arguments.rows)
     lines = sum(package.lines for package in packages.values())
     print(
         f"{len(names):,} files, {lines:,} lines, {unparsed} not parsed, in {took_s:.1f} s on "
-        f"{arguments.nodes} nodes: {len(names) / took_s:,.0f} tasks a second"
+        f"{nodes} nodes: {len(names) / took_s:,.0f} tasks a second"
     )
 
 

@@ -12,13 +12,17 @@ import sys
 from collections.abc import Sequence
 
 from ..protocol import codec, ids  # noqa: F401  # likewise
+from ..protocol.cluster_file import address_in
 from ..protocol.errors import ConfigError
+from ..protocol.labels import parsed
 from ..protocol.leftover import remove_if_orphaned
+from ..protocol.lines import say
 from ..protocol.machine import cpu_count, give_back_memory, gpu_count
 from ..protocol.resources import AMOUNTS, fits
 from ..protocol.settings import Settings
 from . import packets  # noqa: F401  # likewise
-from .keeper import House, run
+from .keeper import EXIT_REFUSED, House, run
+from .safe import Safe
 
 SOCKET_NAME = "scheduler.sock"
 EXIT_USAGE = 2
@@ -30,22 +34,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings.load_json(given.settings)
         resources = _resources(given)
+        labels = parsed(given.label, "--label")
     except (ConfigError, ValueError) as error:
         print(f"drumbeat node: {error}", file=sys.stderr)
         return EXIT_USAGE
-    endpoint = "ipc://" + os.path.join(os.path.abspath(given.directory), SOCKET_NAME)
+    safe = Safe(given.cluster_fd) if given.cluster_fd is not None else None
 
     def daemon(house: House) -> int:
         from . import service  # ZeroMQ: not in the keeper
 
         give_back_memory()
-        return service.main(house, service.Plan(endpoint, given.name, resources))
+        endpoint, credentials = "ipc://" + os.path.join(directory, SOCKET_NAME), None
+        if safe is not None:
+            try:
+                endpoint, _, credentials = address_in(safe.open(), "what --cluster-fd leads to")
+            except (OSError, ConfigError) as error:
+                say(f"drumbeat node: no scheduler's address: {error}; start this node anew")
+                return EXIT_REFUSED
+        plan = service.Plan(endpoint, given.name, resources, labels, credentials)
+        return service.main(house, plan)
 
+    directory = os.path.abspath(given.directory or "")
     preload = [name.strip() for name in given.preload.split(",") if name.strip()]
     try:
-        return run(daemon, settings, preload=preload, owner_fd=given.owner_fd)
+        return run(daemon, settings, preload=preload, owner_fd=given.owner_fd, safe=safe)
     finally:
-        remove_if_orphaned(given.directory)
+        if safe is None:
+            remove_if_orphaned(directory)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,11 +68,17 @@ def _parser() -> argparse.ArgumentParser:
         prog="drumbeat.node", description=(__doc__ or "").split("\n")[0]
     )
     add = parser.add_argument
-    add("--directory", required=True, help="the cluster's directory, where the scheduler listens")
+    where = parser.add_mutually_exclusive_group(required=True).add_argument
+    where("--directory", help="a local cluster's directory, where the scheduler listens")
+    where("--cluster-fd", type=int, help="a pipe with a cluster file's text; read once")
     add("--name", default="", help="the node's name; default: the machine's")
     add("--num-cpus", type=float, help="CPUs for tasks; default: what this process may use")
     add("--num-gpus", type=float, help="GPUs for tasks; default: those that are visible")
     add("--resources", default="{}", help='custom resources, as JSON: {"disk": 2}')
+    add(
+        "--label", action="append", default=[], metavar="NAME=VALUE",
+        help="what tasks may ask a node for: zone=a; as often as there are labels",
+    )  # fmt: skip
     add("--preload", default="", help="modules that all workers share, separated by commas")
     add("--owner-fd", type=int, help="a pipe whose end ends the node")
     add("--settings", default="{}", help="settings that differ from their defaults, as JSON")

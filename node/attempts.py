@@ -120,6 +120,8 @@ class Attempt(Struct, gc=False, eq=False):
     force: bool = False
     #: to be dropped should it come back from its worker unstarted; else it goes on
     unwanted: bool = False
+    #: it is to end because its node is drained, not because anybody cancelled it
+    drained: bool = False
     #: refs inside its arguments and values, held while it is here
     pins: tuple[bytes, ...] = ()
 

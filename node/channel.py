@@ -256,3 +256,16 @@ def _read_file(fd: int, length: int) -> mmap.mmap:
 def _close(fds: Sequence[int]) -> None:
     for fd in fds:
         os.close(fd)
+
+
+def texts_of(link: Channel | None) -> list[str]:
+    """Return the packets of text that have come, and send what waits; [] if there is no link."""
+    texts: list[str] = []
+    if link is not None:
+        try:
+            link.flush()
+            while packet := link.receive(wait=False):
+                texts.append(bytes(packet.data).decode())
+        except ClosedError:
+            pass  # its end is reaped in a moment
+    return texts

@@ -5,10 +5,11 @@ what has happened; `turn`, once after all events of a loop turn, hands out work 
 scheduler everything at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..protocol.ids import PeerId, show
+from ..protocol.drain import DrainNode, Farewell
+from ..protocol.ids import PeerId
 from ..protocol.messages import (
     Answer,
     Assign,
@@ -33,11 +34,12 @@ from ..protocol.messages import (
 from ..protocol.recovery import HandedOver, Recovered, Report
 from ..protocol.settings import Settings
 from ..protocol.standstill import Deadlock, Look
-from . import events
-from .attempts import ARRIVING, GONE, Attempt, Worker
+from . import events, invariants
+from .attempts import GONE, Attempt, Worker
 from .beats import Beats
 from .children import Children
 from .dispatch import Dispatch
+from .drain import Drain
 from .ended import Ended
 from .events import Command, Event, Send
 from .intake import Intake
@@ -70,9 +72,11 @@ class NodeCore:
         settings: as loaded.
         peer: this life of the daemon.
         name: the node's name, the same over all its lives.
-        host: the machine; clients on it share their sys.path with our workers.
+        host: the machine's name, for people.
         resources: "CPU", "GPU" and custom resources -> amount.
         pid: the daemon's process id, told to the scheduler.
+        labels: what it carries, for tasks that ask for it.
+        machine: whose files it sees; clients there share their sys.path with our workers.
     """
 
     def __init__(
@@ -83,23 +87,25 @@ class NodeCore:
         host: str,
         resources: dict[str, float],
         pid: int = 0,
+        labels: Mapping[str, str] | None = None,
+        machine: str = "",
     ) -> None:
         self._settings = settings
-        self._host, self._pid = host, pid
-        self._resources = dict(resources)
+        self._joining = Join(name, host, pid, dict(resources), dict(labels or {}))
         self._state = state = NodeState(settings, peer, name, resources)
         self._waits = Waits(state)
-        self._processes = Lives(state, self._waits, host)
+        self._processes = Lives(state, self._waits, machine)
         self._dispatch = Dispatch(state, self._waits, self._processes)
         self._intake = Intake(state, self._processes, self._dispatch)
         self._stops = Stops(state, self._dispatch)
         self._children = Children(state)
         self._ended = Ended(state)
         self._registration = Registration(state, self._processes, self._children, self._ended)
+        parts = self._processes, self._dispatch, self._intake, self._stops
+        self._drain = Drain(state, *parts, self._ended)
         self._texts = Texts(state, pid)
         self._returns = Returns(state, self._dispatch)
-        parts = self._waits, self._processes, self._dispatch, self._intake, self._stops
-        self._beats = Beats(state, *parts, self._returns)
+        self._beats = Beats(state, self._waits, *parts, self._returns)
         #: the scheduler's, when the link's life began; 0: there was none
         self._epoch = 0
         self._handlers: dict[type, Callable[[Any, float], None]] = {
@@ -116,6 +122,7 @@ class NodeCore:
             events.SchedulerLags: lambda event, _: self._texts.lags(event),
             events.Noticed: lambda event, _: self._texts.noticed(event),
             events.Measured: lambda event, _: self._beats.measured(event),
+            events.StopAsked: lambda event, now: self._drain.asked(event.times > 1, now),
             events.TimePassed: lambda _, __: None,
         }
         self._messages = self._message_handlers()
@@ -140,7 +147,7 @@ class NodeCore:
             Stop: self._stop,
             HandedOver: lambda message, _: ended.handed_over(message.numbers),
             Report: lambda message, now: ended.report(message.rows, now),
-            Recovered: lambda _, __: objects.recovered(),
+            Recovered: lambda _, __: self._registration.recovered(self._epoch),
             TakeBack: lambda message, _: self._returns.take_back(message),
             Results: lambda message, _: self._intake.values(message.rows, mine=True),
             Retried: lambda message, _: self._children.retried(message),
@@ -152,6 +159,8 @@ class NodeCore:
             Unshared: lambda message, _: objects.unshare(message.ids),
             Look: lambda message, _: self._beats.asked.append(message.number),
             Deadlock: lambda message, now: self._waits.deadlock(message.rows, now),
+            DrainNode: lambda message, now: self._drain.asked(message.cancel, now),
+            Farewell: lambda message, _: self._drain.farewell(message),
         }
 
     # ---------------------------------------------------------------------------------- the face
@@ -179,6 +188,8 @@ class NodeCore:
         self._waits.settle(now_s)
         if self._returns.waiting:
             self._returns.turn()
+        if self._drain.active:
+            self._drain.turn(now_s)
         self._dispatch.turn(now_s)
         self._processes.turn(now_s)
         self._flush(now_s)
@@ -187,7 +198,7 @@ class NodeCore:
     def deadline_s(self) -> float | None:
         """Return when `turn` is to be called at the latest; None: when something happens."""
         first_s = self._beats.due_s if self._state.connected else None
-        for room in (self._dispatch, self._processes, self._waits, self._stops):
+        for room in (self._dispatch, self._processes, self._waits, self._stops, self._drain):
             due_s = room.deadline_s()
             if due_s is not None and (first_s is None or due_s < first_s):
                 first_s = due_s
@@ -206,7 +217,7 @@ class NodeCore:
             "lenders": len(self._waits.lenders),
             "requests": len(self._children.requests),
             "blobs": self._intake.blobs.count(),
-            "later": len(self._intake.later),
+            "later": self._intake.later_count,
             "stops": self._stops.count(),
             "take_backs": len(self._returns.waiting),
             **self._ended.sizes(),
@@ -214,23 +225,9 @@ class NodeCore:
 
     def check_invariants(self) -> None:
         """Assert that all records agree. For tests and the simulator, between turns."""
-        state = self._state
         self._dispatch.check_invariants()
         self._waits.check_invariants()
-        holds: dict[bytes, int] = {}
-        for ids in (
-            *(worker.holds for worker in state.workers.values()),
-            *(attempt.pins for attempt in state.attempts.values()),
-            *self._intake.pins(),
-            *self._ended.pins(),
-        ):
-            for id_ in ids:
-                holds[id_] = holds.get(id_, 0) + 1
-        state.objects.check_invariants(holds)
-        for id_, attempt in state.attempts.items():
-            assert attempt.row.id == id_, show(id_)
-            assert attempt.state != GONE, show(id_)
-            assert (attempt.state == ARRIVING) == (attempt.missing > 0), show(id_)
+        invariants.check(self._state, self._intake, self._ended)
 
     # ------------------------------------------------------------------------------- the scheduler
 
@@ -242,19 +239,23 @@ class NodeCore:
             self._children.resumed()
             return
         former, self._epoch = self._epoch, event.epoch
-        joining = Join(state.name, self._host, self._pid, self._resources)
         if former in (0, event.epoch):
             if former:
                 state.note(now_s, "the scheduler had given this node up: everything is dropped")
                 state.counters["restarts"] += 1
                 self._drop_everything(now_s)
-            state.send(joining)
+            self._join(former)
             return
         state.note(now_s, f"the scheduler has been restarted, its epoch is {event.epoch}")
         state.counters["scheduler_restarts"] += 1
         self._start_anew()
-        state.send(joining)
+        self._join(former)
         self._registration.tell()
+
+    def _join(self, former: int) -> None:
+        self._joining.draining = self._drain.active
+        self._registration.join(self._joining, former, self._epoch)
+        self._drain.reconnected()
 
     def _on_disconnected(self, _event: events.Disconnected, now_s: float) -> None:
         self._state.connected = False
@@ -398,8 +399,9 @@ class NodeCore:
 
     def _finish_rare(self, worker: Worker, attempt: Attempt, row: FinishedRow) -> None:
         self._waits.ended(worker, row.seq)
-        retry = row.retry and not attempt.stop
-        self._state.finish(attempt, row.values, row.duration_s, retry=retry)
+        if not self._drain.has_ended(attempt, row):
+            retry = row.retry and not attempt.stop
+            self._state.finish(attempt, row.values, row.duration_s, retry=retry)
 
     def _want(self, worker: Worker, packet: Want, now_s: float) -> None:
         self._waits.want(worker, packet, now_s)
@@ -447,7 +449,8 @@ class NodeCore:
             if 0 <= worker.started < seq:
                 self._state.requeue(attempt)
             elif attempt.stop:
-                self._state.cancelled(attempt, max(0.0, now_s - worker.since_s))
+                end = self._state.drained if attempt.drained else self._state.cancelled
+                end(attempt, max(0.0, now_s - worker.since_s))
             else:
                 self._state.died(worker, attempt, event, now_s)
         self._state.objects.worker_gone(worker)
@@ -482,6 +485,8 @@ class NodeCore:
         released = objects.sweep()
         if released:
             state.send(Release(released))
+        if self._drain.active:
+            self._drain.look(bool(self._epoch))
         if self._beats.asked:
             self._beats.answer()
         if state.connected and now_s >= self._beats.due_s:

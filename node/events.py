@@ -104,13 +104,19 @@ class Measured(Struct, gc=False, frozen=True):
     memory_bytes: int
 
 
+class StopAsked(Struct, gc=False, frozen=True):
+    """Whoever runs this node wants it to end: once, it is drained; again, what runs is ended."""
+
+    times: int
+
+
 class TimePassed(Struct, gc=False, frozen=True):
     """Nothing but time."""
 
 
 Event = (
     Connected | Disconnected | Received | SchedulerLags | BlobReceived | WorkerSpoke | WorkerExited
-    | WorkerFailed | PacketsTaken | PageRead | Spoke | Noticed | Measured | TimePassed
+    | WorkerFailed | PacketsTaken | PageRead | Spoke | Noticed | Measured | StopAsked | TimePassed
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- commands
@@ -139,7 +145,7 @@ class StartWorker(Struct, gc=False, frozen=True):
     env_vars: tuple[tuple[str, str], ...]
     working_dir: str
     num_cpus: float
-    same_host: bool
+    same_machine: bool
 
 
 class SendWorker(Struct, gc=False, frozen=True):
@@ -174,6 +180,8 @@ class Interrupt(Struct, gc=False, frozen=True):
 
     worker: int
     seq: int
+    #: "cancelled" or "drain"
+    reason: str = "cancelled"
 
 
 class Signal(Struct, gc=False, frozen=True):
@@ -183,7 +191,15 @@ class Signal(Struct, gc=False, frozen=True):
     name: str
 
 
+class Drains(Struct, gc=False, frozen=True):
+    """From now on this node is drained: should this daemon end, no other is to take its place."""
+
+
+class Finish(Struct, gc=False, frozen=True):
+    """All is done: say Leave, and end."""
+
+
 Command = (
     Send | SendBlob | StartWorker | SendWorker
-    | TakePackets | Revoke | ReadPage | Interrupt | Signal
+    | TakePackets | Revoke | ReadPage | Interrupt | Signal | Drains | Finish
 )  # fmt: skip

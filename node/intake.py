@@ -156,6 +156,12 @@ class Intake:
         self._stops_later = [stop for stop in self._stops_later if stop[0] in self.later]
         return said
 
+    def give_back_later(self) -> list[tuple[bytes, int]]:
+        """Let go of the attempts whose forerunners have not ended; return them."""
+        rows = [(row.id, row.attempt) for row in self.later.values()]
+        self._forget_later()
+        return rows
+
     def stops_later(self, task: bytes, attempt: int, mode: int) -> bool:
         """An attempt is to be stopped; return whether that has to wait until it is taken in."""
         row = self.later.get(task)
@@ -163,6 +169,11 @@ class Intake:
             return False
         self._stops_later.append((task, attempt, mode))
         return True
+
+    @property
+    def later_count(self) -> int:
+        """How much waits until an earlier attempt has ended: attempts, and what is said of them."""
+        return len(self.later) + len(self._stops_later)
 
     def _forget_later(self) -> None:
         self.later.clear()

@@ -3,7 +3,7 @@
 Never changes anything here: the rooms have dropped what did not survive before they are asked.
 """
 
-from ..protocol.messages import Fetch
+from ..protocol.messages import Fetch, Join
 from ..protocol.recovery import Holding, Inventory, InventoryRow, Phase, Registered
 from .attempts import SENT, Attempt
 from .children import Children
@@ -23,6 +23,21 @@ class Registration:
         self._lives = lives
         self._children = children
         self._ended = ended
+        #: see `Join.settled`
+        self._settled = 0
+
+    def join(self, joining: Join, former: int, epoch: int) -> None:
+        """A link life begins in this epoch, after one in the former: say who this is."""
+        if former in (0, epoch):
+            # There was nothing, or it has been dropped.
+            self._settled = epoch
+        joining.settled = self._settled
+        self._state.send(joining)
+
+    def recovered(self, epoch: int) -> None:
+        """The scheduler has told what became of everything that its earlier lives had left."""
+        self._settled = epoch
+        self._state.objects.recovered()
 
     def tell(self) -> None:
         """Say it all; what follows is said as ever."""

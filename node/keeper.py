@@ -4,9 +4,9 @@ Never decides about work, never has a second thread, never loads ZeroMQ: nothing
 adopts every orphan below it, so nothing that a task started outlives what it belongs to.
 
 What it is told, by packets of plain text: by the template `born TICKET PID`, `failed TICKET
-REASON`, `preload TEXT`; by the daemon `signal PID NUMBER`, `group PID NUMBER`. What it tells the
-daemon: those three, `notice TEXT`, `exited PID STATUS`, and `template` (with the link to a new
-template).
+REASON`, `preload TEXT`; by the daemon `signal PID NUMBER`, `group PID NUMBER`, `drains`. What it
+tells the daemon: those three, `notice TEXT`, `exited PID STATUS`, `stop TIMES`, and `template`
+(with the link to a new template).
 
 A process that a task started in a session of its own lives no longer than its parent: the keeper
 ends it as soon as it is an orphan. When the keeper itself is killed the kernel ends the workers,
@@ -19,7 +19,6 @@ import gc
 import os
 import select
 import signal
-import sys
 import time
 import traceback
 from collections import deque
@@ -27,18 +26,24 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
+from ..protocol.drain import EXIT_DRAINED
 from ..protocol.lines import say
 from ..protocol.machine import give_back_memory
+from ..protocol.notify import ServiceManager
 from ..protocol.settings import Settings
 from . import kernel
-from .channel import Channel, ClosedError, channel_pair
+from .channel import Channel, ClosedError, channel_pair, texts_of
+from .ladder import Ladder, Step
 from .page import PulsePage
+from .safe import Safe
 from .sweep import sweep
 from .template import Template
 from .watch import DaemonWatch
 
 #: exit code of a daemon or keeper that found a bug of its own
 EXIT_BUG: Final = 70
+#: exit code of a node that the cluster will not have as it is: to start it again changes nothing
+EXIT_REFUSED: Final = 78
 _CRASHES_MAX: Final = 3
 _CRASHES_WITHIN_S: Final = 60.0
 _PAUSE_MIN_S: Final = 0.05
@@ -60,6 +65,8 @@ class House(NamedTuple):
     settings: Settings
     #: filled by the daemon: its workers by process id
     workers: dict[int, Any]
+    #: TERM drains the node; else the daemon takes its leave at once
+    drains: bool = False
 
 
 def run(
@@ -68,6 +75,7 @@ def run(
     *,
     preload: Sequence[str] = (),
     owner_fd: int | None = None,
+    safe: Safe | None = None,
 ) -> int:
     """Keep a node until its daemon stops cleanly, its owner ends or TERM comes.
 
@@ -76,11 +84,12 @@ def run(
         settings: of the node.
         preload: names of modules that the template imports.
         owner_fd: a pipe or socket; its end of file is the end of the node.
+        safe: what daemons ask it for is for them only.
 
     Returns:
-        The exit code: 0, or EXIT_BUG when the daemon failed over and over.
+        The exit code: 0, EXIT_BUG when the daemon failed over and over, EXIT_DRAINED, EXIT_REFUSED.
     """
-    return Keeper(daemon_main, settings, preload, owner_fd).run()
+    return Keeper(daemon_main, settings, preload, owner_fd, safe).run()
 
 
 class Keeper:
@@ -92,11 +101,13 @@ class Keeper:
         settings: Settings,
         preload: Sequence[str] = (),
         owner_fd: int | None = None,
+        safe: Safe | None = None,
     ) -> None:
         self._daemon_main = daemon_main
         self._settings = settings
         self._preload = tuple(preload)
-        self._owner_fd = owner_fd
+        self._owner_fd, self._safe = owner_fd, safe
+        self._safe_pid = 0 if safe is None else safe.pid
         self._pid = os.getpid()
         self._mark = f"{self._pid}-{os.urandom(8).hex()}"
         # What is no mere fork of this process can share memory by a descriptor only.
@@ -119,9 +130,11 @@ class Keeper:
         self._daemon_bugs: deque[float] = deque()
         self._daemon_due: float | None = None
         self._notices: deque[str] = deque(maxlen=_NOTICES_MAX)
-        self._watch = DaemonWatch(settings, _TICK_S)
-        self._terms = 0
-        self._stop_by: float | None = None
+        self._manager = ServiceManager.of_environment()
+        self._watch = DaemonWatch(settings, _TICK_S, self._manager.alive)
+        self._ladder = Ladder(owner_fd is not None, settings.exit_grace_s)
+        #: the daemon has said that the node is drained
+        self._drains = False
         self._exit_code: int | None = None
 
     # ------------------------------------------------------------------------------------ loop
@@ -158,7 +171,7 @@ class Keeper:
         return self._exit_code
 
     def _on_term(self, _number: int, _frame: FrameType | None) -> None:
-        self._terms += 1
+        self._ladder.terms += 1
 
     def _turn(self) -> None:
         poll = select.poll()
@@ -171,7 +184,7 @@ class Keeper:
         ready = {fd for fd, _ in poll.poll(self._pause_s() * 1000)}
         now_s = time.monotonic()
         if self._wake in ready:
-            _drain(self._wake)
+            kernel.empty(self._wake)
         self._hear_template()
         self._hear_daemon()
         self._reap()
@@ -184,21 +197,29 @@ class Keeper:
         verdict = self._watch.verdict(self._page.beats(), now_s, stopped)
         if verdict:
             say(f"drumbeat node: the daemon's loop does not turn: {verdict}")
-            _signal(self._daemon_pid, signal.Signals[verdict])
+            kernel.signal_to(self._daemon_pid, signal.Signals[verdict])
 
     def _pause_s(self) -> float:
-        due = [at for at in (self._template_due, self._daemon_due, self._stop_by) if at is not None]
+        due = [
+            at
+            for at in (self._template_due, self._daemon_due, self._ladder.due_s)
+            if at is not None
+        ]
         return max(0.0, min([_TICK_S, *(at - time.monotonic() for at in due)]))
 
     def _stop(self, now_s: float) -> None:
-        """TERM: the daemon stops in peace; a second TERM or its grace gone by: all ends now."""
-        if not self._terms:
-            return
-        if self._stop_by is None:
-            self._stop_by = now_s + self._settings.exit_grace_s
-            _signal(self._daemon_pid, signal.SIGTERM)
-        if self._terms > 1 or now_s >= self._stop_by or not self._daemon_pid:
-            self._exit_code = 0
+        match self._ladder.step(now_s, bool(self._daemon_pid)):
+            case Step.LEAVE:
+                self._manager.stopping()
+                kernel.signal_to(self._daemon_pid, signal.SIGTERM)
+            case Step.DRAIN:
+                self._manager.stopping()
+                say("drumbeat node: is drained; TERM again ends what runs here, a third one kills")
+                self._tell_daemon("stop 1")
+            case Step.HURRY:
+                self._tell_daemon("stop 2")
+            case Step.END:
+                self._exit_code = 0
 
     def _restart(self, now_s: float) -> None:
         if self._exit_code is not None:
@@ -215,12 +236,14 @@ class Keeper:
         self._template_due = None
         settings = self._settings
         mine, theirs = channel_pair(settings.socket_kind, settings.memory_files)
-        _flush()
+        kernel.flush_output()
         pid = os.fork()
         if not pid:
             status = 1
             try:
                 self._leave(mine)
+                if self._safe is not None:
+                    self._safe.close()
                 Template(
                     theirs,
                     self._page,
@@ -244,7 +267,7 @@ class Keeper:
         self._daemon_due = None
         settings = self._settings
         mine, theirs = channel_pair(settings.socket_kind, settings.memory_files)
-        _flush()
+        kernel.flush_output()
         pid = os.fork()
         if not pid:
             status, workers = EXIT_BUG, dict[int, Any]()
@@ -253,14 +276,14 @@ class Keeper:
                 # TERM, not KILL: it may have to end what the tasks have started.
                 kernel.die_with_parent(self._pid, signal.SIGTERM)
                 faulthandler.enable()
-                house = House(theirs, self._page, self._lifeline, self._pid, settings, workers)
+                house = self._house(theirs, workers)
                 status = self._daemon_main(house) or 0
             except SystemExit as error:
                 status = error.code if isinstance(error.code, int) else 1 if error.code else 0
             except BaseException:  # noqa: BLE001  # reported, and the process ends
                 traceback.print_exc()
             try:
-                _flush()
+                kernel.flush_output()
                 # Whoever ends with an error may have seen the keeper's end before it was complete.
                 if os.getppid() != self._pid or kernel.has_ended(
                     self._lifeline, 0.1 if status else 0
@@ -274,6 +297,10 @@ class Keeper:
         for text in self._notices:
             self._tell_daemon(text)
         self._introduce()
+
+    def _house(self, theirs: Channel, workers: dict[int, Any]) -> House:
+        page, owned = self._page, self._ladder.is_owned
+        return House(theirs, page, self._lifeline, self._pid, self._settings, workers, not owned)
 
     def _leave(self, mine: Channel) -> None:
         """In a new child: give up all that is the keeper's own."""
@@ -312,7 +339,7 @@ class Keeper:
                 self._daemon.post(text.encode(), fds)
 
     def _hear_template(self) -> None:
-        for text in _texts(self._template):
+        for text in texts_of(self._template):
             word, _, rest = text.partition(" ")
             if word == "born":
                 ticket, pid = map(int, rest.split(" "))
@@ -323,11 +350,16 @@ class Keeper:
             self._tell_daemon(text)
 
     def _hear_daemon(self) -> None:
-        for text in _texts(self._daemon):
+        for text in texts_of(self._daemon):
+            if text == "drains":
+                self._drains = True
+                continue
             word, pid, number = text.split(" ")
             # Known means not reaped: the number cannot belong to anybody else yet.
             if int(pid) in self._workers:
-                (_signal_group if word == "group" else _signal)(int(pid), int(number))
+                (kernel.signal_group if word == "group" else kernel.signal_to)(
+                    int(pid), int(number)
+                )
 
     # ------------------------------------------------------------------------------------ deaths
 
@@ -344,7 +376,7 @@ class Keeper:
             if pid not in self._workers and pid not in (self._template_pid, self._daemon_pid):
                 self._hear_template()
             if pid in self._workers:
-                _signal_group(pid, signal.SIGKILL)
+                kernel.signal_group(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             self._ended(pid, os.waitstatus_to_exitcode(status))
 
@@ -353,6 +385,8 @@ class Keeper:
             self._template_ended(status)
         elif pid == self._daemon_pid:
             self._daemon_ended(status)
+        elif pid == self._safe_pid:
+            self._safe_pid = 0
         elif self._workers.pop(pid, None) is not None:
             self._tell_daemon(f"exited {pid} {status}")
             self._tell_template(f"gone {pid}")
@@ -362,7 +396,7 @@ class Keeper:
         if self._template is not None:
             self._template.close()
         self._template, self._template_pid = None, 0
-        if self._terms or self._exit_code is not None:
+        if self._ladder.terms or self._exit_code is not None:
             return
         now_s = time.monotonic()
         self._template_due = now_s + _back_off_s(self._template_ends, now_s)
@@ -376,8 +410,14 @@ class Keeper:
         self._watch.end()
         if self._exit_code is not None:
             return
-        if status == 0 or self._terms:
-            self._exit_code = 0
+        if status == 0 or self._ladder.terms or self._drains:
+            # What a drained node's daemon had is gone with it, and it is to have nothing new.
+            self._exit_code = EXIT_DRAINED if self._drains and self._ladder.is_owned else 0
+            if status:
+                say(f"drumbeat node: the daemon ended ({_ending(status)}); none takes its place")
+            return
+        if status == EXIT_REFUSED:
+            self._exit_code = status
             return
         self._end_workers()
         now_s = time.monotonic()
@@ -385,17 +425,15 @@ class Keeper:
         if status > 0:
             _back_off_s(self._daemon_bugs, now_s)
             if len(self._daemon_bugs) >= _CRASHES_MAX:
-                say(
-                    f"drumbeat node: {len(self._daemon_bugs)} times within"
-                    f" {_CRASHES_WITHIN_S:.0f} s; this node stops for good"
-                )
+                within = f"within {_CRASHES_WITHIN_S:.0f} s"
+                say(f"drumbeat node: {_CRASHES_MAX} times {within}; this node stops for good")
                 self._exit_code = EXIT_BUG
                 return
         self._daemon_due = now_s + _back_off_s(self._daemon_ends, now_s)
 
     def _end_orphans(self) -> bool:
         """End each child that is none of ours and in no worker's group; say if there was one."""
-        known = (self._template_pid, self._daemon_pid)
+        known = (self._template_pid, self._daemon_pid, self._safe_pid)
         strangers = [
             pid
             for pid in kernel.children(self._pid)
@@ -416,7 +454,7 @@ class Keeper:
             if group in self._workers:
                 continue
             found = True
-            (_signal_group if group == pid else _signal)(pid, signal.SIGKILL)
+            (kernel.signal_group if group == pid else kernel.signal_to)(pid, signal.SIGKILL)
         return found
 
     def _end_workers(self) -> None:
@@ -425,7 +463,7 @@ class Keeper:
         while time.monotonic() < until_s:
             self._hear_template()
             for pid in self._workers:
-                _signal_group(pid, signal.SIGKILL)
+                kernel.signal_group(pid, signal.SIGKILL)
             self._reap()
             if not self._end_orphans() and not self._workers:
                 return
@@ -433,26 +471,16 @@ class Keeper:
 
     def _end_everything(self) -> None:
         self._exit_code = self._exit_code or 0
-        for pid in (self._daemon_pid, self._template_pid):
-            _signal(pid, signal.SIGKILL)
+        for pid in (self._daemon_pid, self._template_pid, self._safe_pid):
+            kernel.signal_to(pid, signal.SIGKILL)
         until_s = time.monotonic() + _END_S
-        while (self._daemon_pid or self._template_pid) and time.monotonic() < until_s:
+        while (
+            self._daemon_pid or self._template_pid or self._safe_pid
+        ) and time.monotonic() < until_s:
             self._reap()
             time.sleep(0.001)
         self._end_workers()
         self._reap()
-
-
-def _texts(link: Channel | None) -> list[str]:
-    texts: list[str] = []
-    if link is not None:
-        try:
-            link.flush()
-            while packet := link.receive(wait=False):
-                texts.append(bytes(packet.data).decode())
-        except ClosedError:
-            pass  # its end is reaped in a moment
-    return texts
 
 
 def _back_off_s(ends: deque[float], now_s: float) -> float:
@@ -467,33 +495,5 @@ def _ending(status: int) -> str:
     return signal.Signals(-status).name if status < 0 else f"exit code {status}"
 
 
-def _signal(pid: int, number: int) -> None:
-    if pid:
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # gone, or another user's
-            os.kill(pid, number)
-
-
-def _signal_group(pid: int, number: int) -> None:
-    try:
-        os.killpg(pid, number)
-    except (ProcessLookupError, PermissionError):
-        _signal(pid, number)  # it is gone, or has not yet made its group
-
-
 def _nothing(_number: int, _frame: FrameType | None) -> None:
     """Take a signal, so that it wakes the loop."""
-
-
-def _drain(fd: int) -> None:
-    try:
-        while os.read(fd, 4096):
-            pass
-    except BlockingIOError:
-        pass
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            with contextlib.suppress(OSError):  # a log on a full disk ends no node
-                stream.flush()

@@ -10,6 +10,7 @@ Never decides: callers say what they want, this room says whether it could be ha
     punching holes      else the file keeps what was read until it is emptied
 """
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -175,3 +176,35 @@ def _stat(pid: int) -> list[str]:
             return file.read().rpartition(b")")[2].decode("ascii").split()
     except OSError:
         return []
+
+
+def signal_to(pid: int, number: int) -> None:
+    """Signal a process; 0: nobody."""
+    if pid:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # gone, or another user's
+            os.kill(pid, number)
+
+
+def signal_group(pid: int, number: int) -> None:
+    """Signal the group that a process leads."""
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        signal_to(pid, number)  # it is gone, or has not yet made its group
+
+
+def empty(fd: int) -> None:
+    """Read all there is in a pipe that does not block."""
+    try:
+        while os.read(fd, 4096):
+            pass
+    except BlockingIOError:
+        pass
+
+
+def flush_output() -> None:
+    """Write out what Python's own streams hold, so that no fork writes it a second time."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):  # a log on a full disk ends no node
+                stream.flush()

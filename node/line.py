@@ -41,7 +41,7 @@ from .packets import (
     Want,
     WantOver,
 )  # fmt: skip
-from .page import INTERRUPT, PHASE, RUNNING, RUNNING_CODE, WAITING, Words
+from .page import INTERRUPT, PHASE, REASON, REASONS, RUNNING, RUNNING_CODE, WAITING, Words
 
 _decode: Callable[[Any], ToWorker] = decoder(ToWorker)
 
@@ -116,7 +116,7 @@ class Line:
         target = words[INTERRUPT]
         if target and target == words[RUNNING]:
             words[INTERRUPT] = 0
-            raise Interrupted
+            raise Interrupted(REASONS[words[REASON]])
 
     @contextmanager
     def _shield(self) -> Iterator[None]:

@@ -33,10 +33,10 @@ STARTING_MIN = 4
 class Lives:
     """All workers of this node, by what stage of life they are in."""
 
-    def __init__(self, state: NodeState, waits: Waits, host: str) -> None:
+    def __init__(self, state: NodeState, waits: Waits, machine: str) -> None:
         self._state = state
         self._waits = waits
-        self._host = host
+        self._machine = machine
         self.environments: dict[bytes, Environment] = {}
         self.crews: dict[WorkerKey, Crew] = {}
         #: longest idle first
@@ -133,7 +133,7 @@ class Lives:
                 env_vars=key.env_vars,
                 working_dir=key.working_dir,
                 num_cpus=key.num_cpus,
-                same_host=environment.host == self._host,
+                same_machine=environment.machine == self._machine != "",
             )
         )
 
@@ -151,7 +151,10 @@ class Lives:
     def unfit(self, worker: Worker, error: str, now_s: float) -> None:
         """A worker could not be set up as its key asks, and no other could; it exits."""
         self._state.note(now_s, f"worker {worker.number} could not be set up: {error}")
-        self._fail_crew(worker.crew, "TaskError", f"a worker could not be set up: {error}")
+        directory = worker.crew.key.working_dir
+        self._fail_crew(
+            worker.crew, "WorkingDirMissing", f"a worker could not be set up: {error}", directory
+        )
         worker.exiting = True
         self.rest(worker, now_s)
 
@@ -204,10 +207,11 @@ class Lives:
         shapes = [shape for shape in self._state.queue.waiting if shape.crew is crew]
         return [attempt for shape in shapes for attempt in shape.queued()]
 
-    def _fail_crew(self, crew: Crew, error: str, text: str) -> None:
+    def _fail_crew(self, crew: Crew, error: str, text: str, directory: str = "") -> None:
+        details = {"directory": directory} if directory else {}
         for attempt in self._queued(crew):
             where = f"{attempt.kind.name} did not run on node {self._state.name}"
-            self._state.fail(attempt, error, f"{where}: {text}")
+            self._state.fail(attempt, error, f"{where}: {text}", **details)
 
     # -------------------------------------------------------------------------- resting and ending
 
@@ -240,7 +244,7 @@ class Lives:
         if self.idle:
             self.exit(next(iter(self.idle.values())), now_s)
 
-    def drop(self, worker: Worker, now_s: float) -> None:
+    def drop(self, worker: Worker, now_s: float, why: str = "its client is gone") -> None:
         """Kill a worker whose client, or whose scheduler, is gone; forget what it had."""
         worker.dropped = True
         self.leave_idle(worker)
@@ -251,7 +255,7 @@ class Lives:
         worker.packets.clear()
         self._waits.gone(worker)
         self._state.objects.worker_gone(worker)
-        self._kill(worker, "its client is gone", now_s)
+        self._kill(worker, why, now_s)
 
     def remove(self, worker: Worker) -> None:
         """A worker's process is gone, and its rows have been dealt with."""

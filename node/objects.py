@@ -289,6 +289,13 @@ class Objects:
             entry.waiters = tuple(other for other in entry.waiters if other is not waiter)
             self._loose[id_] = None
 
+    def are_needed(self) -> bool:
+        """Return whether calls are to end yet, or others hold or want values of this node."""
+        return bool(self.calls) or any(
+            entry.home and (entry.shared or entry.was_shared or entry.wanted)
+            for entry in self.entries.values()
+        )
+
     def clear(self) -> None:
         """The link's life is over: nobody needs anything of this."""
         self.entries.clear()

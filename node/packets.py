@@ -44,8 +44,8 @@ class Setup(Message, tag="setup"):
     client: bytes
     node: str
     environment: Environment
-    #: True: the client runs on this host; take its sys_path and directory
-    same_host: bool
+    #: True: the client sees the same files; take its sys_path and directory
+    same_machine: bool
     env_vars: tuple[tuple[str, str], ...]
     working_dir: str
     num_cpus: float

@@ -26,6 +26,9 @@ REVOKED: Final = 4
 INTERRUPT: Final = 5
 #: where in its file of stderr the row begins that runs or is run next
 ERRORS_AT: Final = 6
+#: written by the node before INTERRUPT: why, an index into REASONS
+REASON: Final = 7
+REASONS: Final = ("cancelled", "drain")
 
 # the phases of a worker
 STARTING: Final = 0

@@ -26,6 +26,7 @@ from .events import (
     PageRead,
     Spoke,
     StartWorker,
+    StopAsked,
     WorkerExited,
     WorkerFailed,
     WorkerSpoke,
@@ -34,7 +35,7 @@ from .keeper import House
 from .memory_kills import MemoryKills
 from .output import Output
 from .packets import Run, Setup, ToDaemon, ToWorker
-from .page import BEAT, DAEMON_SLOT, ERRORS_AT, IDLE, INTERRUPT, REVOKED
+from .page import BEAT, DAEMON_SLOT, ERRORS_AT, IDLE, INTERRUPT, REASON, REASONS, REVOKED
 from .process import Process, signal_name
 
 #: Packets taken from one worker in one turn: a loud one does not starve the others.
@@ -182,7 +183,7 @@ class Pool:
         self._by_ticket[worker.ticket] = worker
         setup = Setup(
             command.worker, self._peer, command.client, self._node, command.environment,
-            command.same_host, command.env_vars, command.working_dir, command.num_cpus,
+            command.same_machine, command.env_vars, command.working_dir, command.num_cpus,
             self._settings.value_bytes_max,
         )  # fmt: skip
         self._post(worker, encode(setup))
@@ -228,11 +229,13 @@ class Pool:
         """Have PageRead say what these workers have started, not sooner than `after_s` from now."""
         self._reads.append((now_s() + after_s, numbers))
 
-    def interrupt(self, number: int, seq: int) -> None:
+    def interrupt(self, number: int, seq: int, reason: str = "cancelled") -> None:
         """Raise Interrupted in the worker's main thread if it still runs `seq`."""
         worker = self._workers.get(number)
         if worker is not None:
-            self._page.slot(worker.command.page_slot)[INTERRUPT] = seq
+            words = self._page.slot(worker.command.page_slot)
+            words[REASON] = REASONS.index(reason)
+            words[INTERRUPT] = seq
             self._signal(worker, "signal", Signals.SIGUSR1)
 
     def signal(self, number: int, name: str) -> None:
@@ -244,7 +247,7 @@ class Pool:
     def _signal(self, worker: Process, word: str, number: Signals) -> None:
         worker.killed = worker.killed or number == Signals.SIGKILL
         if worker.pid:
-            self._tell_keeper(f"{word} {worker.pid} {number.value}")
+            self.tell_keeper(f"{word} {worker.pid} {number.value}")
         else:
             worker.pending.append((word, number))
 
@@ -358,7 +361,8 @@ class Pool:
 
     # ----------------------------------------------------------------------------------- keeper
 
-    def _tell_keeper(self, text: str) -> None:
+    def tell_keeper(self, text: str) -> None:
+        """Say something to the keeper; see its module for what there is to say."""
         with contextlib.suppress(ClosedError):  # the lifeline says the same
             self._keeper.post(text.encode())
 
@@ -380,6 +384,8 @@ class Pool:
                     self._failed(int(asked), reason, events)
                 elif word == "preload":
                     events.append(Noticed(rest))
+                elif word == "stop":
+                    events.append(StopAsked(int(rest)))
                 elif word == "notice":
                     _log.warning("node %s: %s", self._node, rest)
         except ClosedError:
@@ -389,7 +395,7 @@ class Pool:
         worker = self._by_ticket.pop(ticket, None)
         if worker is None:
             # Asked for by somebody who is gone, or asked for once more meanwhile.
-            self._tell_keeper(f"group {pid} {Signals.SIGKILL.value}")
+            self.tell_keeper(f"group {pid} {Signals.SIGKILL.value}")
             return
         worker.pid = pid
         self._by_pid[pid] = worker

@@ -11,18 +11,22 @@ import random
 import signal
 import socket
 import traceback
-from types import FrameType
+from collections.abc import Mapping
+from types import FrameType, MappingProxyType
 from typing import NamedTuple
 
 from ..protocol.clock import now_s
 from ..protocol.complaints import Complaints
+from ..protocol.errors import ConfigError, KeyRefused, VersionMismatch
 from ..protocol.frames import Role
 from ..protocol.ids import PEER_BYTES, PeerId
+from ..protocol.keys import Credentials
 from ..protocol.lines import say
-from ..protocol.machine import memory_used_bytes
+from ..protocol.machine import identity, memory_used_bytes
 from ..protocol.messages import (
     Leave,
 )
+from ..protocol.notify import HealthFile
 from ..protocol.sizes import say_sizes
 from ..protocol.transport import (
     Blob,
@@ -33,12 +37,13 @@ from ..protocol.transport import (
     Poller,
     Refused,
     Rejected,
+    Unreachable,
     Up,
 )
 from . import events
 from .core import NodeCore
 from .events import Event, Received, Send, SendWorker
-from .keeper import EXIT_BUG, House
+from .keeper import EXIT_BUG, EXIT_REFUSED, House
 from .pool import Pool
 
 #: the loop comes round at least so often, so that the keeper sees the daemon's beat
@@ -50,7 +55,10 @@ COLLECT_LATEST_S = 60.0
 #: for what is still to be said to the scheduler at the end
 LINGER_S = 0.2
 
-EXIT_REFUSED = 1
+#: a breach of the protocol may be this daemon's own bug, which the next one may not come across
+EXIT_DROPPED = 1
+#: refusals that every further daemon here would meet with as well
+FINAL = (ConfigError.__name__, KeyRefused.__name__, VersionMismatch.__name__)
 
 
 class Plan(NamedTuple):
@@ -60,6 +68,9 @@ class Plan(NamedTuple):
     name: str
     #: "CPU", "GPU" and custom resources -> amount
     resources: dict[str, float]
+    labels: Mapping[str, str] = MappingProxyType({})
+    #: what to come with over the network
+    credentials: Credentials | None = None
 
 
 class _CoreFailedError(Exception):
@@ -74,11 +85,15 @@ class Daemon:
         rng = random.Random(os.urandom(16))  # jitter, no secrets
         peer = PeerId(os.urandom(PEER_BYTES))
         self._core = NodeCore(
-            settings, peer, plan.name, socket.gethostname(), plan.resources, os.getpid()
-        )
+            settings, peer, plan.name, socket.gethostname(), plan.resources, os.getpid(),
+            plan.labels, settings.machine or identity(),
+        )  # fmt: skip
         self._name = plan.name
         self._pool = Pool(house, peer, plan.name)
-        self._shell = DialShell(plan.endpoint, Role.NODE, peer, plan.name, settings, rng)
+        self._endpoint, self._is_remote = plan.endpoint, plan.credentials is not None
+        self._shell = DialShell(
+            plan.endpoint, Role.NODE, peer, plan.name, settings, rng, plan.credentials
+        )
         self._poller = Poller()
         self._pool_fd = self._pool.fileno()
         self._poller.add(self._pool_fd)
@@ -88,10 +103,15 @@ class Daemon:
         os.set_blocking(self._stop_write, False)
         self._poller.add(self._stop_read)
         self._stopping = False
+        #: how often TERM came, and was told to the core; None: this daemon ends with the first
+        self._terms: int | None = 0 if house.drains else None
+        self._terms_told = 0
         #: somebody wants to know how much of what there is here
         self._asked = False
         self._refused: Refused | None = None
         self._complaints = Complaints()
+        self._health = HealthFile(settings.health_file)
+        self._connected = False
         self._lag_s = 0.0
         self._measure_due_s = 0.0
         self._turn_max_s = min(TURN_MAX_S, settings.heartbeat_interval_s)
@@ -116,10 +136,12 @@ class Daemon:
                 self._turn()
         except _CoreFailedError:
             return EXIT_BUG
+        finally:
+            self._health.gone()
         if self._refused is not None:
             text = f"drumbeat node: the scheduler refuses this node: {self._refused.reason}"
             say(text)
-            return EXIT_REFUSED
+            return EXIT_REFUSED if self._refused.error in FINAL else EXIT_DROPPED
         self._shell.send(Leave())
         self._shell.flush(now_s())
         self._shell.close(LINGER_S)
@@ -127,7 +149,10 @@ class Daemon:
         return 0
 
     def _on_term(self, _number: int, _frame: FrameType | None) -> None:
-        self._stopping = True
+        if self._terms is None:
+            self._stopping = True
+        else:
+            self._terms += 1
 
     def _on_usr2(self, _number: int, _frame: FrameType | None) -> None:
         self._asked = True
@@ -142,6 +167,8 @@ class Daemon:
         at_s = now_s()
         if self._asked:
             self._say_sizes()
+        if self._terms:
+            self._tell_terms(self._terms, at_s)
         late_s = at_s - due_s if wait_s > 0.0 else at_s - before_s
         if late_s > self._lag_s:
             self._lag_s = late_s
@@ -161,6 +188,8 @@ class Daemon:
             self._judge_lag(at_s)
         self._act(at_s)
         shell.flush(at_s)
+        if self._connected:
+            self._health.alive(at_s)
         if happened:
             self._worked = True
         if at_s - self._collected_s > COLLECT_S:
@@ -186,15 +215,28 @@ class Daemon:
             case Blob():
                 self._tell(events.BlobReceived(happening.key, happening.payload), at_s)
             case Up():
+                self._connected = True
+                self._say_of_connection("connected to")
                 self._tell(events.Connected(happening.epoch, happening.resumed), at_s)
             case Down():
+                self._connected = False
+                self._health.gone()
+                self._say_of_connection("has lost the connection to", f": {happening.reason}")
                 self._tell(events.Disconnected(), at_s)
+            case Unreachable():
+                self._say_of_connection("cannot reach", f": {happening.reason}; it keeps trying")
             case Refused():
                 self._refused = happening
             case Rejected():
                 text = f"drumbeat node: refused what the scheduler sent: {happening}"
                 for line in self._complaints.lines(text, at_s):
                     say(line)
+
+    def _say_of_connection(self, what: str, more: str = "") -> None:
+        """Tell whoever started this node on a machine of the network how it fares."""
+        if self._is_remote:
+            where = self._endpoint.removeprefix("tcp://")
+            say(f"drumbeat node: {self._name} {what} the scheduler at {where}{more}")
 
     def _judge_lag(self, at_s: float) -> None:
         queued_bytes = self._shell.queued_bytes
@@ -207,10 +249,20 @@ class Daemon:
         self._tell(events.Measured(self._lag_s, memory_used_bytes()), at_s)
         self._lag_s = 0.0
 
+    def _tell_terms(self, terms: int, at_s: float) -> None:
+        if terms > self._terms_told:
+            self._terms_told = terms
+            self._hush()
+            self._tell(events.StopAsked(terms), at_s)
+
+    def _hush(self) -> None:
+        """Take in what a signal woke the loop with."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._stop_read, 4096)
+
     def _say_sizes(self) -> None:
         self._asked = False
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._stop_read, 4096)  # what woke us
+        self._hush()
         say_sizes(f"node {self._name}", self._core.at_rest(), {})
 
     def _collect(self, at_s: float, *, idle: bool) -> None:
@@ -265,9 +317,13 @@ class Daemon:
             case events.ReadPage():
                 pool.read_page(command.workers, command.after_s)
             case events.Interrupt():
-                pool.interrupt(command.worker, command.seq)
+                pool.interrupt(command.worker, command.seq, command.reason)
             case events.Signal():
                 pool.signal(command.worker, command.name)
+            case events.Drains():
+                pool.tell_keeper("drains")
+            case events.Finish():
+                self._stopping = True
 
     def _dump(self, error: Exception, event: Event | None) -> None:
         lines = [f"drumbeat node: a bug in the node core: {error!r}"]

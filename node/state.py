@@ -148,6 +148,11 @@ class NodeState:
         text = f"{attempt.kind.name} was cancelled {began}"
         self.fail(attempt, "TaskCancelled", text, duration_s=duration_s)
 
+    def drained(self, attempt: Attempt, duration_s: float) -> None:
+        """An attempt has ended because this node is drained: it is as if the node were lost."""
+        text = f"{attempt.kind.name} was ended: node {self.name!r}, which ran it, was drained"
+        self.fail(attempt, "NodeLost", text, duration_s=duration_s, died=True, bystander=True)
+
     def forget(self, attempt: Attempt) -> None:
         """An attempt is no more ours: reported, taken back, or its client has gone."""
         if attempt.state == QUEUED:
@@ -160,7 +165,7 @@ class NodeState:
     def requeue(self, attempt: Attempt) -> None:
         """An attempt that has surely not started leaves its worker's hands."""
         attempt.worker = attempt.seq = 0
-        if attempt.stop or attempt.unwanted:
+        if (attempt.stop and not attempt.drained) or attempt.unwanted:
             self.cancelled(attempt)
         else:
             self.counters["requeued"] += 1

@@ -46,6 +46,7 @@ class Stops:
             state.cancelled(attempt)
             return False
         worker = state.workers[attempt.worker]
+        attempt.drained = attempt.drained and mode == StopMode.UNSTARTED
         if mode == StopMode.UNSTARTED:
             if next(iter(worker.flight)) == attempt.seq:
                 return True
@@ -65,6 +66,14 @@ class Stops:
         self._due[task] = (attempt, now_s + LOOK_AGAIN_S)
         return False
 
+    def drain(self, now_s: float) -> None:
+        """End whatever has started: this node is drained, and waits no longer."""
+        for attempt in list(self._state.attempts.values()):
+            if attempt.state == SENT and attempt.stop == NOT_STOPPED:
+                attempt.stop, attempt.drained = ASKED, True
+                self._dispatch.call_back(self._state.workers[attempt.worker], attempt.seq)
+                self._due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
+
     def page_read(self, worker: Worker, now_s: float) -> None:
         """The page has been read, and rows that had not started have left the worker."""
         if worker.reading or not worker.flight:
@@ -79,7 +88,8 @@ class Stops:
                     self._signal(attempt, worker, "KILL", now_s)
             elif attempt.stop == ASKED:
                 attempt.stop = INTERRUPTED
-                self._state.commands.append(Interrupt(worker.number, attempt.seq))
+                reason = "drain" if attempt.drained else "cancelled"
+                self._state.commands.append(Interrupt(worker.number, attempt.seq, reason))
                 grace_s = self._state.settings.cancel_grace_s
                 self._due[attempt.row.id] = (attempt, now_s + grace_s)
 

@@ -4,6 +4,7 @@ Never hasty: only time in which both could run counts. Aborted first, so that th
 it is stuck; killed when that does not end it.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from ..protocol.settings import Settings
@@ -23,9 +24,16 @@ class DaemonWatch:
     Args:
         settings: a daemon without a beat for as long as makes a node lost is stuck.
         tick_s: it is asked at least this often.
+        alive: told the time whenever the daemon has beaten.
     """
 
-    def __init__(self, settings: Settings, tick_s: float) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tick_s: float,
+        alive: Callable[[float], None] = lambda _now_s: None,
+    ) -> None:
+        self._alive = alive
         self._stale_max_s = settings.lost_after_intervals * settings.heartbeat_interval_s
         self._start_max_s = settings.start_timeout_s
         self._step_max_s = 1.5 * tick_s
@@ -50,6 +58,7 @@ class DaemonWatch:
         if beats != self._beats:
             self._beats, self._stale_s, self._aborted = beats, 0.0, False
             self._limit_s = self._stale_max_s
+            self._alive(now_s)
             return LEAVE
         # Late ourselves, we do not know whether it could run: one step counts, no more.
         if not stopped:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, Final, NoReturn
 
+from ..protocol.brought import brought
 from ..protocol.errors import Interrupted
 from ..protocol.ids import NO_PEER, ObjectId, PeerId, TaskId, objects_of, show
 from ..protocol.messages import Failure, Outcome, ValueRow
@@ -30,6 +31,7 @@ from ..protocol.payload import (
     unpack_function,
 )  # fmt: skip
 from ..protocol.session import set_current
+from . import missing
 from .asyncio_hook import lend_in_loops
 from .channel import Channel, ClosedError
 from .held import Held
@@ -96,7 +98,9 @@ def main(
 class _Kind:
     """A function as this worker runs it, loaded when its first task comes."""
 
-    __slots__ = ("error", "function", "max_retries", "name", "num_returns", "payload", "retry")
+    __slots__ = (
+        "error", "function", "max_retries", "missing", "name", "num_returns", "payload", "retry"
+    )  # fmt: skip
 
     def __init__(self, definition: KindDefinition) -> None:
         self.name = definition.name
@@ -106,24 +110,30 @@ class _Kind:
         self.function: Callable[..., Any] | None = None
         self.retry: bool | tuple[type[BaseException], ...] = False
         self.error = ""
+        #: the module for want of which it cannot be loaded
+        self.missing: str | None = None
 
     def load(self, node: str) -> Callable[..., Any]:
         """Return the function, unpickled once.
 
         Raises:
             ImportError: it cannot be; names the reason and the node.
+            ModuleNotFoundError: that for want of a module.
         """
         if not self.error:
             try:
                 self.function, self.retry = unpack_function(self.payload)
             except Exception as error:  # noqa: BLE001  # the user's modules may raise anything
                 reason: BaseException = error.__cause__ or error
+                self.missing = missing.module_of(reason)
                 self.error = (
                     f"the function {self.name} cannot be loaded on node {node}: "
                     f"{type(reason).__name__}: {reason}"
                 )
             self.payload = b""
         if self.function is None:
+            if self.missing is not None:
+                raise ModuleNotFoundError(self.error, name=self.missing)
             raise ImportError(self.error)
         return self.function
 
@@ -187,7 +197,7 @@ class Worker:
             os.environ[variable] = count
         os.environ.update(setup.env_vars)
         environment = setup.environment
-        if setup.same_host:
+        if setup.same_machine:
             given = [path or environment.directory for path in environment.sys_path]
             sys.path[:] = given + [path for path in sys.path if path and path not in given]
             sys.path_importer_cache.clear()
@@ -196,12 +206,19 @@ class Worker:
                 os.chdir(environment.directory or ".")
             except OSError as error:
                 print(f"the client's directory cannot be entered: {error}", file=sys.stderr)
-        path_was_told(sys.path)
+            brought.come_last()
+        else:
+            _settle()
+        elsewhere = f"node {setup.node}"
+        path_was_told(sys.path, environment.machine if setup.same_machine else elsewhere)
         if setup.working_dir:
             try:
                 os.chdir(os.path.expanduser(setup.working_dir))
             except OSError as error:
-                return f"working_dir {setup.working_dir!r} on node {setup.node}: {error.strerror}"
+                return (
+                    f"working_dir {setup.working_dir!r} on node {setup.node}: {error.strerror}; "
+                    "make it there, or send the task to a node that has it (the option node)"
+                )
         # Ours is the node's program: a task's multiprocessing would start it once more.
         self._program = sys.modules["__main__"]
         sys.modules["__main__"] = types.ModuleType("__main__")
@@ -309,6 +326,7 @@ class Worker:
             failure = Failure("TaskCancelled", f"{kind.name} was cancelled while it ran", details)
             value = ValueRow(row.id, Outcome.FAILURE, failure=failure)
             return FinishedRow(row.seq, (value,), duration_s)
+        error = missing.explained(error, self._node)
         packed = pack_error(error, **details)  # type: ignore[arg-type]
         value = ValueRow(row.id, Outcome.ERROR, packed.payload, 0, packed.contained)
         retry = is_retryable(error, kind.retry)
@@ -366,6 +384,17 @@ def _values(row: RunRow, kind: _Kind, value: Any) -> tuple[ValueRow, ...]:
         ValueRow(id_, _VALUE, packed.payload, 0, packed.contained)
         for id_, packed in zip(ids, several, strict=True)
     )
+
+
+def _settle() -> None:
+    """Be somewhere, where the client's directory is not: where the node is, if that is a place."""
+    for place in (os.curdir, os.path.expanduser("~"), os.sep):
+        try:
+            os.chdir(place)
+            os.getcwd()
+        except OSError:
+            continue  # it was removed, or may not be entered
+        return
 
 
 class Helper:

@@ -78,6 +78,15 @@ class Refused(Struct, gc=False, frozen=True):
     reason: str
 
 
+class Unreachable(Struct, gc=False, frozen=True):
+    """Report: why there is no connection yet, or no more; the dialler goes on trying."""
+
+    #: in plain words
+    reason: str
+    #: "KeyRefused": trying goes on for ever and helps nobody; else "SchedulerUnreachable"
+    error: str = "SchedulerUnreachable"
+
+
 Command = OpenSocket | CloseSocket | SendFrame | Delivered | Up | Down | Unknown | Refused
 
 
@@ -176,11 +185,11 @@ class Dialer:
         self.due_s = None
         return []
 
-    def closed(self, reason: str, now_s: float) -> list[Command]:
-        """The connection closed, or could not be made."""
+    def closed(self, reason: str, now_s: float, patience_s: float = 0.0) -> list[Command]:
+        """The connection closed, or could not be made; try again after `patience_s` at least."""
         if self.state not in (State.OPENING, State.UP):
             return []
-        return self._retry(reason, now_s)
+        return self._retry(reason, now_s, patience_s)
 
     def received(self, frame: bytes, now_s: float) -> list[Command]:
         """A frame came on the open socket."""
@@ -284,7 +293,7 @@ class Dialer:
         self.connects += 1
         return [Up(welcome.epoch, welcome.resumed, welcome.life)]
 
-    def _retry(self, reason: str, now_s: float) -> list[Command]:
+    def _retry(self, reason: str, now_s: float, patience_s: float = 0.0) -> list[Command]:
         was_up = self.state is State.UP
         commands = self._close()
         self.state = State.WAITING
@@ -295,7 +304,7 @@ class Dialer:
             pause_s = self._rng.uniform(
                 settings.reconnect_min_s, max(settings.reconnect_min_s, settings.reconnect_max_s)
             )
-        self.due_s = now_s + pause_s
+        self.due_s = now_s + max(pause_s, patience_s)
         if was_up:
             commands.append(Down(reason))
         return commands

@@ -7,12 +7,12 @@ attributes and travel with it.
     DrumbeatError
       ConfigError            a setting is wrong
       ProtocolError          RemoteProtocolError, VersionMismatch, MessageTooLarge
-      ClusterError           SchedulerUnreachable, Infeasible, NotInitialized, Backpressure,
-                             ResourceDeadlock
+      ClusterError           SchedulerUnreachable, KeyRefused, Infeasible, NotInitialized,
+                             Backpressure, ResourceDeadlock
       GetTimeoutError        (also TimeoutError)
       TaskError              the user's exception; TaskCancelled, WorkerDied (WorkerOutOfMemory),
                              NodeLost, PoisonTask, NotPicklable (also pickle.PicklingError),
-                             DependencyFailed
+                             DependencyFailed, WorkingDirMissing
       ObjectLost
     Interrupted              (a BaseException) raised inside a task that is to stop
 """
@@ -85,6 +85,10 @@ class SchedulerUnreachable(ClusterError):
     """No scheduler answers at the address, or it has gone for good."""
 
 
+class KeyRefused(ClusterError):
+    """The scheduler does not admit this key, or not to what was tried with it."""
+
+
 class Infeasible(ClusterError):
     """No node of the cluster is large enough for what a task asks for."""
 
@@ -149,6 +153,13 @@ class WorkerDied(TaskError):
 
 class WorkerOutOfMemory(WorkerDied):
     """The kernel had run out of memory and killed the worker process that ran the task."""
+
+
+class WorkingDirMissing(TaskError):
+    """The directory of the option working_dir is not on `node`, or may not be entered there."""
+
+    #: as the option names it
+    directory: str = ""
 
 
 class NodeLost(TaskError):

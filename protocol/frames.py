@@ -15,10 +15,12 @@ PROTOCOL_VERSION = 1
 
 
 class Role:
-    """What a peer is to the scheduler."""
+    """What a peer is to the scheduler, and what a key proves."""
 
     CLIENT = "client"
     NODE = "node"
+    #: only ever proven by a key: an admin says Hello as a client
+    ADMIN = "admin"
 
 
 class Channel(IntEnum):

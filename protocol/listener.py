@@ -8,11 +8,13 @@ new route replaces the old one. A peer's links live from its first Hello until `
 that comes back in between resumes them.
 """
 
+from collections.abc import Iterable
+
 from msgspec import Raw, Struct
 
 from . import frames
 from .codec import decode_frame, encode
-from .errors import RemoteProtocolError, VersionMismatch
+from .errors import KeyRefused, RemoteProtocolError, VersionMismatch
 from .frames import PROTOCOL_VERSION, Ack, Batch, Channel, Hello, Reset, Role, Welcome
 from .ids import PeerId
 from .link import Link
@@ -23,6 +25,8 @@ from .settings import Settings
 PROBE_PAUSES_S = (0.001, 0.010, 0.100)
 
 _ROLES = (Role.CLIENT, Role.NODE)
+#: what who has proven this may say it is
+_MAY_BE = {Role.CLIENT: Role.CLIENT, Role.NODE: Role.NODE, Role.ADMIN: Role.CLIENT}
 _RESET = encode(Reset())
 
 
@@ -46,6 +50,8 @@ class Joined(Struct, gc=False, frozen=True):
 
     peer: PeerId
     hello: Hello
+    #: what the peer's key proves it to be; on a Unix socket, whose directory is the proof, ADMIN
+    proven: str
 
 
 class Returned(Struct, gc=False, frozen=True):
@@ -91,11 +97,12 @@ class Connection:
 class _Life:
     """A peer in one link life."""
 
-    __slots__ = ("connections", "hello", "number")
+    __slots__ = ("connections", "hello", "number", "proven")
 
-    def __init__(self, hello: Hello, number: int, settings: Settings) -> None:
+    def __init__(self, hello: Hello, proven: str, number: int, settings: Settings) -> None:
         peer = PeerId(hello.peer)
         self.hello = hello
+        self.proven = proven
         self.number = number
         self.connections = tuple(
             Connection(peer, channel, settings) for channel in (Channel.CONTROL, Channel.BULK)
@@ -116,6 +123,8 @@ class Listener:
         self._lives: dict[PeerId, _Life] = {}
         self._lives_begun = 0
         self._routes: dict[bytes, Connection] = {}
+        #: peers that have said Hello, and nothing since
+        self._strangers: dict[PeerId, None] = {}
         # Connections with something to send, and those with something to acknowledge in time. The
         # latter are in the order of their dues, since all wait equally long.
         self._busy: dict[Connection, None] = {}
@@ -126,14 +135,17 @@ class Listener:
         self._lag_bytes = min(settings.output_backlog_bytes_max, settings.results_backlog_bytes_max)
         #: what the last flushes left behind; for whoever takes and clears it
         self.lagging: list[Lags] = []
-        #: when routes are to be probed, the next one first
+        #: when routes are to be probed, the next one first; and which
         self.probes_due_s: list[float] = []
+        self._doubtful: dict[bytes, None] = {}
         #: frames dropped because they made no sense where they came
         self.frames_refused = 0
         #: frames of connections that had not said Hello, or whose peer was dropped
         self.strangers_reset = 0
-        #: connections whose Hello does not fit: another version, an unknown role
+        #: connections whose Hello does not fit: another version, a role that is not theirs
         self.hellos_refused = 0
+        #: connections that were told to come again, since too many have said nothing but Hello
+        self.hellos_put_off = 0
         #: why a frame or a Hello was last refused
         self.last_refusal = ""
 
@@ -141,13 +153,13 @@ class Listener:
         """How many peers have a link life."""
         return len(self._lives)
 
-    def received(self, route: bytes, frame: bytes, now_s: float) -> list[Command]:
-        """A frame came on a route."""
+    def received(self, route: bytes, frame: bytes, now_s: float, proven: str = "") -> list[Command]:
+        """A frame came on a route, from who is `proven` to be that; "": no keys are used here."""
         connection = self._routes.get(route)
         try:
             read = decode_frame(frame)
             if connection is None:
-                return self._from_stranger(route, read)
+                return self._from_stranger(route, read, proven)
             if type(read) is Batch or type(read) is Ack:
                 link = connection.link
                 delivered = link.received(read, now_s, len(frame))
@@ -158,6 +170,8 @@ class Listener:
                     # The window may have opened.
                     self._busy[connection] = None
                 if delivered:
+                    if self._strangers and connection.channel == Channel.CONTROL:
+                        self._strangers.pop(connection.peer, None)
                     return [Delivered(connection.peer, connection.channel, delivered)]
                 return []
             if isinstance(read, Hello) and (read.peer, read.channel) == (
@@ -264,24 +278,33 @@ class Listener:
             return [Disconnected(connection.peer)]
         return []
 
-    def some_connection_closed(self, now_s: float) -> None:
-        """A connection closed; whose is not known, so all routes are to be probed."""
-        self.probes_due_s = [now_s + pause_s for pause_s in PROBE_PAUSES_S]
+    def may_have_closed(self, routes: Iterable[bytes], now_s: float) -> None:
+        """The connections of these routes have closed, or others in their place: probe them."""
+        self._doubtful.update(dict.fromkeys(route for route in routes if route in self._routes))
+        if self._doubtful:
+            # Not later than was due: something may close all the time.
+            first = self.probes_due_s[:1]
+            self.probes_due_s = first + [now_s + pause_s for pause_s in PROBE_PAUSES_S]
 
     def time_passed(self, now_s: float) -> list[Command]:
         """Do what is due: probes."""
         if not self.probes_due_s or now_s < self.probes_due_s[0]:
             return []
         self.probes_due_s = [due_s for due_s in self.probes_due_s if due_s > now_s]
-        self._owing.clear()  # a probe acknowledges
-        return [
-            SendFrame(route, connection.link.acknowledge())
-            for route, connection in self._routes.items()
-        ]
+        commands: list[Command] = []
+        for route in self._doubtful:
+            connection = self._routes.get(route)
+            if connection is not None:
+                self._owing.pop(connection, None)  # a probe acknowledges
+                commands.append(SendFrame(route, connection.link.acknowledge()))
+        if not self.probes_due_s:
+            self._doubtful.clear()
+        return commands
 
     def drop(self, peer: PeerId, error: str = "", reason: str = "") -> list[Command]:
         """Forget a peer and its links; with an error's name, tell it why and not to come again."""
         life = self._lives.pop(peer, None)
+        self._strangers.pop(peer, None)
         if life is None:
             return []
         commands: list[Command] = []
@@ -310,11 +333,11 @@ class Listener:
 
     # ------------------------------------------------------------------------------------ Hello
 
-    def _from_stranger(self, route: bytes, read: frames.Frame) -> list[Command]:
+    def _from_stranger(self, route: bytes, read: frames.Frame, proven: str) -> list[Command]:
         if not isinstance(read, Hello):
             self.strangers_reset += 1
             return [SendFrame(route, _RESET)]
-        refusal = self._refusal(read)
+        refusal = self._refusal(read, proven)
         if refusal is not None:
             self.hellos_refused += 1
             self.last_refusal = str(refusal)
@@ -332,11 +355,24 @@ class Listener:
                 self.frames_refused += 1
             else:
                 return [self._welcome(route, connection, life, resumed=True), Returned(peer)]
+        strangers_max = self._settings.strangers_max
+        if life is None and len(self._strangers) >= strangers_max:
+            # No refusal, after which it would not come again: it may be one who has work here.
+            self.hellos_put_off += 1
+            self.last_refusal = (
+                f"{read.name} is to come again: {strangers_max} others have said Hello and not yet"
+                " who they are"
+            )
+            return [SendFrame(route, _RESET)]
         self.drop(peer)
+        self._strangers[peer] = None
         self._lives_begun += 1
-        self._lives[peer] = life = _Life(read, self._lives_begun, self._settings)
+        self._lives[peer] = life = _Life(read, proven, self._lives_begun, self._settings)
         connection = life.connections[Channel.CONTROL]
-        return [self._welcome(route, connection, life, resumed=False), Joined(peer, read)]
+        return [
+            self._welcome(route, connection, life, resumed=False),
+            Joined(peer, read, proven or Role.ADMIN),
+        ]
 
     def _bulk(self, route: bytes, hello: Hello) -> list[Command]:
         peer = PeerId(hello.peer)
@@ -369,7 +405,7 @@ class Listener:
         received = connection.link.received_seq
         return SendFrame(route, encode(Welcome(self._epoch, received, resumed, life.number)))
 
-    def _refusal(self, hello: Hello) -> Exception | None:
+    def _refusal(self, hello: Hello, proven: str) -> Exception | None:
         if hello.protocol != PROTOCOL_VERSION:
             return VersionMismatch(
                 f"{hello.name} speaks protocol {hello.protocol}, this scheduler speaks"
@@ -379,9 +415,16 @@ class Listener:
             return RemoteProtocolError(f"hello.role: {hello.role!r} is neither client nor node")
         if hello.channel not in (Channel.CONTROL, Channel.BULK):
             return RemoteProtocolError(f"hello.channel: {hello.channel} is neither 0 nor 1")
+        if proven and hello.role != _MAY_BE.get(proven):
+            return KeyRefused(
+                f"{hello.name} comes as a {hello.role} with the key of a {proven}; give it the"
+                f" cluster file, or the address, of a {hello.role}"
+            )
         known = self._lives.get(PeerId(hello.peer))
         if known is not None and known.hello.role != hello.role:
             return RemoteProtocolError(f"hello.role: this peer is a {known.hello.role}")
+        if known is not None and known.proven != proven:
+            return KeyRefused(f"{hello.name}: this peer has come with a key of another role")
         return None
 
 

@@ -1,10 +1,11 @@
-"""What the machine offers to tasks: the CPUs, GPUs and memory that may be used here.
+"""What the machine offers to tasks, CPUs, GPUs and memory, and which machine it is.
 
 Never more than a container or an affinity mask allows: what a cgroup grants counts, not what the
 machine has.
 """
 
 import os
+from _blake2 import blake2b  # the one of hashlib, which would load OpenSSL: 1.5 MB a process
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,23 @@ def cpu_count(proc: Path = _PROC, cgroups: Path = _CGROUPS, affinity: int | None
     for quota in _quotas(proc, cgroups):
         count = min(count, int(quota))
     return max(1, count)
+
+
+def identity(proc: Path = _PROC, root: Path = Path("/")) -> str:
+    """Return a word that is the same for two processes only if they see the same files.
+
+    Names of hosts say nothing of that: two containers may both be called localhost, and one
+    machine may go by two names. A system's boot has an id, and so has the file system at its root.
+
+    Args:
+        proc: where the system describes itself.
+        root: the root of this process's files.
+    """
+    boot = "".join(_lines(proc / "sys/kernel/random/boot_id"))
+    seen = root.stat()
+    # Where boots have no id, a name has to do: better told apart too often than too seldom.
+    parts = boot or f"named {os.uname().nodename}", seen.st_dev, seen.st_ino
+    return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 def allow_files(wanted: int) -> None:

@@ -12,10 +12,11 @@ node.
 """
 
 from enum import IntEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from .drain import Drain, Draining, DrainNode, Emptied, Farewell
 from .forms import (
     SECONDS_MAX,
     Amount,
@@ -29,6 +30,9 @@ from .forms import (
     Seconds,
     TaskBytes,
 )
+from .labels import AskedLabels, Labels
+from .questions import Answer as Answer
+from .questions import Query as Query
 from .recovery import HandedOver, Holding, Inventory, Recovered, Registered, Report
 from .standstill import Deadlock, Look, Looked
 
@@ -58,6 +62,8 @@ class Options(Struct, array_like=True, gc=False, frozen=True):
     working_dir: str = ""
     #: workers of different pools are never shared (an Executor with an initializer is one)
     pool: str = ""
+    #: labels that a node must carry to run it
+    node_labels: AskedLabels = ()
 
 
 class KindRow(Row):
@@ -91,12 +97,14 @@ class Forget(Message, tag="forget"):
 class Environment(Row):
     """What a client's workers need to find its code."""
 
-    #: where the client runs; its workers take sys_path and directory only on this host
+    #: name of the host where the client runs, for people
     host: str = ""
     directory: str = ""
     sys_path: tuple[str, ...] = ()
     pid: int = 0
     python: str = ""
+    #: whose files it sees: its workers take sys_path and directory only where it is the same
+    machine: str = ""
 
 
 class Enter(Message, tag="enter"):
@@ -104,6 +112,8 @@ class Enter(Message, tag="enter"):
 
     name: str
     environment: Environment
+    #: the last epoch of the scheduler in which it knew what became of all that it had submitted
+    settled: Count = 0
 
 
 class Leave(Message, tag="leave"):
@@ -271,6 +281,11 @@ class Join(Message, tag="join"):
     pid: int
     #: "CPU", "GPU" and custom resources -> amount
     resources: dict[str, Amount]
+    labels: Labels = {}  # noqa: RUF012  # msgspec copies it
+    #: it starts nothing any more: it was being drained when it came back
+    draining: bool = False
+    #: as in Enter, of what its workers submitted
+    settled: Count = 0
 
 
 class Beat(Message, tag="beat"):
@@ -434,6 +449,7 @@ class Shape(Row):
     name: str
     id: PeerBytes
     resources: dict[str, Amount]
+    labels: Labels = {}  # noqa: RUF012  # msgspec copies it
 
 
 class Shapes(Message, tag="shapes"):
@@ -462,26 +478,10 @@ class Credit(Message, tag="credit"):
 FIRST_CREDIT = Credit(10_000, 8 << 20)
 
 
-class Query(Message, tag="query"):
-    """Anyone -> scheduler: `what` is status, nodes or tasks; answered by Answer."""
-
-    request: int
-    what: str
-    limit: Count = 100
-    #: tasks: only those whose name or id begins so
-    match: str = ""
-
-
-class Answer(Message, tag="answer"):
-    """Scheduler -> asker: plain data (maps, lists, text, numbers)."""
-
-    request: int
-    data: Any
-
-
 ToScheduler = (
     Define | Forget | Enter | Leave | Submit | Cancel | Values | Fetch | Release | Join | Beat
     | Done | Blocked | TakenBack | Output | Query | Holding | Registered | Inventory | Looked
+    | Drain | Draining | Emptied
 )  # fmt: skip
 ToClient = (
     Results | Retried | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice
@@ -490,5 +490,6 @@ ToClient = (
 ToNode = (
     Prepare | Discard | Assign | Stop | TakeBack | Results | Retried | Cancelled | Values
     | Wanted | Shared | Unshared | Answer | Recovered | HandedOver | Report | Look | Deadlock
+    | DrainNode | Farewell
 )  # fmt: skip
 AnyMessage = ToScheduler | ToClient | ToNode

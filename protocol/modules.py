@@ -5,9 +5,14 @@ Never pickles anything: it only says what has to travel by value, or by which na
 
 import importlib
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from .brought import Carried
 
 #: modules that travel by value, by their encoded names
 by_value: Final[dict[bytes, ModuleType]] = {}
@@ -15,6 +20,8 @@ by_value: Final[dict[bytes, ModuleType]] = {}
 _importable: dict[str, bool] = {}
 #: where workers look for modules, as far as they were told; None: nobody was told anything
 _told: dict[str, None] | None = None
+#: whose files those are
+_machine = ""
 
 
 class ByName:
@@ -93,17 +100,74 @@ def _finds(finder: Any, name: str) -> bool:
         return False
 
 
+# ------------------------------------------------------------- what travels along with functions
+
+
+class Carrier(Protocol):
+    """Knows the modules that have to come along with functions; from any thread."""
+
+    #: changes whenever there is more, or other
+    version: int
+
+    def look(self) -> None:
+        """Notice what was imported since; quick when nothing was."""
+
+    def modules(self, payload: bytes) -> "list[Carried]":
+        """Return what has to go with a pickled function, in an order that stays."""
+
+
+class Packer(Protocol):
+    """Keeps a function as it was packed."""
+
+    def outdated(self) -> None:
+        """Pack it anew when it is next sent."""
+
+
+#: whoever knows what has to come along; empty: others find the modules that this process has
+carriers: Final[list[Carrier]] = []
+#: whoever has packed a function, with what came along then
+_packers: Final[WeakSet["Packer"]] = WeakSet()
+_packers_lock: Final = threading.RLock()
+
+
+def carry(carrier: Carrier | None) -> None:
+    """Have modules come along with functions from now on, or no longer."""
+    carriers[:] = [] if carrier is None else [carrier]
+    outdate()
+
+
+def code_version() -> int:
+    """Return a number that changes with what comes along with functions."""
+    return carriers[0].version if carriers else -1
+
+
+def packed(packer: Packer) -> None:
+    """A function is packed; once more has to come along, it has to be packed again."""
+    if carriers:
+        with _packers_lock:
+            _packers.add(packer)
+
+
+def outdate() -> None:
+    """What came along with functions so far is not enough, or out of date."""
+    with _packers_lock:
+        packers = list(_packers)
+        _packers.clear()
+    for packer in packers:
+        packer.outdated()
+
+
 # ------------------------------------------------------------------------------- where they lie
 
 
-def path_was_told(path: Iterable[str]) -> None:
-    """Remember where workers look for modules."""
-    global _told  # noqa: PLW0603  # as sys.path itself, one a process
-    _told = dict.fromkeys(path)
+def path_was_told(path: Iterable[str], machine: str = "") -> None:
+    """Remember where workers look for modules, and on which machine that is."""
+    global _told, _machine  # noqa: PLW0603  # as sys.path itself, one a process
+    _told, _machine = dict.fromkeys(path), machine
 
 
-def gained_path() -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Return what sys.path has gained since it was told: before what was told, and after it."""
+def gained_path() -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:
+    """Return what sys.path has gained since it was told: where, before what was told, after it."""
     if _told is None:
         return None
     before: list[str] = []
@@ -114,11 +178,13 @@ def gained_path() -> tuple[tuple[str, ...], tuple[str, ...]] | None:
             gained = after
         elif entry and isinstance(entry, str):
             gained.append(entry)
-    return (tuple(before), tuple(after)) if before or after else None
+    return (_machine, tuple(before), tuple(after)) if before or after else None
 
 
-def extend_path(before: Sequence[str], after: Sequence[str]) -> None:
-    """Look for modules where another process does."""
+def extend_path(machine: str, before: Sequence[str], after: Sequence[str]) -> None:
+    """Look for modules where another process does, if it sees the same files."""
+    if machine != _machine:
+        return
     here = dict.fromkeys(sys.path)
     sys.path[:0] = [entry for entry in before if entry not in here]
     sys.path += [entry for entry in after if entry not in here]

@@ -207,6 +207,7 @@ def _both(kind: type[TaskError], cause: BaseException, report: ErrorReport) -> T
     attributes.update({**own, **ours} if isinstance(cause, TaskError) else {**ours, **own})
     attributes.update(cause=cause, traceback_text=report.traceback_text, _report=report)
     attributes.pop("_contained", None)
+    attributes.pop("__notes__", None)  # they are in the text, which would be shown with them
     for name, member in kind._members.items():  # type: ignore[attr-defined]
         try:
             value = member.__get__(cause, type(cause))

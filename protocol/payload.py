@@ -16,7 +16,8 @@ from . import blame
 from .errors import DrumbeatError, Interrupted, MessageTooLarge, NotPicklable, TaskError
 from .ids import ObjectId
 from .messages import ValueRow
-from .modules import by_value, extend_path, gained_path, portable
+from .modules import by_value, carriers, gained_path, portable
+from .needs import Directories, Modules, Need, too_large_with
 from .references import ObjectRef, collecting
 from .session import FunctionDefinition, Packed
 from .settings import Settings
@@ -120,6 +121,8 @@ def pack_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
         payload = b""
     finally:
         found.refs = outer
+    if carriers:
+        carriers[0].look()
     if by_value or not payload or b"__main__" in payload or len(payload) > _bytes_max:
         payload, contained = _dump((args, kwargs), "the arguments", _argument_parts)
         return Packed(payload, (), contained)
@@ -237,29 +240,15 @@ def pack_function(
         found.refs = outer
     gained = gained_path()
     if gained is not None:
-        payload = _dumps(_Searching(*gained, payload), PROTOCOL)
+        payload = _dumps(Directories(*gained, payload), PROTOCOL)
+    modules = carriers[0].modules(payload) if carriers else ()
+    if modules:
+        payload = _dumps(Modules.of(modules, payload), PROTOCOL)
+        if len(payload) > _bytes_max:
+            raise too_large_with(name, modules, len(payload), _bytes_max)
     if len(payload) > _bytes_max:
         raise _too_large(f"the function {name} with what it closes over", len(payload))
     return FunctionDefinition(name, blake2b(payload, digest_size=HASH_BYTES).digest(), payload)
-
-
-class _Searching:
-    """Pickled bytes that need further directories in sys.path; unpickled, what is in them.
-
-    A program that extends sys.path after init() expects its tasks to find the same modules. The
-    function takes the directories along, since it is loaded before its arguments.
-    """
-
-    def __init__(self, before: Sequence[str], after: Sequence[str], payload: bytes) -> None:
-        self._parts = (before, after, payload)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_search_and_load, self._parts)
-
-
-def _search_and_load(before: Sequence[str], after: Sequence[str], payload: bytes) -> Any:
-    extend_path(before, after)
-    return _loads(payload)
 
 
 def unpack_function(
@@ -270,7 +259,11 @@ def unpack_function(
     Raises:
         NotPicklable: it cannot be loaded here, a module is missing perhaps; says why.
     """
-    function, retry_exceptions = _load(payload, "the function")
+    found = _load(payload, "the function")
+    while isinstance(found, Need):
+        found.meet()
+        found = _load(found.payload, "the function")
+    function, retry_exceptions = found
     return function, retry_exceptions
 
 
@@ -381,6 +374,8 @@ def _dump(
     outer = found.refs
     refs: list[ObjectId] = []
     found.refs = refs
+    if carriers:
+        carriers[0].look()
     try:
         try:
             payload = _dumps(value, PROTOCOL)

@@ -50,6 +50,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     recovery_wait_s: Annotated[
         float, Positive, _help("A scheduler that starts again waits so long for its nodes.")
     ] = 2.0
+    register_timeout_s: Annotated[
+        float,
+        Positive,
+        _help("After a restart, who is back and tells no more is waited for this long."),
+    ] = 60.0
+    recovery_bytes_max: Annotated[
+        int, Positive, _help("After a restart, kept of a peer for tasks that nobody has named yet.")
+    ] = 1 << 30
     lease_margin_s: Annotated[
         float, NotNegative, _help("What a lost node ran may start elsewhere so long after its end.")
     ] = 2.0
@@ -78,6 +86,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     handshake_timeout_s: Annotated[float, Positive, _help("Time for a connection's handshake.")] = (
         2.0
     )
+    connections_max: Annotated[
+        int,
+        NotNegative,
+        _help("Connections a scheduler has at a time; 0: what its limit of open files leaves."),
+    ] = 0
+    strangers_max: Annotated[
+        int, Positive, _help("Connections that may have said Hello and not yet who they are.")
+    ] = 256
+    enter_timeout_s: Annotated[
+        float,
+        Positive,
+        _help("Of more than half as many, those who do not say it in this time go."),
+    ] = 5.0
+    scheduler_port: Annotated[
+        int, Meta(ge=1, le=65535), _help("Where a scheduler on the network listens.")
+    ] = 7788
     connect_timeout_s: Annotated[
         float, Positive, _help("init() gives up when no scheduler answers for so long.")
     ] = 15.0
@@ -136,6 +160,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, NotNegative, _help("From Interrupted to SIGTERM when a running task is cancelled.")
     ] = 5.0
     term_grace_s: Annotated[float, NotNegative, _help("From SIGTERM to SIGKILL.")] = 2.0
+    drain_timeout_s: Annotated[
+        float, Positive, _help("A node that is drained for so long interrupts what still runs.")
+    ] = 3600.0
     output_bytes_max: Annotated[
         int, Positive, _help("Output of a worker kept until it is forwarded; above, it is cut.")
     ] = 4 << 20
@@ -152,6 +179,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 2.0
     runtime_directory: Annotated[
         str, _help("Where local clusters keep their sockets; empty: the user's runtime directory.")
+    ] = ""
+    machine: Annotated[
+        str,
+        Meta(max_length=256),
+        _help("Programs and nodes of the same one see the same files; empty: found out."),
+    ] = ""
+    ship_code: Annotated[
+        str,
+        Meta(pattern="^(auto|always|never)$"),
+        _help("The program's own modules go with its functions; auto: on a cluster over TCP."),
+    ] = "auto"
+    health_file: Annotated[
+        str,
+        _help("Touched each second while a scheduler works, a node is connected; empty: no file."),
     ] = ""
     socket_kind: Annotated[
         str,

@@ -1,6 +1,7 @@
 """Sockets with their monitors: the only door to ZeroMQ.
 
-Never decides, and never reads the clock: protocol/transport.py moves what comes and goes here.
+Never decides, and never reads the clock: protocol/transport.py moves what comes and goes here. Over
+the network nothing goes without keys: there is no other way to bind or connect in here.
 """
 
 import errno
@@ -11,8 +12,15 @@ from typing import Any, Final
 
 import zmq
 from zmq.backend import zmq_poll
+from zmq.utils import z85
 
+from . import curve
+from . import door as rule
 from .errors import ConfigError
+from .excuses import Stage
+from .gate import Gate
+from .keys import Credentials, Door
+from .limits import connections_max
 from .poller import WAITING, Poller, Source
 from .settings import Settings
 
@@ -28,10 +36,23 @@ _CLOSINGS: Final = (
     zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )  # fmt: skip
+#: what a dialler over the network wants to know besides: how far it came
+_DIALLING: Final = _CLOSINGS | zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+_LISTENING: Final = _CLOSINGS | zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED
+_ACCEPTED: Final = int(zmq.EVENT_ACCEPTED)
+_BOUND: Final = int(zmq.EVENT_LISTENING)
+_CONNECTED: Final = int(zmq.EVENT_CONNECTED)
+_DISCONNECTED: Final = int(zmq.EVENT_DISCONNECTED)
+_OPEN: Final = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+_KEY_REFUSED: Final = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+#: those of the connection; who has a wrong key is counted elsewhere
 _HANDSHAKES_FAILED: Final = (
     int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL), int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL),
-    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH),
 )  # fmt: skip
+#: where ZeroMQ asks who may come in; a name within the process
+_ZAP: Final = "inproc://zeromq.zap.01"
+#: newcomers let in again when so much of what there may be is free
+_FREE_PART: Final = 16
 _EVENT: Final = struct.Struct("=hi")
 # Plain numbers: arithmetic with pyzmq's enumerations costs more than the calls they go to.
 _READABLE: Final = int(zmq.POLLIN)
@@ -44,17 +65,45 @@ def open_context() -> "zmq.Context[Any]":
     return zmq.Context()
 
 
+def new_keys() -> tuple[bytes, bytes]:
+    """Return a new pair of keys: the public one and the secret one."""
+    public, secret = zmq.curve_keypair()
+    return z85.decode(public), z85.decode(secret)
+
+
+def public_key(secret_key: bytes) -> bytes:
+    """Return the public key that belongs to a secret one."""
+    return z85.decode(zmq.curve_public(z85.encode(secret_key)))
+
+
 def _asker(socket: Any) -> Callable[[], object]:
     # Asking takes in what the I/O thread has to say. This way is cheaper than the socket's option,
     # which is looked up in an enumeration first.
     return partial(zmq_poll, [(socket, _READABLE)], 0)
 
 
+def _monitor(context: "zmq.Context[Any]", socket: Any, events: int) -> Any:
+    """Return where the news of a socket's connections come."""
+    address = f"inproc://monitor-{socket.FD}"
+    socket.monitor(address, events)
+    monitor = context.socket(zmq.PAIR)
+    # Without end: the thread that does all input and output would wait for whoever reads here.
+    monitor.setsockopt(zmq.RCVHWM, 0)
+    monitor.setsockopt(zmq.LINGER, 0)
+    monitor.connect(address)
+    return monitor
+
+
 class _Socket:
     """A socket with its monitor, both waited for by a poller."""
 
     def __init__(
-        self, context: "zmq.Context[Any]", kind: int, settings: Settings, poller: Poller
+        self,
+        context: "zmq.Context[Any]",
+        kind: int,
+        settings: Settings,
+        poller: Poller,
+        events: int,
     ) -> None:
         self._socket = socket = context.socket(kind)
         socket.setsockopt(zmq.MAXMSGSIZE, settings.frame_bytes_max + FRAME_SLACK_BYTES)
@@ -63,7 +112,7 @@ class _Socket:
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.RCVHWM, 0)
         socket.setsockopt(zmq.LINGER, 0)
-        self._monitor = monitor = socket.get_monitor_socket(_CLOSINGS)
+        self._monitor = monitor = _monitor(context, socket, events)
         self._frames = Source(socket.FD, _asker(socket))
         self._news = Source(monitor.FD, _asker(monitor))
         # The methods of the class below the one that is for people, which wraps `send`.
@@ -72,9 +121,11 @@ class _Socket:
         self._take: Callable[..., Any] = plain.recv
         self._give: Callable[[bytes, int], object] = plain.send
         self.junk_dropped = 0
-        #: connections that did not speak ZeroMQ, or not its whole greeting
-        self.handshakes_failed = 0
         self._join(poller)
+
+    def _set(self, options: curve.Options) -> None:
+        for name, value in options:
+            self._socket.setsockopt(getattr(zmq, name), value)
 
     def attach(self, poller: Poller) -> None:
         """Be waited for by this poller from now on."""
@@ -111,18 +162,14 @@ class _Socket:
         while more:
             more = self._take(_NOBLOCK, False).more
 
-    def closing(self) -> str:
-        """Return what the monitor has to say of closed connections since last asked; or ""."""
+    def _told(self) -> list[tuple[int, int]]:
+        """Return (event, value) of what the monitor has to tell since last asked."""
         news = self._news
-        if not news.state:
-            return ""
         news.state = 0
-        said = ""
+        told: list[tuple[int, int]] = []
         while news.ask():
-            event, _value = _EVENT.unpack(self._monitor.recv_multipart(_NOBLOCK)[0])
-            self.handshakes_failed += event in _HANDSHAKES_FAILED
-            said = str(zmq.Event(event).name).lower().replace("_", " ")
-        return said
+            told.append(_EVENT.unpack(self._monitor.recv_multipart(_NOBLOCK)[0]))
+        return told
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close; what has not been sent is sent for up to `linger_s` more, in the background."""
@@ -136,23 +183,58 @@ class Dialing(_Socket):
     """A socket for one connection: ZeroMQ never reconnects it, so no loss goes unseen."""
 
     def __init__(
-        self, context: "zmq.Context[Any]", endpoint: str, settings: Settings, poller: Poller
+        self,
+        context: "zmq.Context[Any]",
+        endpoint: str,
+        settings: Settings,
+        poller: Poller,
+        credentials: Credentials | None,
     ) -> None:
-        super().__init__(context, zmq.DEALER, settings, poller)
+        events = _CLOSINGS if credentials is None else _DIALLING
+        super().__init__(context, zmq.DEALER, settings, poller, events)
+        #: how the connection, or the attempt to make one, stands: an `excuses.Stage`
+        self.stage = Stage.BEGUN
         self._socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        if credentials is not None:
+            own = public_key(credentials.secret_key)
+            self._set(curve.dialling_options(credentials, own, endpoint, settings))
         self._socket.connect(endpoint)
 
     @classmethod
     def try_to(
-        cls, context: "zmq.Context[Any]", endpoint: str, settings: Settings, poller: Poller
+        cls,
+        context: "zmq.Context[Any]",
+        endpoint: str,
+        settings: Settings,
+        poller: Poller,
+        credentials: Credentials | None,
     ) -> "Dialing | None":
         """Return such a socket, or None: the process has no descriptors for one now."""
         try:
-            return cls(context, endpoint, settings, poller)
+            return cls(context, endpoint, settings, poller, credentials)
         except zmq.ZMQError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 raise
             return None
+
+    def closing(self) -> str:
+        """Return what the monitor has to say of closed connections since last asked; or ""."""
+        said = ""
+        if not self._news.state:
+            return said
+        for event, value in self._told():
+            if event == _CONNECTED:
+                self.stage = Stage.CONNECTED
+            elif event == _OPEN:
+                self.stage = Stage.OPEN
+            else:
+                said = str(zmq.Event(event).name).lower().replace("_", " ")
+                if event == _KEY_REFUSED:
+                    self.stage = Stage.FULL if value == rule.FULL else Stage.KEY_REFUSED
+                elif event in _HANDSHAKES_FAILED:
+                    silent = value == errno.EAGAIN
+                    self.stage = Stage.SILENT if silent else Stage.STRANGER
+        return said
 
     def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[bytes]:
         """Return the frames that have come, at most so many."""
@@ -185,44 +267,188 @@ class Dialing(_Socket):
         return True
 
 
+class _Porter:
+    """Answers who may come in: the other end of ZeroMQ's questions, in the loop's own thread."""
+
+    def __init__(self, context: "zmq.Context[Any]", door: Door) -> None:
+        self._socket = socket = context.socket(zmq.ROUTER)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.bind(_ZAP)
+        self._roles = door.roles
+        self.source = Source(socket.FD, _asker(socket))
+        #: who came with a key that is not on the list
+        self.keys_refused = 0
+        #: who was turned away, since there were as many as there may be
+        self.connections_refused = 0
+
+    def answer(self, *, full: bool) -> None:
+        """Answer the questions that have come, at most so many as frames are taken."""
+        source = self.source
+        source.state = 0
+        for _ in range(FRAMES_PER_TURN_MAX):
+            if not source.ask():
+                return
+            route, empty, *question = self._socket.recv_multipart(_NOBLOCK)
+            answer = rule.decide(question, self._roles, full=full)
+            self.keys_refused += answer.status == rule.KEY_REFUSED
+            self.connections_refused += answer.status == rule.FULL
+            # Who has gone meanwhile is not told; ZeroMQ drops it.
+            self._socket.send_multipart([route, empty, *answer.parts], _NOBLOCK)
+
+    def close(self) -> None:
+        self._socket.close(0)
+
+
 class Listening(_Socket):
     """The socket that all connections come to."""
 
     def __init__(
-        self, context: "zmq.Context[Any]", endpoint: str, settings: Settings, poller: Poller
+        self,
+        context: "zmq.Context[Any]",
+        endpoint: str,
+        settings: Settings,
+        poller: Poller,
+        door: Door | None,
     ) -> None:
-        super().__init__(context, zmq.ROUTER, settings, poller)
+        # It answers before anybody can ask.
+        self._porter = None if door is None else _Porter(context, door)
+        #: what the key of whoever is behind a route proves; "" where there are no keys
+        self._proven: dict[bytes, str] = {}
+        # The routes that were seen on each descriptor; a number may have been used again.
+        self._routes_at: dict[int, list[bytes]] = {}
+        self._connected: dict[int, None] = {}
+        self._connections_max = 0
+        self._gate: Gate | None = None
+        # Connections that ended before they had said a word, but for those that are counted
+        # elsewhere: not all failures to speak ZeroMQ are told of as such.
+        self._silent = 0
+        # How often nobody was let in any more, since there were as many as there may be.
+        self._door_shut = 0
+        super().__init__(context, zmq.ROUTER, settings, poller, _LISTENING)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         try:
+            if door is not None:
+                # Before bind: they count from then on.
+                self._set(curve.listening_options(door, endpoint, settings))
+                self._connections_max = connections_max(settings.connections_max)
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:
             self.close()
             context.term()
             text = f"cannot listen at {endpoint}: {error.strerror}"
             raise ConfigError(text, setting="endpoint") from None
+        self.closed()
 
-    def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[tuple[bytes, bytes]]:
-        """Return the (route, frame) pairs that have come, at most so many."""
-        received: list[tuple[bytes, bytes]] = []
+    @property
+    def endpoint(self) -> str:
+        """Where it listens, with the port that the system has picked."""
+        return str(self._socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode())
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are, of whoever it may be."""
+        return len(self._connected)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What was dropped and refused before it was a frame of a peer's."""
+        porter = self._porter
+        return {
+            "junk_dropped": self.junk_dropped,
+            "handshakes_failed": max(0, self._silent),
+            "keys_refused": 0 if porter is None else porter.keys_refused,
+            "connections_refused": 0 if porter is None else porter.connections_refused,
+            "door_shut": self._door_shut,
+        }
+
+    def forget_strangers(self) -> None:
+        """Two who were refused came to test that: one with a foreign key, one with none."""
+        self._silent -= 1  # its closing may not have been told yet
+        if self._porter is not None:
+            self._porter.keys_refused -= 1
+
+    def _join(self, poller: Poller) -> None:
+        super()._join(poller)
+        if self._porter is not None:
+            poller.add_source(self._porter.source)
+
+    def _part(self) -> None:
+        super()._part()
+        if self._porter is not None:
+            self._poller.remove_source(self._porter.source)
+
+    def answer(self) -> None:
+        """Answer who wants to come in."""
+        porter = self._porter
+        if porter is not None and porter.source.state:
+            self._poller.use(porter.source)
+            porter.answer(full=len(self._connected) > self._connections_max)
+
+    def closed(self) -> list[bytes]:
+        """Return the routes of those whose connection may have closed since last asked."""
+        routes: list[bytes] = []
+        if not self._news.state:
+            return routes
+        for event, value in self._told():
+            if event == _ACCEPTED:
+                self._connected[value] = None
+            elif event == _DISCONNECTED:
+                self._connected.pop(value, None)
+                spoke = self._routes_at.pop(value, ())
+                self._silent += not spoke
+                for route in spoke:
+                    self._proven.pop(route, None)
+                    routes.append(route)
+            elif event == _BOUND and self._porter is not None:
+                self._gate = Gate(value)
+            else:
+                self._silent -= event == _KEY_REFUSED
+        if self._gate is not None:
+            self._swing(self._gate)
+        return routes
+
+    def _swing(self, gate: Gate) -> None:
+        most, count = self._connections_max, len(self._connected)
+        if count >= most and not gate.shut:
+            self._door_shut += 1
+            gate.turn(shut=True)
+        elif gate.shut and count <= most - max(1, most // _FREE_PART):
+            gate.turn(shut=False)
+
+    def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[tuple[bytes, bytes, str]]:
+        """Return (route, frame, what the sender's key proves) of what has come, at most so many."""
+        received: list[tuple[bytes, bytes, str]] = []
+        if self._porter is not None:
+            self.answer()
         if not self._frames.state:
             return received
         drains = self._drains()
-        take, ask = self._take, self._frames.ask
+        take, ask, known = self._take, self._frames.ask, self._proven.get
         received_bytes = 0
         try:
             for _ in range(frames_max):
                 # ZeroMQ puts the route before whatever comes, so there is always a second part.
                 route, frame = take(_NOBLOCK), take(_NOBLOCK, False)
+                proven = known(route)
+                if proven is None:
+                    proven = self._meet(route, frame)
                 if frame.more:
                     self._drop_rest()
                 else:
-                    received.append((route, frame.bytes))
+                    received.append((route, frame.bytes, proven))
                     received_bytes += len(frame)
                 if not drains or received_bytes >= BYTES_PER_TURN or not ask():
                     break
         except zmq.Again:
             pass  # the news was something else
         return received
+
+    def _meet(self, route: bytes, frame: Any) -> str:
+        """Learn who is behind a route, and on which descriptor."""
+        proven = "" if self._porter is None else str(frame.get("User-Id"))
+        self._proven[route] = proven
+        self._routes_at.setdefault(frame.get(zmq.SRCFD), []).append(route)
+        return proven
 
     def send(self, route: bytes, frame: bytes) -> bool:
         """Send; False: the route leads nowhere any more."""
@@ -236,3 +462,11 @@ class Listening(_Socket):
                 raise
             return False
         return True
+
+    def close(self, linger_s: float = 0.0) -> None:
+        """Close; what has not been sent is sent for up to `linger_s` more, in the background."""
+        super().close(linger_s)
+        if self._gate is not None:
+            self._gate.close()
+        if self._porter is not None:
+            self._porter.close()

@@ -19,24 +19,28 @@ from msgspec import Raw
 
 from . import dialer, listener
 from .codec import Reader, encode, message_bytes_max, split_long
-from .dialer import Dialer, Down, Refused, Up
-from .endpoints import check_endpoint
+from .dialer import Dialer, Down, Refused, Unreachable, Up
+from .doorcheck import try_door
+from .endpoints import check_endpoint, check_keys
 from .errors import RemoteProtocolError
+from .excuses import patience_s
 from .frames import Channel, Role
 from .ids import NO_PEER, PeerId
+from .keys import Credentials, Door
 from .listener import Disconnected, Joined, Lags, Listener, Returned
 from .messages import (
     AnyMessage,
 )
 from .poller import Poller
+from .route import Route
 from .settings import Settings
-from .sockets import FRAMES_PER_TURN_MAX, Dialing, Listening, open_context
+from .sockets import FRAMES_PER_TURN_MAX, Dialing, Listening, open_context, public_key
 from .traffic import Blob, Heard, Message, Reached, Rejected, Traffic
 
 __all__ = [
     "FRAMES_PER_TURN_MAX", "Blob", "DialHappening", "DialShell", "Disconnected", "Down", "Heard",
     "Joined", "Lags", "ListenHappening", "ListenShell", "Message", "Poller", "Reached", "Refused",
-    "Rejected", "Returned", "Up",
+    "Rejected", "Returned", "Unreachable", "Up",
 ]  # fmt: skip
 
 #: A peer that speaks all the time is reported as heard this often.
@@ -44,7 +48,7 @@ HEARD_EACH_S = 0.05
 _NOW_S = float("-inf")
 _CONTROL = int(Channel.CONTROL)
 
-DialHappening = Up | Down | Refused | Message | Blob | Rejected
+DialHappening = Up | Down | Refused | Unreachable | Message | Blob | Rejected
 ListenHappening = (
     Joined | Returned | Disconnected | Heard | Lags | Reached | Message | Blob | Rejected
 )
@@ -73,12 +77,25 @@ class DialShell:
         name: the node's name, or the client program's.
         settings: bounds and times.
         rng: for the jitter of reconnects.
+        credentials: needed for tcp, where nothing goes without keys.
+
+    Raises:
+        ConfigError: the endpoint cannot be used, or not with or without credentials.
     """
 
     def __init__(
-        self, endpoint: str, role: str, peer: PeerId, name: str, settings: Settings, rng: Random
+        self,
+        endpoint: str,
+        role: str,
+        peer: PeerId,
+        name: str,
+        settings: Settings,
+        rng: Random,
+        credentials: Credentials | None = None,
     ) -> None:
-        self._endpoint = check_endpoint(endpoint)
+        self._endpoint = check_keys(check_endpoint(endpoint), credentials is not None)
+        self._credentials = credentials
+        self._route = Route(endpoint, settings.handshake_timeout_s) if credentials else None
         self._settings = settings
         self._reader = Reader.to_node if role == Role.NODE else Reader.to_client
         self._message_bytes_max = message_bytes_max(settings.frame_bytes_max)
@@ -126,6 +143,10 @@ class DialShell:
             due_s = line.dialer.due_s
             if due_s is not None and now_s >= due_s:
                 self._do(line, line.dialer.time_passed(now_s), now_s, out)
+        if self._route is not None:
+            excuse = self._route.excuse(now_s)
+            if excuse is not None:
+                out.append(excuse)
         return out
 
     def send(self, message: AnyMessage) -> None:
@@ -183,7 +204,8 @@ class DialShell:
         # What came before the closing is read to its end first.
         closing = "" if len(frames) == FRAMES_PER_TURN_MAX else socket.closing()
         if closing:
-            self._do(line, line.dialer.closed(closing, now_s), now_s, out)
+            pause_s = 0.0 if self._route is None else patience_s(socket.stage)
+            self._do(line, line.dialer.closed(closing, now_s, pause_s), now_s, out)
 
     def _do(
         self, line: _Line, commands: list[dialer.Command], now_s: float, out: list[DialHappening]
@@ -204,13 +226,21 @@ class DialShell:
             case dialer.SendFrame() if line.socket is not None:
                 line.socket.send(command.data)
             case dialer.OpenSocket():
+                if self._route is not None and line is self._control:
+                    self._route.begun(now_s)
                 line.socket = Dialing.try_to(
-                    self._context, self._endpoint, self._settings, self._poller
+                    self._context,
+                    self._endpoint if self._route is None else self._route.endpoint,
+                    self._settings,
+                    self._poller,
+                    self._credentials,
                 )
                 if line.socket is None:
                     why = "no descriptors for a socket"
                     self._do(line, line.dialer.closed(why, now_s), now_s, out)
             case dialer.CloseSocket() if line.socket is not None:
+                if self._route is not None and line is self._control:
+                    self._route.failed(line.socket.stage, now_s)
                 self.rejected += line.socket.junk_dropped
                 line.socket.close()
                 line.socket = None
@@ -234,6 +264,8 @@ class DialShell:
         control, bulk = self._control, self._bulk
         if line is control:
             out.append(change)
+            if self._route is not None and not isinstance(change, Down):
+                self._route.connected()
             if isinstance(change, Up) and not change.resumed:
                 self._traffic = Traffic(self._reader(), self._settings)
                 renewed = bulk.dialer.renew(change.epoch, change.life, now_s)
@@ -248,11 +280,20 @@ class DialShell:
 class ListenShell:
     """The scheduler's end of all links.
 
-    `epoch` is this life of the scheduler.
+    Args:
+        endpoint: where to listen.
+        settings: bounds and times.
+        epoch: this life of the scheduler.
+        door: who may come; needed for tcp, where nothing goes without keys.
+
+    Raises:
+        ConfigError: nobody can listen there, or the endpoint and the door do not go together.
     """
 
-    def __init__(self, endpoint: str, settings: Settings, epoch: int) -> None:
-        check_endpoint(endpoint)
+    def __init__(
+        self, endpoint: str, settings: Settings, epoch: int, door: Door | None = None
+    ) -> None:
+        endpoint = check_keys(check_endpoint(endpoint), door is not None)
         self._settings = settings
         self._message_bytes_max = message_bytes_max(settings.frame_bytes_max)
         self._listener = Listener(settings, epoch)
@@ -263,8 +304,24 @@ class ListenShell:
         self._marked: dict[PeerId, None] = {}
         self._pending: list[ListenHappening] = []
         self._context = open_context()
-        self._socket = Listening(self._context, endpoint, settings, Poller())
+        self._socket = Listening(self._context, endpoint, settings, Poller(), door)
         self._rejected = 0
+        if door is not None:
+            try:
+                try_door(self._context, self._socket, public_key(door.secret_key), settings)
+            except BaseException:
+                self.close()
+                raise
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens, with the port that the system has picked if it was asked to."""
+        return self._socket.endpoint
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are, of whoever it may be."""
+        return self._socket.connections
 
     @property
     def counters(self) -> dict[str, int]:
@@ -274,8 +331,8 @@ class ListenShell:
             "frames_refused": self._listener.frames_refused,
             "strangers_reset": self._listener.strangers_reset,
             "hellos_refused": self._listener.hellos_refused,
-            "junk_dropped": self._socket.junk_dropped,
-            "handshakes_failed": self._socket.handshakes_failed,
+            "hellos_put_off": self._listener.hellos_put_off,
+            **self._socket.counters,
         }
 
     @property
@@ -284,7 +341,7 @@ class ListenShell:
         listener_, socket = self._listener, self._socket
         return (
             listener_.frames_refused + listener_.strangers_reset + listener_.hellos_refused
-            + socket.junk_dropped + socket.handshakes_failed
+            + listener_.hellos_put_off + sum(socket.counters.values())
         )  # fmt: skip
 
     @property
@@ -301,8 +358,8 @@ class ListenShell:
         out, self._pending = self._pending, []
         heard: list[PeerId] = []
         listener_, socket, marked = self._listener, self._socket, self._marked
-        for route, frame in socket.receive():
-            commands = listener_.received(route, frame, now_s)
+        for route, frame, proven in socket.receive():
+            commands = listener_.received(route, frame, now_s, proven)
             if commands:
                 self._do(commands, out)
             # One who says nothing is heard too: by its frames.
@@ -314,8 +371,9 @@ class ListenShell:
                 heard.append(connection.peer)
             if connection.peer in marked:
                 self._see_marks(connection.peer, out)
-        if socket.closing():
-            listener_.some_connection_closed(now_s)
+        closed = socket.closed()
+        if closed:
+            listener_.may_have_closed(closed, now_s)
         if listener_.probes_due_s:
             self._do(listener_.time_passed(now_s), out)
         if listener_.lagging:

@@ -366,7 +366,7 @@ class Attempts:
             if not shape.noticed and now_s >= since_s + settings.no_node_notice_s:
                 shape.noticed = True
                 self._notice(shape, sum(queue.size for queue in queues))
-            if not shape.wait_for_nodes and self._state.nodes:
+            if not shape.wait_for_nodes and not self._board.is_empty:
                 for queue in queues:
                     self._give_up(shape, queue, since_s)
 
@@ -402,7 +402,7 @@ class Attempts:
                 continue
             if not shape.noticed:
                 dues.append(shape.starved_since_s + settings.no_node_notice_s)
-            if not shape.wait_for_nodes and self._state.nodes:
+            if not shape.wait_for_nodes and not self._board.is_empty:
                 for queue in self._work.queue.queues():
                     head = queue.head() if queue.shape is shape else None
                     if head is not None:

@@ -4,7 +4,7 @@ Never decides: it keeps the claims, by the peer that submitted the task, and the
 them meanwhile. Empty, but for the first seconds of a scheduler that was restarted.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..protocol.ids import PeerId, TaskId, home_of
 from ..protocol.recovery import Phase
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ..protocol.messages import DoneRow
     from .deliveries import Arrival
     from .state import Node
+
+#: of more peers that were forgotten, the first are again waited for like any that is away
+GONE_MAX: Final = 100_000
 
 
 class Ended(NamedTuple):
@@ -56,6 +59,22 @@ class Claims:
     def may_come(self, peer: PeerId) -> bool:
         """Return whether a peer that is not there may come back."""
         return self.open and peer not in self.gone
+
+    def home_gone(self, peer: PeerId) -> None:
+        """A peer is forgotten, and will not come back as what it was."""
+        self.gone[peer] = None
+        if len(self.gone) > GONE_MAX:
+            del self.gone[next(iter(self.gone))]
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of all maps that are empty once nobody is awaited any more."""
+        return {
+            "claims": self.size,
+            # As long as it is open these are full of what may come.
+            "claims_given_up": 0 if self.open else len(self.given_up),
+            "homes_gone": 0 if self.open else len(self.gone),
+            "telling": 0 if self.open else len(self.telling),
+        }
 
     def find(self, id_: bytes) -> Claim | None:
         """Return the claim to a task."""

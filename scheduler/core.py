@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from ..protocol.drain import Drain, Draining, Emptied
 from ..protocol.frames import Role
 from ..protocol.ids import ObjectId, PeerId, home_of
 from ..protocol.liveness import NEVER_S
@@ -40,6 +41,7 @@ from .attempts import Attempts
 from .bounds import Bounds
 from .claims import Ended
 from .deliveries import Deliveries
+from .drains import Drains
 from .kinds import Kinds
 from .objects import Objects
 from .placement import Board
@@ -58,8 +60,6 @@ if TYPE_CHECKING:
 
 #: what a peer may send of large payloads ahead of the rows that name them
 EARLY_VALUES_MAX: Final = 4
-#: after a restart
-NO_LIMIT_BYTES: Final = 1 << 62
 
 Handler = Callable[[Peer, Any], None]
 
@@ -74,12 +74,13 @@ class SchedulerCore:
         expected: names of the nodes that were there in the life before; they are waited for.
         gone: submitters that the life before had given up, with what they had submitted.
         daemons: ids of the nodes that are expected; none: they are not known.
+        closed: the last life in which nodes that had not come back were given up.
     """
 
     __slots__ = (
-        "_attempts", "_board", "_bounds", "_by_role", "_deliveries", "_handlers", "_kinds",
-        "_objects", "_out", "_presence", "_queries", "_questions", "_rate", "_recovery", "_roster",
-        "_standstill", "_state", "_texts", "_work",
+        "_attempts", "_board", "_bounds", "_by_role", "_deliveries", "_drains", "_handlers",
+        "_kinds", "_objects", "_out", "_presence", "_queries", "_questions", "_rate", "_recovery",
+        "_roster", "_standstill", "_state", "_texts", "_work",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +91,7 @@ class SchedulerCore:
         expected: Sequence[str] = (),
         gone: Sequence[str] = (),
         daemons: Sequence[str] = (),
+        closed: int = 0,
     ) -> None:
         self._state = state = State(settings, epoch, rng)
         self._out = state.out
@@ -100,21 +102,22 @@ class SchedulerCore:
         self._deliveries = Deliveries(state)
         self._work = Work(*parts, self._deliveries)
         self._attempts = Attempts(*parts, self._work, self._deliveries)
-        self._roster = roster = Roster(state, self._deliveries, expected, gone, daemons)
+        self._roster = roster = Roster(state, self._deliveries, expected, gone, daemons, closed)
         self._recovery = recovery = Recovery(
             state, self._board, self._work, self._attempts, self._objects, roster,
             self._deliveries,
         )  # fmt: skip
         submissions = Submissions(state, self._board, self._objects, self._work, recovery)
         self._standstill = Standstill(*parts[:2], self._work, self._attempts, self._objects)
-        self._queries = Queries(state, self._work, self._attempts, recovery)
+        self._drains = drains = Drains(state, self._board, roster)
+        self._queries = Queries(state, self._work, self._attempts, recovery, drains)
         self._texts, self._rate = Texts(state), self._queries.rate
         #: asked in this turn, answered at its end
         self._questions: list[tuple[Peer, Query]] = []
         self._bounds = bounds = Bounds(state)
         self._presence = presence = Presence(
             state, self._board, self._kinds, self._objects, self._work, self._attempts,
-            self._deliveries, bounds, recovery, roster,
+            self._deliveries, bounds, recovery, roster, drains,
         )  # fmt: skip
         self._by_role = self._doors(submissions)
         recovery.say_again = self._take_in
@@ -127,7 +130,7 @@ class SchedulerCore:
             events.PeerDisconnected: presence.disconnected,
             events.PeerLags: bounds.lags,
             events.Reached: lambda event: self._deliveries.reached(event.peer, event.marks),
-            events.MessageRejected: self._texts.rejected,
+            events.MessageRejected: self._on_rejected,
             events.DoorTold: self._queries.door_told,
             events.TimePassed: presence.was_late,
         }
@@ -149,7 +152,12 @@ class SchedulerCore:
             Registered: recovery.registered,
         }
         return {
-            Role.CLIENT: {**either, Enter: presence.enter, Submit: bounds.within(either[Submit])},
+            Role.CLIENT: {
+                **either,
+                Enter: presence.enter,
+                Submit: bounds.within(either[Submit]),
+                Drain: self._drains.asked,
+            },
             Role.NODE: {
                 **either,
                 Join: presence.join,
@@ -161,6 +169,8 @@ class SchedulerCore:
                 Inventory: recovery.inventory,
                 Ended: self._on_ended,
                 Looked: self._on_looked,
+                Draining: lambda peer, said: self._drains.heard(_node_of(peer), said),
+                Emptied: lambda peer, said: self._drains.emptied(_node_of(peer), said),
             },
         }
 
@@ -186,6 +196,7 @@ class SchedulerCore:
             presence.late_s
             or now_s >= presence.nodes_alive.due_s
             or now_s >= presence.clients_alive.due_s
+            or now_s >= presence.strangers_due_s
         ):
             presence.judge()
         recovery = self._recovery
@@ -195,6 +206,7 @@ class SchedulerCore:
             work.wake()
         if work.asks.open:
             work.asks.expire(now_s)
+        presence.shapes_changed |= self._drains.turn()
         if not state.recovering:
             queue = work.queue
             if queue.size:
@@ -213,7 +225,7 @@ class SchedulerCore:
         self._texts.forwarded.clear()
         last = self._deliveries.turn() if self._deliveries.active else []
         commands = self._out.flush()
-        if self._standstill.watching:
+        if self._standstill.watching or self._standstill.told:
             commands += self._standstill.turn(commands)
         if self._roster.changed:
             return [*self._roster.commands(), *commands, *last]
@@ -265,6 +277,8 @@ class SchedulerCore:
             **self._deliveries.sizes(),
             **self._bounds.sizes(),
             **self._recovery.sizes(),
+            **self._standstill.sizes(),
+            **self._drains.sizes(),
             **self._objects.sizes(),
             **self._state.holders.sizes(),
         }
@@ -288,6 +302,7 @@ class SchedulerCore:
         self._deliveries.check_invariants()
         self._presence.check_invariants()
         self._recovery.check_invariants()
+        self._drains.check_invariants()
 
     # --------------------------------------------------------------------------------------- events
 
@@ -300,8 +315,13 @@ class SchedulerCore:
             return
         if self._standstill.watching and peer.node is not None:
             self._standstill.heard(type(message))
-        if self._recovery.open and peer.entered and self._recovery.holds(peer, message):
-            return
+        if self._recovery.open and peer.entered:
+            try:
+                if self._recovery.holds(peer, message):
+                    return
+            except PeerError as reason:
+                self._presence.give_up(peer, str(reason))
+                return
         self._take_in(peer, message)
 
     def _take_in(self, peer: Peer, message: Any) -> None:
@@ -315,19 +335,28 @@ class SchedulerCore:
         except PeerError as reason:
             self._presence.refuse(peer, str(reason))
 
+    def _on_rejected(self, event: events.MessageRejected) -> None:
+        self._texts.rejected(event)
+        self._presence.rejected(event)
+
     def _on_blob(self, event: events.BlobReceived) -> None:
         peer = self._state.peers.get(event.peer)
         if peer is None:
             self._state.counters["stale_dropped"] += 1
             return
-        limit = EARLY_VALUES_MAX * self._state.settings.value_bytes_max
+        settings = self._state.settings
+        limit_bytes = EARLY_VALUES_MAX * settings.value_bytes_max
         if self._recovery.open:
             # The rows may be held back, or kept until their task is named.
-            limit = NO_LIMIT_BYTES
+            limit_bytes = settings.recovery_bytes_max
+            self._recovery.heard(peer)
         try:
-            peer.received(event.key, event.payload, limit)
+            peer.received(event.key, event.payload, limit_bytes)
         except PeerError as reason:
-            self._presence.refuse(peer, str(reason))
+            if self._recovery.open:
+                self._presence.give_up(peer, str(reason))
+            else:
+                self._presence.refuse(peer, str(reason))
 
     # ------------------------------------------------------------------------------------- messages
 
@@ -340,7 +369,7 @@ class SchedulerCore:
     def _on_cancel(self, peer: Peer, message: Cancel) -> None:
         asks = message.request != 0
         if self._recovery.open and not asks:
-            self._recovery.cancel(message)
+            self._recovery.cancel(peer, message)
         dropped = self._work.cancel(message.ids, message.force, message.recursive, asks)
         if asks:
             self._work.asks.ask(peer, message.request, message.ids, dropped, self._state.now_s)

@@ -11,13 +11,16 @@ from ..protocol.frames import Role
 from ..protocol.ids import PeerId
 from .deliveries import Deliveries
 from .roster import Roster, Standing
-from .state import State
+from .state import Peer, State
 from .tasks import FINISHED, WAITING, TaskRecord, failed
 from .work import Work
 
 BACK_LATE: Final = "which has not come back"
 STOPPED: Final = "which had it over from an earlier life of the scheduler, and stopped it"
+STRUCK_OUT: Final = "which was given up while its program was away"
 GIVEN_UP: Final = "before its program was given up for lost"
+#: parked tasks that are looked at in one turn, so that whoever else is there is not kept waiting
+JUDGED_A_TURN: Final = 4096
 SOME_NODE: Final = "a node of an earlier life of the scheduler"
 
 
@@ -39,6 +42,7 @@ class Doubts:
         "_deliveries",
         "_outlook",
         "_roster",
+        "_round",
         "_state",
         "_untold",
         "_work",
@@ -55,8 +59,10 @@ class Doubts:
         self._untold: dict[bytes, int] = {}
         #: whether nodes that are missing are waited for by tasks that may not be retried
         self.in_time = True
-        #: something has become known since parked tasks were looked at
+        #: something has become known since parked tasks were looked at, or not all were yet
         self.news = False
+        #: those that are still to be looked at, the next one last; None: the round has not begun
+        self._round: list[bytes] | None = None
         #: what is known of the nodes; None: to be looked at anew
         self._outlook: _Outlook | None = None
 
@@ -64,6 +70,7 @@ class Doubts:
         """More is known of the nodes."""
         self.news = True
         self._outlook = None
+        self._round = None
 
     def _look(self) -> _Outlook:
         """Return what is known of the nodes of the life before."""
@@ -102,15 +109,18 @@ class Doubts:
         elif outlook.missing or not claims.open:
             names = ", ".join(outlook.missing) or SOME_NODE
             self._charge(record, names, BACK_LATE, wait=outlook.wait)
+        elif record.owner.behind:
+            self._charge(record, SOME_NODE, STRUCK_OUT, wait=False)
 
-    def none_of(self, owner: PeerId) -> bool:
+    def none_of(self, owner: Peer) -> bool:
         """Return whether tasks of a submitter that no node claims have no attempt anywhere.
 
         Those whose claim was given up are for `settle`.
         """
         outlook = self._look()
         nobody_missing = not outlook.undecided and not outlook.missing
-        return nobody_missing and self._state.claims.open and owner not in self._roster.before
+        known = owner.id not in self._roster.before and not owner.behind
+        return nobody_missing and known and self._state.claims.open
 
     def _park(self, record: TaskRecord) -> None:
         self._work.parked[record.id] = record
@@ -150,14 +160,19 @@ class Doubts:
             self._work.one_met(record)
 
     def judge(self) -> None:
-        """Look at all that is parked, now that more is known."""
-        self.news = False
+        """Look at what is parked, now that more is known: so many a turn, until `news` is over."""
         if self._look().undecided:
-            return  # whatever decides it says so
+            self.news = False  # whatever decides it says so
+            return
         parked, untold = self._work.parked, self._untold
-        for id_, record in list(parked.items()):
+        if self._round is None:
+            self._round = list(reversed(parked))
+        these, self._round = self._round[-JUDGED_A_TURN:], self._round[:-JUDGED_A_TURN]
+        self.news = bool(self._round)
+        for id_ in reversed(these):
+            record = parked.get(id_)
             # The end of one may have been that of others.
-            if record.state == FINISHED or id_ not in parked or id_ in untold:
+            if record is None or record.state == FINISHED or id_ in untold:
                 continue
             del parked[id_]
             # One more than it waits for, so that it is not ready while it is looked at.

@@ -5,7 +5,7 @@ Never behaviour. Columnar: one object a peer and loop turn, holding messages wit
 
 from msgspec import Struct
 
-from ..protocol.frames import Channel, Hello
+from ..protocol.frames import Channel, Hello, Role
 from ..protocol.ids import PeerId
 from ..protocol.messages import (
     AnyMessage,
@@ -19,6 +19,8 @@ class PeerJoined(Struct, gc=False, frozen=True):
 
     peer: PeerId
     hello: Hello
+    #: what its key has proven it to be; who comes by a Unix socket may do all
+    proven: str = Role.ADMIN
 
 
 class PeerReturned(Struct, gc=False, frozen=True):
@@ -139,6 +141,9 @@ class Remember(Struct, gc=False, frozen=True):
     gone: list[str] = []
     #: ids of the nodes: another daemon of the same name has nothing of what that one had
     daemons: list[str] = []
+    #: the last epoch in which nodes were struck out that had not come back: submitters that have
+    #: not settled since do not know what may have run there
+    closed: int = 0
 
 
 Command = Send | SendBlob | Drop | Mark | Remember

@@ -1,7 +1,9 @@
 """What nodes say for clients that have yet to come back: kept in order, and said again then.
 
-Never decides whether a client will come: `Recovery` does.
+Never decides whether a client will come, nor how much is too much: `Recovery` does.
 """
+
+from typing import Final
 
 from ..protocol.ids import PeerId
 from ..protocol.messages import Define, Forget, Submit
@@ -9,26 +11,32 @@ from .state import Peer
 
 Said = Define | Submit | Forget
 
+#: what a row takes beside its arguments, values or code
+ROW_BYTES: Final = 256
+
 
 class Kept:
     """All that is kept, by client."""
 
-    __slots__ = ("_by_client", "_by_peer", "_numbers")
+    __slots__ = ("_by_client", "_by_peer", "_bytes", "_numbers")
 
     def __init__(self) -> None:
         self._by_client: dict[PeerId, list[tuple[Peer, Said]]] = {}
         #: how much of a node is kept
         self._by_peer: dict[PeerId, int] = {}
+        self._bytes: dict[PeerId, int] = {}
         #: whose kinds the numbers of a node are, as far as their definition is kept
         self._numbers: dict[tuple[PeerId, int], PeerId] = {}
 
-    def add(self, client: PeerId, peer: Peer, message: Said) -> None:
-        """Keep a message for a client."""
+    def add(self, client: PeerId, peer: Peer, message: Said) -> int:
+        """Keep a message for a client; return how many bytes are kept of that node now."""
         self._by_client.setdefault(client, []).append((peer, message))
         self._by_peer[peer.id] = self._by_peer.get(peer.id, 0) + 1
         if isinstance(message, Define):
             for row in message.rows:
                 self._numbers[peer.id, row.number] = client
+        self._bytes[peer.id] = kept_bytes = self._bytes.get(peer.id, 0) + _bytes_of(message)
+        return kept_bytes
 
     def add_forget(self, peer: Peer, message: Forget) -> bool:
         """Keep the numbers whose definition is kept, leave the others; return if none is left."""
@@ -47,8 +55,9 @@ class Kept:
         taken = [(peer, said) for peer, said in self._by_client.pop(client, ()) if peer.here]
         for peer, said in taken:
             self._by_peer[peer.id] -= 1
+            self._bytes[peer.id] -= _bytes_of(said)
             if not self._by_peer[peer.id]:
-                del self._by_peer[peer.id]
+                del self._by_peer[peer.id], self._bytes[peer.id]
             if isinstance(said, Define):
                 for row in said.rows:
                     self._numbers.pop((peer.id, row.number), None)
@@ -64,7 +73,15 @@ class Kept:
 
     def forget(self, peer: PeerId) -> None:
         """A node is gone: what is kept of it is of no use."""
-        self._by_peer.pop(peer, None)
+        if self._by_peer.pop(peer, None) is None:
+            return
+        del self._bytes[peer]
+        for client, said in list(self._by_client.items()):
+            left = [one for one in said if one[0].id != peer]
+            if left:
+                self._by_client[client] = left
+            else:
+                del self._by_client[client]
         for key in [key for key in self._numbers if key[0] == peer]:
             del self._numbers[key]
 
@@ -84,3 +101,15 @@ class Kept:
                 if peer.here:
                     counts[peer.id] = counts.get(peer.id, 0) + 1
         assert counts == self._by_peer
+        assert self._bytes.keys() == self._by_peer.keys()
+
+
+def _bytes_of(message: Said) -> int:
+    if isinstance(message, Forget):
+        return ROW_BYTES
+    if isinstance(message, Define):
+        return sum(ROW_BYTES + len(kind.payload or b"") for kind in message.rows)
+    return sum(
+        ROW_BYTES + len(row.args or b"") + sum(len(value.payload or b"") for value in row.values)
+        for row in message.rows
+    )

@@ -7,6 +7,7 @@ stands for a kind everywhere.
 from functools import partial
 
 from ..protocol.ids import PeerId
+from ..protocol.labels import AskedLabels
 from ..protocol.messages import (
     EnvironmentRow,
     KindRow,
@@ -18,7 +19,7 @@ from .state import Node, Peer, PeerError, State, ignore
 from .tasks import Function, Kind, Shape
 
 _KindKey = tuple[PeerId, bytes, str, Options]
-_ShapeKey = tuple[PeerId, float, float, tuple[tuple[str, float], ...], str, bool, bool]
+_ShapeKey = tuple[PeerId, float, float, tuple[tuple[str, float], ...], str, AskedLabels, bool, bool]
 
 
 class Kinds:
@@ -92,7 +93,7 @@ class Kinds:
 
     def forget_client(self, client: PeerId) -> None:
         """A client is gone: nodes forget all that is its; numbers for it lead nowhere."""
-        for peer in self._state.peers.values():
+        for peer in [node.peer for node in self._state.nodes.values()]:
             for number, kind in peer.kinds.items():
                 if kind is not None and kind.client == client:
                     peer.kinds[number] = None
@@ -206,6 +207,7 @@ def _shape_key(client: PeerId, options: Options) -> _ShapeKey:
         options.num_gpus,
         options.resources,
         options.node,
+        options.node_labels,
         options.spread,
         options.wait_for_nodes,
     )

@@ -11,6 +11,7 @@ from ..protocol.recovery import InventoryRow, Phase
 from .attempts import Attempts
 from .claims import Claim, Ended
 from .placement import Board
+from .roster import Roster
 from .state import Node, State
 from .tasks import (
     ASSIGNED,
@@ -33,10 +34,11 @@ class Matching:
         board: the nodes.
         work: all tasks.
         attempts: what nodes have.
+        roster: what the next life has to know.
         may_be_named: whether a submitter may still name tasks of an earlier life.
     """
 
-    __slots__ = ("_attempts", "_board", "_may_be_named", "_state", "_work", "ripe")
+    __slots__ = ("_attempts", "_board", "_may_be_named", "_roster", "_state", "_work", "ripe")
 
     def __init__(
         self,
@@ -44,12 +46,14 @@ class Matching:
         board: Board,
         work: Work,
         attempts: Attempts,
+        roster: Roster,
         may_be_named: Callable[[PeerId], bool],
     ) -> None:
         self._state = state
         self._board = board
         self._work = work
         self._attempts = attempts
+        self._roster = roster
         self._may_be_named = may_be_named
         #: claims that were met after their end had come
         self.ripe: list[tuple[Node, Ended]] = []
@@ -139,6 +143,10 @@ class Matching:
             # What it submitted goes on.
             self._stop(claim, why)
             return
+        home = home_of(claim.id)
+        if home not in self._state.peers and home not in self._roster.gone:
+            # Should it come in the next life, nobody there will know of this attempt.
+            self._roster.lost(home)
         if claims.open:
             claims.given_up[claim.id] = claim.attempt, claim.node.name
         self._stop(claim, why)

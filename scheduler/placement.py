@@ -22,6 +22,9 @@ EMPTY_QUEUES_MAX: Final = 8
 #: tasks that take up to so many windows are assigned ahead of time, one a slot at the least: a
 #: slot that waits for the next one to come waits for a good part of such a task
 AHEAD_WINDOWS: Final = 2
+NOBODY: Final = "no node has joined"
+#: an error names so many nodes
+NAMED_MAX: Final = 8
 #: no task is taken for shorter than this: what it costs to hand it out
 SHORTEST_S: Final = 1e-6
 
@@ -247,6 +250,7 @@ class Board:
         "_candidates",
         "_candidates_version",
         "_changed",
+        "_drained",
         "_free",
         "_nodes",
         "_overfull",
@@ -264,6 +268,8 @@ class Board:
         self._tasks_max = settings.window_tasks_max
         self._workers_max = settings.workers_max
         self._nodes: dict[PeerId, Node] = {}
+        #: are there and get nothing any more
+        self._drained: dict[PeerId, Node] = {}
         #: changes with the nodes that exist
         self._version = 0
         self._changed: dict[Node, None] = {}
@@ -283,6 +289,15 @@ class Board:
 
     def remove(self, node: Node) -> None:
         """A node is gone."""
+        if self._drained.pop(node.id, None) is None:
+            self._take_off(node)
+
+    def retire(self, node: Node) -> None:
+        """A node gets nothing any more."""
+        self._take_off(node)
+        self._drained[node.id] = node
+
+    def _take_off(self, node: Node) -> None:
         del self._nodes[node.id]
         self._version += 1
         self._changed.pop(node, None)
@@ -292,7 +307,17 @@ class Board:
 
     def touch(self, node: Node) -> None:
         """What a node has, or whether it is suspect, has changed."""
-        self._changed[node] = None
+        if not node.drain.active:
+            self._changed[node] = None
+
+    def has(self, node: Node) -> bool:
+        """Return whether a node gets work."""
+        return node.id in self._nodes
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no node that gets work."""
+        return not self._nodes
 
     def fits_ever(self, shape: Shape) -> bool:
         """Return whether some node could run the shape if it were idle."""
@@ -312,11 +337,11 @@ class Board:
     def describe_nodes(self) -> str:
         """Return what the nodes have, as people say it."""
         if not self._nodes:
-            return "no node has joined"
-        nodes = [
-            f"{node.name} has " + ", ".join(f"{k} {v:g}" for k, v in node.resources.items())
-            for node in list(self._nodes.values())[:8]
-        ]
+            gone = ", ".join(node.name for node in self._drained.values())
+            return f"{gone} is drained, and no other node is there" if gone else NOBODY
+        nodes = [node.describe() for node in list(self._nodes.values())[:NAMED_MAX]]
+        if len(self._nodes) > NAMED_MAX:
+            nodes.append(f"and {len(self._nodes) - NAMED_MAX} more")
         return "; ".join(nodes)
 
     def choose(self, kind: Kind) -> tuple[Node, int] | None:
@@ -471,8 +496,6 @@ def _fits(node: Node, shape: Shape) -> bool:
 
 def _could_run(node: Node, shape: Shape) -> bool:
     """Whether a node could run a shape if it were idle."""
-    if shape.cpu > node.cpu:
-        return False
-    if shape.node and shape.node not in {node.name, node.id.hex()}:
+    if shape.cpu > node.cpu or not node.is_allowed(shape):
         return False
     return all(node.total.get(name, 0) >= amount for name, amount in shape.others)

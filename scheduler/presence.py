@@ -5,7 +5,9 @@ Never places a task. A peer that is gone is forgotten in one place, with all tha
 
 from typing import TYPE_CHECKING
 
+from ..protocol.drain import Draining
 from ..protocol.frames import Role
+from ..protocol.ids import PeerId
 from ..protocol.liveness import NEVER_S, Life, Liveness
 from ..protocol.messages import Enter, Join, Leave, Shape, Shapes
 from . import events
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from .attempts import Attempts
     from .bounds import Bounds
     from .deliveries import Deliveries
+    from .drains import Drains
     from .kinds import Kinds
     from .objects import Objects
     from .placement import Board
@@ -27,9 +30,9 @@ class Presence:
     """Everybody who is there."""
 
     __slots__ = (
-        "_attempts", "_board", "_bounds", "_deliveries", "_kinds", "_objects", "_out", "_recovery",
-        "_roster", "_serial", "_state", "_work", "clients_alive", "late_s", "nodes_alive",
-        "shapes_changed",
+        "_attempts", "_board", "_bounds", "_deliveries", "_drains", "_kinds", "_objects", "_out",
+        "_pythons", "_recovery", "_roster", "_serial", "_state", "_strangers", "_work",
+        "clients_alive", "late_s", "nodes_alive", "shapes_changed", "strangers_due_s",
     )  # fmt: skip
 
     def __init__(
@@ -44,6 +47,7 @@ class Presence:
         bounds: "Bounds",
         recovery: "Recovery",
         roster: "Roster",
+        drains: "Drains",
     ) -> None:
         self._state = state
         self._out = state.out
@@ -56,7 +60,14 @@ class Presence:
         self._bounds = bounds
         self._recovery = recovery
         self._roster = roster
+        self._drains = drains
         self._serial = 0
+        #: who has introduced itself, by version of Python
+        self._pythons: dict[str, dict[PeerId, Peer]] = {}
+        #: who has said Hello and not who it is -> since when, longest first
+        self._strangers: dict[PeerId, float] = {}
+        #: when some of them may have to go
+        self.strangers_due_s = NEVER_S
         self.shapes_changed = False
         #: how late this process was since it last judged
         self.late_s = 0.0
@@ -97,24 +108,76 @@ class Presence:
             else:
                 # It never heard of the life that ends here: it comes again as it came before.
                 old.here = False
+                self._strangers.pop(old.id, None)
                 self._watch(old).forget(old.id)
                 self._deliveries.forget(old.id)
                 self._bounds.forget(old)
         if hello.role not in (Role.CLIENT, Role.NODE):
             self._out.drop(event.peer, "RemoteProtocolError", f"nobody is a {hello.role!r} here")
             return
-        for other in self._state.peers.values():
-            if other.python and hello.python and other.python != hello.python:
-                text = (
-                    f"this process runs Python {hello.python} and {other.role} {other.name!r} "
-                    f"Python {other.python}; all of a cluster have to run the same minor version"
-                )
-                self._out.drop(event.peer, "VersionMismatch", text)
-                return
-        peer = self._state.peers[event.peer] = Peer(event.peer, hello)
+        mismatch = self._mismatch(hello.python)
+        if mismatch:
+            self._out.drop(event.peer, "VersionMismatch", mismatch)
+            return
+        peer = self._state.peers[event.peer] = Peer(event.peer, hello, event.proven)
+        self._strangers[peer.id] = self._state.now_s
+        self._look_at_strangers()
         self._out.meet(peer.id)
         self._recovery.met(peer, hello.epoch)
         self._watch(peer).heard(peer.id, self._state.now_s)
+
+    def _mismatch(self, python: str) -> str:
+        """Return what is wrong with a version of Python, or ""; strangers do not count."""
+        if python:
+            for version, peers in self._pythons.items():
+                if version != python:
+                    other = next(iter(peers.values()))
+                    return (
+                        f"this process runs Python {python} and {other.role} {other.name!r} "
+                        f"Python {version}; all of a cluster have to run the same minor version"
+                    )
+        return ""
+
+    def _fits(self, peer: Peer) -> bool:
+        """Take a peer in that says who it is, unless another was quicker whom it does not fit."""
+        mismatch = self._mismatch(peer.python)
+        if mismatch:
+            self._out.drop(peer.id, "VersionMismatch", mismatch)
+            self.forget(peer, "runs another Python")
+            return False
+        peer.entered = True
+        del self._strangers[peer.id]
+        if peer.python:
+            self._pythons.setdefault(peer.python, {})[peer.id] = peer
+        return True
+
+    def _look_at_strangers(self) -> None:
+        settings = self._state.settings
+        self.strangers_due_s = NEVER_S
+        if len(self._strangers) > settings.strangers_max // 2:
+            since_s = next(iter(self._strangers.values()))
+            self.strangers_due_s = since_s + settings.enter_timeout_s
+
+    def _dismiss_strangers(self) -> None:
+        """Too many have not said who they are: those who had the time to are dropped.
+
+        They are told no reason, so that they may come again: one may be in need and merely slow.
+        """
+        state = self._state
+        before_s = state.now_s - state.settings.enter_timeout_s
+        strangers = self._strangers
+        while len(strangers) > state.settings.strangers_max // 2:
+            peer_id = next(iter(strangers))
+            if strangers[peer_id] > before_s:
+                break
+            if peer_id in state.claims.telling:
+                # It is known to have work here, and has the time of those who register.
+                del strangers[peer_id]
+                strangers[peer_id] = state.now_s
+                continue
+            self._out.drop(peer_id)
+            self.forget(state.peers[peer_id], "did not say who it is")
+        self._look_at_strangers()
 
     def returned(self, event: events.PeerReturned) -> None:
         """A connection is back within its link life."""
@@ -129,7 +192,14 @@ class Presence:
         if peer is not None:
             peer.connected = False
             self._watch(peer).closed(peer.id, self._state.now_s)
-            self._state.tell(f"{peer.role} {peer.name!r} disconnected")
+            if peer.entered:
+                self._state.tell(f"{peer.role} {peer.name!r} disconnected")
+
+    def rejected(self, event: events.MessageRejected) -> None:
+        """A message of a peer made no sense: as an introduction that is not good enough."""
+        peer = self._state.peers.get(event.peer)
+        if peer is not None and not peer.entered:
+            self.refuse(peer, f"it did not say who it is: {event.reason}")
 
     def was_late(self, event: events.TimePassed) -> None:
         """The scheduler itself was away."""
@@ -144,6 +214,8 @@ class Presence:
 
     def judge(self) -> None:
         """See who has become suspect, well again, or lost."""
+        if self._state.now_s >= self.strangers_due_s:
+            self._dismiss_strangers()
         now_s, late_s, self.late_s = self._state.now_s, self.late_s, 0.0
         for watch in (self.nodes_alive, self.clients_alive):
             for peer_id, life in watch.verdicts(now_s, late_s):
@@ -152,9 +224,7 @@ class Presence:
                     continue
                 if life is Life.LOST:
                     why = "was silent for too long" if peer.connected else "lost its connection"
-                    self._out.drop(peer_id)
-                    self._roster.lost(peer_id)
-                    self.forget(peer, why)
+                    self.give_up(peer, why)
                 elif peer.node is not None:
                     peer.node.suspect = life is Life.SUSPECT
                     self._board.touch(peer.node)
@@ -162,8 +232,14 @@ class Presence:
 
     def due_s(self) -> float:
         """Return when somebody is to be judged at the latest."""
-        due_s = self.nodes_alive.due_s
+        due_s = min(self.nodes_alive.due_s, self.strangers_due_s)
         return min(due_s, self.clients_alive.due_s, NEVER_S)
+
+    def give_up(self, peer: Peer, why: str) -> None:
+        """Drop a peer that may come again."""
+        self._out.drop(peer.id)
+        self._roster.lost(peer.id)
+        self.forget(peer, why)
 
     def refuse(self, peer: Peer, reason: str) -> None:
         """Drop a peer that broke the protocol."""
@@ -174,9 +250,18 @@ class Presence:
     def forget(self, peer: Peer, why: str) -> None:
         """A peer is gone: with its work, its values, its holds and its numbers."""
         state, node = self._state, peer.node
-        if state.claims.open:
-            state.claims.gone[peer.id] = None
-        state.tell(f"{peer.role} {peer.name!r} {why}")
+        if peer.entered:
+            state.tell(f"{peer.role} {peer.name!r} {why}")
+            if peer.python:
+                same = self._pythons[peer.python]
+                del same[peer.id]
+                if not same:
+                    del self._pythons[peer.python]
+        else:
+            state.counters["strangers_gone"] += 1
+            del self._strangers[peer.id]
+        if state.claims.open and (peer.entered or peer.epoch):
+            state.claims.home_gone(peer.id)
         del state.peers[peer.id]
         peer.here = False
         self._watch(peer).forget(peer.id)
@@ -185,10 +270,11 @@ class Presence:
             del state.nodes[peer.id]
             self._board.remove(node)
             self.shapes_changed = True
-            state.counters["nodes_lost"] += 1
+            state.counters["nodes_drained" if node.drain.active else "nodes_lost"] += 1
             self._roster.left(peer.id)
-        for row in self._objects.forget_peer(peer.id):
-            self._work.arrived(row)
+        if peer.entered or self._recovery.open:
+            for row in self._objects.forget_peer(peer.id):
+                self._work.arrived(row)
         if node is not None:
             self._attempts.lose(node, why)
             self._work.forget_submitter(peer)
@@ -196,10 +282,11 @@ class Presence:
             state.counters["clients_gone"] += 1
             self._work.forget_client(peer)
         self._kinds.forget_peer(peer)
-        if node is None:
+        if node is None and peer.entered:
             self._kinds.forget_client(peer.id)
         if self._recovery.open:
             self._recovery.forget(peer)
+        self._drains.forget(peer)
         # What was written to it meanwhile.
         self._out.forget(peer.id)
         self._deliveries.forget(peer.id)
@@ -216,9 +303,11 @@ class Presence:
         """A client says who it is."""
         if peer.entered:
             raise PeerError("it said Enter twice")
-        peer.entered = True
+        if not self._fits(peer):
+            return
         peer.name = message.name
         peer.environment = message.environment
+        self._judge_behind(peer, message.settled)
         self._state.tell(f"client {peer.name!r} entered")
         if peer.epoch in (0, self._state.epoch):
             # It counts by itself what this very scheduler had stopped.
@@ -236,7 +325,8 @@ class Presence:
         if peer.entered:
             raise PeerError("it said Join twice")
         for node in list(self._state.nodes.values()):
-            if node.name != message.name:
+            # One that is drained may have its successor beside it already.
+            if node.name != message.name or node.drain.active:
                 continue
             if node.peer.connected and node.host != message.host:
                 text = (
@@ -250,12 +340,16 @@ class Presence:
             text = f"another daemon on this host has joined as {message.name!r}"
             self._out.drop(node.id, "ConfigError", text)
             self.forget(node.peer, "was replaced by a daemon of the same name")
-        peer.entered = True
+        if not self._fits(peer):
+            return
         peer.name = message.name
+        self._judge_behind(peer, message.settled)
         self._serial += 1
         node = Node(peer, message, self._serial, self._state.now_s)
         peer.node = self._state.nodes[peer.id] = node
         self._board.add(node)
+        if message.draining:
+            self._drains.heard(node, Draining(cancel=False))
         tells = peer.id in self._state.claims.telling
         self._roster.join(peer.id, node.name, tells=tells)
         if peer.epoch in (0, self._state.epoch):
@@ -264,6 +358,15 @@ class Presence:
             self._recovery.came(peer)
         self.shapes_changed = True
         self._state.tell(f"node {node.name!r} joined")
+
+    def _judge_behind(self, peer: Peer, settled: int) -> None:
+        """See whether a submitter of an earlier life was away when nodes were struck out."""
+        if peer.epoch not in (0, self._state.epoch) and settled < self._roster.closed_before:
+            peer.behind = True
+            self._state.tell(
+                f"{peer.role} {peer.name!r} has not settled since epoch {settled}, and nodes were "
+                f"given up in epoch {self._roster.closed_before}"
+            )
 
     def tell_shapes(self) -> None:
         """Tell all clients which nodes there are."""
@@ -274,16 +377,27 @@ class Presence:
                 self._out.letter(peer.id, shapes)
 
     def _shapes(self) -> Shapes:
-        nodes = self._state.nodes.values()
-        return Shapes([Shape(node.name, node.id, node.resources) for node in nodes])
+        nodes = [node for node in self._state.nodes.values() if not node.drain.active]
+        return Shapes([Shape(node.name, node.id, node.resources, node.labels) for node in nodes])
 
     # --------------------------------------------------------------------------------------- inside
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
-        return {"watched": len(self.nodes_alive) + len(self.clients_alive)}
+        return {
+            "watched": len(self.nodes_alive) + len(self.clients_alive),
+            "strangers": len(self._strangers),
+        }
 
     def check_invariants(self) -> None:
         """Assert that all who are there are watched, and nobody else."""
         watched = len(self.nodes_alive) + len(self.clients_alive)
         assert watched == len(self._state.peers)
+        known = [peer for peer in self._state.peers.values() if peer.entered]
+        assert len(known) + len(self._strangers) == len(self._state.peers)
+        assert all(not self._state.peers[peer_id].entered for peer_id in self._strangers)
+        pythons = {version: list(peers) for version, peers in self._pythons.items()}
+        assert sorted(id_ for ids in pythons.values() for id_ in ids) == sorted(
+            peer.id for peer in known if peer.python
+        )
+        assert (self.strangers_due_s < NEVER_S) <= bool(self._strangers)

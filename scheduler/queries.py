@@ -14,6 +14,7 @@ from ..protocol.messages import (
 )
 from ..protocol.resources import UNITS
 from .attempts import Attempts
+from .drains import Drains, add_to, status_of
 from .events import DoorTold
 from .recovery import Recovery
 from .state import Node, State
@@ -62,9 +63,12 @@ class Rate:
 class Queries:
     """Whatever can be asked."""
 
-    __slots__ = ("_attempts", "_door", "_recovery", "_state", "_work", "rate")
+    __slots__ = ("_attempts", "_door", "_drains", "_recovery", "_state", "_work", "rate")
 
-    def __init__(self, state: State, work: Work, attempts: Attempts, recovery: Recovery) -> None:
+    def __init__(
+        self, state: State, work: Work, attempts: Attempts, recovery: Recovery, drains: Drains
+    ) -> None:
+        self._drains = drains
         self._recovery = recovery
         self._state = state
         self._work = work
@@ -133,26 +137,26 @@ class Queries:
 
     def nodes(self) -> list[Data]:
         """Return each node."""
-        now_s = self._state.now_s
-        return [
-            {
-                "name": node.name,
-                "id": node.id.hex(),
-                "host": node.host,
-                "pid": node.pid,
-                "state": "suspect" if node.suspect else "alive",
-                "resources": node.resources,
-                "free": {name: amount / UNITS for name, amount in _free(node).items()},
-                "assigned": len(node.assigned),
-                "running": len(node.running),
-                "blocked": node.blocked,
-                "workers": node.workers,
-                "lag_s": node.lag_s,
-                "memory_bytes": node.memory_bytes,
-                "last_heard_s": max(0.0, now_s - node.beat_s),
-            }
-            for node in self._state.nodes.values()
-        ]
+        return [add_to(self._node(node), node, self._drains) for node in self._state.nodes.values()]
+
+    def _node(self, node: Node) -> Data:
+        return {
+            "name": node.name,
+            "id": node.id.hex(),
+            "host": node.host,
+            "pid": node.pid,
+            "state": status_of(node),
+            "resources": node.resources,
+            "labels": node.labels,
+            "free": {name: amount / UNITS for name, amount in _free(node).items()},
+            "assigned": len(node.assigned),
+            "running": len(node.running),
+            "blocked": node.blocked,
+            "workers": node.workers,
+            "lag_s": node.lag_s,
+            "memory_bytes": node.memory_bytes,
+            "last_heard_s": max(0.0, self._state.now_s - node.beat_s),
+        }
 
     def tasks(self, limit: int, match: str) -> list[Data]:
         """Return up to `limit` tasks, running ones first, then by what comes to run next.

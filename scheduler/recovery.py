@@ -9,6 +9,8 @@ run somewhere, and says when nobody is waited for any more. After that it only a
     clients back  or `client_grace_s` later: what is of clients that have not come is stopped
     nodes given up   `lost_after` + `lease_margin_s`: what waits for one fails
     end           what nobody has named is stopped; `Recovered` to all
+    later         those who still tell are waited for, up to `register_timeout_s` after the last
+                  word of one of them, and `client_silence_s` after the start
 """
 
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from typing import Any, Final
 
 from ..protocol.frames import Role
 from ..protocol.ids import ObjectId, PeerId, TaskId, home_of
-from ..protocol.messages import Cancel, Define, Forget, StopMode, Submit
+from ..protocol.messages import Cancel, Define, Forget, Notice, StopMode, Submit
 from ..protocol.recovery import (
     Holding,
     Inventory,
@@ -31,7 +33,7 @@ from .matching import Matching
 from .objects import Objects
 from .placement import Board
 from .roster import Roster, Standing
-from .state import Peer, State
+from .state import Peer, PeerError, State
 from .tasks import (
     FINISHED,
     TaskRecord,
@@ -56,9 +58,9 @@ class Recovery:
     """
 
     __slots__ = (
-        "_cancels", "_client_due_s", "_clients_given_up", "_end_s", "_kept", "_last_s",
-        "_missing_due_s", "_named", "_objects", "_roster", "_state", "_wait_due_s", "_work",
-        "doubts", "matching", "open", "say_again",
+        "_cancels", "_client_due_s", "_clients_given_up", "_end_s", "_ending", "_heard_s", "_kept",
+        "_last_s", "_late", "_missing_due_s", "_named", "_objects", "_roster", "_state",
+        "_wait_due_s", "_work", "doubts", "matching", "open", "say_again",
     )  # fmt: skip
 
     def __init__(
@@ -81,16 +83,22 @@ class Recovery:
         self.open = state.epoch > 1
         state.claims.open = self.open
         state.out.homes_may_come = self.open
-        state.recovering = self.open and bool(roster.names(Standing.AWAITED))
+        state.recovering = self.open and bool(roster.count(Standing.AWAITED))
         # The timetable; the first turn sets it.
         self._wait_due_s = self._client_due_s = self._missing_due_s = NEVER_S
         self._end_s = self._last_s = NEVER_S
+        #: when one of those who tell what they have was last heard
+        self._heard_s = 0.0
+        #: nobody is waited for any more, but not all that follows from it is done
+        self._ending = False
+        #: those who had not told all by then; they hear that it is over when they have
+        self._late: dict[PeerId, None] = {}
         #: clients that nodes have something of, with these nodes
         self._named: dict[PeerId, dict[PeerId, None]] = {}
         self._clients_given_up = False
         self._kept = Kept()
         self.doubts = Doubts(state, work, roster, deliveries)
-        self.matching = Matching(state, board, work, attempts, self._may_be_named)
+        self.matching = Matching(state, board, work, attempts, roster, self._may_be_named)
         #: tasks to be cancelled as soon as they are named: by force, with their children
         self._cancels: dict[bytes, tuple[bool, bool]] = {}
 
@@ -107,6 +115,7 @@ class Recovery:
         self._end_s = now_s + latest_s + settings.lease_margin_s
         #: those who still tell what they have are waited for, up to this
         self._last_s = max(self._end_s, now_s + settings.client_silence_s)
+        self._heard_s = now_s
         waits = ", ".join(self._roster.names(Standing.AWAITED)) or "nobody"
         self._state.tell(f"restarted in epoch {self._state.epoch}; waits for {waits}")
 
@@ -117,12 +126,25 @@ class Recovery:
         self._missing_due_s += late_s
         self._end_s += late_s
         self._last_s += late_s
+        self._heard_s += late_s
+
+    def heard(self, peer: Peer) -> None:
+        """A peer says something; it may be one of those who tell what they have."""
+        if peer.id in self._state.claims.telling:
+            self._heard_s = self._state.now_s
+
+    def _over_s(self) -> float:
+        """Return when nobody is waited for any more."""
+        if not self._state.claims.telling:
+            return self._end_s
+        patience_s = self._state.settings.register_timeout_s
+        return max(self._end_s, min(self._last_s, self._heard_s + patience_s))
 
     def due_s(self) -> float:
         """Return when `turn` has something to do."""
         if self.matching.ripe or self.doubts.news:
             return self._state.now_s
-        due_s = self._last_s if self._state.claims.telling else self._end_s
+        due_s = self._over_s()
         if self._state.recovering:
             due_s = min(due_s, self._wait_due_s)
         if not self._clients_given_up:
@@ -138,22 +160,24 @@ class Recovery:
             self.begin(now_s)
         self._deliver_ripe()
         if state.recovering:
-            awaited = self._roster.names(Standing.AWAITED, Standing.TELLING)
+            awaited = self._roster.count(Standing.AWAITED, Standing.TELLING)
             if not awaited or now_s >= self._wait_due_s:
+                lacking = f"without {', '.join(self.waits_for())}" if awaited else "with all nodes"
                 state.recovering = False
                 self.doubts.changed()
-                lacking = f"without {', '.join(awaited)}" if awaited else "with all nodes"
                 state.tell(f"placing begins {lacking}")
         if not self._clients_given_up and now_s >= self._client_due_s:
             self._give_up_clients()
         if self.doubts.in_time and now_s >= self._missing_due_s:
             self.doubts.in_time = False
             self.doubts.changed()
-        state.awaits_nodes = self.doubts.in_time and bool(self._roster.names(Standing.AWAITED))
+        state.awaits_nodes = self.doubts.in_time and bool(self._roster.count(Standing.AWAITED))
+        if now_s >= self._over_s() and not self._ending:
+            self._end()
         if self.doubts.news:
             self.doubts.judge()
-        if now_s >= self._end_s and (now_s >= self._last_s or not state.claims.telling):
-            self._end()
+        if self._ending and not self.doubts.news:
+            self._close()
 
     def _deliver_ripe(self) -> None:
         if self.matching.ripe:
@@ -163,8 +187,10 @@ class Recovery:
                     self.say_again(node.peer, ended)
 
     def _end(self) -> None:
-        """Whoever was to come back has."""
+        """Whoever was to come back has: see what becomes of what nobody has named."""
         state = self._state
+        self._ending = True
+        self._late.update(dict.fromkeys(state.claims.telling))
         state.claims.telling.clear()
         state.recovering = False
         self.doubts.changed()
@@ -172,7 +198,11 @@ class Recovery:
             self._release(client)
         for claim in state.claims.all():
             self.matching.give_up(claim, "nobody has named it")
-        self.doubts.judge()
+
+    def _close(self) -> None:
+        """All that follows is done, so nobody is missing any more."""
+        state = self._state
+        self._ending = False
         self._roster.forget_missing()
         self._named.clear()
         self._cancels.clear()
@@ -182,8 +212,9 @@ class Recovery:
         state.out.end_of_absence()
         for row in self._objects.forget_absent():
             self._work.arrived(row)
+        late, self._late = self._late, {}
         for peer in state.peers.values():
-            if peer.entered:
+            if peer.entered and peer.id not in late:
                 state.out.letter(peer.id, Recovered())
         state.awaits_nodes = False
         state.tell("recovery is over")
@@ -200,7 +231,7 @@ class Recovery:
 
     def _home_gone(self, client: PeerId) -> None:
         """What a client keeps is waited for no more."""
-        self._state.claims.gone[client] = None
+        self._state.claims.home_gone(client)
         for row in self._objects.forget_peer(client):
             self._work.arrived(row)
 
@@ -251,6 +282,7 @@ class Recovery:
         if not self.open:
             self._state.out.letter(peer.id, Recovered())
             return
+        self._late.pop(peer.id, None)
         if self._state.claims.telling.pop(peer.id, None) is None:
             return
         self.doubts.changed()
@@ -272,8 +304,12 @@ class Recovery:
     def met(self, peer: Peer, epoch: int) -> None:
         """A peer begins a link life; it last lived in this epoch of the scheduler, if not 0."""
         if self.open and epoch not in (0, self._state.epoch):
-            self._state.claims.telling[peer.id] = peer.role
-            self.doubts.changed()
+            if self._ending:
+                self._late[peer.id] = None
+            else:
+                self._state.claims.telling[peer.id] = peer.role
+                self._heard_s = self._state.now_s
+                self.doubts.changed()
         if peer.role == Role.NODE:
             self._release(peer.id)  # a node took its id for that of a client
 
@@ -291,6 +327,7 @@ class Recovery:
         if not self.open:
             return
         claims.telling.pop(peer.id, None)
+        self._late.pop(peer.id, None)
         self.doubts.changed()
         if peer.node is not None:
             for claim in claims.all():
@@ -307,7 +344,12 @@ class Recovery:
     # ------------------------------------------------------------------------------------ held back
 
     def holds(self, peer: Peer, message: Any) -> bool:
-        """Keep what a node says for a client that has yet to come; return whether it is kept."""
+        """Keep what a node says for a client that has yet to come; return whether it is kept.
+
+        Raises:
+            PeerError: too much is kept of this node.
+        """
+        self.heard(peer)
         if peer.node is None or not isinstance(message, Define | Submit | Forget):
             return False
         if isinstance(message, Forget):
@@ -315,7 +357,13 @@ class Recovery:
         client = PeerId(message.client)
         if not self._awaits_client(client):
             return False
-        self._kept.add(client, peer, message)
+        kept_bytes = self._kept.add(client, peer, message)
+        bytes_max = self._state.settings.recovery_bytes_max
+        if kept_bytes > bytes_max:
+            raise PeerError(
+                f"told {kept_bytes} bytes for clients that have yet to come back; "
+                f"recovery_bytes_max is {bytes_max}"
+            )
         return True
 
     def _awaits_client(self, client: PeerId) -> bool:
@@ -346,17 +394,34 @@ class Recovery:
 
     # --------------------------------------------------------------------------------------- cancel
 
-    def cancel(self, message: Cancel) -> None:
+    def cancel(self, peer: Peer, message: Cancel) -> None:
         """Remember to cancel tasks that nobody has named yet."""
+        dropped = 0
         for id_ in message.ids:
             if self._state.find(TaskId(id_)) is not None:
                 continue
-            if self._may_be_named(home_of(TaskId(id_))) and len(self._cancels) < CANCELS_MAX:
+            if self._may_be_named(home_of(TaskId(id_))):
+                if len(self._cancels) >= CANCELS_MAX and id_ not in self._cancels:
+                    dropped += 1
+                    continue
                 self._cancels[id_] = message.force, message.recursive
                 claim = self._state.claims.find(id_)
                 if claim is not None and claim.ended is None:
                     mode = StopMode.FORCE if message.force else StopMode.SOFT
                     self._state.out.stop(claim.node.id, claim.id, claim.attempt, mode)
+        if dropped:
+            self._say_dropped(peer, dropped)
+
+    def _say_dropped(self, peer: Peer, count: int) -> None:
+        state = self._state
+        state.counters["cancels_dropped"] += count
+        text = (
+            f"{count} cancels were dropped: the scheduler was restarted and remembers no more than "
+            f"{CANCELS_MAX} of tasks that nobody has told it of yet; cancel again"
+        )
+        state.tell(f"{peer.role} {peer.name!r}: {text}")
+        if peer.node is None:
+            state.out.letter(peer.id, Notice(text))
 
     def is_known_of(self, id_: TaskId) -> bool:
         """Return whether anybody has said something of a task before its submitter named it."""
@@ -380,14 +445,14 @@ class Recovery:
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
         return {
-            "claims": self._state.claims.size,
+            **self._state.claims.sizes(),
             **self._kept.sizes(),
             **self.doubts.sizes(),
             "ripe": len(self.matching.ripe),
             # As long as it is open these are full of what may come.
             "cancels_kept": 0 if self.open else len(self._cancels),
             "named_clients": 0 if self.open else len(self._named),
-            "telling": 0 if self.open else len(self._state.claims.telling),
+            "late": len(self._late),
         }
 
     def check_invariants(self) -> None:

@@ -16,7 +16,9 @@ from typing import Final
 
 from ..protocol.clock import now_s
 from ..protocol.complaints import Complaints
+from ..protocol.keys import Door
 from ..protocol.lines import say
+from ..protocol.notify import HealthFile, ServiceManager
 from ..protocol.settings import Settings
 from ..protocol.sizes import say_sizes
 from ..protocol.transport import (
@@ -62,20 +64,29 @@ class Service:
         settings: the scheduler's.
         state: the file that is kept over the scheduler's lives.
         owner_fd: a pipe of whoever started it, at whose end it ends too; -1: none.
+        door: who may come over the network; None: it listens on a Unix socket.
     """
 
     def __init__(
-        self, endpoint: str, settings: Settings, state: StateFile, owner_fd: int = -1
+        self,
+        endpoint: str,
+        settings: Settings,
+        state: StateFile,
+        owner_fd: int = -1,
+        door: Door | None = None,
     ) -> None:
         rng = random.Random(os.urandom(16))  # jitter, no secrets
         self._state = state
         # Before anybody can hear of it, this life's number is safe: none is ever used twice.
-        epoch, expected, gone, daemons = state.begin()
-        self._core = SchedulerCore(settings, epoch, rng, expected, gone, daemons)
+        memory = state.begin()
+        epoch = memory.epoch
+        self._core = SchedulerCore(
+            settings, epoch, rng, memory.nodes, memory.gone, memory.daemons, memory.closed
+        )
         #: what could not be written down yet
         self._unwritten: events.Remember | None = None
         self._write_again_s = 0.0
-        self._shell = ListenShell(endpoint, settings, epoch)
+        self._shell = ListenShell(endpoint, settings, epoch, door)
         self._poller = Poller()
         self._shell.attach(self._poller)
         self._owner_fd = owner_fd
@@ -89,6 +100,8 @@ class Service:
         #: somebody wants to know how much of what there is here
         self._asked = False
         self._complaints = Complaints()
+        self._manager = ServiceManager.of_environment()
+        self._health = HealthFile(settings.health_file)
         #: what came from nobody that the core knows, and was refused: as last told
         self._refusals = 0
         self._worked = True
@@ -108,6 +121,9 @@ class Service:
                 self._turn()
         except _CoreFailedError:
             return EXIT_BUG
+        finally:
+            self._health.gone()
+        self._manager.stopping()
         self._shell.close(LINGER_S)
         return 0
 
@@ -152,6 +168,8 @@ class Service:
                 self._tell(_event_of(happening), at_s)
         self._act(at_s)
         shell.flush(at_s)
+        self._manager.alive(at_s)
+        self._health.alive(at_s)
         if happenings:
             self._worked = True
         if self._unwritten is not None and at_s >= self._write_again_s:
@@ -196,7 +214,7 @@ class Service:
     def _remember(self, command: events.Remember) -> None:
         """Write down what the next life must know; try again where that fails: work goes on."""
         try:
-            self._state.remember(command.nodes, command.gone, command.daemons)
+            self._state.remember(command.nodes, command.gone, command.daemons, command.closed)
         except OSError as error:
             self._unwritten = command
             self._write_again_s = now_s() + WRITE_AGAIN_S
@@ -237,8 +255,8 @@ def _event_of(happening: ListenHappening) -> events.Event:
             return events.PeerHeard(peers)
         case Blob(key, payload, peer):
             return events.BlobReceived(peer, key, payload)
-        case Joined(peer, hello):
-            return events.PeerJoined(peer, hello)
+        case Joined(peer, hello, proven):
+            return events.PeerJoined(peer, hello, proven)
         case Returned(peer):
             return events.PeerReturned(peer)
         case Disconnected(peer):

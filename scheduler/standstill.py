@@ -77,7 +77,7 @@ class Standstill:
 
     __slots__ = (
         "_asked", "_attempts", "_board", "_evened_out", "_looked", "_mark", "_moves", "_number",
-        "_objects", "_since_s", "_state", "_told", "_work", "due_s", "watching",
+        "_objects", "_since_s", "_state", "_work", "due_s", "told", "watching",
     )  # fmt: skip
 
     def __init__(
@@ -100,7 +100,7 @@ class Standstill:
         self._asked: dict[PeerId, Node] = {}
         self._looked: list[tuple[Node, Looked]] = []
         #: tasks that were told, with their attempt: others come first
-        self._told: dict[TaskId, int] = {}
+        self.told: dict[TaskId, int] = {}
         #: nodes have been asked for what others could run, since somebody was told
         self._evened_out = False
 
@@ -150,6 +150,10 @@ class Standstill:
         Args:
             commands: of this turn, which has placed what it could.
         """
+        if self.told:
+            self._tidy()
+        if not self.watching:
+            return []
         self._sent(commands)
         if self._state.now_s < self.due_s:
             return []
@@ -242,19 +246,30 @@ class Standstill:
 
     # ---------------------------------------------------------------------------------- who is told
 
+    def _tidy(self) -> None:
+        """Forget who was told and has ended."""
+        for id_, attempt in list(self.told.items()):
+            record = self._state.find(id_)
+            if record is None or record.attempt != attempt:
+                del self.told[id_]
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of all maps."""
+        return {"told_of_deadlock": len(self.told)}
+
     def _tell(self, waiting: list[Waiting], wanted: list[TaskRecord]) -> None:
         """Have one get() fail: of those who hold what is lacking, the youngest."""
         by_id = {one.record.id: one for one in waiting}
-        self._told = {
+        self.told = {
             id_: attempt
-            for id_, attempt in self._told.items()
+            for id_, attempt in self.told.items()
             if id_ in by_id and by_id[id_].record.attempt == attempt
         }
         shapes = list(dict.fromkeys(record.kind.shape for record in wanted))
 
         def rank(one: Waiting) -> tuple[int, bool, float, int, int]:
             record = one.record
-            told = record.id in self._told
+            told = record.id in self.told
             return (
                 _is_in_the_way(one, shapes),
                 not told,
@@ -267,7 +282,7 @@ class Standstill:
         lacks = next((r for r in wanted if _is_in_the_way(chosen, [r.kind.shape])), wanted[0])
         record, node = chosen.record, chosen.node
         text = _explain(chosen, lacks)
-        self._told[record.id] = record.attempt
+        self.told[record.id] = record.attempt
         self._state.counters["deadlocks"] += 1
         self._state.tell(f"deadlock: {show(record.id)} at {node.name!r} is told: {text}")
         self._state.out.letter(node.id, Deadlock([(record.id, record.attempt, text)]))
@@ -276,9 +291,11 @@ class Standstill:
 def _is_in_the_way(one: Waiting, shapes: list[Shape]) -> int:
     """Return 2: it holds what too little is left of for one of these; 1: what one asks for; 0."""
     node, worst = one.node, 0
+    if node.drain.active:
+        return worst  # nobody gets what it holds there
     holds = dict(one.holds)
     for shape in shapes:
-        if shape.node and shape.node not in (node.name, node.id.hex()):
+        if not node.is_allowed(shape):
             continue
         for name, amount in (("CPU", shape.cpu), *shape.others):
             if amount and name in holds:

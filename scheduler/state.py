@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..protocol.frames import Hello, Role
 from ..protocol.ids import NO_PEER, ObjectId, PeerId, TaskId, home_of
+from ..protocol.labels import carries, show
 from ..protocol.messages import (
     Environment,
     Join,
@@ -18,7 +19,7 @@ from ..protocol.settings import Settings
 from .claims import Claims
 from .holders import Holders
 from .outbox import Outbox
-from .tasks import FINISHED, FROM_BEFORE, Kind, TaskRecord
+from .tasks import FINISHED, FROM_BEFORE, Kind, Shape, TaskRecord
 
 if TYPE_CHECKING:
     from random import Random
@@ -37,6 +38,7 @@ class Peer:
 
     __slots__ = (
         "args_bytes",
+        "behind",
         "connected",
         "early",
         "early_bytes",
@@ -51,15 +53,18 @@ class Peer:
         "name",
         "node",
         "payload_lag_bytes",
+        "proven",
         "python",
         "role",
         "tasks",
         "unread_bytes",
     )
 
-    def __init__(self, peer: PeerId, hello: Hello) -> None:
+    def __init__(self, peer: PeerId, hello: Hello, proven: str = Role.ADMIN) -> None:
         self.id = peer
         self.role = hello.role
+        #: what its key has proven it to be
+        self.proven = proven
         self.name = hello.name
         self.python = hello.python
         #: of the scheduler, in which it last lived; 0: in none
@@ -67,6 +72,8 @@ class Peer:
         #: False once it is forgotten, for those who still point to it
         self.here = True
         self.connected = True
+        #: nodes were struck out while it was away, and what it had submitted may have run there
+        self.behind = False
         #: whether it has said Enter or Join
         self.entered = False
         self.environment = Environment()
@@ -124,6 +131,18 @@ def ignore(_payload: bytes) -> None:
     """Take a payload whose row was of no use."""
 
 
+class DrainOf:
+    """How far a node is on its way out."""
+
+    __slots__ = ("active", "heard", "hurries", "hurry_heard")
+
+    def __init__(self) -> None:
+        #: it gets nothing new; and what runs is to be ended
+        self.active = self.hurries = False
+        #: it has said so itself, and so will after a restart of anybody
+        self.heard = self.hurry_heard = False
+
+
 class Node:
     """A machine's daemon: what it can do, what it has been given, what it told."""
 
@@ -135,6 +154,7 @@ class Node:
         "counts",
         "cpu",
         "delivering",
+        "drain",
         "former",
         "free",
         "free_cpu",
@@ -143,6 +163,7 @@ class Node:
         "id",
         "joined_s",
         "kinds",
+        "labels",
         "lag_s",
         "lent_cpu",
         "memory_bytes",
@@ -172,6 +193,7 @@ class Node:
         self.host = join.host
         self.pid = join.pid
         self.resources = dict(join.resources)
+        self.labels = dict(join.labels)
         self.total = {name: units(amount) for name, amount in join.resources.items()}
         self.free = self.total.copy()
         self.cpu = self.total.get("CPU", 0)
@@ -189,6 +211,7 @@ class Node:
         #: kind number -> how many it has that do not wait in get()
         self.counts: dict[int, int] = {}
         self.suspect = False
+        self.drain = DrainOf()
         # What it has been told.
         self.clients: dict[PeerId, None] = {}
         self.kinds: dict[int, Kind] = {}
@@ -211,6 +234,19 @@ class Node:
         self.running: list[tuple[bytes, int, float]] = []
         #: whether nothing moved there when it last beat
         self.still = False
+
+    def describe(self) -> str:
+        """Return what it has and carries, as people say it."""
+        has = [f"{name} {amount:g}" for name, amount in self.resources.items()]
+        if self.labels:
+            has.append(show(self.labels))
+        return f"{self.name} has " + ", ".join(has)
+
+    def is_allowed(self, shape: Shape) -> bool:
+        """Return whether a shape asks for no other node than this, by name, id or labels."""
+        if shape.node and shape.node not in (self.name, self.id.hex()):
+            return False
+        return not shape.labels or carries(self.labels, shape.labels)
 
     def take(self, record: TaskRecord) -> None:
         """Count an attempt as its own."""
@@ -349,8 +385,9 @@ class State:
         self.out = Outbox(self.holders, settings.inline_bytes_max)
         self.counters: dict[str, int] = dict.fromkeys(
             ("submitted", "finished", "failed", "cancelled", "retried", "stale_dropped",
-             "taken_back", "peers_dropped", "nodes_lost", "clients_gone", "messages_rejected",
-             "output_bytes_dropped", "deadlocks"), 0
+             "taken_back", "peers_dropped", "nodes_lost", "nodes_drained", "clients_gone",
+             "messages_rejected", "output_bytes_dropped", "deadlocks", "strangers_gone",
+             "cancels_dropped"), 0
         )  # fmt: skip
         self.story: deque[tuple[float, str]] = deque(maxlen=STORY_LINES_MAX)
 
@@ -373,7 +410,8 @@ class State:
     def has_home(self, object_id: ObjectId) -> bool:
         """Return whether the home of an object is there, or may come back."""
         home = home_of(object_id)
-        return self.out.is_here(home) or self.claims.may_come(home)
+        peer = self.peers.get(home)
+        return (peer is not None and peer.entered) or self.claims.may_come(home)
 
     def check_invariants(self) -> None:
         """Assert that peers, nodes and holders agree."""

@@ -28,6 +28,8 @@ class Memory(NamedTuple):
     gone: list[str]
     #: ids of the nodes, in the order of their names
     daemons: list[str]
+    #: the last epoch in which nodes were struck out that had not come back
+    closed: int = 0
 
 
 class StateFile:
@@ -47,25 +49,27 @@ class StateFile:
         Raises:
             ConfigError: the file cannot be read or written, or is none of a scheduler's.
         """
-        epoch, nodes, gone, daemons = self._read()
+        epoch, nodes, gone, daemons, closed = self._read()
         self._epoch = epoch + 1
         try:
-            self.remember(nodes, gone, daemons)
+            self.remember(nodes, gone, daemons, closed)
         except OSError as error:
             raise ConfigError(
                 f"the scheduler cannot write {self._path} ({error}); it has to, since its next "
                 "life could not be told from this one otherwise"
             ) from None
-        return Memory(self._epoch, nodes, gone, daemons)
+        return Memory(self._epoch, nodes, gone, daemons, closed)
 
-    def remember(self, nodes: list[str], gone: list[str], daemons: list[str]) -> None:
-        """Write down which nodes the next life is to wait for, and which submitters are given up.
+    def remember(
+        self, nodes: list[str], gone: list[str], daemons: list[str], closed: int = 0
+    ) -> None:
+        """Write down what the next life is to know; see `Memory`.
 
         Raises:
             OSError: it cannot be written; what was written before is as it was.
         """
-        memory = {"epoch": self._epoch, "nodes": nodes, "gone": gone, "daemons": daemons}
-        data = json.dumps(memory).encode()
+        memory = Memory(self._epoch, nodes, gone, daemons, closed)
+        data = json.dumps(memory._asdict()).encode()
         beside = self._path.with_name(self._path.name + ".new")
         with open(beside, "wb", opener=_own) as file:
             file.write(data)
@@ -102,7 +106,10 @@ class StateFile:
         right = isinstance(daemons, list) and len(daemons) == len(nodes)
         if not right or not all(map(_is_peer, daemons)):
             raise self._broken(f'its "daemons" are {daemons!r}, and not one id for each node')
-        return Memory(epoch, nodes, gone, daemons)
+        closed = data.get("closed", 0)
+        if type(closed) is not int or not 0 <= closed <= epoch:
+            raise self._broken(f'its "closed" is {closed!r}, and no epoch up to {epoch}')
+        return Memory(epoch, nodes, gone, daemons, closed)
 
     def _broken(self, why: str) -> ConfigError:
         return ConfigError(

@@ -176,7 +176,7 @@ class Submissions:
         known, now_s, client = peer.tasks, self._state.now_s, message.client
         parent = self._parent_of(peer, message)
         # Most are at no node, for sure, and lack nothing: they go the way of new ones.
-        sure = self._recovery.doubts.none_of(peer.id)
+        sure = self._recovery.doubts.none_of(peer)
         is_known_of = self._recovery.is_known_of
         ready: dict[ShapeQueue, list[TaskRecord]] = {}
         last_kind: Kind | None = None

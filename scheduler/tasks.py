@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from ..protocol.ids import PeerId, TaskId, show
+from ..protocol.labels import show_asked
 from ..protocol.messages import Failure, Options, Outcome, TaskRow, ValueRow
 from ..protocol.resources import UNITS, units
 
@@ -68,6 +69,7 @@ class Shape:
         "feasible",
         "feasible_version",
         "kinds",
+        "labels",
         "node",
         "noticed",
         "others",
@@ -89,10 +91,11 @@ class Shape:
         self.cpu = asked.pop("CPU")
         self.others = tuple((name, amount) for name, amount in asked.items() if amount)
         self.node = options.node
+        self.labels = options.node_labels
         self.spread = options.spread
         self.wait_for_nodes = options.wait_for_nodes
         #: nothing but CPUs, anywhere
-        self.simple = not (self.others or self.node or self.spread)
+        self.simple = not (self.others or self.node or self.labels or self.spread)
         #: how many kinds have it
         self.kinds = 0
         self.feasible = False
@@ -107,6 +110,8 @@ class Shape:
         parts += [f"{name} {amount / UNITS:g}" for name, amount in self.others]
         if self.node:
             parts.append(f"node {self.node!r}")
+        if self.labels:
+            parts.append(f"a node with {show_asked(self.labels)}")
         return ", ".join(parts) or "nothing"
 
 

@@ -391,7 +391,8 @@ class Work:
 
     def forget_client(self, client: Peer) -> None:
         """A client is gone: forget all tasks for it, wherever they were submitted or are."""
-        for peer in (client, *self._state.peers.values()):
+        # Clients submit for themselves alone.
+        for peer in (client, *[node.peer for node in self._state.nodes.values()]):
             for record in [r for r in peer.tasks.values() if r.kind.client == client.id]:
                 self._abandon(record)
         for node in self._state.nodes.values():

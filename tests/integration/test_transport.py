@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from drumbeat.protocol.clock import now_s
 from drumbeat.protocol.codec import encode
 from drumbeat.protocol.dialer import Down, Refused, Up
 from drumbeat.protocol.errors import ConfigError
-from drumbeat.protocol.frames import Ack, Role
-from drumbeat.protocol.ids import PeerId
+from drumbeat.protocol.frames import Ack
 from drumbeat.protocol.listener import Disconnected, Joined, Returned
 from drumbeat.protocol.messages import (
     Answer,
@@ -34,80 +33,20 @@ from drumbeat.protocol.messages import (
 from drumbeat.protocol.settings import Settings
 from drumbeat.protocol.sockets import BYTES_PER_TURN
 from drumbeat.protocol.traffic import Blob, Heard, Message, Reached, Rejected
-from drumbeat.protocol.transport import DialShell, ListenShell, Poller
+from drumbeat.protocol.transport import ListenShell, Poller
+from support.pair import EPOCH, A, B, Pair
 from support.relay import Relay
 from support.second_client import Refused as SecondRefused
 from support.second_client import SecondClient
 
 pytestmark = pytest.mark.integration
 
-A, B = PeerId(b"peer-a"), PeerId(b"peer-b")
 TASK = A + bytes(8)
-EPOCH = 3
-
-
-class Pair:
-    """A listening and some dialling shells, turned in one thread."""
-
-    def __init__(self, directory: Path, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings()
-        self.endpoint = f"ipc://{directory}/s"
-        self.poller = Poller()
-        self.listener: ListenShell | None = None
-        self.dialers: dict[PeerId, DialShell] = {}
-        self.heard: list[Any] = []
-        self.said: dict[PeerId, list[Any]] = {}
-
-    def listen(self) -> ListenShell:
-        self.listener = ListenShell(self.endpoint, self.settings, EPOCH)
-        self.listener.attach(self.poller)
-        return self.listener
-
-    def dial(self, peer: PeerId = A, endpoint: str = "") -> DialShell:
-        shell = DialShell(
-            endpoint or self.endpoint, Role.CLIENT, peer, "me", self.settings, random.Random(1)
-        )
-        shell.attach(self.poller)
-        self.dialers[peer] = shell
-        self.said[peer] = []
-        return shell
-
-    def turn(self) -> None:
-        self.poller.wait(0.005)
-        if self.listener is not None:
-            self.heard += self.listener.turn(now_s())
-            self.listener.flush(now_s())
-        for peer, shell in self.dialers.items():
-            self.said[peer] += shell.turn(now_s())
-            shell.flush(now_s())
-
-    def until(self, condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
-        deadline_s = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline_s, (self.heard[-5:], self.said)
-            self.turn()
-
-    def connect(self, peer: PeerId = A, endpoint: str = "") -> DialShell:
-        shell = self.dial(peer, endpoint)
-        self.until(lambda: shell.up and self.came(Joined))
-        return shell
-
-    def came(self, kind: type) -> list[Any]:
-        return [one for one in self.heard if type(one) is kind]
-
-    def went(self, kind: type, peer: PeerId = A) -> list[Any]:
-        return [one for one in self.said[peer] if type(one) is kind]
-
-    def close(self) -> None:
-        for shell in self.dialers.values():
-            shell.close()
-        if self.listener is not None:
-            self.listener.close()
 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Pair]:
-    made = Pair(tmp_path)
+    made = Pair(f"ipc://{tmp_path}/s")
     yield made
     made.close()
 
@@ -340,15 +279,19 @@ def test_junk_is_dropped_and_counted_and_harms_nobody(pair: Pair) -> None:
         "frames_refused": 1,
         "strangers_reset": 1,
         "hellos_refused": 0,
+        "hellos_put_off": 0,
         "junk_dropped": 1,
         "handshakes_failed": 0,
+        "keys_refused": 0,
+        "connections_refused": 0,
+        "door_shut": 0,
     }
 
 
 def test_a_path_that_is_too_long_is_refused_in_words() -> None:
     with pytest.raises(ConfigError, match="100 bytes"):
         ListenShell("ipc:///" + "x" * 100, Settings(), 1)
-    with pytest.raises(ConfigError, match="not an endpoint"):
+    with pytest.raises(ConfigError, match="needs keys"):
         ListenShell("tcp://0.0.0.0:1", Settings(), 1)
     with pytest.raises(ConfigError, match="cannot listen at ipc:///nowhere/s: No such file"):
         ListenShell("ipc:///nowhere/s", Settings(), 1)

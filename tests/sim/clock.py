@@ -22,20 +22,28 @@ class Clock:
     def at(self, when_s: float, action: Callable[..., None], *arguments: Any) -> None:
         """Plan `action(*arguments)`; what lies in the past happens next."""
         self._planned += 1
-        heappush(self._heap, (max(when_s, self.now_s), self._planned, action, arguments))
+        now_s = self.now_s
+        heappush(self._heap, (max(now_s, when_s), self._planned, action, arguments))
 
     def after(self, delay_s: float, action: Callable[..., None], *arguments: Any) -> None:
         """Plan `action(*arguments)` for `delay_s` from now."""
-        self.at(self.now_s + delay_s, action, *arguments)
+        self._planned += 1
+        when_s = self.now_s + (delay_s if delay_s > 0 else 0.0)
+        heappush(self._heap, (when_s, self._planned, action, arguments))
 
-    def run_until(self, end_s: float, stop: Callable[[], bool] | None = None) -> bool:
-        """Let everything happen up to `end_s`; True if `stop` said to end before."""
+    def run_until(self, end_s: float, found: list[str], steps_max: int) -> bool:
+        """Let everything happen up to `end_s`, or until something is found.
+
+        Returns:
+            Whether it ended before its time: something was found, or more than `steps_max` steps
+            have been taken since the clock began.
+        """
         heap = self._heap
         while heap and heap[0][0] <= end_s:
             self.now_s, _, action, arguments = heappop(heap)
             self.steps += 1
             action(*arguments)
-            if stop is not None and stop():
+            if found or self.steps > steps_max:
                 return True
         self.now_s = max(self.now_s, end_s)
         return False

@@ -1,19 +1,48 @@
 """From a seed to a scenario: how many, how big, how often, and what goes wrong.
 
 Each seed draws which kinds of trouble exist in its world at all, and how strong they are (swarm
-testing): a world with everything at once hides what a world with two things shows. Never runs
-anything.
+testing): a world with everything at once hides what a world with two things shows. Most worlds are
+small: what interleaves wrongly needs few tasks, but many tries. Never runs anything.
 """
 
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import operations as op
+from .drains import draw_drains
+from .moments import gather
 from .operations import Fault, Operation, Scenario
 from .scripts import Spec, Step
 
 #: what a call of function i takes, more or less
 _SECONDS = (0.0002, 0.002, 0.02, 0.2, 0.0005)
+
+
+class Size(NamedTuple):
+    """From which numbers a world draws."""
+
+    nodes: tuple[int, ...]
+    clients: tuple[int, ...]
+    operations: tuple[int, ...]
+    copies: tuple[int, ...]
+    chaos_s: tuple[float, ...]
+    faults: tuple[int, ...]
+    #: how deep tasks nest, and how many children they have at most
+    depth_max: int
+    children_max: int
+    #: check_invariants() of a core each so many turns
+    audit_each: tuple[int, ...]
+
+
+SMALL = Size((1, 1, 2, 2, 3), (1, 1, 1, 2), (2, 3, 4, 6, 9), (1, 1, 1, 1, 2, 12),
+             (0.05, 0.5, 0.5, 2.0), (1, 1, 2, 3, 5), 2, 2, (2, 5, 20, 50))  # fmt: skip
+MEDIUM = Size((1, 1, 2, 2, 3, 4), (1, 1, 1, 2, 3), (10, 15, 25), (1, 1, 1, 1, 1, 4, 8),
+              (0.05, 0.5, 2.0, 6.0), (1, 2, 4, 8), 3, 3, (5, 20, 50))  # fmt: skip
+LARGE = Size((1, 1, 2, 2, 3, 4), (1, 1, 1, 2, 3), (30, 50), (1, 1, 1, 1, 1, 5, 25),
+             (0.05, 0.5, 2.0, 6.0), (1, 2, 4, 8, 15), 3, 4, (10, 30, 100))  # fmt: skip
+#: of so many worlds, how many are of which size
+SIZES = (SMALL,) * 43 + (MEDIUM,) * 6 + (LARGE,)
+
 #: share of the worlds in which tasks may wait for what they keep from each other
 KEEPS = 0.4
 
@@ -21,8 +50,9 @@ KEEPS = 0.4
 class _Swarm:
     """What exists in this world."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, size: Size) -> None:
         self.random = random
+        self.size = size
         has = self.has
         self.long = has(0.3)
         self.deps = has(0.7)
@@ -45,6 +75,9 @@ class _Swarm:
         self.cancels = has(0.5)
         self.shares = has(0.25)
         self.lets_go = has(0.5)
+        #: calls of one function with the same options, some quick and some slow
+        self.repeats = has(0.5)
+        self.kinds: list[tuple[int, dict[str, Any]]] = []
         #: who waits may hold what is never lent, and what may not be lent is of all sizes
         self.keeps = False
 
@@ -55,26 +88,29 @@ class _Swarm:
 def draw(seed: int) -> Scenario:
     """Return the world of this seed."""
     random = Random(f"scenario {seed}")
-    swarm = _Swarm(random)
-    swarm.keeps = Random(f"keeps {seed}").random() < KEEPS
-    nodes = {f"n{index}": _node(swarm) for index in range(random.choice((1, 1, 2, 2, 3, 4)))}
-    clients = random.choice((1, 1, 1, 2, 3))
-    chaos_s = random.choice((0.05, 0.5, 2.0, 6.0))
+    size = random.choice(SIZES)
+    swarm = _Swarm(random, size)
+    swarm.keeps = swarm.has(KEEPS)
+    nodes = {f"n{index}": _node(swarm) for index in range(random.choice(size.nodes))}
     scenario = Scenario(
         seed=seed,
         nodes=nodes,
-        clients=clients,
+        clients=random.choice(size.clients),
         settings=_settings(swarm),
-        chaos_s=chaos_s,
+        chaos_s=random.choice(size.chaos_s),
         delay_s=random.choice((2e-5, 1e-4, 1e-3, 2e-2)),
         jitter_s=random.choice((1e-5, 1e-4, 5e-3, 5e-2)),
         bytes_per_s=random.choice((1e9, 1e8, 1e6)),
-        audit_each=random.choice((3, 10, 30)),
+        audit_each=random.choice(size.audit_each),
     )
-    tape = _operations(swarm, scenario) + _faults(swarm, scenario)
-    # With chance of its own, so that what else a seed draws stays as it was.
-    tape += _trouble(_Swarm(Random(f"trouble {seed}")), scenario)
-    scenario.tape = sorted(tape, key=lambda entry: entry.at_s)
+    operations = _operations(swarm, scenario)
+    faults = _faults(swarm, scenario) + _trouble(swarm, scenario) + draw_drains(scenario)
+    submits = [entry for entry in operations if isinstance(entry, op.Submit | op.Put)]
+    others = [entry for entry in operations if isinstance(entry, op.Cancel | op.Drop | op.Share)]
+    gather(random, submits, others)
+    gather(random, operations, faults)
+    scenario.tape = sorted([*operations, *faults], key=lambda entry: entry.at_s)
+    scenario.chaos_s = max([scenario.chaos_s, *(entry.at_s for entry in scenario.tape)])
     return scenario
 
 
@@ -161,11 +197,14 @@ def _picks(swarm: _Swarm, most: int) -> list[int]:
 
 def _spec(swarm: _Swarm, label: int, nodes: int, depth: int) -> Spec:
     random = swarm.random
-    function = random.randrange(len(_SECONDS))
+    function, options = random.randrange(len(_SECONDS)), _options(swarm, nodes, depth > 0)
+    if swarm.repeats and swarm.kinds and swarm.has(0.6):
+        function, options = random.choice(swarm.kinds)
+    swarm.kinds.append((function, options))
     spec = Spec(
         label=label,
         function=function,
-        options=_options(swarm, nodes, depth > 0),
+        options=dict(options),
         seconds=_SECONDS[function] * random.uniform(0.5, 1.5),
     )
     if swarm.long and swarm.has(0.15):
@@ -184,7 +223,7 @@ def _spec(swarm: _Swarm, label: int, nodes: int, depth: int) -> Spec:
     if swarm.hangs and swarm.has(0.08):
         spec.seconds = random.uniform(8.0, 12.0)
         spec.deaf = swarm.has(0.4)
-    if depth < 3 and swarm.nests and swarm.has(0.35 if depth == 0 else 0.25):
+    if depth < swarm.size.depth_max and swarm.nests and swarm.has(0.35 if depth == 0 else 0.25):
         spec.steps = _steps(swarm, label, nodes, depth)
         spec.after_s = random.choice((0.0, 0.001))
     elif spec.contains and swarm.has(0.7):
@@ -213,7 +252,7 @@ def _get_step(swarm: _Swarm) -> Step:
 def _steps(swarm: _Swarm, label: int, nodes: int, depth: int) -> list[Step]:
     random = swarm.random
     steps: list[Step] = []
-    for number in range(random.randint(1, 4 - depth)):
+    for number in range(random.randint(1, max(1, swarm.size.children_max - depth))):
         child = _spec(swarm, label * 10 + number, nodes, depth + 1)
         steps.append(Step(do="submit", spec=child))
         if swarm.has(0.2):
@@ -236,12 +275,12 @@ def _operations(swarm: _Swarm, scenario: Scenario) -> list[Operation | Fault]:
     random = swarm.random
     made: list[Operation | Fault] = []
     nodes = len(scenario.nodes)
-    for label in range(1, 1 + random.choice((3, 10, 30, 60))):
+    for label in range(1, 1 + random.choice(swarm.size.operations)):
         at_s = random.uniform(0.0, scenario.chaos_s)
         client = random.randrange(scenario.clients)
-        draw_ = random.random()
+        draw_ = random.random() if made else 0.0  # without any task nothing else means much
         if draw_ < 0.55:
-            copies = random.choice((1, 1, 1, 1, 1, 5, 25))
+            copies = random.choice(swarm.size.copies)
             spec = _spec(swarm, label * 1000, nodes, 0)
             if copies > 1:
                 _hurry(spec)
@@ -257,13 +296,13 @@ def _operations(swarm: _Swarm, scenario: Scenario) -> list[Operation | Fault]:
             timeout_s = random.choice((None, 0.001, 0.1, 2.0))
             picks = _picks(swarm, 6)
             made.append(op.Get(at_s=at_s, client=client, picks=picks, timeout_s=timeout_s))
-        elif draw_ < 0.79:
+        elif draw_ < 0.78:
             timeout_s = random.choice((None, 0.1))
             made.append(op.Wait(at_s=at_s, client=client, picks=_picks(swarm, 6),
                                 count=random.randint(1, 3), timeout_s=timeout_s))  # fmt: skip
-        elif draw_ < 0.88:
+        elif draw_ < 0.85:
             made.append(op.Drop(at_s=at_s, client=client, picks=_picks(swarm, 4)))
-        elif draw_ < 0.95 and swarm.cancels:
+        elif draw_ < 0.96 and swarm.cancels:
             made.append(op.Cancel(at_s=at_s, client=client, picks=_picks(swarm, 3),
                                   force=swarm.has(0.3), recursive=swarm.has(0.7),
                                   asks=swarm.has(0.4)))  # fmt: skip
@@ -289,7 +328,7 @@ def _faults(swarm: _Swarm, scenario: Scenario) -> list[Operation | Fault]:
     if not chosen or swarm.has(0.15):
         return []
     made: list[Operation | Fault] = []
-    for _ in range(random.choice((1, 2, 4, 8, 15))):
+    for _ in range(random.choice(swarm.size.faults)):
         at_s = random.uniform(0.0, scenario.chaos_s)
         made.append(random.choice(chosen)(swarm, scenario, at_s))
     return made
@@ -333,10 +372,13 @@ def _trouble(swarm: _Swarm, scenario: Scenario) -> list[Operation | Fault]:
     for maker in chosen:
         for _ in range(random.choice((1, 1, 2, 4))):
             made.append(maker(swarm, scenario, random.uniform(0.0, scenario.chaos_s)))  # noqa: PERF401
-    later = _Swarm(Random(f"notes {scenario.seed}"))
-    for entry in made:
+    for entry in list(made):
         if isinstance(entry, op.CrashScheduler):
-            entry.at_note = later.has(0.2)
+            entry.at_note = swarm.has(0.2)
+            if swarm.has(0.3):
+                # Who else is gone when it comes back is not what was there when it went.
+                at_s = max(0.0, entry.at_s + random.uniform(-0.3, 0.3))
+                made.append(_crash_node(swarm, scenario, at_s))
     return made
 
 

@@ -126,6 +126,7 @@ class Judge:
         joined_s, by_s = self.oracle.joined_s, known.submitted_s + kept_s
         return any(
             joined_s.get(node, NEVER_S) <= by_s
+            and node not in self.oracle.drained
             and all(capacity.get(name, 0.0) >= amount for name, amount in asked.items() if amount)
             and options.node in ("", node)
             for node, capacity in self.oracle.capacities.items()

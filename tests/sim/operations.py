@@ -122,6 +122,17 @@ class CrashNode(Entry, tag="crash_node"):
     down_s: float
 
 
+class Drain(Entry, tag="drain"):
+    """A node is drained, and started again when it has ended."""
+
+    node: int
+    #: who has the scheduler do it; -1: whoever runs the node does
+    client: int = -1
+    #: it is told so again, to be quick about it; -1: it is not
+    hurry_after_s: float = -1.0
+    back_s: float = 0.0
+
+
 class CrashScheduler(Entry, tag="crash_scheduler"):
     """The scheduler dies and comes back, perhaps several times in a row."""
 
@@ -190,7 +201,7 @@ class Slow(Entry, tag="slow"):
 Operation = Submit | Put | Get | Wait | Drop | Cancel | Share | Query | Leave
 FAULTS = (
     KillWorker, StopWorker, ForkFails, CrashNode, Pause, Cut, Stall, Slow,
-    CrashScheduler, PauseHost, OutOfMemory, LateWorker,
+    CrashScheduler, PauseHost, OutOfMemory, LateWorker, Drain,
 )  # fmt: skip
 Fault = (
     KillWorker
@@ -205,6 +216,7 @@ Fault = (
     | PauseHost
     | OutOfMemory
     | LateWorker
+    | Drain
 )
 
 

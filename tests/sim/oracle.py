@@ -102,6 +102,11 @@ class Oracle:
         #: nodes that the scheduler's next life did not wait for any longer: what they run may be
         #: started elsewhere, but they are not given up
         self.lives_late: dict[bytes, None] = {}
+        #: nodes that are drained, and those that ended in peace: nothing was lost with them
+        self.drains: dict[bytes, None] = {}
+        self.parted: dict[bytes, None] = {}
+        #: names of nodes that were drained: for a while there was none of that name
+        self.drained: dict[str, None] = {}
         #: since when the scheduler has known of each node
         self.joined_s: dict[str, float] = {}
         #: clients that left or crashed: that is no trouble of anybody else's
@@ -126,12 +131,29 @@ class Oracle:
 
     def life_lost(self, peer: bytes) -> None:
         """A link life of this peer ended."""
-        if peer not in self.clients_gone:
+        if peer not in self.clients_gone and peer not in self.parted:
             self.lives_lost[peer] = self.lives_lost.get(peer, 0) + 1
 
     def life_late(self, peer: bytes) -> None:
         """The scheduler's next life goes on without this node."""
-        self.lives_late[peer] = None
+        if peer not in self.parted:
+            self.lives_late[peer] = None
+
+    def drain_begun(self, node: str, peer: bytes) -> None:
+        """From here on nothing may start on a node."""
+        self.count("node drained")
+        self.drains[peer] = None
+        self.drained[node] = None
+
+    def drain_ended(self, peer: bytes) -> None:
+        """A node that was drained has ended."""
+        self.count("drain ended")
+        if peer not in self.lives_lost:
+            self.count("drain ended in peace")
+        self.parted[peer] = None
+        for known in self.tasks.values():
+            if any(one.is_running and one.peer == peer for one in known.executions):
+                self.wrong(f"{known.id.hex()} runs on a node that has ended in peace")
 
     def function_hash(self, function: int) -> bytes:
         """Return the name of a function's payload."""
@@ -212,6 +234,8 @@ class Oracle:
             self.wrong(f"{row.id.hex()} runs with the arguments of task {script.spec.label}")
             known = Known(TaskId(row.id), script.spec, [], b"", now_s)
         self.count("executions")
+        if pool.peer in self.drains:
+            self.wrong(f"{row.id.hex()} starts on {pool.node}, which is drained")
         for execution in known.executions:
             # A client that was given up numbers anew; that its attempts are charged is seen below.
             if execution.attempt == row.attempt and not self.lives_lost.get(row.id[:6]):

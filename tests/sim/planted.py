@@ -1,24 +1,30 @@
 """Bugs that a careless change could bring, one at a time: the simulator must see each.
 
-Every one names seeds that catch it. One is enough; several outlive more changes to the cores. When
-none is left, look for others: `python tests/sim/run.py --planted NAME --seeds 2000 --shrink-s 0`.
+Seeds that catch each stand in `planted_seeds.json`. One is enough; several outlive more changes to
+the cores and to what is drawn. `python tests/sim/run.py --planted` looks for others, for all of
+them, and writes them down.
 
 Never leaves anything changed behind: a bug is there only within its `plant()` block.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
+import msgspec
 from drumbeat.client.budget import Budget
 from drumbeat.client.credits import Credits
 from drumbeat.node.beats import Beats
 from drumbeat.node.core import NodeCore
 from drumbeat.node.dispatch import Dispatch
+from drumbeat.node.drain import Drain
 from drumbeat.node.ended import Ended
+from drumbeat.node.events import Finish
 from drumbeat.node.objects import Objects as NodeObjects
 from drumbeat.node.slots import CPU, Slots
 from drumbeat.node.state import NodeState
+from drumbeat.protocol.drain import Farewell
 from drumbeat.protocol.frames import Batch
 from drumbeat.protocol.link import Link
 from drumbeat.scheduler import work as scheduler_work
@@ -27,12 +33,16 @@ from drumbeat.scheduler.deliveries import Deliveries
 from drumbeat.scheduler.matching import Matching
 from drumbeat.scheduler.objects import Objects
 from drumbeat.scheduler.outbox import Outbox
+from drumbeat.scheduler.presence import Presence
 from drumbeat.scheduler.recovery import Recovery
 from drumbeat.scheduler.roster import Roster
 from drumbeat.scheduler.standstill import Standstill
 from drumbeat.scheduler.submissions import Submissions
 from drumbeat.scheduler.tasks import QUEUED, RETURN, move
 from drumbeat.scheduler.work import Work
+
+#: name -> seeds that catch it, the first ones that did
+SEEDS_FILE: Final = Path(__file__).with_name("planted_seeds.json")
 
 #: given the true method, returns the wrong one
 Wrong = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -42,8 +52,6 @@ class Planted(NamedTuple):
     """One bug: where it sits, and how the method there goes wrong."""
 
     about: str
-    #: each of these catches it; one that no longer does is replaced when no other is left
-    seeds: tuple[int, ...]
     owner: Any
     method: str
     wrong: Wrong
@@ -200,139 +208,185 @@ def _never_pays_back(true: Callable[..., Any]) -> Callable[..., Any]:
     return lambda credits_, rows, out, _finished_bytes: true(credits_, rows, out, 0)
 
 
+def _gives_up_who_comes_again(true: Callable[..., Any]) -> Callable[..., Any]:
+    def joined(presence: Any, event: Any) -> None:
+        known = presence._state.peers.get(event.peer)
+        if known is not None:
+            known.entered = True
+        true(presence, event)
+
+    return joined
+
+
 def _takes_what_was_started(true: Callable[..., Any]) -> Callable[..., Any]:
     return lambda dispatch, worker, started, now_s: true(dispatch, worker, started - 1, now_s)
 
 
+def _ends_when_nothing_runs(_true: Callable[..., Any]) -> Callable[..., Any]:
+    def look(drain: Any, _has_met: bool) -> None:
+        if not drain._state.attempts:
+            drain._state.commands.append(Finish())
+
+    return look
+
+
+def _parts_before_it_is_written(_true: Callable[..., Any]) -> Callable[..., Any]:
+    def depart(roster: Any, peer: Any, number: int) -> None:
+        roster._state.out.letter(peer, Farewell(number))
+
+    return depart
+
+
+def seeds_of(name: str) -> list[int]:
+    """Return seeds that catch a planted bug."""
+    found: dict[str, list[int]] = msgspec.json.decode(SEEDS_FILE.read_bytes())
+    return found.get(name, [])
+
+
 PLANTED: dict[str, Planted] = {
+    "work_while_drained": Planted(
+        "a node that is drained keeps what has not started", Drain, "_give_back", _does_nothing
+    ),
+    "leave_before_handed_over": Planted(
+        "a node that is drained leaves as soon as nothing runs on it",
+        Drain, "look", _ends_when_nothing_runs,
+    ),
+    "part_before_it_is_written": Planted(
+        "a node that is drained leaves while a next life of the scheduler would wait for it",
+        Roster, "depart", _parts_before_it_is_written,
+    ),
     "drop_an_ack": Planted(
-        "acknowledgements are not honoured, so the window fills", (12, 8, 0),
+        "acknowledgements are not honoured, so the window fills",
         Link, "_acknowledged", _does_nothing,
     ),
     "forget_a_charge": Planted(
-        "a lost attempt is not charged", (17, 7, 15), Work, "retry", _charges_nothing
+        "a lost attempt is not charged", Work, "retry", _charges_nothing
     ),
     "forget_a_slot": Planted(
-        "a part of a task's CPUs is not given back", (2, 3, 0), Slots, "give", _keeps_a_fifth
+        "a part of a task's CPUs is not given back", Slots, "give", _keeps_a_fifth
     ),
     "regain_without_room": Planted(
-        "a get() that is over goes on without its CPUs", (5, 0, 7), Slots, "regain", _always_free
+        "a get() that is over goes on without its CPUs", Slots, "regain", _always_free
     ),
     "run_the_dead_again": Planted(
-        "what died with its worker is taken for what had not started", (13, 7, 15),
+        "what died with its worker is taken for what had not started",
         NodeState, "died", _runs_the_dead_again,
     ),
     "cancel_leaves_the_queued": Planted(
-        "a queued task is told to be dropped and is not", (12, 7),
+        "a queued task is told to be dropped and is not",
         Work, "cancel_one", _leaves_the_queued,
     ),
     "forget_a_dependant": Planted(
-        "the first task that waits for a value is not told of it", (6, 2, 3),
+        "the first task that waits for a value is not told of it",
         Objects, "arrived", _supplies_nobody,
     ),
     "free_what_is_shared": Planted(
-        "a node frees its workers' values though others hold them", (19, 7),
+        "a node frees its workers' values though others hold them",
         NodeObjects, "share", _does_nothing,
     ),
     "forget_to_hand_over": Planted(
-        "nodes are not told that submitters have their results", (2, 0),
+        "nodes are not told that submitters have their results",
         Deliveries, "reached", _does_nothing,
     ),
     "never_sleep": Planted(
-        "a node whose connection is gone does not sleep: its beat is due", (0, 17),
+        "a node whose connection is gone does not sleep: its beat is due",
         NodeCore, "deadline_s", _beats_without_connection,
     ),
     "forget_who_was_given_up": Planted(
-        "the scheduler's next life does not know who was given up in the one before", (30331,),
+        "the scheduler's next life does not know who was given up in the one before",
         Roster, "lost", _does_nothing,
     ),
     "forget_to_send_again": Planted(
-        "who misses a batch does not get it", (183, 92, 130), Link, "_peer_misses", _does_nothing
+        "who misses a batch does not get it", Link, "_peer_misses", _does_nothing
     ),
     "forget_to_ask": Planted(
-        "nobody notices that the last batch was lost", (189, 130),
+        "nobody notices that the last batch was lost",
         Link, "_ask", _asks_for_nothing,
     ),
     "take_it_twice": Planted(
-        "a batch that comes twice is taken in twice", (92, 183, 131),
+        "a batch that comes twice is taken in twice",
         Link, "received", _takes_it_twice,
     ),
     "take_it_too_early": Planted(
-        "a batch that has overtaken another is taken in", (130, 189),
+        "a batch that has overtaken another is taken in",
         Link, "received", _takes_it_too_early,
     ),
     "hand_over_too_early": Planted(
-        "nodes forget results that submitters do not have yet", (19, 361),
+        "nodes forget results that submitters do not have yet",
         Outbox, "told", _says_nothing,
     ),
     "keep_a_retry_secret": Planted(
-        "a submitter is not told that an attempt was charged", (19, 41),
+        "a submitter is not told that an attempt was charged",
         Outbox, "retry", _does_nothing,
     ),
     "forget_what_was_told": Planted(
-        "a client forgets how many attempts there were", (110, 41),
+        "a client forgets how many attempts there were",
         Budget, "told", _does_nothing,
     ),
     "keep_a_dropped_blob": Planted(
-        "the large arguments of a task that is refused are not dropped with it", (523,),
+        "the large arguments of a task that is refused are not dropped with it",
         Submissions, "_drop_args", _does_nothing,
     ),
     "go_on_when_given_up": Planted(
-        "a node that was given up goes on with what it has", (682, 723, 299),
+        "a node that was given up goes on with what it has",
         NodeCore, "_drop_everything", _does_nothing,
     ),
     "never_pay_credit_back": Planted(
-        "what has ended still counts against a client's credit", (23, 40),
+        "what has ended still counts against a client's credit",
         Credits, "take", _never_pays_back,
     ),
     "take_back_without_asking": Planted(
-        "a task is placed again before its node has given it back", (16, 19, 14),
+        "a task is placed again before its node has given it back",
         Attempts, "_ask_back", _takes_without_asking,
     ),
     "ignore_the_page": Planted(
-        "what a worker has just started is taken for unstarted", (15, 13, 7),
+        "what a worker has just started is taken for unstarted",
         Dispatch, "page_read", _takes_what_was_started,
     ),
     "retry_at_once": Planted(
-        "a retry does not wait", (37, 102, 76), scheduler_work, "backoff_s", _retries_at_once
+        "a retry does not wait", scheduler_work, "backoff_s", _retries_at_once
     ),
     "forget_who_holds": Planted(
-        "nobody counts the refs inside what is sent", (158, 39, 199),
+        "nobody counts the refs inside what is sent",
         Outbox, "contain", _does_nothing,
     ),
     "match_no_claim": Planted(
-        "the scheduler's next life runs again what runs already", (83, 188),
+        "the scheduler's next life runs again what runs already",
         Matching, "met", _says_no,
     ),
     "wait_for_nobody": Planted(
-        "the scheduler's next life places tasks before its nodes are back", (714,),
+        "the scheduler's next life places tasks before its nodes are back",
         Recovery, "turn", _waits_for_nobody,
     ),
     "write_nothing_down": Planted(
-        "the scheduler's next life knows of no nodes", (263,),
+        "the scheduler's next life knows of no nodes",
         Roster, "commands", _says_nothing,
     ),
     "strike_out_too_early": Planted(
-        "a lost node is struck out before its submitters know", (110,),
+        "a lost node is struck out before its submitters know",
         Roster, "_strike", _strikes_out_early,
     ),
     "ask_for_no_report": Planted(
-        "what ended in the scheduler's absence is not asked for", (83, 102),
+        "what ended in the scheduler's absence is not asked for",
         Outbox, "report", _does_nothing,
     ),
     "forget_what_ended": Planted(
-        "a node keeps nothing of what ended for the scheduler's next life", (263, 83, 199),
+        "a node keeps nothing of what ended for the scheduler's next life",
         Ended, "restarted", _starts_from_nothing,
     ),
     "free_before_recovered": Planted(
-        "a node takes what nobody has shared again yet for unshared", (199,),
+        "a node takes what nobody has shared again yet for unshared",
         NodeObjects, "restarted", _forgets_who_shares,
     ),
     "overlook_a_deadlock": Planted(
-        "nobody is told of a deadlock", (34, 63), Standstill, "beat", _does_nothing
+        "nobody is told of a deadlock", Standstill, "beat", _does_nothing
+    ),
+    "give_up_at_a_second_hello": Planted(
+        "who never heard the Welcome to its Hello and says Hello again is given up",
+        Presence, "joined", _gives_up_who_comes_again,
     ),
     "rest_while_it_runs": Planted(
-        "a node that works says that nothing moves there", (175, 44, 122),
+        "a node that works says that nothing moves there",
         Beats, "is_still", _says_yes,
     ),
 }  # fmt: skip

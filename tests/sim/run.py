@@ -3,11 +3,11 @@
 python tests/sim/run.py --seeds 1000 --start 0
 python tests/sim/run.py --seed 42 --verbose
 python tests/sim/run.py --story tests/sim/stories/some.json
+python tests/sim/run.py --planted
 """
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -19,33 +19,25 @@ if __name__ == "__main__":
     sys.path[0] = str(HERE.parents[1])
 
 import msgspec  # noqa: E402
+from sim.batch import TWICE_EACH, run_seeds, serve, simulate  # noqa: E402
 from sim.draw import draw  # noqa: E402
 from sim.operations import FAULTS, Scenario, dump, load  # noqa: E402
+from sim.planted import PLANTED, SEEDS_FILE  # noqa: E402
 from sim.shrink import kind_of, shrink  # noqa: E402
-from sim.world import Outcome, World  # noqa: E402
+from sim.world import Outcome  # noqa: E402
 
-#: one seed in so many is run twice, the second time under another hash seed
-TWICE_EACH = 20
-
-
-def simulate(scenario: Scenario) -> Outcome:
-    """Run one scenario."""
-    return World(scenario).run()
-
-
-def digest_elsewhere(seed: int, hash_seed: str = "4711") -> str:
-    """Return the digest of a seed as another process under another hash seed has it."""
-    environment = {"PYTHONHASHSEED": hash_seed, "PATH": "/usr/bin:/bin"}
-    environment |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
-    command = [sys.executable, str(HERE), "--seed", str(seed), "--digest"]
-    made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    return made.stdout.strip() or made.stderr.strip()
+#: with --planted alone: search for each of them, and write down so many seeds that catch it
+ALL = "all"
+CATCHES = 3
+PLANTED_SEEDS = 2000
+#: a line of progress each so many seeds
+PROGRESS_EACH = 500
 
 
-def report(seed: int, outcome: Outcome, planted: str = "") -> str:
+def report(seed: int, violations: list[str], planted: str = "") -> str:
     """Say what is wrong with a seed, and how to see it again."""
     plant = f" --planted {planted}" if planted else ""
-    lines = [f"seed {seed}: {len(outcome.violations)} violations", *outcome.violations[:5]]
+    lines = [f"seed {seed}: {len(violations)} violations", *violations[:5]]
     lines.append(f"again: python tests/sim/run.py --seed {seed}{plant} --verbose")
     return "\n".join(lines)
 
@@ -70,6 +62,12 @@ def say(scenario: Scenario) -> str:
     return "\n".join(lines)
 
 
+def _say_shortest(scenario: Scenario, budget_s: float) -> None:
+    outcome = simulate(scenario)
+    if outcome.violations:  # else two runs differ: there is nothing to shorten
+        print(say(shortest(scenario, outcome, budget_s)), flush=True)
+
+
 def _one(seed: int, scenario: Scenario, options: argparse.Namespace) -> int:
     began_s = time.perf_counter()
     outcome = simulate(scenario)
@@ -84,7 +82,7 @@ def _one(seed: int, scenario: Scenario, options: argparse.Namespace) -> int:
     if not outcome.violations:
         print(f"seed {seed}: no violation, digest {outcome.digest}")
         return 0
-    print(report(seed, outcome, options.planted))
+    print(report(seed, outcome.violations, options.planted))
     if options.shrink_s:
         short = shortest(scenario, outcome, options.shrink_s)
         print(f"shortest tape: {len(short.tape)} of {len(scenario.tape)} entries")
@@ -94,38 +92,75 @@ def _one(seed: int, scenario: Scenario, options: argparse.Namespace) -> int:
     return 1
 
 
+class Tally:
+    """What many seeds came to."""
+
+    def __init__(self) -> None:
+        self.began_s = time.perf_counter()
+        self.seeds = self.steps = self.faults = 0
+        self.cpu_s = 0.0
+        self.broken: list[int] = []
+        self.counts: Counter[str] = Counter()
+
+    def __str__(self) -> str:
+        took_s = time.perf_counter() - self.began_s
+        return (
+            f"{self.seeds:,} seeds, {self.steps:,} steps, {self.faults:,} faults,"
+            f" {len(self.broken)} violations, {self.seeds / took_s:.1f} seeds/s,"
+            f" {self.seeds / max(self.cpu_s, 1e-9):.1f} seeds/s of a core"
+        )
+
+
 def _many(options: argparse.Namespace) -> int:
-    began_s = time.perf_counter()
-    steps = faults = 0
-    broken: list[int] = []
-    counts: Counter[str] = Counter()
-    for seed in range(options.start, options.start + options.seeds):
-        scenario = draw(seed)
-        outcome = simulate(scenario)
-        steps += outcome.steps
-        faults += outcome.faults
-        counts += outcome.counts
-        if not outcome.violations and seed % TWICE_EACH == 0 and not options.planted:
-            again = digest_elsewhere(seed)
-            if again != outcome.digest:
-                outcome.violations.append(f"two runs differ: {outcome.digest} and {again}")
-        if outcome.violations:
-            broken.append(seed)
-            print(report(seed, outcome, options.planted), flush=True)
-            if options.shrink_s and len(broken) == 1:
-                print(say(shortest(scenario, outcome, options.shrink_s)))
-            if len(broken) >= options.failures_max:
+    tally = Tally()
+    seeds = range(options.start, options.start + options.seeds)
+    twice_each = 0 if options.planted else TWICE_EACH
+    for answer in run_seeds(seeds, options.jobs, options.planted, twice_each):
+        tally.seeds += 1
+        tally.steps += answer.steps
+        tally.faults += answer.faults
+        tally.cpu_s += answer.cpu_s
+        tally.counts.update(answer.counts)
+        if options.progress and tally.seeds % PROGRESS_EACH == 0:
+            with Path(options.progress).open("a") as file:
+                file.write(f"{tally}\n")
+        if answer.violations:
+            tally.broken.append(answer.seed)
+            print(report(answer.seed, answer.violations, options.planted), flush=True)
+            if options.shrink_s and len(tally.broken) == 1:
+                _say_shortest(draw(answer.seed), options.shrink_s)
+            if len(tally.broken) >= options.failures_max:
                 break
-    took_s = time.perf_counter() - began_s
-    done = seed - options.start + 1
     if options.verbose:
-        for path, count in sorted(counts.items()):
+        for path, count in sorted(tally.counts.items()):
             print(f"{count:9,} {path}")
-    print(
-        f"{done:,} seeds, {steps:,} steps, {faults:,} faults, {len(broken)} violations,"
-        f" {done / took_s:.1f} seeds/s, {steps / took_s:,.0f} steps/s"
-    )
-    return 1 if broken else 0
+    if options.progress:
+        with Path(options.progress).open("a") as file:
+            file.write(f"{tally}; end\n")
+    print(tally)
+    return 1 if tally.broken else 0
+
+
+def _search(options: argparse.Namespace) -> int:
+    """Look for seeds that catch each planted bug, and write them down."""
+    found: dict[str, list[int]] = {}
+    for name in PLANTED:
+        found[name] = []
+        tally = Tally()
+        seeds = range(options.start, options.start + PLANTED_SEEDS)
+        for answer in run_seeds(seeds, options.jobs, name, 0):
+            tally.seeds += 1
+            tally.cpu_s += answer.cpu_s
+            if answer.violations:
+                found[name].append(answer.seed)
+            if len(found[name]) == CATCHES:
+                break
+        print(f"{name}: {found[name]} of {tally.seeds} seeds, {tally.cpu_s:.1f} s", flush=True)
+        text = msgspec.json.format(msgspec.json.encode(found), indent=1)
+        SEEDS_FILE.write_bytes(text + b"\n")
+    missed = [name for name, seeds in found.items() if not seeds]
+    print(f"missed: {missed}" if missed else "each is caught")
+    return 1 if missed else 0
 
 
 def main() -> int:
@@ -136,21 +171,31 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run this one alone")
     parser.add_argument("--story", help="run a saved scenario")
     parser.add_argument("--save", help="save the shortest tape here")
-    parser.add_argument("--planted", default="", help="plant this bug first (see planted.py)")
+    parser.add_argument(
+        "--planted", nargs="?", default="", const=ALL,
+        help="plant this bug first (see planted.py); no name: find seeds that catch each",
+    )  # fmt: skip
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    parser.add_argument("--jobs", type=int, default=cores, help="how many processes")
+    parser.add_argument("--progress", default="", help="add lines of progress to this file")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--verbose", action="store_true", help="print the tape and the counters")
     parser.add_argument("--digest", action="store_true", help="print the digest alone")
     parser.add_argument("--shrink-s", type=float, default=30.0, help="time for shrinking; 0: none")
     parser.add_argument("--failures-max", type=int, default=5, help="stop after so many")
     options = parser.parse_args()
     with ExitStack() as planting:
+        if options.planted == ALL:
+            return _search(options)
         if options.planted:
-            from sim.planted import PLANTED
-
             planting.enter_context(PLANTED[options.planted].plant())
         return _run(options)
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.serve:
+        serve()
+        return 0
     if options.story:
         scenario = load(Path(options.story).read_bytes())
         return _one(scenario.seed, scenario, options)

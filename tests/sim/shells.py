@@ -15,9 +15,10 @@ from drumbeat.client import events as client_events
 from drumbeat.client.core import ClientCore
 from drumbeat.node import events as node_events
 from drumbeat.node.core import NodeCore
+from drumbeat.protocol.drain import Draining
 from drumbeat.protocol.frames import Role
 from drumbeat.protocol.ids import PeerId
-from drumbeat.protocol.messages import Environment, Join
+from drumbeat.protocol.messages import Environment, Join, Leave
 from drumbeat.protocol.recovery import Registered
 from drumbeat.protocol.standstill import Deadlock
 from drumbeat.scheduler import events as scheduler_events
@@ -35,6 +36,7 @@ IDLE_S = 1.0
 ROUNDING_S = 1e-7
 #: so many turns one after the other may leave something undone that is due
 SLEEPLESS_TURNS_MAX = 100
+NEVER_S = float("inf")
 
 
 class HostClock(NamedTuple):
@@ -45,11 +47,13 @@ class HostClock(NamedTuple):
 
     def shows_s(self, true_s: float) -> float:
         """Return what it shows at a time of the world."""
-        return self.offset_s + self.rate * true_s
+        offset_s, rate = self
+        return offset_s + rate * true_s
 
     def true_s(self, shown_s: float) -> float:
         """Return at which time of the world it shows that."""
-        return (shown_s - self.offset_s) / self.rate + ROUNDING_S
+        offset_s, rate = self
+        return (shown_s - offset_s) / rate + ROUNDING_S
 
 
 class Process(ABC):
@@ -69,8 +73,11 @@ class Process(ABC):
         self.core: Any = None
         self.shell: Any = None
         self.turns = 0
-        self._wake_s = float("inf")
-        self._due_s = float("inf")
+        self._audit_each = world.scenario.audit_each
+        self._wake_s = NEVER_S
+        #: alarms that the clock has for this process, the next one last
+        self._alarms_s: list[float] = []
+        self._due_s = NEVER_S
         self._sleepless = 0
         self._told: list[Any] = []
 
@@ -90,12 +97,21 @@ class Process(ABC):
     def _turn_at(self, when_s: float) -> None:
         if when_s < self._wake_s:
             self._wake_s = when_s
-            self.clock.at(when_s, self._woken, when_s)
+            alarms_s = self._alarms_s
+            if not alarms_s or when_s < alarms_s[-1]:
+                alarms_s.append(when_s)
+                self.clock.at(when_s, self._alarm)
 
-    def _woken(self, when_s: float) -> None:
-        if when_s != self._wake_s or not self.is_alive:
+    def _alarm(self) -> None:
+        """Turn, if it is time; one alarm for later stays where it is while others come and go."""
+        self._alarms_s.pop()
+        if not self.is_alive:
             return
-        self._wake_s = float("inf")
+        if self.clock.now_s < self._wake_s:
+            later_s, self._wake_s = self._wake_s, NEVER_S
+            self._turn_at(later_s)
+            return
+        self._wake_s = NEVER_S
         if self.clock.now_s < self.paused_until_s:
             self._turn_at(self.paused_until_s)
             return
@@ -103,7 +119,7 @@ class Process(ABC):
         self.turns += 1
         try:
             self._turn(now_s)
-            if self.turns % self.world.scenario.audit_each == 0:
+            if self.turns % self._audit_each == 0:
                 self.core.check_invariants()
         except Exception:  # noqa: BLE001  # whatever it is, it is a finding
             self.world.oracle.wrong(f"{self.name} crashed:\n{traceback.format_exc(limit=-6)}")
@@ -111,20 +127,26 @@ class Process(ABC):
             return
         if not self.is_alive:
             return
-        self._due_s = now_s + IDLE_S
-        for due_s in (self.core.deadline_s(), self.shell.deadline_s()):
-            if due_s is not None and due_s < self._due_s:
-                self._due_s = due_s
-        self._look_whether_it_sleeps(now_s)
-        self._due_s = max(self._due_s, now_s + 1e-6)
-        self._turn_at(self.host_clock.true_s(self._due_s))
+        due_s = now_s + IDLE_S
+        core_s, shell_s = self.core.deadline_s(), self.shell.deadline_s()
+        if core_s is not None and core_s < due_s:
+            due_s = core_s
+        if shell_s is not None and shell_s < due_s:
+            due_s = shell_s
+        if due_s <= now_s:
+            self._look_whether_it_sleeps(now_s, core_s, shell_s)
+            due_s = max(due_s, now_s + 1e-6)
+        else:
+            self._sleepless = 0
+        self._due_s = due_s
+        self._turn_at(self.host_clock.true_s(due_s))
 
-    def _look_whether_it_sleeps(self, now_s: float) -> None:
+    def _look_whether_it_sleeps(self, now_s: float, *dues_s: float | None) -> None:
         """What is due after a turn was not done in it: a real loop would keep a CPU busy."""
-        self._sleepless = self._sleepless + 1 if self._due_s <= now_s else 0
+        self._sleepless += 1
         if self._sleepless > SLEEPLESS_TURNS_MAX:
-            dues = f"core {self.core.deadline_s()}, shell {self.shell.deadline_s()}"
-            self.world.oracle.wrong(f"{self.name} does not sleep: it is {now_s}, due are {dues}")
+            text = f"it is {now_s}, due are core {dues_s[0]}, shell {dues_s[1]}"
+            self.world.oracle.wrong(f"{self.name} does not sleep: {text}")
 
     def _turn(self, now_s: float) -> None:
         for event in self._happenings(now_s):
@@ -165,6 +187,7 @@ class SchedulerProcess(Process):
         expected: Sequence[str] = (),
         gone: Sequence[str] = (),
         daemons: Sequence[str] = (),
+        closed: int = 0,
     ) -> None:
         super().__init__(world, "scheduler")
         settings = world.settings
@@ -173,7 +196,7 @@ class SchedulerProcess(Process):
         self.place.record = world.record
         self.shell = listen(self.place, settings, epoch)
         rng = Random(f"{world.scenario.seed} core {epoch}")
-        self.core = SchedulerCore(settings, epoch, rng, expected, gone, daemons)
+        self.core = SchedulerCore(settings, epoch, rng, expected, gone, daemons, closed)
         #: names of nodes, and peers, that have told all of a life before
         self.registered: dict[str | PeerId, None] = {}
         self._names: dict[PeerId, str] = {}
@@ -339,6 +362,9 @@ class NodeProcess(_DiallingProcess):
         self.pool = FakePool(
             self.clock, self.random, world.oracle, self.peer, name, self.tell, world.record
         )
+        #: when it has been drained, it is started again so much later
+        self.back_s = 0.0
+        self._finishes = False
         self.wake()
 
     def crash(self) -> None:
@@ -351,11 +377,27 @@ class NodeProcess(_DiallingProcess):
             if self.pool.carry_out(command):
                 continue
             if isinstance(command, node_events.Send):
+                if isinstance(command.message, Draining) and command.message.cancel:
+                    self.world.oracle.count("drained in a hurry")
+                    self.world.oracle.life_lost(self.peer)
                 self.shell.send(command.message)
             elif isinstance(command, node_events.SendBlob):
                 self.shell.send_blob(command.key, command.payload)
+            elif isinstance(command, node_events.Drains):
+                self.world.oracle.drain_begun(self.name, self.peer)
+            elif isinstance(command, node_events.Finish):
+                self._finishes = True
             else:
                 self.world.oracle.wrong(f"{self.name} commands {command!r}")
+
+    def _turn(self, now_s: float) -> None:
+        super()._turn(now_s)
+        if self._finishes:
+            self.shell.send(Leave())
+            self._flush(now_s)
+            self.is_alive = False
+            self.clock.after(0.01, self.shell.close)
+            self.world.drained(self)
 
 
 class ClientProcess(_DiallingProcess):

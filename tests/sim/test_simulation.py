@@ -1,15 +1,17 @@
 """Seeds, stories, planted bugs, and the honesty of the simulator itself."""
 
+import os
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from sim import operations as op
+from sim.batch import OTHER_HASH_SEED, Runner, run_seeds, simulate, until
 from sim.draw import draw
 from sim.operations import Scenario, dump, load
-from sim.planted import PLANTED, Planted
-from sim.run import digest_elsewhere, report, simulate
+from sim.planted import PLANTED, Planted, seeds_of
+from sim.run import report
 from sim.scripts import Spec, Step
 from sim.shrink import kind_of, shrink
 from sim.world import World
@@ -18,11 +20,10 @@ HERE = Path(__file__).parent
 STORIES = sorted((HERE / "stories").glob("*.json"))
 #: time for drawn seeds; the first ones are run whatever the machine
 BUDGET_S = 30.0
-SEEDS_MIN = 100
-SEEDS_MAX = 3000
+SEEDS_MIN = 600
+SEEDS_MAX = 20_000
 
-
-#: paths that a hundred seeds must have taken, or the draws have become tame
+#: paths that the first seeds must have taken, or the draws have become tame
 RARE = (
     "CPUs lent and regained", "blob", "connection cut", "dropped by cancel",
     "executions that died", "fork failed", "get timed out in a task", "link resumed",
@@ -37,14 +38,12 @@ RARE = (
 
 
 def test_no_seed_breaks_a_promise() -> None:
-    end_s = time.monotonic() + BUDGET_S
+    seeds = until(time.monotonic() + BUDGET_S, range(SEEDS_MAX), SEEDS_MIN)
+    jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     counts: Counter[str] = Counter()
-    for seed in range(SEEDS_MAX):
-        if seed >= SEEDS_MIN and time.monotonic() > end_s:
-            break
-        outcome = simulate(draw(seed))
-        assert not outcome.violations, report(seed, outcome)
-        counts += outcome.counts
+    for answer in run_seeds(seeds, jobs):
+        assert not answer.violations, report(answer.seed, answer.violations)
+        counts.update(answer.counts)
     assert not [path for path in RARE if not counts[path]]
 
 
@@ -58,20 +57,28 @@ def test_what_was_once_a_bug_stays_fixed(story: Path) -> None:
 def test_a_planted_bug_is_caught_by_its_seed(name: str) -> None:
     planted = PLANTED[name]
     with planted.plant():
-        caught = any(simulate(draw(seed)).violations for seed in planted.seeds)
-    assert caught, f"none of {planted.seeds} catches {name} any more: {planted.about}"
+        caught = any(simulate(draw(seed)).violations for seed in seeds_of(name))
+    assert caught, f"none of {seeds_of(name)} catches {name} any more: {planted.about}"
 
 
 def test_a_planted_bug_goes_when_its_block_ends() -> None:
-    planted: Planted = next(iter(PLANTED.values()))
+    name = next(iter(PLANTED))
+    planted: Planted = PLANTED[name]
     with planted.plant():
         pass
-    assert not simulate(draw(planted.seeds[0])).violations
+    assert not simulate(draw(seeds_of(name)[0])).violations
 
 
-@pytest.mark.parametrize("seed", [1, 5, 11, 23])
-def test_a_seed_runs_the_same_in_another_process_under_another_hash_seed(seed: int) -> None:
-    assert digest_elsewhere(seed) == simulate(draw(seed)).digest
+def test_a_seed_runs_the_same_in_another_process_under_another_hash_seed() -> None:
+    with Runner(OTHER_HASH_SEED) as runner:
+        for seed in (1, 5, 11, 23):
+            runner.give(seed)
+        answers = []
+        while runner.given:
+            answers += runner.take()
+    assert len(answers) == 4
+    for answer in answers:
+        assert answer.digest == simulate(draw(answer.seed)).digest
 
 
 def test_a_seed_runs_the_same_twice_in_one_process() -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from drumbeat.client import events
 from drumbeat.client.events import Call
+from drumbeat.protocol.drain import Drain
 from drumbeat.protocol.ids import IdFactory, ObjectId, TaskId, home_of, objects_of, task_of
-from drumbeat.protocol.messages import KindRow, Outcome, TaskRow, ValueRow
+from drumbeat.protocol.messages import KindRow, Outcome, Query, TaskRow, ValueRow
 
 from . import scripts
 from .scripts import Script, Spec, Value
@@ -179,7 +180,13 @@ class User:
         """Ask the scheduler something."""
         request = len(self._requests) + 1
         self._requests[request] = None
-        self._do(events.Asked(request, what, 20, ""), late=True)
+        self._do(events.Asked(Query(request, what, 20)), late=True)
+
+    def drain(self, node: str) -> None:
+        """Have a node drained."""
+        request = len(self._requests) + 1
+        self._requests[request] = None
+        self._do(events.Asked(Drain(request, [node])), late=True)
 
     def share(self, pick: int, other: "User") -> None:
         """Pickle a ref outside Drumbeat; another program loads it."""
@@ -207,8 +214,10 @@ class User:
                 self.oracle.wrong(f"{self.name} is told twice of {id_.hex()}")
             self.oracle.check_row(row, self.name)
             self.results[id_] = row
+        told = {row.id for row in rows}
         for getter in list(self.getters):
-            self._look_at(getter)
+            if not told.isdisjoint(getter.ids):
+                self._look_at(getter)
 
     def freed(self, ids: list[ObjectId]) -> None:
         """Nobody is said to hold these."""

@@ -44,7 +44,9 @@ class Place:
 class Dialing:
     """One connection, as transport.Dialing offers it."""
 
-    def __init__(self, context: Any, endpoint: str, settings: Settings, poller: Place) -> None:
+    def __init__(
+        self, context: Any, endpoint: str, settings: Settings, poller: Place, keys: None
+    ) -> None:
         self._place = poller
         self._incoming: deque[bytes] = deque()
         self._unsent: list[bytes] | None = []
@@ -54,11 +56,15 @@ class Dialing:
         poller.sockets.append(self)
 
     @classmethod
-    def try_to(cls, context: Any, endpoint: str, settings: Settings, poller: Place) -> "Dialing":
+    def try_to(
+        cls, context: Any, endpoint: str, settings: Settings, poller: Place, keys: None
+    ) -> "Dialing":
         """Return such a connection; there are always descriptors here."""
-        return cls(context, endpoint, settings, poller)
+        return cls(context, endpoint, settings, poller, keys)
 
     def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[bytes]:
+        if not self._incoming:
+            return []
         count = min(frames_max, len(self._incoming))
         return [self._incoming.popleft() for _ in range(count)]
 
@@ -100,16 +106,20 @@ class Dialing:
 class Listening:
     """All connections of the scheduler, as transport.Listening offers them."""
 
-    def __init__(self, context: Any, endpoint: str, settings: Settings, poller: Place) -> None:
+    def __init__(
+        self, context: Any, endpoint: str, settings: Settings, poller: Place, keys: None
+    ) -> None:
         self._place = poller
-        self._incoming: deque[list[bytes]] = deque()
+        self._incoming: deque[tuple[bytes, bytes, str]] = deque()
         self._routes: dict[bytes, Connection] = {}
         self._said = ""
         self.junk_dropped = 0
         poller.sockets.append(self)
         poller.door.listener = self
 
-    def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[list[bytes]]:
+    def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[tuple[bytes, bytes, str]]:
+        if not self._incoming:
+            return []
         count = min(frames_max, len(self._incoming))
         return [self._incoming.popleft() for _ in range(count)]
 
@@ -120,9 +130,9 @@ class Listening:
         connection.down.send(frame)
         return True
 
-    def closing(self) -> str:
+    def closed(self) -> list[bytes]:
         said, self._said = self._said, ""
-        return said
+        return list(self._routes) if said else []
 
     def close(self, linger_s: float = 0.0) -> None:
         for connection in self._routes.values():
@@ -148,7 +158,7 @@ class Listening:
 
     def arrived(self, connection: Connection, frame: bytes) -> None:
         self._place.record(frame)
-        self._incoming.append([connection.routing_id, frame])
+        self._incoming.append((connection.routing_id, frame, ""))
         self._place.wake()
 
 

@@ -18,6 +18,7 @@ from drumbeat.protocol.settings import Settings
 from drumbeat.scheduler.events import Remember
 from drumbeat.scheduler.standstill import HOME_S
 
+from . import drains
 from . import operations as op
 from .clock import Clock
 from .judge import NEVER_S, Judge
@@ -75,6 +76,7 @@ class World:
         self.remembered: list[str] = []
         self.gone: list[str] = []
         self.daemons: list[str] = []
+        self.closed = 0
         #: how long it stays away when it dies, and how long its further lives last
         self._down_s = 0.01
         self._lives_s: list[float] = []
@@ -88,6 +90,9 @@ class World:
         submits = [entry for entry in scenario.tape if isinstance(entry, op.Submit)]
         self._work_s = sum(_work_s(entry.spec) * entry.copies for entry in submits)
         self._work_s += 2 * self.settings.infeasible_timeout_s
+        # Until a node that is waited for is back.
+        each_s = self.settings.drain_timeout_s + self.settings.infeasible_timeout_s + 4.0
+        self._work_s += sum(each_s for entry in scenario.tape if isinstance(entry, op.Drain))
         if "submit_credit_tasks" in scenario.settings:
             # What no node can run is found out one task after the other.
             copies = sum(entry.copies for entry in submits)
@@ -113,6 +118,11 @@ class World:
 
     def _start_node(self, name: str) -> None:
         self.nodes[name] = NodeProcess(self, name)
+
+    def drained(self, node: NodeProcess) -> None:
+        """A node has ended in peace, and is started again."""
+        self.oracle.drain_ended(node.peer)
+        self.clock.after(node.back_s, self._start_node, node.name)
 
     # ---------------------------------------------------------------------- the scheduler's lives
 
@@ -141,7 +151,7 @@ class World:
         """The scheduler writes down its nodes."""
         if scheduler is self.scheduler:
             self.remembered, self.gone = list(noted.nodes), list(noted.gone)
-            self.daemons = list(noted.daemons)
+            self.daemons, self.closed = list(noted.daemons), noted.closed
             if self._dies_at_note:
                 self._dies_at_note = False
                 self.oracle.count("scheduler crashed with a note")
@@ -164,7 +174,7 @@ class World:
     def _start_scheduler(self) -> None:
         epoch = self.scheduler.epoch + 1
         self.scheduler = born = SchedulerProcess(
-            self, epoch, self.remembered, self.gone, self.daemons
+            self, epoch, self.remembered, self.gone, self.daemons, self.closed
         )
         if not self.remembered:
             self.oracle.count("scheduler restarted without nodes")
@@ -278,6 +288,8 @@ class World:
                 self.network.stall(self._process(entry.who).name, entry.way, entry.for_s)
             case op.Slow():
                 self.network.slow(self._process(entry.who).name, entry.factor, entry.for_s)
+            case op.Drain():
+                drains.begin(self, entry)
             case op.CrashNode():
                 name = names[entry.node % len(names)]
                 if self.nodes[name].is_alive:
@@ -333,12 +345,8 @@ class World:
         )
 
     def _go_on(self, until_s: float) -> None:
-        violations, clock = self.oracle.violations, self.clock
-
-        def over() -> bool:
-            return bool(violations) or clock.steps > STEPS_MAX
-
-        if clock.run_until(until_s, over) and not violations:
+        found = self.oracle.violations
+        if self.clock.run_until(until_s, found, STEPS_MAX) and not found:
             self.oracle.wrong(f"{STEPS_MAX} steps, and no end")
 
     def _wait_until(self, limit_s: float, what: Callable[[], list[str]]) -> list[str]:

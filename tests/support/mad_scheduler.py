@@ -9,7 +9,7 @@ from drumbeat.node.packets import Exit, Setup, ToDaemon
 from drumbeat.protocol import codec
 from drumbeat.protocol.errors import RemoteProtocolError
 from drumbeat.protocol.ids import IdFactory, TaskId, objects_of
-from drumbeat.protocol.messages import Outcome, Results, TaskRow, ToClient, ToNode, ValueRow
+from drumbeat.protocol.messages import Outcome, Query, Results, TaskRow, ToClient, ToNode, ValueRow
 
 from .client_bench import LARGE, NODE, PEER, Client, foreign
 from .fuzzing import Words, damaged
@@ -56,7 +56,7 @@ class MadClient:
                 ids: list[Any] = [rng.choice(self.tasks)]
                 self.do(client_events.CancelAsked(ids, False, True, rng.choice((0, 1, 2))))
             case 3:
-                self.do(client_events.Asked(rng.choice((1, 2)), "status", 1, ""))
+                self.do(client_events.Asked(Query(rng.choice((1, 2)), "status", 1)))
             case 4:
                 self.do(client_events.Disconnected())
                 self.do(client_events.Connected(rng.choice((1, 2, 3)), rng.random() < 0.5))

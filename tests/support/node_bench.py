@@ -57,7 +57,9 @@ class NodeBench:
         prepare: bool = True,
     ) -> None:
         self.settings = Settings(**(settings or {}))
-        self.core = NodeCore(self.settings, NODE, "lab", "here", resources or {"CPU": 2.0}, 7)
+        self.core = NodeCore(
+            self.settings, NODE, "lab", "here", resources or {"CPU": 2.0}, 7, machine="m"
+        )
         self.now_s = 100.0
         #: commands of the last `feed`
         self.commands: list[events.Command] = []
@@ -120,7 +122,7 @@ class NodeBench:
         row = NodeKindRow(
             number, client, bytes([number]) * 16, f"kind{number}", options(**given), b"code"
         )
-        self.hear(Prepare([EnvironmentRow(client, Environment(host="here"))], [row]))
+        self.hear(Prepare([EnvironmentRow(client, Environment(machine="m"))], [row]))
 
     def row(
         self, kind: int = 1, *, expected_s: float = -1.0, client: PeerId = CLIENT, **given: Any

@@ -109,7 +109,7 @@ class Driver:
         environment = Environment("host", os.getcwd(), tuple(sys.path), os.getpid(), "3")
         fields = {
             "environment": environment, "env_vars": (), "working_dir": "", "num_cpus": 1.0,
-            "same_host": True,
+            "same_machine": True,
         } | changes  # fmt: skip
         self.defined[number], self.seqs[number] = set(), 0
         self.pool.start(events.StartWorker(number, number, CLIENT, **fields))

@@ -1,4 +1,4 @@
-"""A relay between two Unix sockets that can lose connections, as networks do."""
+"""A relay between two sockets, of files or ports, that can lose connections, as networks do."""
 
 import contextlib
 import selectors
@@ -9,12 +9,20 @@ from typing import Self
 
 
 class Relay:
-    """Listens at one path, passes bytes to another; `cut` closes all connections at once."""
+    """Listens at one path, passes bytes to another; `cut` closes all connections at once.
 
-    def __init__(self, path: str, target: str) -> None:
+    Args:
+        path: of a Unix socket; or a host and a port of it, 0 for any that is free.
+        target: where the connections go on to, of the same kind.
+    """
+
+    def __init__(self, path: str | tuple[str, int], target: str | tuple[str, int]) -> None:
         self._target = target
-        self._listener = socket.socket(socket.AF_UNIX)
+        self._family = socket.AF_UNIX if isinstance(path, str) else socket.AF_INET
+        self._listener = socket.socket(self._family)
         self._listener.bind(path)
+        #: of the port it listens at
+        self.port = 0 if isinstance(path, str) else self._listener.getsockname()[1]
         self._listener.listen()
         self._wake_read, self._wake_write = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -63,7 +71,7 @@ class Relay:
 
     def _accept(self) -> None:
         near, _ = self._listener.accept()
-        far = socket.socket(socket.AF_UNIX)
+        far = socket.socket(self._family)
         try:
             far.connect(self._target)
         except OSError:

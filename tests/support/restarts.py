@@ -36,11 +36,16 @@ class Restarted(Stage):
     """A scheduler in its second life, from its first turn on."""
 
     def __init__(
-        self, *expected: str, epoch: int = 2, gone: Sequence[str] = (), **settings: Any
+        self,
+        *expected: str,
+        epoch: int = 2,
+        gone: Sequence[str] = (),
+        closed: int = 0,
+        **settings: Any,
     ) -> None:
         names = sorted(expected)
         daemons = [(name.encode() * 6).hex() for name in names]
-        super().__init__(0, epoch, names, gone, daemons, **settings)
+        super().__init__(0, epoch, names, gone, daemons, closed, **settings)
         self.start_s = self.now_s
         self.turn()
 
@@ -49,10 +54,10 @@ class Restarted(Stage):
         self.live(self.start_s + after_start_s - self.now_s)
         return self
 
-    def client_enters(self, letter: str = "c") -> PeerId:
+    def client_enters(self, letter: str = "c", settled: int = 1) -> PeerId:
         peer = PeerId(letter.encode() * 6)
         self.hello(peer, "client", letter, epoch=1)
-        self.say(peer, Enter(f"client-{letter}", Environment()))
+        self.say(peer, Enter(f"client-{letter}", Environment(), settled))
         return peer
 
     def client_back(
@@ -61,10 +66,11 @@ class Restarted(Stage):
         attempt: int = 1,
         letter: str = "c",
         options: dict[str, Any] | None = None,
+        settled: int = 1,
         **fields: Any,
     ) -> PeerId:
         """A client comes back, names its tasks, and is done with it."""
-        peer = self.client_enters(letter)
+        peer = self.client_enters(letter, settled)
         if ids:
             self.names(peer, self.define(peer, **(options or {})), ids, attempt, **fields)
         self.registered(peer)

@@ -45,6 +45,7 @@ class Stage:
         expected: names of the nodes of the life before.
         gone: submitters that it had given up.
         daemons: ids of the expected nodes.
+        closed: the last life in which nodes that had not come back were given up.
         settings: the scheduler's.
     """
 
@@ -55,15 +56,17 @@ class Stage:
         expected: Sequence[str] = (),
         gone: Sequence[str] = (),
         daemons: Sequence[str] = (),
+        closed: int = 0,
         **settings: Any,
     ) -> None:
         self.now_s = 100.0
         self.core = SchedulerCore(
-            Settings(**settings), epoch, Random(seed), expected, gone, daemons
+            Settings(**settings), epoch, Random(seed), expected, gone, daemons, closed
         )
         #: what was to be written down, each time: nodes, and clients that were given up
         self.remembered: list[list[str]] = []
         self.gone: list[list[str]] = []
+        self.closed: list[int] = []
         self.mail: dict[PeerId, list[Any]] = {}
         self.blobs: list[events.SendBlob] = []
         self.drops: list[events.Drop] = []
@@ -104,6 +107,7 @@ class Stage:
             elif isinstance(command, events.Remember):
                 self.remembered.append(command.nodes)
                 self.gone.append(command.gone)
+                self.closed.append(command.closed)
             elif isinstance(command, events.Mark):
                 self.marks.setdefault(command.peer, []).append(command.mark)
             else:
@@ -145,11 +149,18 @@ class Stage:
         self.say(peer, Enter(f"client-{letter}", Environment(directory="/home")))
         return peer
 
-    def node(self, letter: str = "n", cpus: float = 2, name: str = "", **more: float) -> PeerId:
+    def node(
+        self,
+        letter: str = "n",
+        cpus: float = 2,
+        name: str = "",
+        labels: dict[str, str] | None = None,
+        **more: float,
+    ) -> PeerId:
         peer = PeerId(letter.encode() * 6)
         self.hello(peer, "node", name or letter)
         resources = {"CPU": float(cpus), **more}
-        self.say(peer, Join(name or letter, "host", 1, resources))
+        self.say(peer, Join(name or letter, "host", 1, resources, labels=labels or {}))
         return peer
 
     # -------------------------------------------------------------------------------------- work

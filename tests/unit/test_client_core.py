@@ -54,7 +54,7 @@ from support.client_bench import LARGE, PEER, Client, foreign, freed, resolved, 
 
 def test_the_first_word_of_a_new_link_life_is_enter() -> None:
     client = Client(connected=False)
-    assert sent(client.connect(1)) == [Enter("program", Environment(host="here"))]
+    assert sent(client.connect(1)) == [Enter("program", Environment(host="here"), 1)]
 
 
 def test_a_call_is_submitted_after_its_kind_is_defined() -> None:
@@ -412,7 +412,7 @@ def test_a_request_to_cancel_is_answered_in_order_with_finished_ones_false() -> 
 
 def test_a_question_is_asked_and_its_answer_handed_back_once() -> None:
     client = Client()
-    assert sent(client.do(Asked(5, "status", 100, ""))) == [Query(5, "status", 100, "")]
+    assert sent(client.do(Asked(Query(5, "status", 100, "")))) == [Query(5, "status", 100, "")]
     assert client.do(Received(Answer(5, {"a": 1}))) == [Reply(5, {"a": 1})]
     assert client.do(Received(Answer(5, {"a": 1}))) == []
 

@@ -147,6 +147,14 @@ def test_an_unknown_option_names_the_valid_ones():
         ({"priority": 1.0}, TypeError),
         ({"name": 3}, TypeError),
         ({"node": "a", "spread": True}, ValueError),
+        ({"node": 3}, TypeError),
+        ({"node": {"zone": 3}}, TypeError),
+        ({"node": {3: "a"}}, TypeError),
+        ({"node": {"zone": []}}, ValueError),
+        ({"node": {"zone": ["a", None]}}, TypeError),
+        ({"node": {"": "a"}}, ValueError),
+        ({"node": {"zone": "a" * 257}}, ValueError),
+        ({"node": {f"z{n}": "a" for n in range(65)}}, ValueError),
         ({"spread": "yes"}, TypeError),
         ({"max_calls": -1}, ValueError),
         ({"env_vars": {"A": 1}}, TypeError),
@@ -189,6 +197,22 @@ def test_options_arrive_in_the_kind(session):
     assert unpack_function(kind.function.payload)[1] == (KeyError,)
     decorated.options(spread=True).remote(1)
     assert session.calls[1].kind.options.spread is True
+
+
+def test_a_node_is_named_or_described_by_its_labels(session):
+    labelled = decorated.options(node={"zone": ["b", "a", "b"], "disk": "ssd"}, spread=True)
+    labelled.remote(1)
+    options = session.calls[0].kind.options
+    assert options.node == ""
+    assert options.node_labels == (("disk", ("ssd",)), ("zone", ("a", "b")))
+    labelled.options(node="lab1", spread=False).remote(1)
+    options = session.calls[1].kind.options
+    assert (options.node, options.node_labels) == ("lab1", ())
+
+
+def test_a_working_dir_in_a_home_directory_is_that_of_the_node(session):
+    decorated.options(working_dir="~/data").remote(1)
+    assert session.calls[0].kind.options.working_dir == "~/data"
 
 
 def test_options_build_on_each_other_and_are_cached(session):

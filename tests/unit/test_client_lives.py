@@ -82,7 +82,7 @@ def test_in_a_new_life_questions_cancels_and_fetches_are_sent_again() -> None:
     client = Client()
     other = foreign()
     task = client.submit()
-    client.do(RefsChanged([(other, 1)]), Awaited([other]), Asked(4, "nodes", 5, ""))
+    client.do(RefsChanged([(other, 1)]), Awaited([other]), Asked(Query(4, "nodes", 5, "")))
     client.do(CancelAsked([task], False, True, request=9))
     messages = sent(client.connect(1))
     assert Fetch([other]) in messages
@@ -111,7 +111,7 @@ def test_what_was_about_to_be_sent_is_told_once_and_anew_in_a_new_life() -> None
     call = client.call(kind.number, args=LARGE)
     commands = client.do(
         Submitted([kind], [call]),
-        Asked(4, "nodes", 5, ""),
+        Asked(Query(4, "nodes", 5, "")),
         CancelAsked([TaskId(call.row.id)], False, True, request=9),
         Disconnected(),
         Connected(1, False),

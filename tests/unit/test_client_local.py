@@ -7,8 +7,8 @@ from pathlib import Path
 import drumbeat
 import pytest
 from drumbeat.client import runtime
+from drumbeat.client.addresses import place_of
 from drumbeat.client.cli_cluster import NoCluster, find
-from drumbeat.client.local import check_address
 from drumbeat.protocol.errors import ConfigError
 from drumbeat.protocol.settings import Settings
 
@@ -22,14 +22,15 @@ def cluster(tmp_path: Path) -> Path:
 
 
 def test_a_directory_of_ones_own_that_is_closed_to_others_is_an_address(cluster: Path) -> None:
-    assert check_address(str(cluster), "argument address") == cluster
+    place = place_of(str(cluster), "argument address")
+    assert place == (f"ipc://{cluster}/{runtime.SOCKET}", str(cluster), None)
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o710, 0o701, 0o777])
 def test_a_directory_that_is_open_to_others_is_refused(cluster: Path, mode: int) -> None:
     cluster.chmod(mode)
     with pytest.raises(ConfigError, match=rf"open to others \(mode {mode:o}, and not 700\)"):
-        check_address(str(cluster), "argument address")
+        place_of(str(cluster), "argument address")
 
 
 def test_a_directory_of_somebody_else_is_refused(
@@ -38,19 +39,19 @@ def test_a_directory_of_somebody_else_is_refused(
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(ConfigError, match=rf"belongs to user {owner}, not to you.*functions"):
-        check_address(str(cluster), "DRUMBEAT_ADDRESS")
+        place_of(str(cluster), "DRUMBEAT_ADDRESS")
 
 
 def test_a_link_to_a_directory_is_refused(cluster: Path) -> None:
     link = cluster.parent / "link"
     link.symlink_to(cluster)
     with pytest.raises(ConfigError, match="symbolic link"):
-        check_address(str(link), "argument address")
+        place_of(str(link), "argument address")
 
 
 def test_a_directory_without_a_socket_is_no_cluster(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not the directory of a running local cluster"):
-        check_address(str(tmp_path), "argument address")
+    with pytest.raises(ConfigError, match="neither the directory of a running local cluster"):
+        place_of(str(tmp_path), "argument address")
 
 
 def test_the_command_line_says_why_a_cluster_is_refused(cluster: Path) -> None:

@@ -64,7 +64,7 @@ def test_after_a_restart_everything_is_told_in_the_agreed_order() -> None:
     cancelled, asked = client.submit(), client.submit()
     client.do(RefsChanged([(other, 1)]), Awaited([other]))
     client.do(CancelAsked([cancelled], False, True), CancelAsked([asked], False, True, request=9))
-    client.do(Asked(4, "nodes", 5, ""), Disconnected())
+    client.do(Asked(Query(4, "nodes", 5, "")), Disconnected())
     messages = sent(client.connect(2))
     assert [type(one) for one in messages] == [
         Enter, Define, Submit, Cancel, Cancel, Query, Holding, Fetch, Registered
@@ -137,7 +137,7 @@ def test_what_was_about_to_be_sent_is_new_and_told_once() -> None:
     call = client.call(kind.number, args=LARGE)
     commands = client.do(
         Submitted([kind], [call]),
-        Asked(4, "nodes", 5, ""),
+        Asked(Query(4, "nodes", 5, "")),
         CancelAsked([TaskId(call.row.id)], False, True, request=9),
         Disconnected(),
         Connected(2, False),
@@ -349,9 +349,20 @@ def test_a_cancel_of_somebody_elses_task_is_asked_again_until_its_value_is_here(
     assert client.at_rest()
 
 
+def test_it_says_in_which_epoch_it_last_knew_what_became_of_all_it_had_submitted() -> None:
+    client = Client()  # of epoch 1, from its beginning
+    client.submit()
+    assert [enter.settled for enter in sent(client.connect(2), Enter)] == [1]
+    assert [enter.settled for enter in sent(client.connect(3), Enter)] == [1]
+    client.do(Received(Recovered()))
+    assert [enter.settled for enter in sent(client.connect(4), Enter)] == [3]
+    # Given up by that very scheduler, it has charged itself for all of it.
+    assert [enter.settled for enter in sent(client.connect(4), Enter)] == [4]
+
+
 def test_an_answered_question_is_not_asked_again() -> None:
     client = Client()
-    client.do(Asked(4, "nodes", 5, ""), Asked(5, "tasks", 1, "a"))
+    client.do(Asked(Query(4, "nodes", 5, "")), Asked(5, "tasks", 1, "a"))
     client.do(Received(Answer(4, [])))
     assert sent(client.connect(2), Query) == [Query(5, "tasks", 1, "a")]
 

@@ -221,6 +221,25 @@ def test_what_no_node_could_run_is_refused_at_submit(make: Make) -> None:
     made.submit(kind=a_kind(num_cpus=3, wait_for_nodes=True))
 
 
+def test_labels_that_no_node_carries_are_refused_with_what_there_is(make: Make) -> None:
+    made = make()
+    shapes = [
+        Shape(f"lab{number}", b"node%02d" % number, {"CPU": 2.0}, {"zone": "a"})
+        for number in range(18)
+    ]
+    made.dial.happenings.append(Message(Shapes(shapes)))
+    made.session.get([made.submit()], 5)
+    asked = (("disk", ("ssd",)), ("zone", ("a", "b")))
+    with pytest.raises(Infeasible) as caught:
+        made.submit(kind=a_kind(node_labels=asked))
+    text = str(caught.value)
+    assert "work asks for CPU 1 on a node with disk=ssd, zone=a or b, which no node has" in text
+    assert "(lab0: CPU 2, zone=a; lab1: CPU 2, zone=a; " in text
+    assert "lab15: CPU 2, zone=a; and 2 more)" in text
+    made.submit(kind=a_kind(node_labels=asked, wait_for_nodes=True))
+    made.submit(kind=a_kind(node_labels=(("zone", ("a",)),)))
+
+
 def test_a_kind_that_goes_leaves_nothing_behind(make: Make) -> None:
     made = make()
     made.dial.happenings.append(Message(Shapes([Shape("lab1", b"node01", {"CPU": 2.0})])))
@@ -247,10 +266,13 @@ def test_a_kind_that_goes_leaves_nothing_behind(make: Make) -> None:
         ({"node": "lab1"}, True),
         ({"node": b"node01".hex()}, True),
         ({"node": "lab2"}, False),
+        ({"node_labels": (("zone", ("a", "b")),)}, True),
+        ({"node_labels": (("disk", ("ssd",)), ("zone", ("a",)))}, False),
+        ({"node_labels": (("zone", ("c",)),)}, False),
     ],
 )
 def test_a_task_fits_a_node_that_has_all_it_asks_for(options: dict[str, Any], does: bool) -> None:
-    shape = Shape("lab1", b"node01", {"CPU": 2.0, "disk": 1.0})
+    shape = Shape("lab1", b"node01", {"CPU": 2.0, "disk": 1.0}, {"zone": "b"})
     assert fits(Options(**options), shape) is does
 
 

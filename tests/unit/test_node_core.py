@@ -42,7 +42,7 @@ def bench():
 
 def test_the_first_word_in_a_link_life_is_join():
     bench = NodeBench({"CPU": 3.0, "disk": 1.0}, prepare=False)
-    assert bench.sent(Join) == [Join("lab", "here", 7, {"CPU": 3.0, "disk": 1.0})]
+    assert bench.sent(Join) == [Join("lab", "here", 7, {"CPU": 3.0, "disk": 1.0}, settled=1)]
 
 
 def test_it_beats_each_interval_while_connected(bench):

@@ -33,6 +33,7 @@ from drumbeat.protocol.recovery import (
     Inventory,
     InventoryRow,
     Phase,
+    Recovered,
     Registered,
     Report,
 )
@@ -92,6 +93,14 @@ def test_a_scheduler_that_ends_twice_is_another_each_time_until_it_gives_the_nod
     assert bench.core.at_rest()["attempts"] == 0
 
 
+def test_a_node_says_in_which_epoch_it_last_knew_what_became_of_its_calls(bench):
+    assert [word.settled for word in restart(bench, 2) if isinstance(word, Join)] == [1]
+    assert [word.settled for word in restart(bench, 3) if isinstance(word, Join)] == [1]
+    bench.hear(Recovered())
+    assert [word.settled for word in restart(bench, 4) if isinstance(word, Join)] == [3]
+    assert [word.settled for word in restart(bench, 4) if isinstance(word, Join)] == [4]
+
+
 def test_all_is_told_in_the_order_that_is_promised(bench):
     foreign, awaited = IdFactory(OTHER)(), IdFactory(OTHER)()
     (task,) = bench.assign(contained=(foreign,))
@@ -102,7 +111,7 @@ def test_all_is_told_in_the_order_that_is_promised(bench):
     bench.want(worker, awaited)
     said = restart(bench)
     assert said == [
-        Join("lab", "here", 7, {"CPU": 2.0}),
+        Join("lab", "here", 7, {"CPU": 2.0}, settled=1),
         Inventory([CLIENT], [InventoryRow(task, 1, Phase.BLOCKED)], True),
         said[2],
         Submit(CLIENT, b"p" * 14, 1, [TaskRow(child, 1, b"args")], [1]),

@@ -32,7 +32,7 @@ def test_workers_start_early_for_a_clients_first_default_kind():
     bench.prepare(1)
     assert bench.started() == [1, 2]
     start = bench.of(events.StartWorker)[0]
-    assert (start.client, start.num_cpus, start.same_host) == (CLIENT, 1.0, True)
+    assert (start.client, start.num_cpus, start.same_machine) == (CLIENT, 1.0, True)
     bench.prepare(2)
     assert bench.started() == []
 
@@ -54,12 +54,13 @@ def test_no_more_start_than_there_is_work_for():
     assert bench.started() == [1, 2, 3]
 
 
-def test_a_worker_on_another_host_does_not_get_the_clients_paths():
+@pytest.mark.parametrize("machine", ["another", ""])
+def test_a_worker_on_another_machine_of_the_same_name_does_not_get_the_clients_paths(machine):
     bench = NodeBench(prepare=False)
-    environment = Environment(host="elsewhere", sys_path=("/code",))
+    environment = Environment(host="here", sys_path=("/code",), machine=machine)
     kind = NodeKindRow(1, CLIENT, b"f" * 16, "f", Options(), b"code")
     bench.hear(Prepare([EnvironmentRow(CLIENT, environment)], [kind]))
-    assert not bench.of(events.StartWorker)[0].same_host
+    assert not bench.of(events.StartWorker)[0].same_machine
 
 
 def test_each_worker_serves_one_key():
@@ -178,8 +179,10 @@ def test_a_worker_that_cannot_be_set_up_fails_what_waits_for_it_at_once():
     bench.assign()
     bench.say(1, Ready(99, "working_dir /nowhere: no such directory"))
     failure = bench.done()[0].values[0].failure
-    assert failure.error == "TaskError"
+    assert failure.error == "WorkingDirMissing"
+    assert "lab" in failure.text
     assert "/nowhere" in failure.text
+    assert (failure.details["node"], failure.details["directory"]) == ("lab", "/nowhere")
     bench.feed(events.WorkerExited(1, 1, "", ""))
     assert not bench.started()
 

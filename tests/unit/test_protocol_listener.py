@@ -44,11 +44,13 @@ def hello(peer: PeerId = A, life: int = 0, received: int = 0, **changes: Any) ->
     return Hello(peer=peer, life=life, received=received, **(fields | changes))
 
 
-def say(listener: Listener, route: bytes, frame: Any, now_s: float = 0.0) -> list[Any]:
+def say(
+    listener: Listener, route: bytes, frame: Any, now_s: float = 0.0, proven: str = ""
+) -> list[Any]:
     raw = frame if isinstance(frame, bytes) else encode(frame)
     return [
         decode_frame(command.data) if isinstance(command, SendFrame) else command
-        for command in listener.received(route, raw, now_s)
+        for command in listener.received(route, raw, now_s, proven)
     ]
 
 
@@ -65,8 +67,14 @@ def peer_at(listener: Listener, route: bytes) -> PeerId | None:
 
 def test_hello_begins_a_life() -> None:
     listener = Listener(Settings(), EPOCH)
-    assert say(listener, b"r1", hello()) == [Welcome(EPOCH, 0, False, 1), Joined(A, hello())]
-    assert say(listener, b"r2", hello(B)) == [Welcome(EPOCH, 0, False, 2), Joined(B, hello(B))]
+    assert say(listener, b"r1", hello()) == [
+        Welcome(EPOCH, 0, False, 1),
+        Joined(A, hello(), Role.ADMIN),
+    ]
+    assert say(listener, b"r2", hello(B)) == [
+        Welcome(EPOCH, 0, False, 2),
+        Joined(B, hello(B), Role.ADMIN),
+    ]
     assert peer_at(listener, b"r1") == A
     assert len(listener) == 2
 
@@ -168,7 +176,7 @@ def test_a_hello_from_another_life_begins_a_new_one(changes: dict[str, Any]) -> 
     listener = joined()
     listener.queue(A, b"\x01")
     came = hello(**changes)
-    assert say(listener, b"r2", came) == [Welcome(EPOCH, 0, False, 2), Joined(A, came)]
+    assert say(listener, b"r2", came) == [Welcome(EPOCH, 0, False, 2), Joined(A, came, Role.ADMIN)]
     assert listener.flush(0.0) == []
     assert say(listener, b"r1", Ack(0)) == [Reset()]
 
@@ -288,7 +296,7 @@ def test_after_a_closing_every_route_is_probed_a_few_times() -> None:
     say(listener, b"r2", hello(B))
     listener.flush(0.0)
     assert listener.time_passed(1.0) == []
-    listener.some_connection_closed(1.0)
+    listener.may_have_closed([b"r1", b"r2"], 1.0)
     for pause_s in PROBE_PAUSES_S:
         assert listener.deadline_s() == 1.0 + pause_s
         probes = listener.time_passed(1.0 + pause_s)

@@ -8,6 +8,7 @@ from drumbeat.protocol.machine import (
     cpu_count,
     give_back_memory,
     gpu_count,
+    identity,
     memory_used_bytes,
 )  # fmt: skip
 
@@ -102,3 +103,41 @@ def test_otherwise_the_drivers_gpus_are_or_there_are_none(machine: Machine) -> N
     machine.write("proc/driver/nvidia/gpus/0000:01:00.0/information", "")
     machine.write("proc/driver/nvidia/gpus/0000:02:00.0/information", "")
     assert gpu_count({}, machine.proc) == 2
+
+
+class Files:
+    """The root of a process's files, as far as a look at it goes."""
+
+    def __init__(self, device: int, inode: int = 2) -> None:
+        self.st_dev, self.st_ino = device, inode
+
+    def stat(self) -> "Files":
+        return self
+
+
+def test_a_machine_is_known_by_its_boot_and_the_root_of_its_files(machine: Machine) -> None:
+    def seen(device: int, inode: int = 2) -> str:
+        return identity(machine.proc, Files(device, inode))  # type: ignore[arg-type]
+
+    machine.write("proc/sys/kernel/random/boot_id", "first\n")
+    first = seen(1)
+    assert seen(1) == first
+    assert seen(2) != first, "another container on the same machine"
+    assert seen(1, 3) != first, "somewhere below the root"
+    machine.write("proc/sys/kernel/random/boot_id", "second\n")
+    assert seen(1) != first, "another machine that may have the same name"
+
+
+def test_where_a_boot_has_no_id_the_name_of_the_host_has_to_do(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = identity(machine.proc)
+    assert identity(machine.proc) == named
+    other = platform.uname()._replace(node="elsewhere")
+    monkeypatch.setattr("os.uname", lambda: type("uname", (), {"nodename": other.node}))
+    assert identity(machine.proc) != named
+
+
+def test_this_machine_is_one_and_the_same_at_every_look() -> None:
+    assert identity() == identity()
+    assert len(identity()) == 16

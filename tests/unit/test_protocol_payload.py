@@ -289,8 +289,13 @@ def test_a_function_takes_along_what_sys_path_has_gained(monkeypatch, tmp_path):
     assert sys.path == [str(tmp_path), "/own", *told, "/behind"]
     unpack_function(packed)
     assert sys.path == [str(tmp_path), "/own", *told, "/behind"]
+    monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "path", told)
     assert pack_function(textwrap.dedent, False, "dedent").payload == plain
+    monkeypatch.setattr(modules, "_machine", "another")
+    with pytest.raises(NotPicklable, match=name):
+        unpack_function(packed)
+    assert sys.path == told
     sys.modules.pop(name, None)
 
 

@@ -315,7 +315,8 @@ def test_a_client_that_leaves_takes_everything_with_it() -> None:
     assert stage.take(node, Discard)[0].clients == [client]
     assert stage.at_rest()
     assert stage.core.registered() == {
-        "peers": 1, "nodes": 1, "watched": 1, "kinds": 0, "functions": 0, "shapes": 0,
+        "peers": 1, "nodes": 1, "watched": 1, "strangers": 0, "kinds": 0, "functions": 0,
+        "shapes": 0,
     }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.messages import Discard, Join, Leave, Retried
 from drumbeat.protocol.recovery import Inventory
 from drumbeat.scheduler import events, roster
-from support.restarts import CLIENT, NODE, Restarted, row
+from support.restarts import CLIENT, NODE, Restarted, ids, row
 from support.scheduling import Stage, ids_of
 
 
@@ -139,7 +139,9 @@ def test_missing_nodes_are_remembered_until_recovery_is_over() -> None:
     assert stage.remembered == []
     stage.at(12.5)
     stage.turn()
-    assert stage.remembered == [["n"]]
+    assert stage.gone[0] == [CLIENT.hex()], "what it had at a node was stopped"
+    assert stage.remembered == [["m", "n"], ["n"]]
+    assert stage.closed == [0, 2]
     assert NODE in stage.mail
 
 
@@ -255,3 +257,74 @@ def test_only_so_many_lost_clients_are_remembered(monkeypatch: pytest.MonkeyPatc
         stage.event(events.PeerDisconnected(client))
         stage.live(1.0, 0.1, *clients)
     assert stage.gone[-1] == [client.hex() for client in clients[1:]]
+
+
+# ------------------------------------------------------------------------------ who was not there
+
+
+def test_who_was_away_while_nodes_were_struck_out_is_charged_in_the_next_life() -> None:
+    stage = Restarted("m", epoch=3, closed=2)
+    stage.node_back(letter="m", clients=())
+    (task,) = ids(1)
+    stage.client_back([task], options={"max_retries": 0}, settled=1)
+    stage.turn()
+    failure = stage.results(CLIENT)[task].failure
+    assert failure is not None
+    assert failure.error == "NodeLost"
+    assert "given up while its program was away" in failure.text
+
+
+def test_who_was_away_and_has_retries_left_has_one_less() -> None:
+    stage = Restarted("m", epoch=3, closed=2)
+    node = stage.node_back(letter="m", clients=())
+    (task,) = ids(1)
+    client = stage.client_back([task], options={"max_retries": 3}, settled=1)
+    stage.turn()
+    assert stage.retried(client) == {task: 2}
+    assert [(row.id, row.attempt) for row in stage.turn().assigned(node)] == [(task, 2)]
+
+
+@pytest.mark.parametrize("settled", [2, 3])
+def test_who_settled_since_nodes_were_struck_out_is_charged_nothing(settled: int) -> None:
+    stage = Restarted("m", epoch=4, closed=2)
+    node = stage.node_back(letter="m", clients=())
+    (task,) = ids(1)
+    stage.client_back([task], options={"max_retries": 0}, settled=settled)
+    stage.turn()
+    assert [(row.id, row.attempt) for row in stage.assigned(node)] == [(task, 1)]
+
+
+def test_what_still_runs_of_one_who_was_away_goes_on() -> None:
+    stage = Restarted("m", epoch=3, closed=2)
+    (task,) = ids(1)
+    client = stage.client_enters(settled=1)
+    stage.names(client, stage.define(client, max_retries=0), [task])
+    stage.registered(client)
+    stage.turn()
+    node = stage.node_back(row(task), letter="m", clients=(client,))
+    stage.turn()
+    assert not stage.results(client)
+    assert not stage.stops(node)
+
+
+def test_a_node_that_had_told_all_and_is_lost_is_kept_for_those_who_are_not_there_yet() -> None:
+    stage = Restarted("m", "n")
+    stage.node_back(letter="m", clients=())
+    node = stage.node_back(letter="n", clients=())
+    stage.say(node, Leave())
+    stage.at(5.0)
+    assert stage.remembered == []
+    stage.at(12.5).turn()
+    assert stage.remembered == [["m"]]
+    assert stage.closed == [2]
+
+
+def test_a_submitter_that_never_came_is_written_down_before_what_it_had_is_stopped() -> None:
+    stage = Restarted("m", "n")
+    (nested,) = ids_of(NODE, 1, worker=1)
+    node = stage.node_back(row(nested), letter="m", clients=())
+    stage.at(11.9)
+    assert not stage.stops(node)
+    stage.at(12.2)
+    assert stage.stops(node)
+    assert stage.gone[0] == [NODE.hex()]

@@ -194,6 +194,16 @@ def test_the_judgement_begins_anew_after_each_that_was_told():
     assert stage.told(node), "it has asked again"
 
 
+def test_who_was_told_is_forgotten_when_it_has_ended():
+    stage, node, row, _child = lane()
+    stage.answer(node, stage.look(node), row)
+    stage.turn()
+    assert stage.core.at_rest()["told_of_deadlock"] == 1
+    stage.finish(node, [row])
+    stage.turn()
+    assert stage.core.at_rest()["told_of_deadlock"] == 0
+
+
 def test_without_work_that_could_run_nobody_is_told():
     stage, client, node = stage_with()
     (row,) = stage.assigned(node)

@@ -11,12 +11,12 @@ from drumbeat.scheduler.statefile import StateFile
 def test_each_life_has_the_next_number_and_the_nodes_of_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "state"
     first = StateFile(path)
-    assert first.begin() == (1, [], [], [])
-    noted = ["lab1", "lab2"], ["63" * 6], ["61" * 6, "62" * 6]
+    assert first.begin() == (1, [], [], [], 0)
+    noted = ["lab1", "lab2"], ["63" * 6], ["61" * 6, "62" * 6], 1
     first.remember(*noted)
     assert StateFile(path).begin() == (2, *noted)
     assert StateFile(path).begin() == (3, *noted)
-    written = {"epoch": 3, "nodes": noted[0], "gone": noted[1], "daemons": noted[2]}
+    written = {"epoch": 3, "nodes": noted[0], "gone": noted[1], "daemons": noted[2], "closed": 1}
     assert json.loads(path.read_text()) == written
     assert [file.name for file in tmp_path.iterdir()] == ["state"]
 
@@ -25,7 +25,7 @@ def test_a_leftover_of_a_write_that_was_cut_short_does_no_harm(tmp_path: Path) -
     path = tmp_path / "state"
     StateFile(path).begin()
     (tmp_path / "state.new").write_text('{"epo')
-    assert StateFile(path).begin() == (2, [], [], [])
+    assert StateFile(path).begin() == (2, [], [], [], 0)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,8 @@ def test_a_leftover_of_a_write_that_was_cut_short_does_no_harm(tmp_path: Path) -
         ('{"epoch": 3, "nodes": ["lab1"]}', "daemons"),
         ('{"epoch": 3, "nodes": ["lab1"], "daemons": []}', "daemons"),
         ('{"epoch": 3, "nodes": ["lab1"], "daemons": ["lab1"]}', "daemons"),
+        ('{"epoch": 3, "nodes": [], "daemons": [], "closed": "2"}', "closed"),
+        ('{"epoch": 3, "nodes": [], "daemons": [], "closed": 4}', "closed"),
     ],
 )
 def test_a_broken_file_is_refused_in_plain_words_and_left_alone(
@@ -79,3 +81,9 @@ def test_it_is_for_its_owner_alone_and_no_link_leads_it_elsewhere(tmp_path: Path
     with pytest.raises(ConfigError, match="cannot write"):
         StateFile(path).begin()
     assert other.read_text() == "precious"
+
+
+def test_a_file_of_an_earlier_version_has_nothing_closed(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.write_text('{"epoch": 3, "nodes": ["lab1"], "gone": [], "daemons": ["616161616161"]}')
+    assert StateFile(path).begin() == (4, ["lab1"], [], ["616161616161"], 0)

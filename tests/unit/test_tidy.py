@@ -43,6 +43,7 @@ ENVIRONMENT_DOORS = {
     "node/template.py": "BLAS threads before heavy imports, the node's mark",
     "node/worker.py": "env_vars, OMP_NUM_THREADS, CUDA_VISIBLE_DEVICES of a task",
     "protocol/machine.py": "CUDA_VISIBLE_DEVICES",
+    "protocol/notify.py": "what a service manager hands down, so that no task inherits it",
 }
 
 #: who may read the wall clock, and what for

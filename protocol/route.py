@@ -1,0 +1,149 @@
+"""Finds out why a scheduler on the network cannot be reached, and by which of its addresses it can.
+
+Asking for names and waiting for answers takes as long as it takes: all of it happens in a thread
+that lives for one question. Never keeps a loop waiting, and never says a word of the protocol.
+"""
+
+import errno
+import socket
+import threading
+from typing import Final, NamedTuple
+
+from .dialer import Unreachable
+from .endpoints import split_tcp, tcp_endpoint
+from .excuses import TELL_AFTER_S, Excuses, Stage
+
+#: addresses of one name that are tried
+ADDRESSES_MAX: Final = 4
+#: the question is put anew so often
+ASK_EACH_S: Final = 1.0
+#: after so long people are told that nothing is known
+SILENCE_S: Final = 2.5
+
+_NO_ROUTE: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
+
+
+class Finding(NamedTuple):
+    """What was found out: either why not, or by which address."""
+
+    reason: str
+    endpoint: str = ""
+
+
+def find_out(host: str, port: int, timeout_s: float) -> Finding:
+    """Return why nobody can be reached there, or at which address somebody listens. Blocks.
+
+    Args:
+        host: a name or an address.
+        port: the port.
+        timeout_s: for each address of the name.
+    """
+    where = tcp_endpoint(host, port).removeprefix("tcp://")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        return Finding(f"the name {host} cannot be resolved: {said}")
+    reason = f"the name {host} has no address"
+    for family, kind, protocol, _name, address in found[:ADDRESSES_MAX]:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.settimeout(timeout_s)
+                probe.connect(address)
+            return Finding("", tcp_endpoint(str(address[0]), port))
+        except OSError as error:
+            reason = _in_words(error, where, timeout_s)
+    return Finding(reason)
+
+
+def _in_words(error: OSError, where: str, timeout_s: float) -> str:
+    if isinstance(error, TimeoutError):
+        return (
+            f"no answer from {where} within {timeout_s:g} s: the machine is off or has another"
+            " address, a firewall drops what is sent there, or the scheduler is full"
+        )
+    if isinstance(error, ConnectionRefusedError):
+        return (
+            f"nobody listens at {where} (connection refused): is the scheduler running, and is this"
+            " its port?"
+        )
+    if error.errno in _NO_ROUTE:
+        return f"there is no way to {where} from here: {error.strerror}"
+    return f"no connection to {where}: {error.strerror or error}"
+
+
+class Route:
+    """The way to a scheduler: where to dial next, and what is in the way.
+
+    Args:
+        endpoint: "tcp://HOST:PORT".
+        timeout_s: for an attempt to connect.
+    """
+
+    def __init__(self, endpoint: str, timeout_s: float) -> None:
+        self._asked = endpoint
+        self._host, self._port = split_tcp(endpoint.removeprefix("tcp://"), endpoint)
+        self._timeout_s = timeout_s
+        self._excuses = Excuses(endpoint.removeprefix("tcp://"))
+        self._ask_again_s = float("-inf")
+        self._finding = Finding("")
+        self._thread: threading.Thread | None = None
+        #: how far the last attempt came
+        self._stage: Stage | None = None
+        #: when the first attempt began; None: there is a connection
+        self._begun_s: float | None = None
+        #: where to dial next: one of the name's addresses, when the name itself leads nowhere
+        self.endpoint = endpoint
+
+    def begun(self, now_s: float) -> None:
+        """An attempt begins."""
+        if self._begun_s is None:
+            self._begun_s = now_s
+
+    def connected(self) -> None:
+        """A connection stands."""
+        self._stage = self._begun_s = None
+        self._excuses.connected()
+        self._finding = Finding("")
+
+    def failed(self, stage: Stage, now_s: float) -> None:
+        """An attempt came so far and no further."""
+        self._stage = stage
+        if stage is Stage.BEGUN:
+            # Another address may serve; if this one did not, the name is tried again.
+            self.endpoint = self._asked
+            self._look(now_s)
+        self._excuses.failed(stage, self._finding.reason, now_s)
+
+    def excuse(self, now_s: float) -> Unreachable | None:
+        """Return what is to be said of failed attempts now; None: nothing new."""
+        begun_s = self._begun_s
+        if begun_s is not None and self._stage in (None, Stage.BEGUN):
+            self._look_early(begun_s, now_s)
+        return self._excuses.due(now_s)
+
+    def _look_early(self, begun_s: float, now_s: float) -> None:
+        """Find out what is in the way before an attempt ends that nothing comes of."""
+        if self._thread is None and now_s >= begun_s + TELL_AFTER_S:
+            self._look(now_s)
+        reason = self._finding.reason
+        if not reason and not self._finding.endpoint and now_s >= begun_s + SILENCE_S:
+            where = self._asked.removeprefix("tcp://")
+            reason = f"no answer from {where} so far, and no reason found yet"
+        if reason:
+            self._excuses.failed(Stage.BEGUN, reason, begun_s)
+
+    def _look(self, now_s: float) -> None:
+        if self._thread is not None:
+            if self._thread.is_alive():
+                return
+            self._thread = None
+            if self._finding.endpoint:
+                self.endpoint = self._finding.endpoint
+        if now_s >= self._ask_again_s:
+            self._ask_again_s = now_s + ASK_EACH_S
+            self._thread = threading.Thread(target=self._ask, name="drumbeat-route", daemon=True)
+            self._thread.start()
+
+    def _ask(self) -> None:
+        self._finding = find_out(self._host, self._port, self._timeout_s)

@@ -1,0 +1,451 @@
+"""A cluster over TCP, as its users start and meet it: by command, by file, by string."""
+
+import os
+import re
+import signal
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import drumbeat
+import psutil
+import pytest
+from drumbeat.protocol.cluster_file import read_address, write_address
+from drumbeat.protocol.errors import KeyRefused, SchedulerUnreachable
+from drumbeat.protocol.keys import show_address
+from support.remote_cluster import SAYS_WITHIN_S, Process, RemoteCluster
+from support.waiting import until
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[RemoteCluster]:
+    """Nothing of it runs yet; afterwards nothing may be left."""
+    cluster = RemoteCluster(tmp_path)
+    yield cluster
+    drumbeat.shutdown()
+    cluster.end()
+    assert not psutil.Process().children(recursive=True), "processes were left behind"
+
+
+@pytest.fixture
+def pair(cluster: RemoteCluster) -> RemoteCluster:
+    """A scheduler and two nodes."""
+    cluster.start_scheduler()
+    for name in ("one", "two"):
+        cluster.start_node(name, wait=False)
+    for process in cluster.processes[1:]:
+        process.until_it_says("connected to the scheduler")
+    return cluster
+
+
+@drumbeat.remote
+def square(number: int) -> int:
+    return number * number
+
+
+@drumbeat.remote
+def slow(number: int, seconds: float) -> int:
+    time.sleep(seconds)
+    return number
+
+
+@drumbeat.remote
+def seen() -> dict[str, str]:
+    return dict(os.environ)
+
+
+# ---------------------------------------------------------------------------------------- a job
+
+
+PROGRAM = """
+import drumbeat
+
+@drumbeat.remote(spread=True)
+def work(number):
+    print("at work on", number)
+    return number * number, drumbeat.current().node if hasattr(drumbeat, "current") else ""
+
+with drumbeat.init() as cluster:
+    print(sum(value for value, _ in drumbeat.get([work.remote(n) for n in range(20)])))
+"""
+
+
+@pytest.mark.parametrize("form", ["string", "file", "directory"])
+def test_a_program_runs_its_job_on_two_nodes_and_what_they_print_comes_home(
+    pair: RemoteCluster, form: str
+) -> None:
+    program = pair.home / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    address = {
+        "string": show_address(*read_address(pair.file("client"))),
+        "file": str(pair.file("client")),
+        "directory": str(pair.directory),
+    }[form]
+    out = pair.run(sys.executable, str(program), DRUMBEAT_ADDRESS=address).stdout
+    assert "2470" in out
+    printed = re.findall(r"\(work pid=\d+ node=(\w+)\) at work on (\d+)", out)
+    assert sorted(int(number) for _, number in printed) == list(range(20))
+    assert {node for node, _ in printed} == {"one", "two"}
+
+
+def test_a_large_value_goes_there_and_back(pair: RemoteCluster) -> None:
+    @drumbeat.remote
+    def turned(data: bytes) -> bytes:
+        return data[::-1]
+
+    with drumbeat.init(pair.file("client")):
+        data = os.urandom(5 << 20)
+        assert drumbeat.get(turned.remote(data), timeout=30) == data[::-1]
+
+
+def test_commands_see_and_steer_a_job(pair: RemoteCluster) -> None:
+    with drumbeat.init(pair.file("client")) as mine:
+        assert mine.address == f"drumbeat://127.0.0.1:{pair.port}"
+        refs = [slow.remote(number, 60) for number in range(6)]
+        until(lambda: pair.asked("status")["tasks"]["assigned"] == 4)
+        assert sorted(row["name"] for row in pair.asked("nodes")) == ["one", "two"]
+        tasks = pair.asked("tasks")
+        assert sorted(row["state"] for row in tasks) == ["queued"] * 2 + ["running"] * 4
+        assert "slow" in pair.command("tasks", "--address", str(pair.file("client"))).stdout
+        out = pair.command("cancel", *(row["id"] for row in tasks)).stdout
+        assert out.count("is being cancelled") == 6
+        for ref in refs:
+            with pytest.raises(drumbeat.TaskCancelled):
+                drumbeat.get(ref, timeout=20)
+        assert pair.asked("tasks") == []
+
+
+def test_work_goes_on_when_the_scheduler_is_killed_and_started_again(pair: RemoteCluster) -> None:
+    with drumbeat.init(pair.file("client")):
+        refs = [slow.remote(number, 0.05) for number in range(200)]
+        drumbeat.wait(refs, num_returns=20, timeout=30)
+        assert pair.processes[0].end(signal.SIGKILL) == -signal.SIGKILL
+        again = pair.start_scheduler()
+        assert drumbeat.get(refs, timeout=60) == list(range(200))
+    assert pair.asked("status")["epoch"] == 2
+    assert again.end() == 0, "a scheduler that gets TERM ends well"
+    pair.start_scheduler()
+    pair.until_nodes("one", "two")
+
+
+def test_a_daemon_that_is_killed_is_followed_by_one_that_joins_again(pair: RemoteCluster) -> None:
+    node = pair.processes[1]
+    daemon = daemon_of(node)
+    os.kill(daemon, signal.SIGKILL)
+    until(lambda: node.said().count("connected to the scheduler") == 2)
+    assert daemon_of(node) != daemon
+    pair.until_nodes("one", "two")
+
+
+def daemon_of(node: Process) -> int:
+    """The process of a node that is connected with the scheduler."""
+    (daemon,) = [one.pid for one in node.family() if one.net_connections("tcp")]
+    return daemon
+
+
+# -------------------------------------------------------------------------- what nobody may see
+
+
+def test_a_local_cluster_opens_no_network_port(tmp_path: Path) -> None:
+    runtime = tmp_path / "r"
+    with drumbeat.init(num_cpus=1, nodes=2, runtime_directory=str(runtime)):
+        assert drumbeat.get(square.remote(3)) == 9
+        processes = psutil.Process().children(recursive=True)
+        assert len(processes) > 6
+        for process in [psutil.Process(), *processes]:
+            assert [one for one in process.net_connections("inet") if one.status == "LISTEN"] == []
+
+
+def test_a_scheduler_on_the_network_listens_at_its_port_and_nodes_nowhere(
+    pair: RemoteCluster,
+) -> None:
+    listening = {
+        (process.pid, one.laddr.port)
+        for root in pair.processes
+        for process in root.family()
+        for one in process.net_connections("inet")
+        if one.status == "LISTEN"
+    }
+    assert listening == {(pair.processes[0].pid, pair.port)}
+
+
+@pytest.mark.parametrize("form", ["string", "file"])
+@pytest.mark.parametrize("worker_start", ["fork", "spawn"])
+def test_no_process_shows_a_secret_and_those_that_run_tasks_have_none(
+    cluster: RemoteCluster, form: str, worker_start: str
+) -> None:
+    cluster.start_scheduler()
+    environ = {"DRUMBEAT_WORKER_START": worker_start}
+    if form == "string":
+        environ["DRUMBEAT_ADDRESS"] = show_address(*read_address(cluster.file("node")))
+    else:
+        environ["DRUMBEAT_ADDRESS"] = str(cluster.file("node"))
+    node = cluster.start_node("one", **environ)
+    os.kill(daemon_of(node), signal.SIGKILL)  # its successor gets the secret in another way
+    until(lambda: node.said().count("connected to the scheduler") == 2)
+    with drumbeat.init(cluster.file("client")):
+        inside = drumbeat.get(seen.remote(), timeout=20)
+        secrets = cluster.secrets()
+        assert not [one for one in secrets if one in repr(inside).encode()]
+        assert "DRUMBEAT_ADDRESS" not in inside
+        daemon = daemon_of(node)
+        for root in cluster.processes:
+            assert not [one for one in secrets if one in root.said().encode()]
+            for process in root.family():
+                for what in ("cmdline", "environ"):
+                    shown = Path(f"/proc/{process.pid}/{what}").read_bytes()
+                    assert not [one for one in secrets if one in shown], process
+        holders = [one.pid for one in node.family() if holds_any(one.pid, secrets)]
+        # The positive control, too: who must have the secret is seen to have it.
+        assert daemon in holders
+        (safe,) = [pid for pid in holders if pid != daemon]
+        assert safe in [one.pid for one in psutil.Process(node.pid).children()]
+        ends = descriptors(safe)
+        others = [one.pid for one in node.family() if one.pid not in (safe, daemon)]
+        for pid in others:
+            assert not descriptors(pid) & ends, "a way to the secret is left open"
+
+
+def holds_any(pid: int, secrets: list[bytes]) -> bool:
+    """Whether a secret lies anywhere in a process's own memory."""
+    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+        for line in maps:
+            start, end, mode = re.match(r"(\w+)-(\w+) (\S+)", line).groups()  # type: ignore[union-attr]  # the kernel writes them so
+            if mode.startswith("rw") and "[v" not in line:
+                memory.seek(int(start, 16))
+                try:
+                    data = memory.read(int(end, 16) - int(start, 16))
+                except OSError:
+                    continue  # a part that is not there
+                if any(one in data for one in secrets):
+                    return True
+    return False
+
+
+def descriptors(pid: int) -> set[str]:
+    """What a process has open, by its kernel's name, without files."""
+    found = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            name = os.readlink(f"/proc/{pid}/fd/{fd}")
+        except OSError:
+            continue  # closed meanwhile
+        if name.startswith(("pipe:", "socket:", "/memfd:")):
+            found.add(name)
+    return found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+def test_a_cluster_file_of_another_user_is_refused(cluster: RemoteCluster) -> None:
+    cluster.start_scheduler()
+    for role in ("node", "client", "admin"):
+        os.chown(cluster.file(role), 12345, -1)
+    said = cluster.command("node", "--cluster", str(cluster.file("node")), code=2).stderr
+    assert "belongs to user 12345" in said
+    with pytest.raises(drumbeat.ConfigError, match="belongs to user 12345"):
+        drumbeat.init(cluster.file("client"))
+    assert "belongs to user 12345" in cluster.command("status", code=3).stderr
+
+
+def test_a_second_scheduler_in_the_same_directory_is_refused(cluster: RemoteCluster) -> None:
+    cluster.start_scheduler()
+    listen = f"127.0.0.1:{cluster.port + 1}"
+    said = cluster.command("scheduler", "--listen", listen, code=2).stderr
+    assert "another scheduler runs with the directory" in said
+    assert said.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_said_to_be(cluster: RemoteCluster, tmp_path: Path) -> None:
+    cluster.start_scheduler()
+    other = tmp_path / "other"
+    flags = ("--directory", str(other), "--listen", f"127.0.0.1:{cluster.port}")
+    said = cluster.command("scheduler", *flags, code=2).stderr
+    assert f"cannot listen at tcp://127.0.0.1:{cluster.port}: Address already in use" in said
+
+
+# -------------------------------------------------------------- what is wrong, within five seconds
+
+
+def spoiled(cluster: RemoteCluster, **changes: object) -> str:
+    """A node's file in which something is wrong."""
+    path = cluster.home / "spoiled.cluster"
+    address = read_address(cluster.file("node"))
+    keys = {"server_key", "secret_key"} & changes.keys()
+    credentials = address.credentials._replace(**{key: changes.pop(key) for key in keys})  # type: ignore[arg-type]  # bytes
+    write_address(path, address._replace(credentials=credentials, **changes))  # type: ignore[arg-type]  # a text
+    return str(path)
+
+
+Spoil = Callable[[RemoteCluster], str]
+
+TROUBLES: dict[str, tuple[Spoil, str]] = {
+    "a wrong key": (lambda c: spoiled(c, secret_key=bytes(range(32))), "key"),
+    "another server's key": (
+        lambda c: spoiled(c, server_key=read_other(c)),
+        "not this cluster's scheduler",
+    ),
+    "nobody listening": (lambda c: spoiled(c, endpoint="tcp://127.0.0.1:9"), "refused"),
+    "an unknown host": (lambda c: spoiled(c, endpoint="tcp://no.such.host.invalid:7788"), "host"),
+}
+
+
+def read_other(cluster: RemoteCluster) -> bytes:
+    """The public key of another scheduler: a right one, of the wrong cluster."""
+    other = RemoteCluster.__new__(RemoteCluster)
+    other.__dict__.update(cluster.__dict__)
+    other.directory = cluster.home / "other"
+    done = cluster.start(
+        *(sys.executable, "-m", "drumbeat.client.cli", "scheduler"),
+        *("--directory", str(other.directory), "--listen", "127.0.0.1:" + str(cluster.port + 1)),
+        name="other",
+    )
+    done.until_it_says("listening at")
+    assert done.end() == 0
+    return read_address(other.file("node")).credentials.server_key
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_a_node_that_cannot_connect_says_within_five_seconds_why_and_keeps_trying(
+    cluster: RemoteCluster, trouble: str
+) -> None:
+    cluster.start_scheduler()
+    spoil, words = TROUBLES[trouble]
+    node = cluster.start_node("one", wait=False, DRUMBEAT_ADDRESS=spoil(cluster))
+    assert node.until_it_says("cannot reach the scheduler at") < SAYS_WITHIN_S
+    said = node.said()
+    assert words in said
+    assert "it keeps trying" in said
+    assert said.count("\n") <= 2
+    assert node.popen.poll() is None
+    assert len([one for one in node.family() if one.status() != "zombie"]) >= 3
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_a_program_that_cannot_connect_is_told_why(cluster: RemoteCluster, trouble: str) -> None:
+    cluster.start_scheduler()
+    spoil, words = TROUBLES[trouble]
+    address = read_address(Path(spoil(cluster)))._replace(role="client")
+    write_address(cluster.file("client"), address)
+    refused = trouble == "a wrong key"
+    begun_s = time.monotonic()
+    with pytest.raises(KeyRefused if refused else SchedulerUnreachable, match=words):
+        drumbeat.init(cluster.file("client"), connect_timeout_s=3.0)
+    assert time.monotonic() - begun_s < (2.0 if refused else 4.0)
+    said = cluster.command("status", "--address", str(cluster.file("client")), code=1).stderr
+    assert words in said
+    assert said.count("\n") == 1
+
+
+def test_a_node_that_was_there_first_joins_when_the_scheduler_starts(
+    cluster: RemoteCluster,
+) -> None:
+    assert cluster.start_scheduler().end() == 0
+    node = cluster.start_node("one", wait=False)
+    assert node.until_it_says("cannot reach") < SAYS_WITHIN_S
+    cluster.start_scheduler()
+    node.until_it_says("connected to the scheduler", within_s=10.0)
+    cluster.until_nodes("one")
+
+
+@pytest.mark.parametrize(("role", "proves"), [("client", "node"), ("node", "client")])
+def test_a_key_is_good_for_its_own_role_only(
+    cluster: RemoteCluster, role: str, proves: str
+) -> None:
+    cluster.start_scheduler()
+    credentials = read_address(cluster.file(proves)).credentials
+    address = read_address(cluster.file(role))._replace(credentials=credentials)
+    path = cluster.home / "changed.cluster"
+    write_address(path, address)
+    if role == "client":
+        with pytest.raises(KeyRefused):
+            drumbeat.init(path, connect_timeout_s=5.0)
+    else:
+        node = cluster.start_node("one", wait=False, DRUMBEAT_ADDRESS=str(path))
+        assert node.popen.wait(20) == 78
+        assert "the scheduler refuses this node" in node.said()
+
+
+OTHER_NODE = """
+import os, socket, sys
+from drumbeat.protocol import dialer
+{change}
+from drumbeat.node.__main__ import main
+read, write = os.pipe()
+os.write(write, open(sys.argv[1], "rb").read())
+os.close(write)
+sys.exit(main(["--cluster-fd", str(read), "--name", "one", "--num-cpus", "1"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("dialer.PROTOCOL_VERSION = 99", "version"),
+        ("socket.gethostname = lambda: 'elsewhere'", "there is a node named 'one' on host"),
+    ],
+    ids=["another version", "a name that is taken"],
+)
+def test_a_node_that_does_not_fit_says_so_within_five_seconds_and_ends_for_good(
+    cluster: RemoteCluster, change: str, says: str
+) -> None:
+    cluster.start_scheduler()
+    first = cluster.start_node("one")
+    code = OTHER_NODE.format(change=change)
+    words = (sys.executable, "-c", code, str(cluster.file("node")))
+    node = cluster.start(*words, name="another")
+    assert node.popen.wait(20) == 78
+    assert time.monotonic() - node.begun_s < SAYS_WITHIN_S
+    assert "the scheduler refuses this node" in node.said()
+    assert says in node.said()
+    assert node.said().count("refuses") == 1, "it is not tried again"
+    cluster.until_nodes("one")
+    assert first.said().count("\n") == 1
+
+
+# --------------------------------------------------------------------------------- the quick start
+
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def quick_start() -> list[list[str]]:
+    """The blocks of commands below README's heading of that name."""
+    section = README.read_text().partition("\n## Several machines\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"(?:^    .*\n)+", section, re.MULTILINE)
+    return [[line.strip() for line in block.splitlines()] for block in blocks]
+
+
+def test_the_quick_start_of_the_readme_works_as_it_is_printed(cluster: RemoteCluster) -> None:
+    scheduler, node, program, *_ = ["\n".join(block) for block in quick_start()]
+    assert scheduler.count("\n") == 0
+    assert node.count("\n") == 1, "two lines to paste"
+    # On this one machine `scp` has no other to copy from; all else is as it is printed.
+    tools = cluster.home / "tools"
+    tools.mkdir()
+    (tools / "scp").write_text('#!/bin/sh\ncp "$HOME/${1#*:}" "$2"\n')
+    (tools / "scp").chmod(0o700)
+    (tools / "drumbeat").write_text(
+        f'#!/bin/sh\nexec {sys.executable} -m drumbeat.client.cli "$@"\n'
+    )
+    (tools / "drumbeat").chmod(0o700)
+    (tools / "python").symlink_to(sys.executable)
+    for machine in ("second", "third"):
+        (cluster.home / machine).mkdir()
+    path = f"{tools}:{os.environ['PATH']}"
+
+    first = cluster.start("sh", "-ec", f"exec {scheduler}", name="first", PATH=path)
+    first.until_it_says("listening at")
+    second = cluster.start("sh", "-ec", f"cd $HOME/second\n{node}", name="second-node", PATH=path)
+    second.until_it_says("connected to the scheduler")
+    ten_lines = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[0]
+    (cluster.home / "third" / "program.py").write_text(ten_lines)
+    third = f"cd $HOME/third\n{program}"
+    assert "285" in cluster.run("sh", "-ec", third, PATH=path).stdout
+    # the shell stands between us and the node
+    for process in second.family()[1:2]:
+        process.terminate()
+    assert second.popen.wait(20) == 0

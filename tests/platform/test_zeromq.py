@@ -1,0 +1,101 @@
+"""What ZeroMQ does and does not do: the transport is built on these facts.
+
+Where one of them fails with a new version of libzmq, something in protocol/sockets.py can be done
+in a plainer way, or has to be done in another.
+"""
+
+import struct
+from typing import Any
+
+import pytest
+import zmq
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def context() -> Any:
+    made = zmq.Context()
+    yield made
+    made.destroy(0)
+
+
+def router(context: Any) -> tuple[Any, Any, str]:
+    socket = context.socket(zmq.ROUTER)
+    monitor = socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+    socket.bind("tcp://127.0.0.1:0")
+    return socket, monitor, socket.getsockopt(zmq.LAST_ENDPOINT).decode()
+
+
+def dealer(context: Any, endpoint: str) -> tuple[Any, Any]:
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.RECONNECT_IVL, -1)
+    monitor = socket.get_monitor_socket(zmq.EVENT_ALL)
+    socket.connect(endpoint)
+    socket.send(b"hello")
+    return socket, monitor
+
+
+def events(monitor: Any, timeout_s: float = 2.0) -> Any:
+    while monitor.poll(int(timeout_s * 1000)):
+        yield struct.unpack("=hi", monitor.recv_multipart()[0])
+
+
+def test_to_unbind_closes_the_connections_that_stand(context: Any) -> None:
+    # So the door cannot be shut by unbinding: protocol/gate.py asks the kernel.
+    listening, _, endpoint = router(context)
+    _, monitor = dealer(context, endpoint)
+    assert listening.recv_multipart()[1] == b"hello"
+    listening.unbind(endpoint)
+    assert zmq.EVENT_DISCONNECTED in (event for event, _ in events(monitor))
+
+
+def test_a_frame_tells_its_descriptor_and_the_monitor_whose_connection_closed(context: Any) -> None:
+    # So only the routes on that descriptor are probed.
+    listening, monitor, endpoint = router(context)
+    dialling, _ = dealer(context, endpoint)
+    listening.recv()
+    frame = listening.recv(copy=False)
+    event, descriptor = next(events(monitor))
+    assert event == zmq.EVENT_ACCEPTED
+    assert frame.get(zmq.SRCFD) == descriptor
+    dialling.close(0)
+    assert next(events(monitor)) == (zmq.EVENT_DISCONNECTED, descriptor)
+
+
+def test_a_refused_connection_is_told_without_its_cause_and_not_tried_again(context: Any) -> None:
+    # So protocol/route.py finds the cause out by itself.
+    listening, _, endpoint = router(context)
+    listening.close(0)
+    _, monitor = dealer(context, endpoint)
+    seen = [event for event, _ in events(monitor, 0.5)]
+    assert seen[-1] == zmq.EVENT_CLOSED
+    assert zmq.EVENT_CONNECTED not in seen
+    assert seen.count(zmq.EVENT_CLOSED) == 1
+
+
+def test_a_name_that_cannot_be_resolved_is_not_told_at_all(context: Any) -> None:
+    # So an attempt of which nothing is heard ends with the time for a handshake.
+    _, monitor = dealer(context, "tcp://no-such-host.invalid:7788")
+    seen = {event for event, _ in events(monitor, 0.5)}
+    assert not seen & {zmq.EVENT_CLOSED, zmq.EVENT_CONNECTED, zmq.EVENT_DISCONNECTED}
+
+
+def test_with_a_domain_enforced_and_nobody_to_ask_no_key_is_admitted(context: Any) -> None:
+    _, secret = zmq.curve_keypair()
+    public = zmq.curve_public(secret)
+    for enforced, admitted in ((0, True), (1, False)):
+        listening = context.socket(zmq.ROUTER)
+        listening.setsockopt(zmq.CURVE_SERVER, 1)
+        listening.setsockopt(zmq.CURVE_SECRETKEY, secret)
+        listening.setsockopt(zmq.ZAP_DOMAIN, b"drumbeat")
+        listening.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, enforced)
+        listening.bind("tcp://127.0.0.1:0")
+        stranger = context.socket(zmq.DEALER)
+        own_public, own_secret = zmq.curve_keypair()
+        stranger.setsockopt(zmq.CURVE_SERVERKEY, public)
+        stranger.setsockopt(zmq.CURVE_PUBLICKEY, own_public)
+        stranger.setsockopt(zmq.CURVE_SECRETKEY, own_secret)
+        stranger.connect(listening.getsockopt(zmq.LAST_ENDPOINT).decode())
+        stranger.send(b"hello")
+        assert bool(listening.poll(500)) is admitted

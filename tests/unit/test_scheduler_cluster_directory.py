@@ -1,0 +1,157 @@
+"""A scheduler's directory: keys made once, one scheduler at a time, no other cluster's files."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+from drumbeat.protocol.cluster_file import read_address, write_private
+from drumbeat.protocol.errors import ConfigError
+from drumbeat.protocol.keys import show_key
+from drumbeat.scheduler.cluster_directory import UNFINISHED, ClusterDirectory, reachable_host
+
+HERE = "tcp://lab1:7788"
+FILES = ["admin.cluster", "client.cluster", "node.cluster", "scheduler.cluster", "scheduler.lock"]
+
+
+def public(secret: bytes) -> bytes:
+    """As good as the real thing: who knows it cannot tell the secret."""
+    return hashlib.blake2b(secret, digest_size=32).digest()
+
+
+def opened(path: Path, endpoint: str = HERE) -> ClusterDirectory:
+    return ClusterDirectory(path, endpoint, public)
+
+
+def closed(path: Path, endpoint: str = HERE) -> ClusterDirectory:
+    """Open it, and let go of it as the end of a process does."""
+    directory = opened(path, endpoint)
+    os.close(directory._lock_fd)
+    return directory
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "cluster"
+
+
+def test_the_first_start_makes_a_file_for_each_role_that_only_the_owner_reads(path: Path) -> None:
+    directory = opened(path)
+    assert sorted(entry.name for entry in path.iterdir()) == FILES
+    assert {entry.stat().st_mode & 0o777 for entry in path.iterdir()} == {0o600}
+    assert path.stat().st_mode & 0o777 == 0o700
+    assert directory.endpoint_before == ""
+    assert directory.files == {
+        role: path / f"{role}.cluster" for role in ("client", "node", "admin")
+    }
+
+
+def test_the_door_admits_the_keys_in_the_files_as_what_they_are_for(path: Path) -> None:
+    directory = opened(path)
+    for role in ("client", "node", "admin"):
+        address = read_address(path / f"{role}.cluster")
+        assert (address.endpoint, address.role) == (HERE, role)
+        assert address.credentials.server_key == public(directory.door.secret_key)
+        assert directory.door.roles[public(address.credentials.secret_key)] == role
+    assert len(directory.door.roles) == 3
+
+
+def test_the_schedulers_own_file_holds_no_secret_of_the_others(path: Path) -> None:
+    opened(path)
+    own = (path / "scheduler.cluster").read_text()
+    for role in ("client", "node", "admin"):
+        secret = read_address(path / f"{role}.cluster").credentials.secret_key
+        assert show_key(secret) not in own
+
+
+def test_another_start_keeps_all_keys(path: Path) -> None:
+    first = closed(path)
+    before = {name: (path / name).read_text() for name in FILES}
+    second = opened(path)
+    assert second.door == first.door
+    assert {name: (path / name).read_text() for name in FILES} == before
+
+
+def test_a_new_address_is_written_into_the_files_and_the_keys_stay(path: Path) -> None:
+    first = closed(path)
+    before = read_address(path / "node.cluster")
+    second = closed(path, "tcp://lab2:99")
+    assert (second.endpoint_before, second.door) == (HERE, first.door)
+    assert read_address(path / "node.cluster") == before._replace(endpoint="tcp://lab2:99")
+    assert opened(path, "tcp://lab2:99").endpoint_before == ""
+
+
+def test_a_second_scheduler_in_the_same_directory_is_refused(path: Path) -> None:
+    first = opened(path)
+    with pytest.raises(ConfigError, match=r"another scheduler runs with the directory .*cluster"):
+        opened(path)
+    assert first.path == path
+
+
+def test_a_first_start_that_was_killed_is_begun_anew(path: Path) -> None:
+    closed(path)
+    (path / "scheduler.cluster").rename(path / UNFINISHED)
+    (path / "admin.cluster").unlink()
+    directory = opened(path)
+    assert sorted(entry.name for entry in path.iterdir()) == FILES
+    assert len(directory.files) == 3
+
+
+def test_without_the_schedulers_own_file_nothing_is_made_over_the_others(path: Path) -> None:
+    closed(path)
+    (path / "scheduler.cluster").unlink()
+    before = (path / "node.cluster").read_text()
+    with pytest.raises(ConfigError, match=r"but no scheduler\.cluster beside it"):
+        opened(path)
+    assert (path / "node.cluster").read_text() == before
+
+
+def test_a_file_that_was_moved_to_where_it_is_needed_is_not_missed(path: Path) -> None:
+    closed(path)
+    (path / "node.cluster").unlink()
+    assert list(opened(path, "tcp://lab2:99").files) == ["client", "admin"]
+
+
+def test_a_file_of_another_cluster_is_refused_and_left_alone(path: Path, tmp_path: Path) -> None:
+    closed(path)
+    closed(tmp_path / "other")
+    foreign = (tmp_path / "other" / "node.cluster").read_text()
+    write_private(path / "node.cluster", foreign)
+    with pytest.raises(ConfigError, match=r"node\.cluster is of another cluster"):
+        opened(path, "tcp://lab2:99")
+    assert (path / "node.cluster").read_text() == foreign
+
+
+def test_a_file_under_another_roles_name_is_refused(path: Path) -> None:
+    closed(path)
+    write_private(path / "node.cluster", (path / "admin.cluster").read_text())
+    with pytest.raises(ConfigError, match=r"node\.cluster is of another cluster"):
+        opened(path)
+
+
+@pytest.mark.parametrize("name", ["scheduler.cluster", "node.cluster"])
+def test_a_file_that_others_can_read_is_refused(path: Path, name: str) -> None:
+    closed(path)
+    (path / name).chmod(0o644)
+    with pytest.raises(ConfigError, match=rf"chmod 600 .*{name}"):
+        opened(path)
+
+
+def test_a_file_of_its_own_that_is_not_whole_is_refused(path: Path) -> None:
+    closed(path)
+    own = json.loads((path / "scheduler.cluster").read_text())
+    for field, value in (("keys", {}), ("role", "node"), ("secret_key", show_key(bytes(32)))):
+        write_private(path / "scheduler.cluster", json.dumps({**own, field: value}))
+        with pytest.raises(ConfigError, match=r"scheduler\.cluster"):
+            opened(path)
+
+
+def test_who_listens_at_one_address_is_reached_there() -> None:
+    assert reachable_host("lab1") == "lab1"
+    assert reachable_host("127.0.0.1") == "127.0.0.1"
+
+
+@pytest.mark.parametrize("everywhere", ["*", "0.0.0.0", "::"])
+def test_who_listens_everywhere_is_told_by_an_address_that_is_somewhere(everywhere: str) -> None:
+    assert reachable_host(everywhere) not in ("", "*", "0.0.0.0", "::")
