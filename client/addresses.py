@@ -1,4 +1,4 @@
-"""What an address means: a local cluster's directory, a cluster file, or a drumbeat:// string.
+"""What an address means: a local cluster's directory, a cluster file, a drumbeat:// string.
 
 Never shows a string with a key in it, and never takes one from where others could read it. Where
 `DRUMBEAT_ADDRESS` is read, that is done here.

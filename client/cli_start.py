@@ -1,4 +1,4 @@
-"""The commands that start a cluster of several machines: `drumbeat scheduler`, `drumbeat node`.
+"""The commands that start a cluster of several machines: `drumbeat scheduler` and `node`.
 
 Never runs one itself: this process becomes it, with an environment that holds no secret. What a
 node comes with goes through a pipe that only its daemon's side reads.

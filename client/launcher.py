@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from ..protocol.drain import EXIT_DRAINED
 from ..protocol.errors import ConfigError, DrumbeatError, SchedulerUnreachable
 from ..protocol.settings import Settings
 from .addresses import without_secret
@@ -57,6 +58,8 @@ class Member:
         #: readable when the process has ended; -1 where there is no such thing
         self.pidfd = -1
         self.due_s = 0.0
+        #: a node that was drained: it does not come back
+        self.is_drained = False
 
 
 class Launcher:
@@ -178,6 +181,8 @@ class Launcher:
         poll.register(self._wake_read, select.POLLIN)
         timeout_s = LOGS_LOOK_S
         for member in self._members:
+            if member.is_drained:
+                continue
             if member.process is None:
                 left = max(0.0, member.due_s - time.monotonic())
                 timeout_s = min(timeout_s, left)
@@ -189,11 +194,15 @@ class Launcher:
 
     def _look_at(self, member: Member) -> DrumbeatError | None:
         if member.process is None:
-            return self._try_to_start(member) if time.monotonic() >= member.due_s else None
+            is_due = time.monotonic() >= member.due_s and not member.is_drained
+            return self._try_to_start(member) if is_due else None
         status = member.process.poll()
         if status is None:
             return None
         self._forget(member)
+        if status == EXIT_DRAINED:
+            member.is_drained = True
+            return None
         return self._ended(member, f"with {words_for(status)}", crashed=is_crash(status))
 
     def _ended(self, member: Member, how: str, *, crashed: bool) -> DrumbeatError | None:

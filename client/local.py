@@ -112,7 +112,6 @@ def init(
         ConfigError: something given does not fit, or there is a cluster already.
         KeyRefused: the scheduler does not admit this program's key.
         SchedulerUnreachable: the cluster did not start, or does not answer.
-        VersionMismatch: the cluster runs other versions than this process.
     """
     global _cluster, _at_exit_registered  # noqa: PLW0603  # the process's one cluster
     with _lock:

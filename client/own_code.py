@@ -52,8 +52,8 @@ class OwnCode:
         self._lock = threading.RLock()
         #: how many modules were imported when that was last looked at
         self._count = -1
-        #: modules that were looked at: only they are kept that are own
-        self._judged: dict[str, bool] = {}
+        #: imported modules that were looked at
+        self._judged: dict[str, None] = {}
         self._own: dict[str, ModuleSpec] = {}
         self._read: dict[str, _Read] = {}
         self._carried: list[Carried] = []
@@ -98,8 +98,8 @@ class OwnCode:
             if name in self._judged:
                 continue
             spec = getattr(module, "__spec__", None)
-            self._judged[name] = own = isinstance(spec, ModuleSpec) and self._is_own(name, spec)
-            if own:
+            self._judged[name] = None
+            if isinstance(spec, ModuleSpec) and self._is_own(name, spec):
                 self._own.setdefault(name, spec)
 
     def _gather(self) -> None:

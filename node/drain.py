@@ -1,4 +1,4 @@
-"""How a node ends in peace: it starts nothing more, ends what it has, and is missed by nobody.
+"""How a node ends in peace: it starts nothing more, and ends what it has, missed by nobody.
 
 Never lets go of what somebody may still ask for: a result that its submitter does not have; unless
 it is told to hurry, also a call of a task that ran here, and a value that others hold.

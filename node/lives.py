@@ -5,6 +5,7 @@ the pulse page are used again once their process is gone.
 """
 
 from bisect import insort
+from typing import Any
 
 from ..protocol.ids import PeerId
 from ..protocol.messages import Environment, TakenBack
@@ -208,7 +209,7 @@ class Lives:
         return [attempt for shape in shapes for attempt in shape.queued()]
 
     def _fail_crew(self, crew: Crew, error: str, text: str, directory: str = "") -> None:
-        details = {"directory": directory} if directory else {}
+        details: dict[str, Any] = {"directory": directory} if directory else {}
         for attempt in self._queued(crew):
             where = f"{attempt.kind.name} did not run on node {self._state.name}"
             self._state.fail(attempt, error, f"{where}: {text}", **details)

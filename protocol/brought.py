@@ -123,7 +123,9 @@ class _Finder:
         if module.is_package and not module.path:
             spec = ModuleSpec(name, None, is_package=True)  # others may have parts of it as well
         else:
-            spec = ModuleSpec(name, _Loader(module), origin=module.path)
+            # Not derived from importlib.abc, which would load much.
+            loader: Any = _Loader(module)
+            spec = ModuleSpec(name, loader, origin=module.path)
             spec.has_location = True
         spec.submodule_search_locations = path
         return spec

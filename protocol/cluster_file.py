@@ -1,4 +1,4 @@
-"""Cluster files: what a process needs to reach a scheduler, kept where nobody else can read it.
+"""Cluster files: what it takes to reach a scheduler, where nobody else can read it.
 
 Never follows a link, and neither reads nor writes a file that others could read or have written.
 Never quotes a secret. The text of keys and addresses is understood in protocol/keys.py.

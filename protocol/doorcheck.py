@@ -9,10 +9,10 @@ from .clock import now_s
 from .endpoints import split_tcp, tcp_endpoint
 from .errors import ConfigError
 from .excuses import Stage
-from .keys import Credentials
+from .keys import Credentials, Door
 from .poller import Poller
 from .settings import Settings
-from .sockets import Dialing, Listening, new_keys
+from .sockets import Dialing, Listening, new_keys, public_key
 
 #: for both strangers together
 _PATIENCE_S: Final = 5.0
@@ -25,8 +25,10 @@ _HOMES: Final = {
 _REFUSED: Final = {"a foreign key": Stage.KEY_REFUSED, "no key": Stage.STRANGER}
 
 
-def try_door(context: Any, listening: Listening, server_key: bytes, settings: Settings) -> None:
+def try_door(context: Any, listening: Listening, door: Door, settings: Settings) -> None:
     """Come to a listening socket as two strangers, one with a foreign key and one with none.
+
+    Where they are not refused, the socket is closed and the context ended.
 
     Raises:
         ConfigError: one of them was let in, or was not refused for the reason it should be.
@@ -34,13 +36,16 @@ def try_door(context: Any, listening: Listening, server_key: bytes, settings: Se
     host, port = split_tcp(listening.endpoint.removeprefix("tcp://"), "the endpoint")
     stages: dict[str, Stage] = {}
     for home in _HOMES.get(host, (host,)):
-        stages = _come(context, listening, tcp_endpoint(home, port), server_key, settings)
+        stages = _come(context, listening, tcp_endpoint(home, port), door, settings)
         if Stage.BEGUN not in stages.values():
             break
     for name, stage in stages.items():
         if stage is not _REFUSED[name]:
+            shown = listening.endpoint
+            listening.close()
+            context.term()
             raise ConfigError(
-                f"the scheduler does not open {listening.endpoint}: a stranger with {name} was to"
+                f"the scheduler does not open {shown}: a stranger with {name} was to"
                 f" be refused, and was not ({stage.name.lower().replace('_', ' ')}); is this build"
                 " of ZeroMQ without CURVE, or does something stand between it and itself?",
                 setting="endpoint",
@@ -49,10 +54,10 @@ def try_door(context: Any, listening: Listening, server_key: bytes, settings: Se
 
 
 def _come(
-    context: Any, listening: Listening, endpoint: str, server_key: bytes, settings: Settings
+    context: Any, listening: Listening, endpoint: str, door: Door, settings: Settings
 ) -> dict[str, Stage]:
     _, secret = new_keys()
-    keys = {"a foreign key": Credentials(server_key, secret), "no key": None}
+    keys = {"a foreign key": Credentials(public_key(door.secret_key), secret), "no key": None}
     poller = Poller()
     listening.attach(poller)
     strangers = {

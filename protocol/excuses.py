@@ -22,8 +22,10 @@ class Stage(IntEnum):
     CONNECTED = 1
     #: and is the scheduler
     OPEN = 2
+    #: somebody listens, and closes the connection
+    HUNG_UP = 3
     #: somebody listens, and says nothing
-    SILENT = 3
+    SILENT = 7
     #: somebody listens, and is not the one whose key was given
     STRANGER = 4
     KEY_REFUSED = 5
@@ -35,13 +37,17 @@ _KEY_REFUSED: Final = (
     "the scheduler at {where} does not admit this key: it is none of its keys, or has been"
     " replaced; use the cluster file, or the address, that this scheduler has written"
 )
+_SILENT: Final = (
+    "whoever listens at {where} does not answer: the scheduler is stopped or very busy, or the port"
+    " is another program's"
+)
 _TEXTS: Final = {
-    Stage.CONNECTED: "whoever listens at {where} closes the connection at once, as no scheduler"
+    Stage.HUNG_UP: "whoever listens at {where} closes the connection at once, as no scheduler"
     " does: the port is another program's, or something between answers in its place",
     Stage.OPEN: "the scheduler at {where} takes the connection and does not answer: it is stopped"
     " or very busy",
-    Stage.SILENT: "whoever listens at {where} does not answer: the scheduler is stopped or very"
-    " busy, or the port is another program's",
+    Stage.CONNECTED: _SILENT,
+    Stage.SILENT: _SILENT,
     Stage.STRANGER: "whoever listens at {where} is not this cluster's scheduler: it has another"
     " key, or is another program; use the cluster file, or the address, of the one you mean",
     Stage.KEY_REFUSED: _KEY_REFUSED,

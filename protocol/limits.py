@@ -6,6 +6,8 @@ Never opens anything.
 import resource
 from typing import Final
 
+from .machine import allow_files
+
 #: more are never needed, and each costs memory
 CONNECTIONS_MAX: Final = 8192
 #: descriptors for everything else
@@ -19,12 +21,9 @@ def connections_max(setting: int) -> int:
     Args:
         setting: the setting `connections_max`; 0: as many as the limit of open files leaves.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = setting or CONNECTIONS_MAX
-    needed = wanted + FILES_KEPT
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    allow_files(wanted + FILES_KEPT)
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted
     return min(wanted, max(CONNECTIONS_MIN, soft - FILES_KEPT))

@@ -149,6 +149,12 @@ class Listener:
         #: why a frame or a Hello was last refused
         self.last_refusal = ""
 
+    @property
+    def refusals(self) -> int:
+        """How much was refused: rises with each."""
+        refused = self.frames_refused + self.strangers_reset
+        return refused + self.hellos_refused + self.hellos_put_off
+
     def __len__(self) -> int:
         """How many peers have a link life."""
         return len(self._lives)

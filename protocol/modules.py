@@ -162,7 +162,7 @@ def outdate() -> None:
 
 def path_was_told(path: Iterable[str], machine: str = "") -> None:
     """Remember where workers look for modules, and on which machine that is."""
-    global _told, _machine  # noqa: PLW0603  # as sys.path itself, one a process
+    global _told, _machine  # as sys.path itself, one a process
     _told, _machine = dict.fromkeys(path), machine
 
 

@@ -22,8 +22,8 @@ from .references import ObjectRef, collecting
 from .session import FunctionDefinition, Packed
 from .settings import Settings
 from .traceback_text import describe, frames_of
+from .whole import PROTOCOL, dumps_whole
 
-PROTOCOL: Final = 5
 HASH_BYTES: Final = 16
 NO_ARGUMENTS: Final = Packed(None)
 
@@ -231,7 +231,7 @@ def pack_function(
     found = collecting.found
     outer, found.refs = found.refs, None
     try:
-        payload = _cloudpickled(definition)
+        payload = dumps_whole(definition)
     except (KeyboardInterrupt, Interrupted, MemoryError, DrumbeatError):
         raise
     except BaseException as error:
@@ -400,20 +400,11 @@ def _dump_by_value(
     value: Any, what: str, parts: Callable[[Any], list[tuple[str, Any]]] | None
 ) -> bytes:
     try:
-        payload = _cloudpickled(value)
+        payload = dumps_whole(value)
     except (KeyboardInterrupt, Interrupted, MemoryError):
         raise
     except BaseException as error:
         raise _not_picklable(value, what, parts, error) from error
-    return payload
-
-
-def _cloudpickled(value: Any) -> bytes:
-    import cloudpickle
-
-    for module in by_value.values():
-        cloudpickle.register_pickle_by_value(module)
-    payload: bytes = cloudpickle.dumps(value, PROTOCOL)
     return payload
 
 
@@ -470,7 +461,7 @@ def _why_not(value: Any) -> BaseException | None:
         with contextlib.suppress(Exception, SystemExit):
             if b"__main__" not in _dumps(value, PROTOCOL):
                 return None
-        _cloudpickled(value)
+        dumps_whole(value)
     except (KeyboardInterrupt, Interrupted):
         raise
     except BaseException as error:  # noqa: BLE001  # user code may raise anything

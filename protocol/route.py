@@ -1,4 +1,4 @@
-"""Finds out why a scheduler on the network cannot be reached, and by which of its addresses it can.
+"""Finds out why a scheduler on the network cannot be reached, or by which address it can.
 
 Asking for names and waiting for answers takes as long as it takes: all of it happens in a thread
 that lives for one question. Never keeps a loop waiting, and never says a word of the protocol.
@@ -10,7 +10,7 @@ import threading
 from typing import Final, NamedTuple
 
 from .dialer import Unreachable
-from .endpoints import split_tcp, tcp_endpoint
+from .endpoints import is_tcp, split_tcp, tcp_endpoint
 from .excuses import TELL_AFTER_S, Excuses, Stage
 
 #: addresses of one name that are tried
@@ -75,16 +75,20 @@ def _in_words(error: OSError, where: str, timeout_s: float) -> str:
 class Route:
     """The way to a scheduler: where to dial next, and what is in the way.
 
+    A Unix socket has one way to it, and nothing to say of that.
+
     Args:
-        endpoint: "tcp://HOST:PORT".
+        endpoint: "tcp://HOST:PORT", or an ipc one.
         timeout_s: for an attempt to connect.
     """
 
     def __init__(self, endpoint: str, timeout_s: float) -> None:
         self._asked = endpoint
-        self._host, self._port = split_tcp(endpoint.removeprefix("tcp://"), endpoint)
+        self._tcp = is_tcp(endpoint)
+        where = endpoint.removeprefix("tcp://")
+        self._host, self._port = split_tcp(where, endpoint) if self._tcp else ("", 0)
         self._timeout_s = timeout_s
-        self._excuses = Excuses(endpoint.removeprefix("tcp://"))
+        self._excuses = Excuses(where)
         self._ask_again_s = float("-inf")
         self._finding = Finding("")
         self._thread: threading.Thread | None = None
@@ -94,20 +98,27 @@ class Route:
         self._begun_s: float | None = None
         #: where to dial next: one of the name's addresses, when the name itself leads nowhere
         self.endpoint = endpoint
+        #: whether `excuses` may have something to say
+        self.failing = False
 
     def begun(self, now_s: float) -> None:
         """An attempt begins."""
+        self.failing = self._tcp
         if self._begun_s is None:
             self._begun_s = now_s
 
     def connected(self) -> None:
         """A connection stands."""
+        self.failing = False
         self._stage = self._begun_s = None
         self._excuses.connected()
         self._finding = Finding("")
 
     def failed(self, stage: Stage, now_s: float) -> None:
-        """An attempt came so far and no further."""
+        """An attempt came so far and no further; a connection that stood and ended is none."""
+        if not self._tcp or self._begun_s is None:
+            return
+        self.failing = True
         self._stage = stage
         if stage is Stage.BEGUN:
             # Another address may serve; if this one did not, the name is tried again.
@@ -115,12 +126,13 @@ class Route:
             self._look(now_s)
         self._excuses.failed(stage, self._finding.reason, now_s)
 
-    def excuse(self, now_s: float) -> Unreachable | None:
-        """Return what is to be said of failed attempts now; None: nothing new."""
+    def excuses(self, now_s: float) -> list[Unreachable]:
+        """Return what is to be said of failed attempts now: one thing, or nothing new."""
         begun_s = self._begun_s
         if begun_s is not None and self._stage in (None, Stage.BEGUN):
             self._look_early(begun_s, now_s)
-        return self._excuses.due(now_s)
+        due = self._excuses.due(now_s)
+        return [] if due is None else [due]
 
     def _look_early(self, begun_s: float, now_s: float) -> None:
         """Find out what is in the way before an attempt ends that nothing comes of."""

@@ -234,6 +234,8 @@ class Dialing(_Socket):
                 elif event in _HANDSHAKES_FAILED:
                     silent = value == errno.EAGAIN
                     self.stage = Stage.SILENT if silent else Stage.STRANGER
+                elif event == _DISCONNECTED and self.stage is Stage.CONNECTED:
+                    self.stage = Stage.HUNG_UP
         return said
 
     def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[bytes]:
@@ -279,7 +281,7 @@ class _Porter:
         #: who came with a key that is not on the list
         self.keys_refused = 0
         #: who was turned away, since there were as many as there may be
-        self.connections_refused = 0
+        self.full = 0
 
     def answer(self, *, full: bool) -> None:
         """Answer the questions that have come, at most so many as frames are taken."""
@@ -291,7 +293,7 @@ class _Porter:
             route, empty, *question = self._socket.recv_multipart(_NOBLOCK)
             answer = rule.decide(question, self._roles, full=full)
             self.keys_refused += answer.status == rule.KEY_REFUSED
-            self.connections_refused += answer.status == rule.FULL
+            self.full += answer.status == rule.FULL
             # Who has gone meanwhile is not told; ZeroMQ drops it.
             self._socket.send_multipart([route, empty, *answer.parts], _NOBLOCK)
 
@@ -357,9 +359,16 @@ class Listening(_Socket):
             "junk_dropped": self.junk_dropped,
             "handshakes_failed": max(0, self._silent),
             "keys_refused": 0 if porter is None else porter.keys_refused,
-            "connections_refused": 0 if porter is None else porter.connections_refused,
+            "connections_refused": 0 if porter is None else porter.full,
             "door_shut": self._door_shut,
         }
+
+    @property
+    def refusals(self) -> int:
+        """How much of that there was: changes with each."""
+        refused = self.junk_dropped + self._silent + self._door_shut
+        porter = self._porter
+        return refused if porter is None else refused + porter.keys_refused + porter.full
 
     def forget_strangers(self) -> None:
         """Two who were refused came to test that: one with a foreign key, one with none."""

@@ -28,13 +28,11 @@ from .frames import Channel, Role
 from .ids import NO_PEER, PeerId
 from .keys import Credentials, Door
 from .listener import Disconnected, Joined, Lags, Listener, Returned
-from .messages import (
-    AnyMessage,
-)
+from .messages import AnyMessage
 from .poller import Poller
 from .route import Route
 from .settings import Settings
-from .sockets import FRAMES_PER_TURN_MAX, Dialing, Listening, open_context, public_key
+from .sockets import FRAMES_PER_TURN_MAX, Dialing, Listening, open_context
 from .traffic import Blob, Heard, Message, Reached, Rejected, Traffic
 
 __all__ = [
@@ -93,9 +91,9 @@ class DialShell:
         rng: Random,
         credentials: Credentials | None = None,
     ) -> None:
-        self._endpoint = check_keys(check_endpoint(endpoint), credentials is not None)
+        endpoint = check_keys(check_endpoint(endpoint), credentials is not None)
         self._credentials = credentials
-        self._route = Route(endpoint, settings.handshake_timeout_s) if credentials else None
+        self._route = Route(endpoint, settings.handshake_timeout_s)
         self._settings = settings
         self._reader = Reader.to_node if role == Role.NODE else Reader.to_client
         self._message_bytes_max = message_bytes_max(settings.frame_bytes_max)
@@ -143,10 +141,8 @@ class DialShell:
             due_s = line.dialer.due_s
             if due_s is not None and now_s >= due_s:
                 self._do(line, line.dialer.time_passed(now_s), now_s, out)
-        if self._route is not None:
-            excuse = self._route.excuse(now_s)
-            if excuse is not None:
-                out.append(excuse)
+        if self._route.failing:
+            out += self._route.excuses(now_s)
         return out
 
     def send(self, message: AnyMessage) -> None:
@@ -186,7 +182,7 @@ class DialShell:
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close for good; waits up to `linger_s` until the sockets have sent what they hold."""
-        for line in (self._control, self._bulk):
+        for line in self._lines:
             line.dialer.stop()
             if line.socket is not None:
                 line.socket.close(linger_s)
@@ -204,8 +200,8 @@ class DialShell:
         # What came before the closing is read to its end first.
         closing = "" if len(frames) == FRAMES_PER_TURN_MAX else socket.closing()
         if closing:
-            pause_s = 0.0 if self._route is None else patience_s(socket.stage)
-            self._do(line, line.dialer.closed(closing, now_s, pause_s), now_s, out)
+            again = line.dialer.closed(closing, now_s, patience_s(socket.stage))
+            self._do(line, again, now_s, out)
 
     def _do(
         self, line: _Line, commands: list[dialer.Command], now_s: float, out: list[DialHappening]
@@ -226,11 +222,11 @@ class DialShell:
             case dialer.SendFrame() if line.socket is not None:
                 line.socket.send(command.data)
             case dialer.OpenSocket():
-                if self._route is not None and line is self._control:
+                if line is self._control:
                     self._route.begun(now_s)
                 line.socket = Dialing.try_to(
                     self._context,
-                    self._endpoint if self._route is None else self._route.endpoint,
+                    self._route.endpoint,
                     self._settings,
                     self._poller,
                     self._credentials,
@@ -239,7 +235,7 @@ class DialShell:
                     why = "no descriptors for a socket"
                     self._do(line, line.dialer.closed(why, now_s), now_s, out)
             case dialer.CloseSocket() if line.socket is not None:
-                if self._route is not None and line is self._control:
+                if line is self._control:
                     self._route.failed(line.socket.stage, now_s)
                 self.rejected += line.socket.junk_dropped
                 line.socket.close()
@@ -264,7 +260,7 @@ class DialShell:
         control, bulk = self._control, self._bulk
         if line is control:
             out.append(change)
-            if self._route is not None and not isinstance(change, Down):
+            if not isinstance(change, Down):
                 self._route.connected()
             if isinstance(change, Up) and not change.resumed:
                 self._traffic = Traffic(self._reader(), self._settings)
@@ -307,11 +303,7 @@ class ListenShell:
         self._socket = Listening(self._context, endpoint, settings, Poller(), door)
         self._rejected = 0
         if door is not None:
-            try:
-                try_door(self._context, self._socket, public_key(door.secret_key), settings)
-            except BaseException:
-                self.close()
-                raise
+            try_door(self._context, self._socket, door, settings)
 
     @property
     def endpoint(self) -> str:
@@ -338,11 +330,7 @@ class ListenShell:
     @property
     def refusals(self) -> int:
         """How much was refused of connections: rises with each; `counters` tells what."""
-        listener_, socket = self._listener, self._socket
-        return (
-            listener_.frames_refused + listener_.strangers_reset + listener_.hellos_refused
-            + listener_.hellos_put_off + sum(socket.counters.values())
-        )  # fmt: skip
+        return self._listener.refusals + self._socket.refusals
 
     @property
     def last_refusal(self) -> str:

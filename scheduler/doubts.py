@@ -167,7 +167,8 @@ class Doubts:
         parked, untold = self._work.parked, self._untold
         if self._round is None:
             self._round = list(reversed(parked))
-        these, self._round = self._round[-JUDGED_A_TURN:], self._round[:-JUDGED_A_TURN]
+        these = self._round[-JUDGED_A_TURN:]
+        del self._round[-JUDGED_A_TURN:]
         self.news = bool(self._round)
         for id_ in reversed(these):
             record = parked.get(id_)

@@ -339,10 +339,9 @@ class Board:
         if not self._nodes:
             gone = ", ".join(node.name for node in self._drained.values())
             return f"{gone} is drained, and no other node is there" if gone else NOBODY
-        nodes = [node.describe() for node in list(self._nodes.values())[:NAMED_MAX]]
-        if len(self._nodes) > NAMED_MAX:
-            nodes.append(f"and {len(self._nodes) - NAMED_MAX} more")
-        return "; ".join(nodes)
+        nodes = list(self._nodes.values())
+        more = [f"and {len(nodes) - NAMED_MAX} more"] if len(nodes) > NAMED_MAX else []
+        return "; ".join([*(node.describe() for node in nodes[:NAMED_MAX]), *more])
 
     def choose(self, kind: Kind) -> tuple[Node, int] | None:
         """Return where tasks of this kind go now and how many in a row, or None to keep them."""

@@ -105,20 +105,23 @@ class Presence:
             same = (old.role, old.python) == (hello.role, hello.python)
             if old.entered or not same or hello.epoch in (0, self._state.epoch):
                 self.forget(old, "began a new life of its link")
-            else:
-                # It never heard of the life that ends here: it comes again as it came before.
-                old.here = False
-                self._strangers.pop(old.id, None)
-                self._watch(old).forget(old.id)
-                self._deliveries.forget(old.id)
-                self._bounds.forget(old)
+                old = None
         if hello.role not in (Role.CLIENT, Role.NODE):
             self._out.drop(event.peer, "RemoteProtocolError", f"nobody is a {hello.role!r} here")
             return
         mismatch = self._mismatch(hello.python)
         if mismatch:
             self._out.drop(event.peer, "VersionMismatch", mismatch)
+            if old is not None:
+                self.forget(old, "runs another Python")
             return
+        if old is not None:
+            # It never heard of the life that ends here: it comes again as it came before.
+            old.here = False
+            self._no_stranger(old)
+            self._watch(old).forget(old.id)
+            self._deliveries.forget(old.id)
+            self._bounds.forget(old)
         peer = self._state.peers[event.peer] = Peer(event.peer, hello, event.proven)
         self._strangers[peer.id] = self._state.now_s
         self._look_at_strangers()
@@ -146,10 +149,15 @@ class Presence:
             self.forget(peer, "runs another Python")
             return False
         peer.entered = True
-        del self._strangers[peer.id]
+        self._no_stranger(peer)
         if peer.python:
             self._pythons.setdefault(peer.python, {})[peer.id] = peer
         return True
+
+    def _no_stranger(self, peer: Peer) -> None:
+        del self._strangers[peer.id]
+        if self.strangers_due_s < NEVER_S:
+            self._look_at_strangers()
 
     def _look_at_strangers(self) -> None:
         settings = self._state.settings
@@ -238,7 +246,9 @@ class Presence:
     def give_up(self, peer: Peer, why: str) -> None:
         """Drop a peer that may come again."""
         self._out.drop(peer.id)
-        self._roster.lost(peer.id)
+        if peer.entered or peer.id in self._state.claims.telling:
+            # Of others there is nothing, and the list of those of whom there is has an end.
+            self._roster.lost(peer.id)
         self.forget(peer, why)
 
     def refuse(self, peer: Peer, reason: str) -> None:
@@ -259,7 +269,7 @@ class Presence:
                     del self._pythons[peer.python]
         else:
             state.counters["strangers_gone"] += 1
-            del self._strangers[peer.id]
+            self._no_stranger(peer)
         if state.claims.open and (peer.entered or peer.epoch):
             state.claims.home_gone(peer.id)
         del state.peers[peer.id]

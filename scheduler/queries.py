@@ -130,6 +130,8 @@ class Queries:
             "output_bytes_dropped": counters["output_bytes_dropped"],
             "refused": {
                 "peers": counters["peers_dropped"],
+                "strangers": counters["strangers_gone"],
+                "cancels": counters["cancels_dropped"],
                 **self._door.counts,
                 "last": self._door.reason,
             },

@@ -108,7 +108,8 @@ class Service:
         self._collected_s = 0.0
         # The descriptor wakes the poll, whatever it is that the signal interrupts.
         signal.set_wakeup_fd(self._stop_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, self._on_term)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_term)
         signal.signal(signal.SIGUSR2, self._on_usr2)
 
     def run(self) -> int:

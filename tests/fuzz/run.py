@@ -1,12 +1,12 @@
-"""Talk nonsense to a live scheduler: `python tests/fuzz/run.py --messages 1000000`.
+"""Talk nonsense to a live scheduler: `python tests/fuzz/run.py --messages 1000000 [--tcp]`.
 
-Beside it an innocent program works. Figures at the end: what was said, what the scheduler counted,
-the program's rate with and without the nonsense, memory and descriptors.
+With --tcp over the network, where there are strangers without keys as well. Beside it an innocent
+program works. Figures at the end: what was said, what the scheduler counted, the program's rate
+with and without the nonsense, memory and descriptors.
 """
 
 import argparse
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,11 +19,8 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import drumbeat
-from drumbeat.client.local import Cluster
-from fuzz.strangers import Strangers, memory_and_files
-from support.process_table import children_of, words_of
-from support.second_client import SecondClient
+from fuzz.places import LocalPlace, NetworkPlace, Place
+from fuzz.strangers import memory_and_files
 
 #: with nonsense and without, in turns: a machine's own moods hit both alike
 PHASE_S: Final = 5.0
@@ -32,7 +29,10 @@ MEMORY_BYTES_MAX: Final = 64 << 20
 KEPT_RATE: Final = 0.8
 COUNTED: Final = (
     "messages_rejected", "frames_refused", "strangers_reset", "hellos_refused", "junk_dropped",
+    "keys_refused",
 )  # fmt: skip
+#: besides, as many as there were
+AT_THE_DOOR: Final = ("handshakes_failed", "connections_refused", "door_shut", "hellos_put_off")
 
 
 class Job:
@@ -124,6 +124,8 @@ class Outcome:
         lines += [f"  {count:>12,} {name}" for name, count in sorted(self.said.items())]
         lines.append("counted by the scheduler, and expected:")
         lines += [f"  {self.counted[n]:>12,} {self.expected[n]:>12,} {n}" for n in COUNTED]
+        door = {name: self.status["refused"].get(name, 0) for name in AT_THE_DOOR}
+        lines.append(f"  at the door: {door}")
         lines.append(f"  last: {self.status['refused']['last']!r:.100}")
         for name, (done, lasted_s) in self.rates.items():
             if lasted_s:
@@ -140,25 +142,7 @@ def counts_of(status: dict[str, Any]) -> Counter[str]:
     }})  # fmt: skip
 
 
-def status_of(address: str) -> dict[str, Any]:
-    """Ask the scheduler for its status."""
-    asker = SecondClient(f"ipc://{address}/scheduler.sock")
-    try:
-        status: dict[str, Any] = asker.ask("status")
-    finally:
-        asker.close()
-    return status
-
-
-def scheduler_pid() -> int:
-    """Return the process id of this process's scheduler."""
-    for pid in children_of(os.getpid()):
-        if "drumbeat.scheduler" in words_of(pid):
-            return pid
-    raise LookupError("no scheduler among the children")
-
-
-def run(messages: int, seed: int, per_s: float, phases: bool, settings: dict[str, Any]) -> Outcome:
+def run(messages: int, seed: int, per_s: float, phases: bool, tcp: bool = False) -> Outcome:
     """Say so many messages and frames; return what came of it.
 
     Args:
@@ -166,31 +150,31 @@ def run(messages: int, seed: int, per_s: float, phases: bool, settings: dict[str
         seed: of chance.
         per_s: how many a second.
         phases: pause now and then, to compare the innocent program's rates.
-        settings: of the cluster.
+        tcp: over the network.
     """
     outcome = Outcome()
     with (
         tempfile.TemporaryDirectory(prefix="db") as directory,
-        drumbeat.init(num_cpus=2, runtime_directory=directory, **settings) as cluster,
+        NetworkPlace(Path(directory)) if tcp else LocalPlace(directory) as place,
         contextlib.ExitStack() as closing,
     ):
-        job = Job(str(cluster.address))
+        job = Job(place.address)
         closing.callback(job.stop)
         job.wait_for(20)
-        _talk(outcome, cluster, job, messages, Random(seed), per_s, phases)
+        _talk(outcome, place, job, messages, Random(seed), per_s, phases)
     return outcome
 
 
 def _talk(
-    outcome: Outcome, cluster: Cluster, job: Job, messages: int, rng: Random, per_s: float,
+    outcome: Outcome, place: Place, job: Job, messages: int, rng: Random, per_s: float,
     phases: bool,
 ) -> None:  # fmt: skip
-    pid = scheduler_pid()
-    strangers = Strangers(f"{cluster.address}/scheduler.sock", rng)
+    pid = place.scheduler_pid()
+    strangers = place.strangers(rng)
     for _ in range(max(100, messages // 1000)):
         strangers.wild()
     time.sleep(0.2)  # until it has been read; what it was taken for is not known
-    before = counts_of(status_of(str(cluster.address)))
+    before = counts_of(place.status())
     files_before = memory_and_files(pid)[1]
     rates = {name: [0, 0.0] for name in outcome.rates}
     start_s = time.monotonic()
@@ -228,11 +212,11 @@ def _talk(
     outcome.rates = {name: (done_, lasted_s) for name, (done_, lasted_s) in rates.items()}
     outcome.wrong = job.told[-1][1]
     outcome.said, outcome.expected = strangers.said, strangers.expected
-    _settle(outcome, str(cluster.address), pid, before, files_before)
+    _settle(outcome, place, pid, before, files_before)
 
 
 def _settle(
-    outcome: Outcome, address: str, pid: int, before: Counter[str], files_before: int
+    outcome: Outcome, place: Place, pid: int, before: Counter[str], files_before: int
 ) -> None:
     """Wait until the scheduler has seen that all have hung up, and look at what it counted."""
     end_s = time.monotonic() + 10.0
@@ -243,10 +227,10 @@ def _settle(
         time.sleep(0.05)
     outcome.descriptors = (files_before, files)
     outcome.memory_bytes.append(memory_and_files(pid)[0])
-    outcome.status = status_of(address)
+    outcome.status = place.status()
     outcome.counted = counts_of(outcome.status)
     outcome.counted.subtract(before)
-    outcome.restarted = scheduler_pid() != pid or outcome.status["epoch"] != 1
+    outcome.restarted = place.scheduler_pid() != pid or outcome.status["epoch"] != 1
 
 
 def main() -> int:
@@ -255,8 +239,9 @@ def main() -> int:
     flags.add_argument("--messages", type=int, default=1_000_000)
     flags.add_argument("--seed", type=int, default=1)
     flags.add_argument("--per-s", type=float, default=5_000.0, help="at most so many a second")
+    flags.add_argument("--tcp", action="store_true", help="over the network, with keys or without")
     given = flags.parse_args()
-    outcome = run(given.messages, given.seed, given.per_s, True, {})
+    outcome = run(given.messages, given.seed, given.per_s, True, given.tcp)
     print(outcome.report())
     complaints = outcome.complaints(rate_counts=True)
     print(

@@ -11,6 +11,7 @@ import struct
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 from typing import Any, Final, get_args
 
@@ -77,6 +78,7 @@ class Strangers:
         #: what was said in all: messages, frames and raw writes
         self.said: Counter[str] = Counter()
         self.half_open: list[socket.socket] = []
+        self.half_open_max = 20
         self.pool = self._messages()
 
     def _messages(self) -> list[tuple[bytes, bool]]:
@@ -115,13 +117,17 @@ class Strangers:
 
     def act(self) -> None:
         """Do one thing that nobody should."""
-        acts = (
+        acts = self.acts()
+        (chosen,) = self.rng.choices([one for one, _ in acts], [weight for _, weight in acts])
+        chosen()
+
+    def acts(self) -> list[tuple[Callable[[], None], int]]:
+        """Return what there is to do, and how often one does it compared with the others."""
+        return [
             (self.raw_bytes, 10), (self.greeting_then_garbage, 10), (self.stay_half_open, 4),
             (self.frames_of_garbage, 20), (self.parts, 6), (self.other_versions, 6),
             (self.too_large, 1), (self.a_client_that_babbles, 43),
-        )  # fmt: skip
-        (chosen,) = self.rng.choices([one for one, _ in acts], [weight for _, weight in acts])
-        chosen()
+        ]  # fmt: skip
 
     def wild(self) -> None:
         """Random bytes: they may be frames of an old version of ZeroMQ, so nothing is expected."""
@@ -152,7 +158,7 @@ class Strangers:
         raw = self._raw()
         self._write(raw, GREETING[: self.rng.choice((0, 1, 10, 64))])
         self.half_open.append(raw)
-        if len(self.half_open) > 20:
+        if len(self.half_open) > self.half_open_max:
             self.half_open.pop(0).close()
 
     def frames_of_garbage(self) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -258,3 +259,20 @@ def test_a_copy_that_cannot_be_is_refused(machines: Machines, wish: str) -> None
     machines.start_scheduler(f"--copy={wish}")
     assert machines.scheduler is not None
     assert machines.scheduler.wait(20) == 2
+
+
+def test_ctrl_c_ends_the_waiting_at_once_and_leaves_no_ssh_behind(machines: Machines) -> None:
+    machines.start_scheduler()
+    with socket.socket() as silent:  # it takes connections, and says nothing
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        machines.list(f"[hosts.a]\nport = {silent.getsockname()[1]}")
+        typed = subprocess.Popen(
+            [sys.executable, "-P", "-m", "drumbeat.client.cli", "up", str(machines.file)],
+            env=environment(),
+        )
+        [ssh] = until(lambda: psutil.Process(typed.pid).children())
+        with silent.accept()[0]:
+            typed.send_signal(signal.SIGINT)
+            assert typed.wait(5) == 130
+            assert not ssh.is_running()

@@ -308,7 +308,7 @@ def test_where_no_code_is_shipped_a_missing_module_names_node_and_remedy(
     assert lines == 3 * ["True helper True True True"]
 
 
-# ------------------------------------------------------------------------- homes, directories, users
+# ------------------------------------------------------------------------ homes, directories
 
 
 def test_a_worker_elsewhere_is_at_home_on_its_node(cluster: DifferingCluster) -> None:

@@ -141,6 +141,35 @@ def test_a_daemon_that_is_killed_is_followed_by_one_that_joins_again(pair: Remot
     pair.until_nodes("one", "two")
 
 
+def test_a_node_whose_secret_is_gone_goes_on_and_ends_in_plain_words_with_its_daemon(
+    cluster: RemoteCluster,
+) -> None:
+    cluster.start_scheduler()
+    node = cluster.start_node("one")
+    daemon = daemon_of(node)
+    # The keeper's first child keeps the secret.
+    safe = min(psutil.Process(node.pid).children(), key=lambda one: one.create_time())
+    safe.kill()
+    with drumbeat.init(cluster.file("client")):
+        assert drumbeat.get(square.remote(4), timeout=20) == 16
+    os.kill(daemon, signal.SIGKILL)
+    assert node.popen.wait(20) == 78
+    assert "start this node anew" in node.said()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_scheduler_and_nodes_in_peace(cluster: RemoteCluster, number: int) -> None:
+    scheduler = cluster.start_scheduler()
+    elsewhere = spoiled(cluster, endpoint="tcp://127.0.0.1:9")
+    alone = cluster.start_node("alone", wait=False, DRUMBEAT_ADDRESS=elsewhere)
+    alone.until_it_says("cannot reach")
+    nodes = [cluster.start_node("one"), alone]
+    assert [node.end(number) for node in nodes] == [0, 0]
+    assert cluster.asked("nodes") == []
+    assert scheduler.end(number) == 0
+    assert not [one for one in cluster.processes if "Traceback" in one.said()]
+
+
 def daemon_of(node: Process) -> int:
     """The process of a node that is connected with the scheduler."""
     (daemon,) = [one.pid for one in node.family() if one.net_connections("tcp")]
@@ -426,13 +455,13 @@ def test_the_quick_start_of_the_readme_works_as_it_is_printed(cluster: RemoteClu
     # On this one machine `scp` has no other to copy from; all else is as it is printed.
     tools = cluster.home / "tools"
     tools.mkdir()
-    (tools / "scp").write_text('#!/bin/sh\ncp "$HOME/${1#*:}" "$2"\n')
-    (tools / "scp").chmod(0o700)
-    (tools / "drumbeat").write_text(
-        f'#!/bin/sh\nexec {sys.executable} -m drumbeat.client.cli "$@"\n'
-    )
-    (tools / "drumbeat").chmod(0o700)
-    (tools / "python").symlink_to(sys.executable)
+    for name, does in (
+        ("scp", 'cp "$HOME/${1#*:}" "$2"'),
+        ("drumbeat", f'exec {sys.executable} -m drumbeat.client.cli "$@"'),
+        ("python", f'exec {sys.executable} "$@"'),
+    ):
+        (tools / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tools / name).chmod(0o700)
     for machine in ("second", "third"):
         (cluster.home / machine).mkdir()
     path = f"{tools}:{os.environ['PATH']}"

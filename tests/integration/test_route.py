@@ -72,4 +72,13 @@ def test_the_question_is_put_in_a_thread_and_its_answer_used_when_it_is_there() 
         # If nobody is there any more, the name is tried again.
         route.failed(Stage.BEGUN, now_s())
         assert route.endpoint == f"tcp://localhost:{port}"
-    assert route.excuse(now_s()) is None
+    assert route.excuses(now_s()) == []
+
+
+def test_a_connection_that_stood_and_ended_is_no_attempt_that_failed() -> None:
+    route = Route("tcp://127.0.0.1:9", 1.0)
+    route.begun(0.0)
+    route.connected()
+    route.failed(Stage.OPEN, 10.0)
+    assert not route.failing
+    assert not route.excuses(20.0)

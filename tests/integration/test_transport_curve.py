@@ -347,6 +347,7 @@ def test_fifteen_hundred_junk_connections_leave_memory_and_descriptors_as_they_w
 ) -> None:
     listener = pair.listen()
     shell = pair.connect()
+    pair.until(lambda: listener.connections == 2)  # control and bulk
     files = len(os.listdir("/proc/self/fd"))
     for number in range(1_500):
         with raw_connection(pair) as raw:

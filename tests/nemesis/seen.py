@@ -5,6 +5,7 @@ python tests/nemesis/seen.py workers     10,000 tasks, a worker killed every 100
 python tests/nemesis/seen.py daemons     10,000 tasks, daemon, template or keeper killed every 2 s
 python tests/nemesis/seen.py scheduler   100,000 tasks in flight, the scheduler killed 20 times
 python tests/nemesis/seen.py stops       worker, daemon, scheduler, client stopped for 8 s and 20 s
+python tests/nemesis/seen.py reader      a program that stands still for 60 s with results to read
 python tests/nemesis/seen.py soak        1,000,000 tasks; what is held before and after
 
 Each prints its figures, and a line for each promise that it saw broken; docs/reliability.md quotes
@@ -17,6 +18,7 @@ import os
 import shutil
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -32,12 +34,14 @@ if __name__ == "__main__":
     sys.path[0] = str(HERE.parents[1])
 
 import drumbeat  # noqa: E402
+import psutil  # noqa: E402
 from drumbeat.protocol.session import current  # noqa: E402
 from nemesis.cluster import NemesisCluster, parts_of, signal_to  # noqa: E402
 from nemesis.judge import Log, judge  # noqa: E402
 from nemesis.run import Program  # noqa: E402
 from nemesis.workload import at_rest, note  # noqa: E402
 from support.process_table import alive  # noqa: E402
+from support.readers import PROGRAM, RESULT_BYTES  # noqa: E402
 
 RESOLVE_S = 300.0
 #: what a daemon has open for each worker: two ends of a socket, two files
@@ -297,6 +301,50 @@ def stops(seen: Seen) -> None:
             seen.wrong.append(f"{lost} tasks failed because {kind} was stopped for {for_s:g} s")
 
 
+def reader(seen: Seen, tasks: int = 5000, for_s: float = 60.0) -> None:
+    """SIGSTOP of a program that has results to read: memory, and what others get meanwhile."""
+    log, one = seen.directory / "read", drumbeat.remote(plain)
+    log.touch()
+    watched = {"scheduler": seen.cluster.pids("scheduler"), "node": seen.cluster.pids("daemon")}
+    sizes: dict[str, list[int]] = {who: [] for who in watched}
+
+    def others(during_s: float) -> float:
+        """Return how many calls a second another program gets, which waits for each twenty."""
+        begun_s, calls = time.monotonic(), 0
+        while time.monotonic() < begun_s + during_s:
+            if drumbeat.get([one.remote(n) for n in range(20)]) != list(range(1, 21)):
+                seen.wrong.append("a wrong value")
+            calls += 20
+            for who, pids in watched.items():
+                sizes[who].append(max(psutil.Process(pid).memory_info().rss for pid in pids))
+        return calls / (time.monotonic() - begun_s)
+
+    alone = others(5.0)
+    base = {who: max(memory) for who, memory in sizes.items()}
+    arguments = [str(seen.directory), str(log), str(tasks)]
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        program.send_signal(signal.SIGSTOP)
+        during = others(for_s)
+        executed, unread = log.stat().st_size, tasks * RESULT_BYTES
+        program.send_signal(signal.SIGCONT)
+        said = program.stdout.readline().strip()
+    grown = {who: (max(memory) - base[who]) / 1e6 for who, memory in sizes.items()}
+    print(
+        f"a program with {unread / 1e6:.0f} MB of results to read stood still for {for_s:g} s:"
+        f" {executed * RESULT_BYTES / 1e6:.0f} MB were made, then its work waited;"
+        f" scheduler +{grown['scheduler']:.0f} MB, node +{grown['node']:.0f} MB at most"
+    )
+    print(f"calls a second of another program: {alone:.0f} before, {during:.0f} meanwhile")
+    if said != f"True {unread}" or log.stat().st_size != tasks:
+        seen.wrong.append(f"it read {said!r} of {log.stat().st_size} executions")
+    if executed > tasks // 2 or during < alone / 2 or max(grown.values()) > 250:
+        seen.wrong.append("what it does not read fills memory, or holds others up")
+
+
 def soak(seen: Seen, count: int = 1_000_000) -> None:
     """A million tasks: every map empty, memory back at its base, no descriptor leaked."""
     one = drumbeat.remote(plain)
@@ -354,7 +402,7 @@ def measured(seen: Seen) -> dict[str, tuple[int, int, dict[str, int]]]:
 
 WHAT: dict[str, Callable[[Seen], None]] = {
     "deaths": deaths, "workers": workers, "daemons": daemons, "scheduler": scheduler,
-    "stops": stops, "soak": soak,
+    "stops": stops, "reader": reader, "soak": soak,
 }  # fmt: skip
 
 

@@ -44,6 +44,7 @@ def _all() -> dict[str, tuple[str, Callable[[Trial], None]]]:
     return found | {
         "client-short": ("client cut for 5 intervals", trials.client_cut_shortly),
         "client-ever": ("client cut for ever", trials.client_cut_for_ever),
+        "client-killed": ("client killed", trials.client_killed),
         "scheduler-short": (
             "scheduler cut from all for 5 intervals", lambda trial: trials.scheduler_cut(trial, 5)
         ),

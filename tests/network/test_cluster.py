@@ -66,6 +66,10 @@ def test_the_work_of_a_client_that_is_cut_off_for_ever_is_cancelled(trial: Trial
     run(trial, trials.client_cut_for_ever)
 
 
+def test_the_work_of_a_client_that_is_killed_is_cancelled_after_its_grace(trial: Trial) -> None:
+    run(trial, trials.client_killed)
+
+
 @pytest.mark.parametrize("intervals", [5, 15])
 def test_a_scheduler_that_is_cut_from_everybody_finds_all_again(
     trial: Trial, intervals: int

@@ -39,8 +39,13 @@ class Scale(NamedTuple):
         return float(self.settings.get("heartbeat_interval_s", 1.0))
 
     @property
+    def client_silence_s(self) -> float:
+        """How long a client may say nothing."""
+        return float(self.settings["client_silence_s"])
+
+    @property
     def client_grace_s(self) -> float:
-        """How long a client may be away."""
+        """How long a client may be away whose connection has closed."""
         return float(self.settings.get("client_grace_s", 10.0))
 
 
@@ -50,6 +55,7 @@ QUICK = Scale(
         "heartbeat_interval_s": 0.2,
         "connection_lost_s": 0.2,
         "client_grace_s": 1.5,
+        "client_silence_s": 6.0,
         "lease_margin_s": 0.4,
         "handshake_timeout_s": 1.0,
         "reconnect_min_s": 0.05,
@@ -63,8 +69,8 @@ QUICK = Scale(
     seconds=0.03,
     slack_s=1.0,
 )
-#: what users have
-REAL = Scale({}, cpus=4, tasks=10_000, seconds=0.02, slack_s=1.5)
+#: what users have, but for a time that nobody wants to wait for (600 s)
+REAL = Scale({"client_silence_s": 60.0}, cpus=4, tasks=10_000, seconds=0.02, slack_s=1.5)
 
 
 class Outlook:
@@ -163,8 +169,9 @@ class Trial:
 
     def heal(self) -> float:
         """Make all links whole; return when."""
+        healed_s = time.monotonic()
         self.links.heal()
-        return time.monotonic()
+        return healed_s
 
     def finish(self, job: Program, within_s: float = 240.0) -> None:
         """Wait for the job's end."""
@@ -295,11 +302,12 @@ def node_cut_for_long(trial: Trial, way: str = "both", intervals: float = 15.0) 
         trial.finish(job)
     else:
         trial.pause_until(intervals * interval_s)
+    trial.expect(name not in trial.outlook.last()["nodes"], "the node is back over a cut link")
     healed_s = trial.heal()
     trial.measure("back", 8.0 + slack_s, _all_alive, healed_s)
     trial.finish(job)
     trial.judge(job, harmed=True)
-    trial.rest(max(healed_s, time.monotonic()))
+    trial.rest(time.monotonic())
 
 
 def client_cut_shortly(trial: Trial) -> None:
@@ -316,24 +324,40 @@ def client_cut_shortly(trial: Trial) -> None:
     trial.rest(time.monotonic())
 
 
-def client_cut_for_ever(trial: Trial, noticed_s: float = 30.0) -> None:
-    """A client that never comes back: its work is cancelled, and nothing of it begins later."""
+def client_cut_for_ever(trial: Trial) -> None:
+    """A client of which nothing comes any more is given up once it was silent for too long."""
     job = trial.job(seconds=5 * trial.scale.seconds)
-    network, scale = trial.cluster.network, trial.scale
+    network = trial.cluster.network
     trial.harmed_s = time.monotonic()
     trial.links.cut(network[CLIENT], network[SCHEDULER])
-    within_s = noticed_s + scale.client_grace_s + scale.slack_s
-    gone_s = trial.measure("client gone", within_s, lambda one: not one["clients"])
-    if gone_s is not None:
-        gone_at_s = trial.harmed_s + gone_s
-        trial.rest(gone_at_s, 10.0 + scale.slack_s)
-        last_s = Log(trial.directory / "executions").last_start_ns("j") / 1e9
-        trial.expect(last_s < gone_at_s + 0.5 * scale.slack_s, "a task began after its client went")
+    _client_goes(trial, job, trial.scale.client_silence_s)
     job.process.kill()
+    job.process.wait()
     trial.heal()
+
+
+def client_killed(trial: Trial) -> None:
+    """A client whose connection closes has a grace to come back in, and no more."""
+    job = trial.job(seconds=5 * trial.scale.seconds)
+    trial.harmed_s = time.monotonic()
+    job.process.kill()
+    job.process.wait()
+    _client_goes(trial, job, trial.scale.client_grace_s)
+
+
+def _client_goes(trial: Trial, job: Program, after_s: float) -> None:
+    """Its work is cancelled then, not before; nothing of it begins later, and all is returned."""
+    slack_s = trial.scale.slack_s
+    gone_s = trial.measure("client gone", after_s + slack_s, lambda one: not one["clients"])
+    # What it said last may be as old as the pause between its signs of life.
+    trial.expect(not gone_s or gone_s > 0.8 * after_s, f"gone after {gone_s} s already")
+    gone_at_s = trial.harmed_s + (gone_s or 0.0)
+    trial.rest(gone_at_s, 10.0 + slack_s)
+    log = Log(trial.directory / "executions")
+    late_s = log.last_start_ns("j") / 1e9 - gone_at_s
+    trial.expect(late_s < 0.5 * slack_s, f"a task began {late_s:.1f} s after its client had gone")
     trial.nobody_was_lost()
-    told = Log(trial.directory / "executions")
-    trial.figures["executions"] = told.count()
+    trial.figures["executions"] = log.count()
 
 
 def scheduler_cut(trial: Trial, intervals: float) -> None:

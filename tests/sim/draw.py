@@ -34,14 +34,14 @@ class Size(NamedTuple):
     audit_each: tuple[int, ...]
 
 
-SMALL = Size((1, 1, 2, 2, 3), (1, 1, 1, 2), (2, 3, 4, 6, 9), (1, 1, 1, 1, 2, 12),
-             (0.05, 0.5, 0.5, 2.0), (1, 1, 2, 3, 5), 2, 2, (2, 5, 20, 50))  # fmt: skip
+SMALL = Size((1, 1, 2, 2, 3), (1, 1, 1, 2), (1, 2, 3, 4, 6, 8), (1, 1, 1, 1, 1, 2, 10),
+             (0.05, 0.5, 0.5, 1.0), (1, 1, 2, 3, 4), 2, 2, (3, 10, 30, 100))  # fmt: skip
 MEDIUM = Size((1, 1, 2, 2, 3, 4), (1, 1, 1, 2, 3), (10, 15, 25), (1, 1, 1, 1, 1, 4, 8),
               (0.05, 0.5, 2.0, 6.0), (1, 2, 4, 8), 3, 3, (5, 20, 50))  # fmt: skip
 LARGE = Size((1, 1, 2, 2, 3, 4), (1, 1, 1, 2, 3), (30, 50), (1, 1, 1, 1, 1, 5, 25),
              (0.05, 0.5, 2.0, 6.0), (1, 2, 4, 8, 15), 3, 4, (10, 30, 100))  # fmt: skip
 #: of so many worlds, how many are of which size
-SIZES = (SMALL,) * 43 + (MEDIUM,) * 6 + (LARGE,)
+SIZES = (SMALL,) * 72 + (MEDIUM,) * 7 + (LARGE,)
 
 #: share of the worlds in which tasks may wait for what they keep from each other
 KEEPS = 0.4
@@ -125,14 +125,16 @@ def _node(swarm: _Swarm) -> dict[str, float]:
 
 def _settings(swarm: _Swarm) -> dict[str, Any]:
     pick = swarm.random.choice
+    interval_s, intervals = pick(((0.3, 10.0), (0.5, 4.0), (0.5, 4.0), (1.0, 10.0)))
     made: dict[str, Any] = {
-        "heartbeat_interval_s": pick((0.3, 1.0)),
+        "heartbeat_interval_s": interval_s,
+        "lost_after_intervals": intervals,
         "client_grace_s": pick((1.0, 3.0)),
         "client_silence_s": pick((20.0, 600.0)),
         "cancel_grace_s": pick((0.05, 0.5)),
         "term_grace_s": pick((0.05, 0.3)),
         "retry_backoff_max_s": pick((0.5, 2.0)),
-        "infeasible_timeout_s": pick((3.0, 8.0)),
+        "infeasible_timeout_s": pick((3.0, 3.0, 8.0)),
         "no_node_notice_s": 2.0,
         "worker_idle_s": pick((0.5, 5.0)),
         "start_timeout_s": 60.0,
@@ -221,7 +223,7 @@ def _spec(swarm: _Swarm, label: int, nodes: int, depth: int) -> Spec:
     if swarm.dies and swarm.has(0.12):
         spec.deaths = random.choice((1, 2, -1))
     if swarm.hangs and swarm.has(0.08):
-        spec.seconds = random.uniform(8.0, 12.0)
+        spec.seconds = random.uniform(3.0, 5.0)
         spec.deaf = swarm.has(0.4)
     if depth < swarm.size.depth_max and swarm.nests and swarm.has(0.35 if depth == 0 else 0.25):
         spec.steps = _steps(swarm, label, nodes, depth)
@@ -425,8 +427,15 @@ def _crash_scheduler(swarm: _Swarm, scenario: Scenario, at_s: float) -> Fault:
     )  # fmt: skip
 
 
+def _pause_s(swarm: _Swarm, scenario: Scenario) -> float:
+    """Return how long somebody stands still: up to longer than one may be silent."""
+    settings = scenario.settings
+    lost_s = settings["lost_after_intervals"] * settings["heartbeat_interval_s"]
+    return float(swarm.random.choice((0.01, 0.5, 0.4 * lost_s, 1.2 * lost_s)))
+
+
 def _pause_host(swarm: _Swarm, scenario: Scenario, at_s: float) -> Fault:
-    for_s = swarm.random.choice((0.01, 0.5, 4.0, 12.0))
+    for_s = _pause_s(swarm, scenario)
     return op.PauseHost(at_s=at_s, node=_node_number(swarm, scenario), for_s=for_s)
 
 
@@ -443,7 +452,7 @@ def _late_worker(swarm: _Swarm, scenario: Scenario, at_s: float) -> Fault:
 
 def _pause(swarm: _Swarm, scenario: Scenario, at_s: float) -> Fault:
     who = "scheduler" if swarm.has(0.3) else _peer(swarm, scenario)
-    return op.Pause(at_s=at_s, who=who, for_s=swarm.random.choice((0.01, 0.5, 4.0, 12.0)))
+    return op.Pause(at_s=at_s, who=who, for_s=_pause_s(swarm, scenario))
 
 
 def _cut(swarm: _Swarm, scenario: Scenario, at_s: float) -> Fault:

@@ -172,7 +172,7 @@ def _retries_at_once(_true: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _strikes_out_early(_true: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda roster, entry: roster._struck(entry)
+    return lambda roster, entry, *, missing=False: roster._struck(entry, missing)
 
 
 def _waits_for_nobody(true: Callable[..., Any]) -> Callable[..., Any]:
@@ -212,7 +212,7 @@ def _gives_up_who_comes_again(true: Callable[..., Any]) -> Callable[..., Any]:
     def joined(presence: Any, event: Any) -> None:
         known = presence._state.peers.get(event.peer)
         if known is not None:
-            known.entered = True
+            presence.forget(known, "is given up")
         true(presence, event)
 
     return joined
@@ -239,8 +239,18 @@ def _parts_before_it_is_written(_true: Callable[..., Any]) -> Callable[..., Any]
 
 def seeds_of(name: str) -> list[int]:
     """Return seeds that catch a planted bug."""
-    found: dict[str, list[int]] = msgspec.json.decode(SEEDS_FILE.read_bytes())
-    return found.get(name, [])
+    return _read_seeds().get(name, [])
+
+
+def write_seeds(name: str, seeds: list[int]) -> None:
+    """Write down which seeds catch a planted bug; what is planted no more is struck out."""
+    known = _read_seeds() | {name: seeds}
+    lines = [f' "{each}": {known[each]}' for each in PLANTED if each in known]
+    SEEDS_FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _read_seeds() -> dict[str, list[int]]:
+    return msgspec.json.decode(SEEDS_FILE.read_bytes(), type=dict[str, list[int]])
 
 
 PLANTED: dict[str, Planted] = {

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import msgspec  # noqa: E402
 from sim.batch import TWICE_EACH, run_seeds, serve, simulate  # noqa: E402
 from sim.draw import draw  # noqa: E402
 from sim.operations import FAULTS, Scenario, dump, load  # noqa: E402
-from sim.planted import PLANTED, SEEDS_FILE  # noqa: E402
+from sim.planted import PLANTED, write_seeds  # noqa: E402
 from sim.shrink import kind_of, shrink  # noqa: E402
 from sim.world import Outcome  # noqa: E402
 
@@ -141,24 +142,23 @@ def _many(options: argparse.Namespace) -> int:
     return 1 if tally.broken else 0
 
 
-def _search(options: argparse.Namespace) -> int:
-    """Look for seeds that catch each planted bug, and write them down."""
-    found: dict[str, list[int]] = {}
-    for name in PLANTED:
-        found[name] = []
+def _search(names: Sequence[str], options: argparse.Namespace) -> int:
+    """Look for seeds that catch planted bugs, and write them down."""
+    missed: list[str] = []
+    for name in names:
+        found: list[int] = []
         tally = Tally()
         seeds = range(options.start, options.start + PLANTED_SEEDS)
         for answer in run_seeds(seeds, options.jobs, name, 0):
             tally.seeds += 1
             tally.cpu_s += answer.cpu_s
             if answer.violations:
-                found[name].append(answer.seed)
-            if len(found[name]) == CATCHES:
+                found.append(answer.seed)
+            if len(found) == CATCHES:
                 break
-        print(f"{name}: {found[name]} of {tally.seeds} seeds, {tally.cpu_s:.1f} s", flush=True)
-        text = msgspec.json.format(msgspec.json.encode(found), indent=1)
-        SEEDS_FILE.write_bytes(text + b"\n")
-    missed = [name for name, seeds in found.items() if not seeds]
+        print(f"{name}: {found} of {tally.seeds} seeds, {tally.cpu_s:.1f} s", flush=True)
+        write_seeds(name, found)
+        missed += [] if found else [name]
     print(f"missed: {missed}" if missed else "each is caught")
     return 1 if missed else 0
 
@@ -175,6 +175,9 @@ def main() -> int:
         "--planted", nargs="?", default="", const=ALL,
         help="plant this bug first (see planted.py); no name: find seeds that catch each",
     )  # fmt: skip
+    parser.add_argument(
+        "--record", action="store_true", help="find seeds that catch the one that is planted"
+    )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     parser.add_argument("--jobs", type=int, default=cores, help="how many processes")
     parser.add_argument("--progress", default="", help="add lines of progress to this file")
@@ -185,8 +188,9 @@ def main() -> int:
     parser.add_argument("--failures-max", type=int, default=5, help="stop after so many")
     options = parser.parse_args()
     with ExitStack() as planting:
-        if options.planted == ALL:
-            return _search(options)
+        if options.planted == ALL or options.record:
+            names = list(PLANTED) if options.planted == ALL else [options.planted]
+            return _search(names, options)
         if options.planted:
             planting.enter_context(PLANTED[options.planted].plant())
         return _run(options)

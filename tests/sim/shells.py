@@ -21,11 +21,15 @@ from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.messages import Environment, Join, Leave
 from drumbeat.protocol.recovery import Registered
 from drumbeat.protocol.standstill import Deadlock
+from drumbeat.scheduler import doubts
 from drumbeat.scheduler import events as scheduler_events
 from drumbeat.scheduler.core import SchedulerCore
 
 from .pool import FakePool
 from .wire import Place, dial, listen, simulated
+
+#: worlds are small: what takes several turns in a large one is to do so here as well
+doubts.JUDGED_A_TURN = 3
 
 if TYPE_CHECKING:
     from .world import World

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from drumbeat.protocol import transport as real
+from drumbeat.protocol.excuses import Stage
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.settings import Settings
 
@@ -52,6 +53,7 @@ class Dialing:
         self._unsent: list[bytes] | None = []
         self._said = ""
         self.junk_dropped = 0
+        self.stage = Stage.BEGUN
         self.connection = poller.network.connect(poller.name, self, poller.door)
         poller.sockets.append(self)
 

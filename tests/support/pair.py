@@ -1,4 +1,4 @@
-"""A listening and some dialling shells, turned in one thread; with keys where they are needed."""
+"""A listening and some dialling shells, turned in one thread; over the network with keys."""
 
 import random
 import time

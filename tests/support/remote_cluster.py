@@ -1,4 +1,4 @@
-"""A cluster as on several machines: scheduler and nodes started by command, over TCP with keys."""
+"""A cluster as on several machines: its parts started by command, over TCP with keys."""
 
 import json
 import os

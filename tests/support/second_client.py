@@ -6,14 +6,17 @@ suffices. It blocks, knows one thing at a time, and keeps no values for others.
 
 import os
 import random
+import re
 import sys
 import time
+from base64 import urlsafe_b64decode
 from collections import deque
 from hashlib import blake2b
 from typing import Any
 
 import msgpack
 import zmq
+from zmq.utils import z85
 
 VERSION = 1
 FRAME_BYTES_MAX = 1 << 20
@@ -52,11 +55,29 @@ class Link:
         return len(self.unacked) < WINDOW_BATCHES_MAX and used < WINDOW_BYTES_MAX
 
 
+def read_address(address: str) -> tuple[str, tuple[bytes, bytes]]:
+    """Return endpoint and keys of a drumbeat:// address of a client."""
+    found = re.fullmatch(r"drumbeat://client:([\w-]{43})@(.+:\d+)/([\w-]{43})", address)
+    if found is None:
+        raise ValueError("no address of a client")
+    secret, where, server = found.groups()
+    secret_key, server_key = (urlsafe_b64decode(text + "=") for text in (secret, server))
+    return f"tcp://{where}", (server_key, secret_key)
+
+
 class SecondClient:
     """Connects on creation; `pump` moves everything that can be moved."""
 
-    def __init__(self, endpoint: str, name: str = "second", timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        name: str = "second",
+        timeout_s: float = 10.0,
+        keys: tuple[bytes, bytes] | None = None,
+    ) -> None:
         self.endpoint = endpoint
+        #: over TCP: the scheduler's public key and one's own secret key, 32 bytes each
+        self.keys = keys
         self.name = name
         self.peer = os.urandom(6)
         self.epoch = self.life = 0
@@ -169,6 +190,12 @@ class SecondClient:
             return
         link.socket = self.context.socket(zmq.DEALER)
         link.socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        if self.keys is not None:
+            server_key, secret_key = self.keys
+            public_key = zmq.curve_public(z85.encode(secret_key))
+            link.socket.setsockopt(zmq.CURVE_SERVERKEY, server_key)
+            link.socket.setsockopt(zmq.CURVE_SECRETKEY, secret_key)
+            link.socket.setsockopt(zmq.CURVE_PUBLICKEY, public_key)
         link.socket.connect(self.endpoint)
         hello = [
             "hello", VERSION, "client", self.peer, link.channel, self.epoch, link.received, PYTHON,

@@ -205,7 +205,7 @@ def test_drumbeat_alone_prints_its_help(terminal: Terminal) -> None:
     assert "status" in err
 
 
-@pytest.mark.parametrize("command", ["status", "nodes", "tasks", "cancel"])
+@pytest.mark.parametrize("command", ["status", "nodes", "tasks", "cancel", "up", "down", "hosts"])
 def test_each_command_has_help_with_examples(terminal: Terminal, command: str) -> None:
     code, out, _ = terminal.type(f"{command} --help")
 

@@ -2,14 +2,16 @@
 
 import json
 import pickle
+import resource
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any, get_args
 
 import msgspec
+import psutil
 import pytest
 from drumbeat.client.options import check
 from drumbeat.node.__main__ import main as node_main
@@ -155,6 +157,18 @@ def test_whatever_a_scheduler_says_first_or_later_a_dialler_goes_on(rng: Random)
             dialer.time_passed(now_s)
 
 
+@contextmanager
+def memory_limited() -> Iterator[None]:
+    """Four damaged bytes can ask pickle for a table of many gigabytes: it is to be refused."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 29), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 @settings(deadline=None, max_examples=150)
 @given(rng=chance)
 def test_any_error_report_is_an_exception_to_raise(rng: Random) -> None:
@@ -163,10 +177,11 @@ def test_any_error_report_is_an_exception_to_raise(rng: Random) -> None:
     for _ in range(rng.randint(0, 4)):
         raw[rng.randrange(len(raw))] = rng.randrange(256)
     payload = rng.choice([bytes(raw), rng.randbytes(9), report[: rng.randint(0, len(report))], b""])
-    with suppress(NotPicklable):
-        load_error(payload)
     row = ValueRow(b"a" * 14, Outcome.ERROR, payload)
-    assert isinstance(error_of(row), BaseException)
+    with memory_limited():
+        with suppress(NotPicklable):
+            load_error(payload)
+        assert isinstance(error_of(row), BaseException)
 
 
 @pytest.mark.parametrize("value", ["text", (1, 2, 3), None, ("a",) * 9, ("a",) * 40])
@@ -178,6 +193,13 @@ def test_what_is_no_error_report_says_so(value: Any) -> None:
 class Exits:
     def __reduce__(self) -> Any:
         return (exit, (3,))
+
+
+def test_an_error_report_that_asks_for_more_memory_than_there_is_is_an_error() -> None:
+    table_of_34_gigabytes = b"\x80\x05Nr\xff\xff\xff\x7f."
+    with memory_limited():
+        error = error_of(ValueRow(b"a" * 14, Outcome.ERROR, table_of_34_gigabytes))
+    assert isinstance(error, NotPicklable)
 
 
 def test_an_error_report_that_ends_its_reader_is_an_error() -> None:

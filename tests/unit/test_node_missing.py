@@ -34,11 +34,11 @@ def test_arguments_that_need_it_become_the_same_error():
 
 
 def test_other_errors_stay_as_they_are():
-    class Passed(TaskError, ModuleNotFoundError):
+    class PassedError(TaskError, ModuleNotFoundError):
         pass
 
     for error in (
-        ValueError("x"), raised("from json import nothing"), Passed("of another task"),
+        ValueError("x"), raised("from json import nothing"), PassedError("of another task"),
         NotPicklable("a lock"), NotPicklable("a lock").with_cause(TypeError("lock")),
     ):  # fmt: skip
         assert explained(error, "lab2") is error

@@ -57,3 +57,13 @@ def test_a_beat_after_the_abort_is_a_new_start(watch: DaemonWatch) -> None:
 def test_without_a_daemon_there_is_nobody_to_judge(watch: DaemonWatch) -> None:
     watch.end()
     assert not any(verdicts(watch, range(0, 10_000, 100)))
+
+
+def test_whoever_is_told_of_beats_hears_of_each_and_of_no_standstill() -> None:
+    heard: list[float] = []
+    watch = DaemonWatch(SETTINGS, 1.0, heard.append)
+    watch.verdict(0, 0.5, stopped=False)  # there is no daemon
+    watch.begin(0, 1.0)
+    for beats, at_s in ((0, 2.0), (3, 3.0), (3, 4.0), (4, 5.0)):
+        watch.verdict(beats, at_s, stopped=False)
+    assert heard == [3.0, 5.0]

@@ -1,4 +1,4 @@
-"""Modules that came along with a function: imported from their source, with all that goes with it."""
+"""Modules that came along with a function: imported from their source, as at home."""
 
 import importlib
 import inspect

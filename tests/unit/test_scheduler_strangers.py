@@ -36,6 +36,24 @@ def test_of_too_many_strangers_those_go_who_had_the_time_to_say_who_they_are() -
     assert stage.core.counters["strangers_gone"] == 4
 
 
+def test_strangers_that_say_who_they_are_in_time_leave_nothing_to_be_looked_at() -> None:
+    stage = Stage(strangers_max=4, enter_timeout_s=1.0)
+    for peer in strangers(stage, 4):
+        stage.say(peer, Enter("program", Environment()))
+    stage.turn()
+    assert left(stage) == 0
+    assert stage.core._presence.strangers_due_s == float("inf")
+
+
+def test_a_stranger_whose_connection_is_lost_is_not_written_down() -> None:
+    stage = Stage()
+    (peer,) = strangers(stage, 1)
+    stage.event(events.PeerDisconnected(peer))
+    stage.turn(11.0)
+    assert stage.core.registered()["peers"] == 0
+    assert stage.gone == []
+
+
 def test_a_few_strangers_have_all_the_time_there_is() -> None:
     stage = Stage(strangers_max=8, enter_timeout_s=5.0, client_silence_s=600.0)
     peers = strangers(stage, 4)
@@ -99,6 +117,16 @@ def test_of_two_that_come_at_once_the_later_to_enter_is_told_that_its_python_doe
     (drop,) = stage.drops
     assert (drop.peer, drop.error) == (client, "VersionMismatch")
     assert "node 'n' Python 3.12" in drop.reason
+    assert stage.core.registered()["peers"] == 1
+
+
+def test_who_comes_again_among_others_with_another_python_is_forgotten_whole() -> None:
+    stage = Restarted("n")
+    stage.hello(CLIENT, "client", "c", python="3.12", epoch=1)
+    stage.node_back(clients=())
+    stage.hello(CLIENT, "client", "c", python="3.12", epoch=1)
+    stage.turn()
+    assert [(drop.peer, drop.error) for drop in stage.drops] == [(CLIENT, "VersionMismatch")]
     assert stage.core.registered()["peers"] == 1
 
 

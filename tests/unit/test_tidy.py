@@ -19,10 +19,11 @@ REST = sorted(
 
 #: files that decide: what they do follows from their arguments alone
 PURE = {
-    "arrivals", "attempts", "blobs", "bounds", "budget", "children", "claims", "complaints",
-    "core", "credits", "deliveries", "dialer", "dispatch", "doubts", "ended", "endpoints",
-    "events", "holders", "home", "ids", "intake", "inventory", "kept", "kinds", "link",
-    "listener", "liveness", "lives", "matching", "messages", "objects", "outbox", "packets",
+    "arrivals", "attempts", "blobs", "bounds", "budget", "children", "claims", "complaints", "core",
+    "credits", "curve", "deliveries", "dialer", "dispatch", "door", "doubts", "drain", "drains",
+    "ended", "endpoints",
+    "events", "excuses", "holders", "home", "ids", "intake", "invariants", "inventory", "kept", "keys", "kinds",
+    "ladder", "link", "listener", "liveness", "lives", "matching", "messages", "objects", "outbox", "packets",
     "placement", "presence", "queries", "recovery", "resources", "returns", "roster", "slots",
     "state", "stops", "submissions", "tasks", "texts", "traffic", "trust", "waits", "work",
 }  # fmt: skip
@@ -35,10 +36,10 @@ IMPURE = {
 #: who may touch the process's environment, and what for. Settings are read in one place only.
 ENVIRONMENT_DOORS = {
     "protocol/settings.py": "reads every setting",
-    "client/local.py": "DRUMBEAT_ADDRESS, the runtime directory, what child processes inherit",
+    "client/addresses.py": "DRUMBEAT_ADDRESS",
     "client/inline.py": "env_vars of a task",
     "client/launcher.py": "what child processes inherit",
-    "client/runtime.py": "XDG_RUNTIME_DIR",
+    "client/runtime.py": "XDG_RUNTIME_DIR, XDG_STATE_HOME",
     "node/keeper.py": "what the template inherits",
     "node/template.py": "BLAS threads before heavy imports, the node's mark",
     "node/worker.py": "env_vars, OMP_NUM_THREADS, CUDA_VISIBLE_DEVICES of a task",
@@ -190,7 +191,7 @@ def test_zmq_has_one_door() -> None:
 
 
 def test_pickle_has_one_door() -> None:
-    assert importers_of("cloudpickle") == {"protocol/payload.py"}
+    assert importers_of("cloudpickle") == {"protocol/whole.py"}
     for path in PACKAGE:
         if name_of(path) != "protocol/payload.py":
             used = {name for name in uses(path) if name.startswith("pickle.")}
