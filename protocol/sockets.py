@@ -49,6 +49,8 @@ _KEY_REFUSED: Final = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 _HANDSHAKES_FAILED: Final = (
     int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL), int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL),
 )  # fmt: skip
+#: stands for a descriptor
+_UNKNOWN: Final = -1
 #: where ZeroMQ asks who may come in; a name within the process
 _ZAP: Final = "inproc://zeromq.zap.01"
 #: newcomers let in again when so much of what there may be is free
@@ -394,18 +396,26 @@ class Listening(_Socket):
             porter.answer(full=len(self._connected) > self._connections_max)
 
     def closed(self) -> list[bytes]:
-        """Return the routes of those whose connection may have closed since last asked."""
+        """Return the routes of those whose connection may have closed since last asked.
+
+        Who wants to come in is answered here as well: by then it is known how many there are.
+        """
+        asked = self._porter is not None and self._porter.source.state
+        routes = self._hear() if self._news.state or asked else []
+        if asked:
+            self.answer()
+        return routes
+
+    def _hear(self) -> list[bytes]:
         routes: list[bytes] = []
-        if not self._news.state:
-            return routes
         for event, value in self._told():
             if event == _ACCEPTED:
                 self._connected[value] = None
             elif event == _DISCONNECTED:
                 self._connected.pop(value, None)
-                spoke = self._routes_at.pop(value, ())
+                spoke = self._routes_at.pop(value, [])
                 self._silent += not spoke
-                for route in spoke:
+                for route in (*spoke, *self._routes_at.pop(_UNKNOWN, ())):
                     self._proven.pop(route, None)
                     routes.append(route)
             elif event == _BOUND and self._porter is not None:
@@ -427,8 +437,6 @@ class Listening(_Socket):
     def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[tuple[bytes, bytes, str]]:
         """Return (route, frame, what the sender's key proves) of what has come, at most so many."""
         received: list[tuple[bytes, bytes, str]] = []
-        if self._porter is not None:
-            self.answer()
         if not self._frames.state:
             return received
         drains = self._drains()
@@ -456,7 +464,11 @@ class Listening(_Socket):
         """Learn who is behind a route, and on which descriptor."""
         proven = "" if self._porter is None else str(frame.get("User-Id"))
         self._proven[route] = proven
-        self._routes_at.setdefault(frame.get(zmq.SRCFD), []).append(route)
+        try:
+            descriptor = frame.get(zmq.SRCFD)
+        except zmq.ZMQError:
+            descriptor = _UNKNOWN  # its version of ZeroMQ's protocol is one without properties
+        self._routes_at.setdefault(descriptor, []).append(route)
         return proven
 
     def send(self, route: bytes, frame: bytes) -> bool:

@@ -101,7 +101,7 @@ def test_another_program_connects_by_the_directory(root: str) -> None:
 
 
 def test_an_address_that_is_no_cluster_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not the directory of a running local cluster"):
+    with pytest.raises(ConfigError, match="neither the directory of a running local cluster"):
         drumbeat.init(str(tmp_path))
 
 

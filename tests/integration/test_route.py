@@ -60,6 +60,7 @@ def test_the_question_is_put_in_a_thread_and_its_answer_used_when_it_is_there() 
         port = server.getsockname()[1]
         route = Route(f"tcp://localhost:{port}", 1.0)
         began_s = time.monotonic()
+        route.begun(now_s())
         route.failed(Stage.BEGUN, now_s())
         assert time.monotonic() - began_s < 0.2
         assert route.endpoint == f"tcp://localhost:{port}"

@@ -3,6 +3,7 @@
 import os
 import pickle
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -286,6 +287,19 @@ def test_junk_is_dropped_and_counted_and_harms_nobody(pair: Pair) -> None:
         "connections_refused": 0,
         "door_shut": 0,
     }
+
+
+def test_a_peer_of_an_old_version_of_zeromq_is_a_stranger_like_others(pair: Pair) -> None:
+    listener = pair.listen()
+    shell = pair.connect()
+    with socket.socket(socket.AF_UNIX) as old:
+        old.connect(pair.endpoint.removeprefix("ipc://"))
+        # ZMTP 1.0: an anonymous greeting, then a frame of one byte
+        old.sendall(b"\x01\x00" + b"\x02\x00x")
+        pair.until(lambda: listener.counters["frames_refused"] == 1)
+    shell.close()
+    pair.dialers.clear()
+    pair.until(lambda: pair.came(Disconnected))
 
 
 def test_a_path_that_is_too_long_is_refused_in_words() -> None:

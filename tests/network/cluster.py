@@ -1,4 +1,4 @@
-"""A cluster over a network that can be hurt: scheduler, nodes and programs, each on its own host.
+"""A cluster over a network that can be hurt: each of its processes on its own host.
 
 Never judges anything. The commands are those that a user would type; the times of the product are
 settings, handed to all processes by their environment.

@@ -1,4 +1,4 @@
-"""Networks for tests: where none can be made they are skipped, or fail where they are promised."""
+"""Networks for tests: skipped where none can be made, failed where they are promised."""
 
 import os
 

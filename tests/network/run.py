@@ -1,4 +1,4 @@
-"""All trials of the network at real times, with 10,000 tasks each; what was measured is printed.
+"""All trials of the network at real times, with 10,000 tasks each, and what was measured.
 
 python tests/network/run.py                     all of them, ten to fifteen minutes
 python tests/network/run.py --only long-in      one of them
@@ -21,6 +21,7 @@ from network.hosts import missing
 from network.trials import QUICK, REAL, WAYS, Trial, running
 
 FOR_EVER = float("inf")
+_COUNTS = ("executions", "times suspect")
 
 
 def _all() -> dict[str, tuple[str, Callable[[Trial], None]]]:
@@ -52,6 +53,7 @@ def _all() -> dict[str, tuple[str, Callable[[Trial], None]]]:
             "scheduler cut from all for 15 intervals", lambda trial: trials.scheduler_cut(trial, 15)
         ),
         "slow": ("nodes behind 1 Mbit/s", trials.slow_links),
+        "slow-full": ("the same, with large values alone", trials.slow_links_full),
         "lossy": ("5 of 100 packets lost everywhere", trials.lossy_links),
     }  # fmt: skip
 
@@ -100,7 +102,7 @@ def main() -> int:
 
 
 def _shown(what: str, figure: float) -> str:
-    return f"{figure:,.0f}" if what == "executions" else f"{figure:.2f} s"
+    return f"{figure:.2f} s" if what not in _COUNTS else f"{figure:,.0f}"
 
 
 if __name__ == "__main__":

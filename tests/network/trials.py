@@ -295,9 +295,12 @@ def node_cut_for_long(trial: Trial, way: str = "both", intervals: float = 15.0) 
         "suspect", 4 * interval_s + slack_s, lambda one: one["nodes"].get(name) == "suspect"
     )
     lost_s = trial.measure("lost", 11 * interval_s + slack_s, lambda one: name not in one["nodes"])
-    # The last beat may have come an interval before.
-    trial.expect(not suspect_s or suspect_s > 1.9 * interval_s, f"suspect after {suspect_s} s")
-    trial.expect(not lost_s or lost_s > 8.9 * interval_s, f"lost after {lost_s} s")
+    if suspect_s is not None and lost_s is not None:
+        # The last beat may have come an interval before the cut, and more on a busy machine.
+        trial.expect(suspect_s > 1.9 * interval_s - slack_s, f"suspect after {suspect_s:.2f} s")
+        trial.expect(
+            lost_s - suspect_s > 6.8 * interval_s, f"lost {lost_s - suspect_s:.2f} s later"
+        )
     if intervals == float("inf"):
         trial.finish(job)
     else:
@@ -388,6 +391,22 @@ def slow_links(trial: Trial) -> None:
     job = trial.job(large=max(100, trial.scale.tasks // 20))
     trial.finish(job)
     trial.figures["job"] = time.monotonic() - trial.harmed_s
+    trial.nobody_was_lost()
+    trial.judge(job, harmed=False)
+    trial.heal()
+    trial.rest(time.monotonic())
+
+
+def slow_links_full(trial: Trial) -> None:
+    """The same with values of 60,000 and 150,000 bytes alone: what is sent waits for minutes."""
+    trial.harmed_s = time.monotonic()
+    for name in NODES:
+        trial.links.slow(trial.cluster.network[name])
+    job = trial.cluster.run(trial.directory, CLIENT, "job.py", "j", 200, 0, 2)
+    trial.finish(job)
+    trial.figures["job"] = time.monotonic() - trial.harmed_s
+    silent_s = [one["at_s"] for one in trial.outlook.since(trial.harmed_s) if not _all_alive(one)]
+    trial.figures["times suspect"] = len(silent_s)
     trial.nobody_was_lost()
     trial.judge(job, harmed=False)
     trial.heal()

@@ -1,4 +1,4 @@
-"""Many seeds in several processes: each runs one seed after the other and tells what came of it.
+"""Many seeds in several processes: each runs one after the other and tells what came of it.
 
 One process more has another hash seed: what it runs a second time must give the same digest. Never
 judges: a world does, in its process.

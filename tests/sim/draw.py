@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from . import operations as op
 from .drains import draw_drains
-from .moments import gather
+from .moments import gather, leave_behind
 from .operations import Fault, Operation, Scenario
 from .scripts import Spec, Step
 
@@ -45,6 +45,10 @@ SIZES = (SMALL,) * 72 + (MEDIUM,) * 7 + (LARGE,)
 
 #: share of the worlds in which tasks may wait for what they keep from each other
 KEEPS = 0.4
+#: share of the worlds in which many tasks wait for a place
+CROWDS = 0.08
+#: and share of those in which they wait long, for nothing is wrong but that all CPUs are busy
+CALMS = 0.005
 
 
 class _Swarm:
@@ -104,11 +108,16 @@ def draw(seed: int) -> Scenario:
         audit_each=random.choice(size.audit_each),
     )
     operations = _operations(swarm, scenario)
+    operations += _crowd(_Swarm(Random(f"crowd {seed}"), size), operations)
     faults = _faults(swarm, scenario) + _trouble(swarm, scenario) + draw_drains(scenario)
     submits = [entry for entry in operations if isinstance(entry, op.Submit | op.Put)]
     others = [entry for entry in operations if isinstance(entry, op.Cancel | op.Drop | op.Share)]
     gather(random, submits, others)
     gather(random, operations, faults)
+    faults += leave_behind(Random(f"behind {seed}"), scenario, operations, faults)
+    if Random(f"calm {seed}").random() < CALMS:
+        faults = []
+        operations = [op.Submit(at_s=0.0, client=0, spec=Spec(label=1, seconds=3.0), copies=20)]
     scenario.tape = sorted([*operations, *faults], key=lambda entry: entry.at_s)
     scenario.chaos_s = max([scenario.chaos_s, *(entry.at_s for entry in scenario.tape)])
     return scenario
@@ -223,7 +232,7 @@ def _spec(swarm: _Swarm, label: int, nodes: int, depth: int) -> Spec:
     if swarm.dies and swarm.has(0.12):
         spec.deaths = random.choice((1, 2, -1))
     if swarm.hangs and swarm.has(0.08):
-        spec.seconds = random.uniform(3.0, 5.0)
+        spec.seconds = random.uniform(3.0, 12.0)
         spec.deaf = swarm.has(0.4)
     if depth < swarm.size.depth_max and swarm.nests and swarm.has(0.35 if depth == 0 else 0.25):
         spec.steps = _steps(swarm, label, nodes, depth)
@@ -315,6 +324,20 @@ def _operations(swarm: _Swarm, scenario: Scenario) -> list[Operation | Fault]:
             what = random.choice(("status", "nodes", "tasks"))
             made.append(op.Query(at_s=at_s, client=client, what=what))
     return made
+
+
+def _crowd(swarm: _Swarm, operations: list[Operation | Fault]) -> list[Operation | Fault]:
+    """Have many tasks wait for a place, in some worlds, and cancel some of them there."""
+    submit = operations[0]
+    if not isinstance(submit, op.Submit) or not swarm.has(CROWDS):
+        return []
+    submit.copies = 25
+    _hurry(submit.spec)
+    at_s = submit.at_s + 10 ** swarm.random.uniform(-4.0, -1.0)
+    return [
+        op.Cancel(at_s=at_s, client=submit.client, picks=_picks(swarm, 6), force=swarm.has(0.3),
+                  recursive=swarm.has(0.7), asks=swarm.has(0.7))
+    ]  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------ faults

@@ -2,19 +2,22 @@
 
 A fault in the midst of nothing shows nothing, nor does a cancel of what has long ended. What breaks
 promises happens shortly after something was asked for, shortly before or after another fault, or
-while one who was away comes back. Never adds an entry and never takes one away.
+while one who was away comes back. Never changes what users ask for.
 """
 
 from collections.abc import Sequence
 from random import Random
 
 from . import operations as op
-from .operations import Fault, Operation
+from .operations import Fault, Operation, Scenario
 
 #: how far from its moment a fault is: as likely below a millisecond as above ten
 NEAR_S = (1e-4, 0.5)
 #: shares of the faults that are moved to a moment
 SHARES = (0.0, 0.5, 0.9)
+#: share of the worlds with a crash of the scheduler in which a node that was given up returns to
+#: the life after
+BEHIND = 0.15
 
 
 def gather(
@@ -36,6 +39,23 @@ def gather(
             before = random.random() < 0.2
             moment_s = random.choice(moments)
             fault.at_s = max(0.0, moment_s - away_s if before else moment_s + away_s)
+
+
+def leave_behind(
+    random: Random,
+    scenario: Scenario,
+    operations: Sequence[Operation | Fault],
+    faults: Sequence[Operation | Fault],
+) -> list[Operation | Fault]:
+    """Have a node away for so long that it is given up, and the scheduler die before it returns."""
+    crashes = [fault for fault in faults if isinstance(fault, op.CrashScheduler)]
+    if not crashes or random.random() >= BEHIND:
+        return []
+    settings = scenario.settings
+    for_s = 1.3 * settings["lost_after_intervals"] * settings["heartbeat_interval_s"]
+    at_s = random.choice(operations).at_s + 10 ** random.uniform(-4.0, -0.5)
+    crashes[0].at_s = at_s + for_s * random.uniform(0.8, 1.0)
+    return [op.PauseHost(at_s=at_s, node=random.randrange(len(scenario.nodes)), for_s=for_s)]
 
 
 def _back_s(fault: Operation | Fault) -> float:

@@ -35,6 +35,7 @@ RARE = (
     "hostile network", "new life of the scheduler", "node late for the scheduler's next life",
     "node lost by the scheduler's next life", "registered anew", "scheduler crashed",
     "scheduler crashed again", "worker held back", "worker out of memory",
+    "drain ended in peace", "drained by the scheduler", "drained in a hurry",
 )  # fmt: skip
 
 

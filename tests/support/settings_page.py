@@ -28,8 +28,8 @@ where the value came from and what is allowed. The last word of a name is its un
 
 CLOSING = """
 The environment variable of a setting is `DRUMBEAT_` and its name in capitals. One more variable is
-read: `DRUMBEAT_ADDRESS`, the address that `init()`, commands and nodes connect to when they are told
-none: a cluster file, the directory of a running cluster, or a `drumbeat://` string (a secret).
+read: `DRUMBEAT_ADDRESS`, where `init()`, commands and nodes connect to when they are told nothing
+else: a cluster file, the directory of a running cluster, or a `drumbeat://` string (a secret).
 """
 
 

@@ -362,7 +362,7 @@ def test_it_says_in_which_epoch_it_last_knew_what_became_of_all_it_had_submitted
 
 def test_an_answered_question_is_not_asked_again() -> None:
     client = Client()
-    client.do(Asked(Query(4, "nodes", 5, "")), Asked(5, "tasks", 1, "a"))
+    client.do(Asked(Query(4, "nodes", 5, "")), Asked(Query(5, "tasks", 1, "a")))
     client.do(Received(Answer(4, [])))
     assert sent(client.connect(2), Query) == [Query(5, "tasks", 1, "a")]
 
