@@ -39,7 +39,7 @@ help:
 	@echo "make sim          the simulator's tests; make sim SEED=17 replays one seed"
 	@echo "make integration  the tests with real processes"
 	@echo "make nemesis      real processes killed and stopped at work: make nemesis MINUTES=10"
-	@echo "make network      links between hosts cut, slow and lossy, at real times: fifteen minutes"
+	@echo "make network      links between hosts cut, slow and lossy, at real times: thirteen minutes"
 	@echo "make compose-test  docker-compose.yml on a Docker engine, if one answers here"
 	@echo "make soak         the simulator and nonsense on sockets for as long as you like: SEEDS= MESSAGES="
 	@echo "make bench        the benchmarks against the pools of the standard library"
@@ -93,7 +93,7 @@ sim: .venv/dev.stamp
 endif
 
 integration: .venv/dev.stamp
-	@$(LIMIT) $(if $(LIMIT),480) $(PYTEST) tests/integration tests/platform tests/nemesis tests/fuzz \
+	@$(LIMIT) $(if $(LIMIT),600) $(PYTEST) tests/integration tests/platform tests/nemesis tests/fuzz \
 		tests/network
 
 nemesis: .venv/dev.stamp

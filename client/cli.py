@@ -21,7 +21,7 @@ from .. import __version__
 from ..protocol.errors import ConfigError, DrumbeatError
 from ..protocol.ids import ObjectId, parse, show
 from ..protocol.session import Session
-from . import cli_cluster, cli_drain, cli_hosts, cli_start, cli_tables
+from . import cli_cluster, cli_drain, cli_hosts, cli_stack, cli_start, cli_tables
 from .addresses import VARIABLE, may_hold_key
 from .cli_words import FAILED, NO_CLUSTER, WRONG_USAGE, examples, refuse
 
@@ -149,7 +149,8 @@ def tasks(connect: Connect, address: str | None, json_wanted: bool, limit: int, 
     if json_wanted:
         print_json(rows)
     elif rows:
-        cli_tables.show(cli_tables.rows_table(rows, cli_tables.TASK_COLUMNS))
+        shown = cli_tables.task_rows(rows)
+        cli_tables.show(cli_tables.rows_table(shown, cli_tables.TASK_COLUMNS))
         if len(rows) == limit:
             click.echo(f"the first {limit}; more with --limit", err=True)
     else:
@@ -214,7 +215,9 @@ def cancel(
 
 
 at_cluster(cli_drain.drain)
-for command in (cli_start.scheduler, cli_start.node, cli_drain.drain, *cli_hosts.COMMANDS):
+at_cluster(as_json(cli_stack.stack))
+own = (cli_start.scheduler, cli_start.node, cli_drain.drain, cli_stack.stack)
+for command in (*own, *cli_hosts.COMMANDS):
     commands.add_command(command)
 
 

@@ -17,6 +17,7 @@ NODE_COLUMNS = {
     "state": "state",
     "running": "running",
     "blocked": "waiting in get",
+    "calls": "calls that do not run",
     "assigned": "assigned",
     "waits_for": "waits for",
     "workers": "workers",
@@ -37,6 +38,7 @@ TASK_COLUMNS = {
     "node": "node",
     "attempt": "attempt",
     "running_s": "running",
+    "doing": "doing",
     "age_s": "age",
     "client": "client",
 }
@@ -48,6 +50,7 @@ STATUS_HEADINGS = {
     "messages_rejected": "messages rejected",
     "output_bytes_dropped": "bytes of output dropped",
     "refused": "refused of peers and strangers",
+    "calls": "calls that do not run",
 }
 #: identities, not amounts
 NUMBERS_AS_THEY_ARE = {"epoch", "pid", "attempt"}
@@ -115,6 +118,24 @@ def cell(key: str, value: Any) -> str:
 def heading(key: str) -> str:
     """Return a key as a heading: `last_heard_s` is "last heard"."""
     return plain(key).removesuffix("_s").removesuffix("_bytes").replace("_", " ")
+
+
+def doing(row: Mapping[str, Any]) -> str:
+    """Return what a running task does, as its node sees it: `blocked in recvfrom 3 min 2 s`."""
+    verdict, seconds = row.get("verdict") or "", row.get("verdict_s")
+    if verdict in ("", "running"):
+        return ""
+    where = f" in {plain(row['where'])}" if row.get("where") else ""
+    return f"{plain(verdict)}{where} {duration(seconds or 0.0)}".rstrip()
+
+
+def task_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of `tasks` as a table shows them: what is known of a call in one column."""
+    left_out = ("phase", "verdict", "verdict_s", "where", "evidence")
+    return [
+        {key: value for key, value in row.items() if key not in left_out} | {"doing": doing(row)}
+        for row in rows
+    ]
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Table:

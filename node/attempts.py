@@ -122,6 +122,8 @@ class Attempt(Struct, gc=False, eq=False):
     unwanted: bool = False
     #: it is to end because its node is drained, not because anybody cancelled it
     drained: bool = False
+    #: why it is to end, if the node itself found that it hangs
+    hung: str = ""
     #: refs inside its arguments and values, held while it is here
     pins: tuple[bytes, ...] = ()
 

@@ -4,9 +4,11 @@ Never guesses whether something will move that has yet to come: it knows of this
 """
 
 from ..protocol.messages import Beat
+from ..protocol.running import RUNNING_ROWS_MAX
 from ..protocol.standstill import Looked, WaitRow
 from .dispatch import Dispatch
-from .events import Measured
+from .events import Measured, Seen
+from .hangs import Hangs
 from .intake import Intake
 from .lives import Lives
 from .returns import Returns
@@ -27,6 +29,7 @@ class Beats:
         intake: Intake,
         stops: Stops,
         returns: Returns,
+        hangs: Hangs,
     ) -> None:
         self._state = state
         self._waits = waits
@@ -35,6 +38,9 @@ class Beats:
         self._intake = intake
         self._stops = stops
         self._returns = returns
+        self._hangs = hangs
+        #: tasks that the next beat names, however many run for longer
+        self.named: dict[bytes, None] = {}
         self.due_s = 0.0
         #: numbers of the scheduler's looks that are to be answered at the end of the turn
         self.asked: list[int] = []
@@ -45,15 +51,20 @@ class Beats:
         self._lag_s = max(self._lag_s, event.lag_s)
         self._memory_bytes = event.memory_bytes
 
+    def seen(self, event: Seen, now_s: float) -> None:
+        """Workers were looked at: news of what runs is told at once."""
+        if self._hangs.seen(event, now_s):
+            self.due_s = now_s
+
     def beat(self, now_s: float) -> None:
         """Tell that this node lives, and what it does."""
         workers = self._state.workers.values()
-        running = []
-        for worker in workers:
-            attempt = next(iter(worker.flight.values()), None)
-            if attempt is not None:
-                row = attempt.row
-                running.append((row.id, row.attempt, max(0.0, now_s - worker.since_s)))
+        rows = [self._hangs.row(worker, now_s) for worker in workers if worker.flight]
+        running = [row for row in rows if row is not None]
+        if len(running) > RUNNING_ROWS_MAX:
+            running.sort(key=lambda row: (row.id not in self.named, -row.elapsed_s))
+            del running[RUNNING_ROWS_MAX:]
+        self.named.clear()
         blocked, still = len(self._waits.lenders), self.is_still()
         self._state.send(
             Beat(self._lag_s, len(workers), blocked, running, self._memory_bytes, still)

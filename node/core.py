@@ -8,30 +8,12 @@ scheduler everything at once.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..protocol import messages
 from ..protocol.drain import DrainNode, Farewell
 from ..protocol.ids import PeerId
-from ..protocol.messages import (
-    Answer,
-    Assign,
-    Blocked,
-    Cancelled,
-    Discard,
-    DoneRow,
-    Fetch,
-    Join,
-    Prepare,
-    Release,
-    Results,
-    Retried,
-    Shared,
-    Stop,
-    StopMode,
-    TakeBack,
-    Unshared,
-    Values,
-    Wanted,
-)
+from ..protocol.messages import Blocked, DoneRow, Fetch, Join, Release, StopMode, Values
 from ..protocol.recovery import HandedOver, Recovered, Report
+from ..protocol.running import Stack
 from ..protocol.settings import Settings
 from ..protocol.standstill import Deadlock, Look
 from . import events, invariants
@@ -42,6 +24,7 @@ from .dispatch import Dispatch
 from .drain import Drain
 from .ended import Ended
 from .events import Command, Event, Send
+from .hangs import Hangs
 from .intake import Intake
 from .inventory import Registration
 from .lives import Lives
@@ -56,8 +39,9 @@ from .packets import (
     Submitted,
     Want,
     WantOver,
-)
+)  # fmt: skip
 from .returns import Returns
+from .stacks import StackAsks
 from .state import NodeState, how_it_ended
 from .stops import Stops
 from .texts import Texts
@@ -105,7 +89,11 @@ class NodeCore:
         self._drain = Drain(state, *parts, self._ended)
         self._texts = Texts(state, pid)
         self._returns = Returns(state, self._dispatch)
-        self._beats = Beats(state, self._waits, *parts, self._returns)
+        self._hangs = Hangs(state, self._stops.hung)
+        self._stack_asks = StackAsks(state)
+        self._beats = Beats(state, self._waits, *parts, self._returns, self._hangs)
+        rooms = self._dispatch, self._processes, self._waits, self._stops, self._drain
+        self._rooms = (*rooms, self._hangs, self._stack_asks)
         #: the scheduler's, when the link's life began; 0: there was none
         self._epoch = 0
         self._handlers: dict[type, Callable[[Any, float], None]] = {
@@ -121,6 +109,8 @@ class NodeCore:
             events.Spoke: lambda event, _: self._texts.spoke(event),
             events.SchedulerLags: lambda event, _: self._texts.lags(event),
             events.Noticed: lambda event, _: self._texts.noticed(event),
+            events.Seen: self._beats.seen,
+            events.Dumped: lambda event, _: self._stack_asks.dumped(event),
             events.Measured: lambda event, _: self._beats.measured(event),
             events.StopAsked: lambda event, now: self._drain.asked(event.times > 1, now),
             events.TimePassed: lambda _, __: None,
@@ -141,26 +131,27 @@ class NodeCore:
     def _message_handlers(self) -> dict[type, Callable[[Any, float], None]]:
         objects, ended = self._state.objects, self._ended
         return {
-            Prepare: self._prepare,
-            Discard: self._discard,
-            Assign: self._intake.assign,
-            Stop: self._stop,
+            messages.Prepare: self._prepare,
+            messages.Discard: self._discard,
+            messages.Assign: self._intake.assign,
+            messages.Stop: self._stop,
             HandedOver: lambda message, _: ended.handed_over(message.numbers),
             Report: lambda message, now: ended.report(message.rows, now),
             Recovered: lambda _, __: self._registration.recovered(self._epoch),
-            TakeBack: lambda message, _: self._returns.take_back(message),
-            Results: lambda message, _: self._intake.values(message.rows, mine=True),
-            Retried: lambda message, _: self._children.retried(message),
+            messages.TakeBack: lambda message, _: self._returns.take_back(message),
+            messages.Results: lambda message, _: self._intake.values(message.rows, mine=True),
+            messages.Retried: lambda message, _: self._children.retried(message),
             Values: lambda message, _: self._intake.values(message.rows, mine=False),
-            Cancelled: lambda message, _: self._children.answered(message),
-            Answer: lambda message, _: self._children.answered(message),
-            Wanted: lambda message, _: objects.want(message.ids),
-            Shared: lambda message, _: objects.share(message.ids),
-            Unshared: lambda message, _: objects.unshare(message.ids),
+            messages.Cancelled: lambda message, _: self._children.answered(message),
+            messages.Answer: lambda message, _: self._children.answered(message),
+            messages.Wanted: lambda message, _: objects.want(message.ids),
+            messages.Shared: lambda message, _: objects.share(message.ids),
+            messages.Unshared: lambda message, _: objects.unshare(message.ids),
             Look: lambda message, _: self._beats.asked.append(message.number),
             Deadlock: lambda message, now: self._waits.deadlock(message.rows, now),
             DrainNode: lambda message, now: self._drain.asked(message.cancel, now),
             Farewell: lambda message, _: self._drain.farewell(message),
+            Stack: self._stack_asks.asked,
         }
 
     # ---------------------------------------------------------------------------------- the face
@@ -184,13 +175,17 @@ class NodeCore:
         """Act on all that was handled: once after all events of a loop turn."""
         self._stops.turn(now_s)
         if self._intake.later:
-            self._stop(Stop(self._intake.assign_later(now_s)), now_s)
+            self._stop(messages.Stop(self._intake.assign_later(now_s)), now_s)
         self._waits.settle(now_s)
         if self._returns.waiting:
             self._returns.turn()
         if self._drain.active:
             self._drain.turn(now_s)
         self._dispatch.turn(now_s)
+        if now_s >= self._state.look_due_s:
+            self._hangs.turn(now_s)
+        if self._stack_asks.open:
+            self._stack_asks.turn(now_s)
         self._processes.turn(now_s)
         self._flush(now_s)
         return self._take_commands()
@@ -198,7 +193,7 @@ class NodeCore:
     def deadline_s(self) -> float | None:
         """Return when `turn` is to be called at the latest; None: when something happens."""
         first_s = self._beats.due_s if self._state.connected else None
-        for room in (self._dispatch, self._processes, self._waits, self._stops, self._drain):
+        for room in self._rooms:
             due_s = room.deadline_s()
             if due_s is not None and (first_s is None or due_s < first_s):
                 first_s = due_s
@@ -275,6 +270,7 @@ class NodeCore:
         state.blocked.clear()
         self._beats.asked.clear()
         self._returns.waiting.clear()
+        self._stack_asks.clear()
         self._intake.restarted()
         self._ended.restarted()
         self._children.restarted()
@@ -288,6 +284,8 @@ class NodeCore:
         for attempt in list(state.attempts.values()):
             state.forget(attempt)
         self._stops.clear()
+        self._hangs.clear()
+        self._stack_asks.clear()
         self._children.clear()
         self._intake.clear()
         self._returns.waiting.clear()
@@ -301,11 +299,11 @@ class NodeCore:
         self._beats.asked.clear()
         state.commands = [command for command in state.commands if not isinstance(command, Send)]
 
-    def _prepare(self, message: Prepare, now_s: float) -> None:
+    def _prepare(self, message: messages.Prepare, now_s: float) -> None:
         self._intake.prepare(message, now_s)
         self._texts.meet(message.kinds)
 
-    def _discard(self, message: Discard, now_s: float) -> None:
+    def _discard(self, message: messages.Discard, now_s: float) -> None:
         for number in message.kinds:
             self._intake.forget_kind(number)
         for client in message.clients:
@@ -327,14 +325,15 @@ class NodeCore:
         self._processes.forget_client(client)
         self._texts.forget_client(client)
 
-    def _stop(self, message: Stop, now_s: float) -> None:
+    def _stop(self, message: messages.Stop, now_s: float) -> None:
         for task, number, mode in message.rows:
             if self._intake.later and self._intake.stops_later(task, number, mode):
                 continue
             if mode == StopMode.FORCE and self._ended.stop(task, number):
                 continue
             if self._stops.stop(task, number, mode, now_s):
-                self._beats.due_s = now_s  # it tells that the attempt runs
+                self._beats.named[task] = None  # it tells that the attempt runs
+                self._beats.due_s = now_s
 
     # --------------------------------------------------------------------------------- the workers
 
@@ -399,7 +398,7 @@ class NodeCore:
 
     def _finish_rare(self, worker: Worker, attempt: Attempt, row: FinishedRow) -> None:
         self._waits.ended(worker, row.seq)
-        if not self._drain.has_ended(attempt, row):
+        if not (self._drain.has_ended(attempt, row) or self._stops.has_ended(attempt, row)):
             retry = row.retry and not attempt.stop
             self._state.finish(attempt, row.values, row.duration_s, retry=retry)
 
@@ -449,8 +448,7 @@ class NodeCore:
             if 0 <= worker.started < seq:
                 self._state.requeue(attempt)
             elif attempt.stop:
-                end = self._state.drained if attempt.drained else self._state.cancelled
-                end(attempt, max(0.0, now_s - worker.since_s))
+                self._state.stopped(attempt, max(0.0, now_s - worker.since_s))
             else:
                 self._state.died(worker, attempt, event, now_s)
         self._state.objects.worker_gone(worker)

@@ -11,7 +11,7 @@ from .events import ReadPage, Revoke, SendWorker, TakePackets
 from .lives import Lives
 from .packets import KindDefinition, Run, RunRow
 from .slots import CPU, GPU
-from .state import NodeState
+from .state import LOOK_S, NEVER_S, NodeState
 from .waits import Waits
 
 #: packets in a worker's hands: one that it works on, one that hides the way here and back
@@ -196,6 +196,8 @@ class Dispatch:
         worker.until_s = max(worker.until_s, now_s) + expected_all_s
         if len(flight) > 1:
             self._watched[number] = worker
+        if self._state.look_due_s == NEVER_S:
+            self._state.look_due_s = now_s + LOOK_S
         self._state.commands.append(SendWorker(number, Run(definitions, rows)))
         if worker.exiting:
             self._lives.exit(worker, now_s)

@@ -104,6 +104,51 @@ class Measured(Struct, gc=False, frozen=True):
     memory_bytes: int
 
 
+#: how closely to look: at the page, at the process, at each of its threads
+PAGE, PROCESS, THREADS = range(3)
+#: what all threads of a process do: wait for a lock; that, but for some that had a processor; else.
+#: "" is unknown
+FUTEX, IN_CPU, OTHER = "futex", "running", "other"
+
+
+class Evidence(Struct, gc=False, frozen=True):
+    """What a look at a worker has shown; of its process only where that was asked for."""
+
+    worker: int
+    beat: int
+    #: seq of the row that runs; 0: none
+    running: int
+    phase: int
+    #: since that row began
+    elapsed_s: float = 0.0
+    #: how often its rows have said that they progress
+    progress: int = 0
+    #: the letter of its main thread's state; "": not looked
+    state: str = ""
+    #: of all threads
+    cpu_s: float = 0.0
+    #: read and written; -1: unknown
+    io_bytes: int = -1
+    #: FUTEX, IN_CPU or OTHER
+    threads: str = ""
+    #: the system call in which the main thread sleeps; "": none, or unknown
+    where: str = ""
+
+
+class Seen(Struct, gc=False, frozen=True):
+    """The answer to LookAt."""
+
+    rows: list[Evidence]
+
+
+class Dumped(Struct, gc=False, frozen=True):
+    """The answer to Dump: the stacks of a worker's threads, or why there are none."""
+
+    worker: int
+    text: str
+    why: str = ""
+
+
 class StopAsked(Struct, gc=False, frozen=True):
     """Whoever runs this node wants it to end: once, it is drained; again, what runs is ended."""
 
@@ -116,7 +161,8 @@ class TimePassed(Struct, gc=False, frozen=True):
 
 Event = (
     Connected | Disconnected | Received | SchedulerLags | BlobReceived | WorkerSpoke | WorkerExited
-    | WorkerFailed | PacketsTaken | PageRead | Spoke | Noticed | Measured | StopAsked | TimePassed
+    | WorkerFailed | PacketsTaken | PageRead | Spoke | Noticed | Measured | StopAsked | Seen
+    | Dumped | TimePassed
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- commands
@@ -175,6 +221,18 @@ class ReadPage(Struct, gc=False, frozen=True):
     after_s: float = 0.0
 
 
+class LookAt(Struct, gc=False, frozen=True):
+    """Look at workers, each as closely as said (PAGE, PROCESS, THREADS); answered by Seen."""
+
+    rows: list[tuple[int, int]]
+
+
+class Dump(Struct, gc=False, frozen=True):
+    """Have workers write down where their threads are; each is answered by Dumped."""
+
+    workers: list[int]
+
+
 class Interrupt(Struct, gc=False, frozen=True):
     """Raise drumbeat.Interrupted in the worker's main thread if it still runs `seq`."""
 
@@ -201,5 +259,5 @@ class Finish(Struct, gc=False, frozen=True):
 
 Command = (
     Send | SendBlob | StartWorker | SendWorker
-    | TakePackets | Revoke | ReadPage | Interrupt | Signal | Drains | Finish
+    | TakePackets | Revoke | ReadPage | LookAt | Dump | Interrupt | Signal | Drains | Finish
 )  # fmt: skip

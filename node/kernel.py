@@ -130,6 +130,16 @@ def process_state(pid: int) -> str:
     return stat[0] if stat else ""
 
 
+def catches(pid: int, number: int) -> bool | None:
+    """Return whether a process has a handler for a signal; None: the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            _, _, rest = file.read().partition(b"SigCgt:")
+        return bool(int(rest.split(None, 1)[0], 16) >> (number - 1) & 1)
+    except (OSError, IndexError, ValueError):
+        return None
+
+
 def children(pid: int) -> list[int]:
     """Return the processes whose parent is `pid`; [] where the system does not tell."""
     try:

@@ -6,11 +6,11 @@ system call. It is made before the processes fork and dies with the last of them
 
 import mmap
 import os
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 #: slot 0 is the daemon's own
 SLOTS: Final = 4096
-_WORDS: Final = 8
+_WORDS: Final = 16
 _SLOT_BYTES: Final = _WORDS * 8
 
 # the words of a slot
@@ -28,7 +28,11 @@ INTERRUPT: Final = 5
 ERRORS_AT: Final = 6
 #: written by the node before INTERRUPT: why, an index into REASONS
 REASON: Final = 7
-REASONS: Final = ("cancelled", "drain")
+REASONS: Final = ("cancelled", "drain", "hung")
+#: when the row that runs began, or ran last: seconds of time.perf_counter, see `times_of`
+BEGAN: Final = 8
+#: how often rows of this worker have said that they progress
+PROGRESS: Final = 9
 
 # the phases of a worker
 STARTING: Final = 0
@@ -37,11 +41,16 @@ UNPICKLING: Final = 2
 RUNNING_CODE: Final = 3
 PICKLING: Final = 4
 WAITING: Final = 5
+IMPORTING: Final = 6
+PHASE_NAMES: Final = (
+    "starting", "idle", "unpickling", "running", "pickling", "waiting", "importing",
+)  # fmt: skip
 
 DAEMON_SLOT: Final = 0
 
-#: A slot: its eight words, each 64 bits.
+#: A slot: its words, each 64 bits.
 Words = memoryview
+Times: TypeAlias = "memoryview[float]"
 
 
 class Sample(NamedTuple):
@@ -50,6 +59,22 @@ class Sample(NamedTuple):
     started: int
     running: int
     phase: int
+
+
+class Closer(NamedTuple):
+    """What a slot says of what its worker does, and since when."""
+
+    beat: int
+    running: int
+    phase: int
+    #: by time.perf_counter; of the row that runs
+    began_s: float
+    progress: int
+
+
+def times_of(words: Words) -> Times:
+    """Return the same words as floating-point numbers, for those that are times."""
+    return words.cast("B").cast("d")
 
 
 class PulsePage:
@@ -87,6 +112,17 @@ class PulsePage:
         # `started` after `running`: a row seen running is never newer than the one seen started.
         running = words[RUNNING]
         return Sample(words[STARTED], running, words[PHASE])
+
+    def look(self, number: int) -> Closer:
+        """Read what a worker is doing, and since when."""
+        words = self.slot(number)
+        times = times_of(words)
+        while True:
+            # The worker writes when a row began, and then that it runs.
+            running, began_s = words[RUNNING], times[BEGAN]
+            phase = words[PHASE]
+            if words[RUNNING] == running:
+                return Closer(words[BEAT], running, phase, began_s, words[PROGRESS])
 
     def beat(self, number: int = DAEMON_SLOT) -> None:
         """Say: I live."""

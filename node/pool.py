@@ -18,12 +18,14 @@ from ..protocol.codec import decoder, encode
 from ..protocol.errors import RemoteProtocolError
 from ..protocol.ids import PeerId
 from ..protocol.machine import allow_files
-from .channel import Channel, ClosedError, buffer, channel_of, channel_pair
+from .channel import Channel, ClosedError, buffer, channel_of
+from .dumps import SIGNAL, Dumps
 from .events import (
     Event,
     Noticed,
     PacketsTaken,
     PageRead,
+    Seen,
     Spoke,
     StartWorker,
     StopAsked,
@@ -33,16 +35,16 @@ from .events import (
 )  # fmt: skip
 from .keeper import House
 from .memory_kills import MemoryKills
-from .output import Output
 from .packets import Run, Setup, ToDaemon, ToWorker
 from .page import BEAT, DAEMON_SLOT, ERRORS_AT, IDLE, INTERRUPT, REASON, REASONS, REVOKED
+from .probe import look
 from .process import Process, signal_name
 
 #: Packets taken from one worker in one turn: a loud one does not starve the others.
 _PACKETS_PER_TURN: Final = 64
 #: So often the output of busy workers is read though they say nothing.
 _OUTPUT_S: Final = 0.25
-_FILES_A_WORKER: Final = 5
+_FILES_A_WORKER: Final = 6
 _READ: Final = int(select.EPOLLIN)
 _WRITE: Final = int(select.EPOLLOUT)
 
@@ -91,6 +93,7 @@ class Pool:
         self._beat = house.page.slot(DAEMON_SLOT)
         self._memory_kills = memory_kills or MemoryKills()
         self._keeper_fd = house.keeper.fileno()
+        self.dumps = Dumps(house.page, lambda worker: self._signal(worker, "signal", SIGNAL))
         allow_files(house.settings.workers_max * _FILES_A_WORKER + 256)
 
     # ------------------------------------------------------------------------------------- loop
@@ -104,6 +107,9 @@ class Pool:
         if self._events:
             return self._now_s
         due_s = self._output_due_s
+        dumps_s = self.dumps.deadline_s()
+        if dumps_s is not None:
+            return dumps_s
         if due_s is None and self._busy:
             due_s = self._now_s + _OUTPUT_S
         for read_s, _ in self._reads:
@@ -152,7 +158,7 @@ class Pool:
             self._do_reads(at_s, events)
         if self._busy or self._output_due_s is not None:
             self._look_at_output(at_s, events)
-        return events
+        return events + self.dumps.turn(at_s)
 
     def beat(self) -> None:
         """Show the keeper that the daemon's loop turns."""
@@ -207,7 +213,7 @@ class Pool:
             return
         seqs: list[int] = []
         again: list[bytes] = []
-        for data in (*self._unread(worker), *worker.channel.take_waiting()):
+        for data in (*worker.unread(), *worker.channel.take_waiting()):
             packet = _decode_own(data)
             if type(packet) is not Run:
                 again.append(data)
@@ -238,6 +244,16 @@ class Pool:
             words[INTERRUPT] = seq
             self._signal(worker, "signal", Signals.SIGUSR1)
 
+    def look_at(self, rows: list[tuple[int, int]]) -> Seen:
+        """Look at workers, each as closely as said."""
+        found = [(worker, depth) for number, depth in rows if (worker := self._workers.get(number))]
+        return Seen([look(self._page, worker, depth) for worker, depth in found])
+
+    def dump(self, numbers: list[int]) -> None:
+        """Have workers write down where their threads are; Dumped says what came of it."""
+        for number in numbers:
+            self.dumps.ask(number, self._workers.get(number), now_s())
+
     def signal(self, number: int, name: str) -> None:
         """Signal the worker's process group: TERM or KILL."""
         worker = self._workers.get(number)
@@ -258,38 +274,22 @@ class Pool:
         return self._last_ticket
 
     def _open(self, worker: Process) -> None:
-        settings = self._settings
-        with contextlib.ExitStack() as opened:
-            worker.output = Output(settings.memory_files, settings.output_bytes_max)
-            opened.callback(worker.output.close)
-            worker.errors = Output(settings.memory_files, settings.output_bytes_max)
-            opened.callback(worker.errors.close)
-            near, far = channel_pair(settings.socket_kind, settings.memory_files, self._buffer)
-            opened.pop_all()
-        worker.channel, worker.far = near, far
+        worker.open(self._settings, self._buffer)
         worker.interest = _READ
-        self._by_fd[near.fileno()] = worker
-        self._epoll.register(near, select.EPOLLIN)
+        self._by_fd[worker.channel.fileno()] = worker
+        self._epoll.register(worker.channel, select.EPOLLIN)
 
     def _close(self, worker: Process) -> None:
         self._epoll.unregister(worker.channel)
         del self._by_fd[worker.channel.fileno()]
-        worker.channel.close()
-        worker.far.close()
-        worker.output.close()
-        worker.errors.close()
+        worker.close()
 
     def _forget(self, worker: Process) -> None:
+        self.dumps.forget(worker)
         self._close(worker)
         del self._workers[worker.command.worker]
         self._by_ticket.pop(worker.ticket, None)
         self._by_pid.pop(worker.pid, None)
-
-    def _unread(self, worker: Process) -> list[bytes]:
-        unread = []
-        while packet := worker.far.receive(wait=False):
-            unread.append(bytes(packet.data))
-        return unread
 
     def _post(self, worker: Process, data: bytes, packet: ToWorker | None = None) -> None:
         if not worker.hand(data) or worker.interest != _READ:
@@ -435,7 +435,7 @@ class Pool:
         worker.sent = True
         text = f"fork {worker.ticket} {worker.command.page_slot}"
         try:
-            fds = (worker.far.fileno(), worker.output.fd, worker.errors.fd)
+            fds = (worker.far.fileno(), worker.output.fd, worker.errors.fd, worker.stacks)
             self._template.post(text.encode(), fds)
         except ClosedError:
             self._lose_template()
@@ -482,7 +482,7 @@ class Pool:
         Should it live after all, it finds its socket closed and ends.
         """
         del self._by_ticket[worker.ticket]
-        waiting = [*self._unread(worker), *worker.channel.take_waiting()]
+        waiting = [*worker.unread(), *worker.channel.take_waiting()]
         self._close(worker)
         worker.ticket, worker.sent = self._next_ticket(), False
         try:

@@ -3,13 +3,17 @@
 Never decides: pool.py does, and fills this in.
 """
 
+import contextlib
+import os
 import select
 from signal import Signals
 from typing import Final
 
 from ..protocol.codec import encode
 from ..protocol.messages import Failure, Outcome, ValueRow
-from .channel import Channel
+from ..protocol.settings import Settings
+from . import kernel
+from .channel import Channel, channel_pair
 from .events import Event, StartWorker, WorkerSpoke
 from .output import Output
 from .packets import Answered, Finished, FinishedRow, Run, ToWorker
@@ -22,7 +26,7 @@ class Process:
 
     __slots__ = (
         "channel", "command", "errors", "far", "heard", "interest", "killed", "output", "pending",
-        "pid", "sent", "ticket", "unreached",
+        "pid", "sent", "stacks", "ticket", "unreached",
     )  # fmt: skip
 
     def __init__(self, command: StartWorker, ticket: int) -> None:
@@ -35,6 +39,8 @@ class Process:
         #: what it writes to stdout, and to stderr
         self.output: Output
         self.errors: Output
+        #: the file for where its threads are
+        self.stacks = -1
         #: 0: not born yet
         self.pid = 0
         #: the template has been asked
@@ -48,6 +54,39 @@ class Process:
         self.pending: list[tuple[str, Signals]] = []
         #: why a packet could not be handed to it: it is ended, for it would wait for that for ever
         self.unreached = ""
+
+    def open(self, settings: Settings, shared: bytearray) -> None:
+        """Make its socket and its files.
+
+        Raises:
+            OSError: there is no room, or no descriptor; nothing is left open.
+        """
+        files = settings.memory_files
+        with contextlib.ExitStack() as opened:
+            self.output = Output(files, settings.output_bytes_max)
+            opened.callback(self.output.close)
+            self.errors = Output(files, settings.output_bytes_max)
+            opened.callback(self.errors.close)
+            self.stacks = kernel.memory_file(files, "drumbeat-stacks")
+            opened.callback(os.close, self.stacks)
+            kernel.append_only(self.stacks)
+            self.channel, self.far = channel_pair(settings.socket_kind, files, shared)
+            opened.pop_all()
+
+    def close(self) -> None:
+        """Close them."""
+        self.channel.close()
+        self.far.close()
+        self.output.close()
+        self.errors.close()
+        os.close(self.stacks)
+
+    def unread(self) -> list[bytes]:
+        """Take back what lies in its socket."""
+        unread = []
+        while packet := self.far.receive(wait=False):
+            unread.append(bytes(packet.data))
+        return unread
 
     def hand(self, data: bytes) -> bool:
         """Send a packet; return whether nothing waits for room."""

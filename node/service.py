@@ -316,6 +316,10 @@ class Daemon:
                 pool.revoke(command.worker, command.seq)
             case events.ReadPage():
                 pool.read_page(command.workers, command.after_s)
+            case events.LookAt():
+                self._tell(pool.look_at(command.rows), now_s())
+            case events.Dump():
+                pool.dump(command.workers)
             case events.Interrupt():
                 pool.interrupt(command.worker, command.seq, command.reason)
             case events.Signal():

@@ -23,8 +23,9 @@ PROGRAM: Final = f"{__package__}.worker"
 class Order(NamedTuple):
     """What a worker is told by the process whose place it takes."""
 
-    #: descriptors: the socket to the node, and the pulse page
+    #: descriptors: the socket to the node, the file for stacks, and the pulse page
     link: int
+    stacks: int
     page: int
     slot: int
     keeper_pid: int
@@ -39,7 +40,7 @@ def replace_process(order: Order) -> NoReturn:
 
     Process group, working directory and the death signal stay as well, all other descriptors go.
     """
-    for fd in (order.link, order.page):
+    for fd in (order.link, order.stacks, order.page):
         os.set_inheritable(fd, True)
     command = [sys.executable, *_flags(), "-m", PROGRAM, json.dumps(order)]
     os.execv(sys.executable, command)
@@ -60,7 +61,7 @@ def _flags() -> list[str]:
 def follow(text: str) -> NoReturn:
     """Be the worker of an order, in the new interpreter."""
     order = Order(*json.loads(text))
-    for fd in (order.link, order.page):
+    for fd in (order.link, order.stacks, order.page):
         os.set_inheritable(fd, False)
     open_streams()
     faulthandler.enable(file=2, all_threads=False)
@@ -71,6 +72,7 @@ def follow(text: str) -> NoReturn:
     worker.main(
         channel_of(order.link, order.memory_files),
         page.slot(order.slot),
+        order.stacks,
         parent_pid=order.keeper_pid,
         pulse_interval_s=order.pulse_interval_s,
         free_variables=order.free_variables,

@@ -19,6 +19,9 @@ from .packets import Answered
 from .slots import Queue, Slots
 
 STORY_LINES_MAX = 500
+NEVER_S = float("inf")
+#: so often, and not before, a call is looked at
+LOOK_S = 0.25
 
 
 class NodeState:
@@ -36,6 +39,8 @@ class NodeState:
         #: whether the connection to the scheduler stands, as far as is known
         self.connected = False
         self.attempts: dict[bytes, Attempt] = {}
+        #: when workers are to be looked at; NEVER_S: when something is handed out
+        self.look_due_s = NEVER_S
         #: all processes, also those that were told to end
         self.workers: dict[int, Worker] = {}
         #: outboxes: commands in order; rows that go in one message at the end of the turn
@@ -152,6 +157,20 @@ class NodeState:
         """An attempt has ended because this node is drained: it is as if the node were lost."""
         text = f"{attempt.kind.name} was ended: node {self.name!r}, which ran it, was drained"
         self.fail(attempt, "NodeLost", text, duration_s=duration_s, died=True, bystander=True)
+
+    def stopped(self, attempt: Attempt, duration_s: float) -> None:
+        """An attempt that was to end has ended, and its worker with it."""
+        if attempt.hung:
+            self.hung(attempt, duration_s)
+        elif attempt.drained:
+            self.drained(attempt, duration_s)
+        else:
+            self.cancelled(attempt, duration_s)
+
+    def hung(self, attempt: Attempt, duration_s: float) -> None:
+        """An attempt has ended because it hung, and by evidence for that."""
+        text = f"{attempt.kind.name} hung on node {self.name}: {attempt.hung}"
+        self.fail(attempt, "TaskHung", text, duration_s=duration_s, verdict=attempt.hung)
 
     def forget(self, attempt: Attempt) -> None:
         """An attempt is no more ours: reported, taken back, or its client has gone."""

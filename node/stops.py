@@ -17,6 +17,8 @@ from .attempts import (
 )
 from .dispatch import Dispatch
 from .events import Interrupt, ReadPage, Signal
+from .hangs import Verdict
+from .packets import FinishedRow
 from .state import NodeState
 
 #: the page is read again when it could not tell
@@ -66,6 +68,25 @@ class Stops:
         self._due[task] = (attempt, now_s + LOOK_AGAIN_S)
         return False
 
+    def hung(self, worker: Worker, attempt: Attempt, verdict: Verdict, now_s: float) -> None:
+        """An attempt hangs, proven by two bits of evidence: it is to end, as `TaskHung`."""
+        if attempt.state != SENT or attempt.stop != NOT_STOPPED:
+            return
+        attempt.hung = f"{verdict.name}: {verdict.evidence}"
+        attempt.stop = ASKED
+        self._state.note(now_s, f"{attempt.kind.name} hangs in worker {worker.number}")
+        self._dispatch.call_back(worker, attempt.seq)
+        self._due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
+
+    def has_ended(self, attempt: Attempt, row: FinishedRow) -> bool:
+        """Say that an attempt was ended because it hung, if it was; return whether that is told."""
+        first = row.values[0] if row.values else None
+        failure = None if first is None else first.failure
+        if not attempt.hung or failure is None or failure.error != "TaskCancelled":
+            return False
+        self._state.hung(attempt, row.duration_s)
+        return True
+
     def drain(self, now_s: float) -> None:
         """End whatever has started: this node is drained, and waits no longer."""
         for attempt in list(self._state.attempts.values()):
@@ -88,7 +109,7 @@ class Stops:
                     self._signal(attempt, worker, "KILL", now_s)
             elif attempt.stop == ASKED:
                 attempt.stop = INTERRUPTED
-                reason = "drain" if attempt.drained else "cancelled"
+                reason = "drain" if attempt.drained else "hung" if attempt.hung else "cancelled"
                 self._state.commands.append(Interrupt(worker.number, attempt.seq, reason))
                 grace_s = self._state.settings.cancel_grace_s
                 self._due[attempt.row.id] = (attempt, now_s + grace_s)

@@ -5,6 +5,7 @@ task does, short of ending the process, the next one runs.
 """
 
 import contextlib
+import faulthandler
 import importlib
 import os
 import signal
@@ -40,8 +41,10 @@ from .nested import WorkerSession
 from .packets import Exit, FinishedRow, KindDefinition, Ready, Returned, Run, RunRow, Setup
 from .page import (
     BEAT,
+    BEGAN,
     ERRORS_AT,
     IDLE,
+    IMPORTING,
     INTERRUPT,
     PHASE,
     PICKLING,
@@ -51,6 +54,7 @@ from .page import (
     STARTED,
     UNPICKLING,
     Words,
+    times_of,
 )  # fmt: skip
 from .streams import errors_at, opened
 
@@ -68,6 +72,7 @@ _NONE: Final = pack_value(None).payload
 def main(
     channel: Channel,
     words: Words,
+    stacks: int,
     *,
     parent_pid: int,
     pulse_interval_s: float,
@@ -79,11 +84,13 @@ def main(
     Args:
         channel: the socket to the node.
         words: this worker's slot of the pulse page.
+        stacks: the file into which it writes where its threads are, when it is signalled.
         parent_pid: the process that this one must not outlive.
         pulse_interval_s: time between pulses while a task runs.
         free_variables: thread variables that the user has not set; they follow num_cpus.
         notices: what users should read of how this process was started.
     """
+    faulthandler.register(signal.SIGUSR2, file=stacks, all_threads=True)
     worker = Worker(channel, words, parent_pid, pulse_interval_s, free_variables, notices)
     status = 1
     try:
@@ -151,6 +158,7 @@ class Worker:
         notices: Sequence[str],
     ) -> None:
         self._words = words
+        self._times = times_of(words)
         self._free_variables = free_variables
         self._notices = list(notices)
         self._held = Held()
@@ -244,7 +252,8 @@ class Worker:
             self._kinds[definition.number] = _Kind(definition)
 
     def _run(self) -> None:
-        words, queue, line, helper = self._words, self._queue, self._line, self._helper
+        words, times, queue = self._words, self._times, self._queue
+        line, helper = self._line, self._helper
         outbox, kinds, session = line.outbox, self._kinds, self._session
         assert session is not None
         helper.begin()
@@ -264,8 +273,10 @@ class Worker:
                 helper.hurry()
             session.row = row
             kind = kinds[row.kind]
+            # In this order: who sees the row runs sees when it began.
+            times[BEGAN] = started_s = perf_counter()
             words[RUNNING] = seq
-            finished = self._attempt(row, kind)
+            finished = self._attempt(row, kind, started_s)
             words[RUNNING] = 0
             for stream in opened:
                 if stream.written:
@@ -280,14 +291,13 @@ class Worker:
             _flush_streams()
             line.flush_results()
 
-    def _attempt(self, row: RunRow, kind: _Kind) -> FinishedRow:
+    def _attempt(self, row: RunRow, kind: _Kind, started_s: float) -> FinishedRow:
         """Run one task, whatever it does."""
         words = self._words
         words[PHASE] = UNPICKLING
-        started_s = perf_counter()
         try:
             try:
-                function = kind.function or kind.load(self._node)
+                function = kind.function or self._load(kind)
                 if row.gpus != self._gpus:
                     self._show_gpus(row.gpus)
                 if row.args is None:
@@ -311,6 +321,12 @@ class Worker:
             words[PHASE] = PICKLING
             return self._failed(row, kind, error, perf_counter() - started_s)
         return FinishedRow(row.seq, values, perf_counter() - started_s)
+
+    def _load(self, kind: _Kind) -> Callable[..., Any]:
+        self._words[PHASE] = IMPORTING
+        function = kind.load(self._node)
+        self._words[PHASE] = UNPICKLING
+        return function
 
     def _failed(
         self, row: RunRow, kind: _Kind, error: BaseException, duration_s: float

@@ -10,9 +10,9 @@ attributes and travel with it.
       ClusterError           SchedulerUnreachable, KeyRefused, Infeasible, NotInitialized,
                              Backpressure, ResourceDeadlock
       GetTimeoutError        (also TimeoutError)
-      TaskError              the user's exception; TaskCancelled, WorkerDied (WorkerOutOfMemory),
-                             NodeLost, PoisonTask, NotPicklable (also pickle.PicklingError),
-                             DependencyFailed, WorkingDirMissing
+      TaskError              the user's exception; TaskCancelled, TaskHung, NodeLost, WorkerDied
+                             (WorkerOutOfMemory), PoisonTask, DependencyFailed,
+                             NotPicklable (also pickle.PicklingError), WorkingDirMissing
       ObjectLost
     Interrupted              (a BaseException) raised inside a task that is to stop
 """
@@ -138,6 +138,13 @@ class TaskError(DrumbeatError):
 
 class TaskCancelled(TaskError):
     """The task was cancelled before it had a value."""
+
+
+class TaskHung(TaskError):
+    """The task was ended because it hung; `verdict` says by what evidence."""
+
+    #: "deadlock: GIL not released, no CPU and no IO for 120 s, ..."
+    verdict: str = ""
 
 
 class WorkerDied(TaskError):

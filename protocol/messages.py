@@ -34,6 +34,7 @@ from .labels import AskedLabels, Labels
 from .questions import Answer as Answer
 from .questions import Query as Query
 from .recovery import HandedOver, Holding, Inventory, Recovered, Registered, Report
+from .running import RunningRow, Stack, Stacks
 from .standstill import Deadlock, Look, Looked
 
 # -------------------------------------------------------------------------------------- definitions
@@ -295,8 +296,8 @@ class Beat(Message, tag="beat"):
     lag_s: Seconds
     workers: Count
     blocked: Count
-    #: (task, attempt, seconds since start)
-    running: list[tuple[TaskBytes, Count, Seconds]]
+    #: at most RUNNING_ROWS_MAX, those that have run longest
+    running: list[RunningRow]
     memory_bytes: Count = 0
     #: whether nothing moves there (see `Looked`)
     still: bool = False
@@ -481,7 +482,7 @@ FIRST_CREDIT = Credit(10_000, 8 << 20)
 ToScheduler = (
     Define | Forget | Enter | Leave | Submit | Cancel | Values | Fetch | Release | Join | Beat
     | Done | Blocked | TakenBack | Output | Query | Holding | Registered | Inventory | Looked
-    | Drain | Draining | Emptied
+    | Drain | Draining | Emptied | Stacks
 )  # fmt: skip
 ToClient = (
     Results | Retried | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice
@@ -490,6 +491,6 @@ ToClient = (
 ToNode = (
     Prepare | Discard | Assign | Stop | TakeBack | Results | Retried | Cancelled | Values
     | Wanted | Shared | Unshared | Answer | Recovered | HandedOver | Report | Look | Deadlock
-    | DrainNode | Farewell
+    | DrainNode | Farewell | Stack
 )  # fmt: skip
 AnyMessage = ToScheduler | ToClient | ToNode

@@ -9,12 +9,12 @@ from .forms import Count, Message
 
 
 class Query(Message, tag="query"):
-    """Anyone -> scheduler: `what` is status, nodes or tasks; answered by Answer."""
+    """Anyone -> scheduler: `what` is status, nodes, tasks or stack; answered by Answer."""
 
     request: int
     what: str
     limit: Count = 100
-    #: tasks: only those whose name or id begins so
+    #: tasks: only those whose name or id begins so; stack: a task's id, NODE/PID, PID, or all
     match: str = ""
 
 

@@ -160,6 +160,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, NotNegative, _help("From Interrupted to SIGTERM when a running task is cancelled.")
     ] = 5.0
     term_grace_s: Annotated[float, NotNegative, _help("From SIGTERM to SIGKILL.")] = 2.0
+    hang_timeout_s: Annotated[
+        float,
+        Positive,
+        _help("A task that holds the GIL while all its threads wait for a lock is ended after."),
+    ] = 120.0
+    unkillable_after_s: Annotated[
+        float, Positive, _help("A process that no signal reaches for so long is called unkillable.")
+    ] = 60.0
     drain_timeout_s: Annotated[
         float, Positive, _help("A node that is drained for so long interrupts what still runs.")
     ] = 3600.0

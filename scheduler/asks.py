@@ -46,7 +46,7 @@ class Asks:
         node, id_ = record.node, record.row.id
         if record.state != ASSIGNED or node is None or record.stopping or record.blocked:
             return False
-        if record.attempt > 1 or any(running[0] == id_ for running in node.running):
+        if record.attempt > 1 or any(running.id == id_ for running in node.running):
             return False
         if id_ not in self.open:
             self._out.stop(node.id, record.id, record.attempt, StopMode.UNSTARTED)

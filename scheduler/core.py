@@ -34,6 +34,7 @@ from ..protocol.messages import (
     Values,
 )
 from ..protocol.recovery import Holding, Inventory, Registered
+from ..protocol.running import Stacks
 from ..protocol.settings import Settings
 from ..protocol.standstill import Looked
 from . import events
@@ -49,6 +50,7 @@ from .presence import Presence
 from .queries import Queries
 from .recovery import Recovery
 from .roster import Roster
+from .stacks import StackAsks
 from .standstill import Standstill
 from .state import Node, Peer, PeerError, State, ignore
 from .submissions import Submissions
@@ -80,7 +82,7 @@ class SchedulerCore:
     __slots__ = (
         "_attempts", "_board", "_bounds", "_by_role", "_deliveries", "_drains", "_handlers",
         "_kinds", "_objects", "_out", "_presence", "_queries", "_questions", "_rate", "_recovery",
-        "_roster", "_standstill", "_state", "_texts", "_work",
+        "_roster", "_stacks", "_standstill", "_state", "_texts", "_work",
     )  # fmt: skip
 
     def __init__(
@@ -112,6 +114,7 @@ class SchedulerCore:
         self._drains = drains = Drains(state, self._board, roster)
         self._queries = Queries(state, self._work, self._attempts, recovery, drains)
         self._texts, self._rate = Texts(state), self._queries.rate
+        self._stacks = StackAsks(state)
         #: asked in this turn, answered at its end
         self._questions: list[tuple[Peer, Query]] = []
         self._bounds = bounds = Bounds(state)
@@ -162,6 +165,7 @@ class SchedulerCore:
                 **either,
                 Join: presence.join,
                 Beat: self._on_beat,
+                Stacks: lambda peer, said: self._stacks.told(_node_of(peer), said),
                 Done: self._on_done,
                 Blocked: self._on_blocked,
                 TakenBack: self._on_taken_back,
@@ -220,7 +224,7 @@ class SchedulerCore:
         finished = state.counters["finished"]
         if finished != self._rate.total:
             self._rate.note(finished, now_s)
-        if self._questions:
+        if self._questions or self._stacks.open:
             self._answer()
         self._texts.forwarded.clear()
         last = self._deliveries.turn() if self._deliveries.active else []
@@ -240,6 +244,8 @@ class SchedulerCore:
             due_s = min(due_s, self._work.backoffs[0][0])
         if self._work.asks.open:
             due_s = min(due_s, self._work.asks.due_s())
+        if self._stacks.open:
+            due_s = min(due_s, self._stacks.due_s())
         due_s = min(due_s, self._deliveries.due_s, self._standstill.due_s)
         if self._state.recovering:
             return due_s
@@ -279,6 +285,7 @@ class SchedulerCore:
             **self._recovery.sizes(),
             **self._standstill.sizes(),
             **self._drains.sizes(),
+            **self._stacks.sizes(),
             **self._objects.sizes(),
             **self._state.holders.sizes(),
         }
@@ -394,6 +401,9 @@ class SchedulerCore:
             self._out.released(ObjectId(id_), peer.id, count)
 
     def _on_query(self, peer: Peer, message: Query) -> None:
+        if message.what == "stack":
+            self._stacks.asked(peer, message)
+            return
         # At the end of the turn, so that the answer knows of all that was said before it.
         self._questions.append((peer, message))
 
@@ -402,6 +412,7 @@ class SchedulerCore:
             if peer.here:
                 self._out.letter(peer.id, Answer(query.request, self._queries.answer(query)))
         self._questions.clear()
+        self._stacks.turn()
 
     def _on_beat(self, peer: Peer, message: Beat) -> None:
         node = _node_of(peer)
@@ -415,8 +426,8 @@ class SchedulerCore:
         if message.still:
             self._standstill.beat(node)
         if self._work.asks.open:
-            for id_, _, _ in message.running:
-                self._work.asks.known(id_, False)
+            for row in message.running:
+                self._work.asks.known(row.id, False)
 
     def _on_done(self, peer: Peer, message: Done) -> None:
         self._attempts.done(_node_of(peer), message)

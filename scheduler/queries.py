@@ -4,7 +4,7 @@ Never changes anything. `status` counts nothing that is counted already; only `t
 single tasks, and stops at its limit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from ..protocol.frames import Role
@@ -13,6 +13,7 @@ from ..protocol.messages import (
     Query,
 )
 from ..protocol.resources import UNITS
+from ..protocol.running import RunningRow
 from .attempts import Attempts
 from .drains import Drains, add_to, status_of
 from .events import DoorTold
@@ -89,7 +90,8 @@ class Queries:
             return self.nodes()
         if query.what == "tasks":
             return self.tasks(min(query.limit, LIMIT_MAX), query.match)
-        return {"error": f"nobody can ask for {query.what!r}; ask for status, nodes or tasks"}
+        known = "status, nodes, tasks or stack"
+        return {"error": f"nobody can ask for {query.what!r}; ask for {known}"}
 
     def status(self) -> Data:
         """Return the cluster in figures."""
@@ -120,6 +122,7 @@ class Queries:
                 "cancelled": counters["cancelled"],
                 "retried": counters["retried"],
             },
+            "calls": _calls(nodes),
             "rate_per_s": self.rate.per_s(state.now_s, started_s),
             "resources": {
                 "total": _sum(node.total for node in nodes),
@@ -153,6 +156,7 @@ class Queries:
             "free": {name: amount / UNITS for name, amount in _free(node).items()},
             "assigned": len(node.assigned),
             "running": len(node.running),
+            "calls": _calls((node,)),
             "blocked": node.blocked,
             "workers": node.workers,
             "lag_s": node.lag_s,
@@ -169,13 +173,13 @@ class Queries:
         if one is not None:
             return [one]
         found: list[Data] = []
-        for looked_at, (record, running_s) in enumerate(self._all()):
+        for looked_at, (record, row) in enumerate(self._all()):
             if len(found) >= limit or looked_at >= LOOK_AT:
                 break
             name = record.kind.name
             if match and not name.startswith(match) and not show(record.id).startswith(match):
                 continue
-            found.append(self._task(record, running_s))
+            found.append(self._task(record, row))
         return found
 
     def _named(self, match: str) -> Data | None:
@@ -188,22 +192,21 @@ class Queries:
             return None
         node = record.node
         if node is not None:
-            for id_, attempt, seconds in node.running:
-                if id_ == record.id and attempt == record.attempt:
-                    return self._task(record, seconds + self._state.now_s - node.beat_s)
+            for row in node.running:
+                if row.id == record.id and row.attempt == record.attempt:
+                    return self._task(record, row)
         return self._task(record, None)
 
-    def _all(self) -> Iterator[tuple[TaskRecord, float | None]]:
-        """All tasks, each once, with how long it has been running if it is."""
-        now_s = self._state.now_s
+    def _all(self) -> Iterator[tuple[TaskRecord, RunningRow | None]]:
+        """All tasks, each once, with what its node tells of it if it is running."""
         nodes = list(self._state.nodes.values())
         running: dict[int, None] = {}
         for node in nodes:
-            for id_, attempt, seconds in node.running:
-                record = node.assigned.get(id_)
-                if record is not None and record.attempt == attempt:
+            for row in node.running:
+                record = node.assigned.get(row.id)
+                if record is not None and record.attempt == row.attempt:
                     running[id(record)] = None
-                    yield record, seconds + now_s - node.beat_s
+                    yield record, row
         for node in nodes:
             for record in (*node.assigned.values(), *node.delivering.values()):
                 if id(record) not in running:
@@ -216,9 +219,11 @@ class Queries:
                 if record.node is None and record.state != QUEUED:
                     yield record, None
 
-    def _task(self, record: TaskRecord, running_s: float | None) -> Data:
+    def _task(self, record: TaskRecord, row: RunningRow | None) -> Data:
         client = self._state.peers.get(record.kind.client)
-        state = "running" if running_s is not None else STATE_NAMES[record.state]
+        state = "running" if row is not None else STATE_NAMES[record.state]
+        # What a beat told has gone on since.
+        age_s = 0.0 if record.node is None else self._state.now_s - record.node.beat_s
         if record.state == ASSIGNED and record.blocked:
             state = "blocked"
         return {
@@ -229,7 +234,12 @@ class Queries:
             "node": "" if record.node is None else record.node.name,
             "attempt": record.attempt,
             "age_s": self._state.now_s - record.submitted_s,
-            "running_s": running_s,
+            "running_s": None if row is None else row.elapsed_s + age_s,
+            "phase": "" if row is None else row.phase,
+            "verdict": "" if row is None else row.verdict,
+            "verdict_s": row.verdict_s + age_s if row is not None and row.verdict else None,
+            "where": "" if row is None else row.where,
+            "evidence": "" if row is None else row.evidence,
             "client": "" if client is None else client.name,
         }
 
@@ -239,6 +249,16 @@ def _free(node: Node) -> dict[str, int]:
     free = {"CPU": node.spare_cpu} if "CPU" in node.total else {}
     free.update({name: amount for name, amount in node.free.items() if name in node.total})
     return {name: max(0, amount) for name, amount in free.items()}
+
+
+def _calls(nodes: Iterable[Node]) -> dict[str, int]:
+    """Return how many calls are blocked, gil-busy and so on; those of no interest are left out."""
+    counts: dict[str, int] = {}
+    for node in nodes:
+        for row in node.running:
+            if row.verdict not in ("", "running"):
+                counts[row.verdict] = counts.get(row.verdict, 0) + 1
+    return dict(sorted(counts.items()))
 
 
 def _sum(parts: Iterator[dict[str, int]]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from ..protocol.messages import (
     Join,
 )
 from ..protocol.resources import units
+from ..protocol.running import RunningRow
 from ..protocol.settings import Settings
 from .claims import Claims
 from .holders import Holders
@@ -231,7 +232,7 @@ class Node:
         self.workers = 0
         self.workers_blocked = 0
         self.memory_bytes = 0
-        self.running: list[tuple[bytes, int, float]] = []
+        self.running: list[RunningRow] = []
         #: whether nothing moved there when it last beat
         self.still = False
 

@@ -41,7 +41,7 @@ from .tasks import (
 ARGS: Final = b"a"
 #: failures of attempts that were cut short: what they had submitted is cancelled
 CUT_SHORT: Final = frozenset(
-    {"TaskCancelled", "WorkerDied", "WorkerOutOfMemory", "NodeLost", "PoisonTask"}
+    {"TaskCancelled", "TaskHung", "WorkerDied", "WorkerOutOfMemory", "NodeLost", "PoisonTask"}
 )
 
 

@@ -243,7 +243,7 @@ def test_a_worker_is_set_up_as_its_key_says(house: House, settings: dict[str, st
     assert shown["directory"]
     assert shown["group"]
     assert shown["parent"]
-    assert shown["descriptors"] <= 6
+    assert shown["descriptors"] <= 7
     assert "'/no/such/directory' on node lab: No such file" in shown["bad directory"]
     assert shown["bad status"] == 1
 

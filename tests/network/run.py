@@ -1,6 +1,6 @@
 """All trials of the network at real times, with 10,000 tasks each, and what was measured.
 
-python tests/network/run.py                     all of them, ten to fifteen minutes
+python tests/network/run.py                     all of them, thirteen minutes
 python tests/network/run.py --only long-in      one of them
 python tests/network/run.py --quick             at a fifth of the times
 """
@@ -76,7 +76,7 @@ def main() -> int:
         with running(directory, QUICK if given.quick else REAL) as (cluster, outlook):
             for name in given.only or every:
                 words, run = every[name]
-                trial = Trial(cluster, QUICK if given.quick else REAL, outlook, name)
+                trial = Trial(cluster, outlook, QUICK if given.quick else REAL, name)
                 run(trial)
                 trial.links.heal()
                 figures = ", ".join(

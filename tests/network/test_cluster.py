@@ -51,15 +51,11 @@ def test_a_cut_of_5_intervals_loses_nothing_and_nobody(trial: Trial) -> None:
 
 @pytest.mark.parametrize("way", ["out", "in"])
 def test_a_node_that_one_way_is_cut_is_suspect_then_lost_then_back(trial: Trial, way: str) -> None:
-    run(trial, trials.node_cut_for_long, way)
+    run(trial, trials.node_cut_for_long, way, 12)
 
 
 def test_the_work_of_a_node_that_is_cut_for_ever_is_done_by_others(trial: Trial) -> None:
     run(trial, trials.node_cut_for_long, "both", FOR_EVER)
-
-
-def test_a_client_that_is_cut_off_for_5_intervals_loses_nothing(trial: Trial) -> None:
-    run(trial, trials.client_cut_shortly)
 
 
 def test_the_work_of_a_client_that_is_cut_off_for_ever_is_cancelled(trial: Trial) -> None:
@@ -70,8 +66,8 @@ def test_the_work_of_a_client_that_is_killed_is_cancelled_after_its_grace(trial:
     run(trial, trials.client_killed)
 
 
-@pytest.mark.parametrize("intervals", [5, 15])
-def test_a_scheduler_that_is_cut_from_everybody_finds_all_again(
+@pytest.mark.parametrize("intervals", [5, 12])
+def test_a_scheduler_that_is_cut_from_nodes_and_client_finds_all_again(
     trial: Trial, intervals: int
 ) -> None:
     run(trial, trials.scheduler_cut, intervals)

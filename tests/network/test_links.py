@@ -160,8 +160,8 @@ def test_a_slow_link_is_slow_and_a_lossy_one_loses(network: Network, links: Link
     assert 0.5 < run_on(two, STREAM, one.address, 100_000) < 3.0
     links.heal()
     links.lose(30)
-    # Each way once: about half come back; the odds against more than 95 are beyond reckoning.
-    assert 10 <= run_on(two, ASK, one.address, 100) <= 95
+    # Lost on either way: about half come back; the odds against these bounds are beyond reckoning.
+    assert 4 <= run_on(two, ASK, one.address, 60) <= 56
     assert run_on(one, ASK, "127.0.0.1", 20) == 20
     links.heal()
     assert run_on(two, ASK, one.address, 20) == 20

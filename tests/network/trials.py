@@ -55,7 +55,7 @@ QUICK = Scale(
         "heartbeat_interval_s": 0.2,
         "connection_lost_s": 0.2,
         "client_grace_s": 1.5,
-        "client_silence_s": 6.0,
+        "client_silence_s": 5.0,
         "lease_margin_s": 0.4,
         "handshake_timeout_s": 1.0,
         "reconnect_min_s": 0.05,
@@ -65,7 +65,7 @@ QUICK = Scale(
         "resend_after_s": 0.3,
     },
     cpus=4,
-    tasks=900,
+    tasks=400,
     seconds=0.03,
     slack_s=1.0,
 )
@@ -105,7 +105,7 @@ class Outlook:
 class Trial:
     """One of them; `wrong` says what broke a promise, `figures` what was measured (seconds)."""
 
-    def __init__(self, cluster: NetworkCluster, scale: Scale, outlook: Outlook, name: str) -> None:
+    def __init__(self, cluster: NetworkCluster, outlook: Outlook, scale: Scale, name: str) -> None:
         self.cluster = cluster
         self.links = cluster.links
         self.scale = scale
@@ -124,7 +124,7 @@ class Trial:
     def job(
         self, host: str = CLIENT, *, tasks: int = 0, seconds: float = 0, large: int = 50
     ) -> Program:
-        """Start a job; return it once a tenth of it has run."""
+        """Start a job; return it once about a tenth of it has run."""
         count = tasks or self.scale.tasks
         job = self.cluster.run(
             self.directory, host, "job.py", "j", count, seconds or self.scale.seconds, large
@@ -388,7 +388,7 @@ def slow_links(trial: Trial) -> None:
     trial.harmed_s = time.monotonic()
     for name in NODES:
         trial.links.slow(trial.cluster.network[name])
-    job = trial.job(large=max(100, trial.scale.tasks // 20))
+    job = trial.job(large=max(200, trial.scale.tasks // 20))
     trial.finish(job)
     trial.figures["job"] = time.monotonic() - trial.harmed_s
     trial.nobody_was_lost()

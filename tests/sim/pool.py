@@ -12,6 +12,7 @@ from random import Random
 import msgspec
 from drumbeat.node import events
 from drumbeat.node.packets import Answered, Exit, Run, ToDaemon, ToWorker
+from drumbeat.node.page import IDLE, RUNNING_CODE
 
 from .clock import Clock
 from .oracle import Oracle
@@ -79,6 +80,8 @@ class FakePool:
                     self.oracle.count("worker revoked")
             case events.ReadPage():
                 self.clock.after(max(command.after_s, 1e-6), self._read_page, list(command.workers))
+            case events.LookAt():
+                self.clock.after(1e-6, self._look_at, list(command.rows))
             case events.Interrupt():
                 worker = self.workers.get(command.worker)
                 if worker is not None:
@@ -89,6 +92,20 @@ class FakePool:
             case _:
                 return False
         return True
+
+    def _look_at(self, rows: list[tuple[int, int]]) -> None:
+        seen = []
+        for number, depth in rows:
+            worker = self.workers.get(number)
+            if worker is None:
+                continue
+            # Stopped ones have not pulsed since; the others are never seen to hang here.
+            stopped = self.clock.now_s < worker.stopped_until_s
+            beat = 0 if stopped else int(4 * self.clock.now_s)
+            phase = RUNNING_CODE if worker.running else IDLE
+            state = "" if depth == events.PAGE else "T" if stopped else "R"
+            seen.append(events.Evidence(number, beat, worker.running, phase, state=state))
+        self._tell(events.Seen(seen))
 
     def _hop_s(self) -> float:
         return self.random.uniform(1e-5, 1e-4)

@@ -262,6 +262,12 @@ class SchedulerProcess(Process):
             self.world.oracle.joined_s.setdefault(message.name, self.clock.now_s)
         elif isinstance(message, Registered):
             self.world.oracle.count("registered anew")
+            if self.world.given_up.get(peer, self.epoch) < self.epoch:
+                # Who was given up by a life before comes to this one with what it still has: what
+                # was said of its calls meanwhile was said to others alone, and is void.
+                del self.world.given_up[peer]
+                self.world.oracle.count("returned after it was given up")
+                self.world.oracle.life_lost(peer)
             self.registered[self._names.get(peer, peer)] = None
 
     def _time_passed(self, late_s: float) -> Any:
@@ -290,6 +296,7 @@ class SchedulerProcess(Process):
                         text = f"{command.peer.hex()} is given up, and nothing is wrong with it"
                         self.world.oracle.wrong(text)
                     self.world.oracle.life_lost(command.peer)
+                    self.world.given_up[command.peer] = self.epoch
                     self.shell.drop(command.peer, command.error, command.reason)
 
 

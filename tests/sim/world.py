@@ -77,6 +77,8 @@ class World:
         self.gone: list[str] = []
         self.daemons: list[str] = []
         self.closed = 0
+        #: peers that it gave up, and in which of its lives
+        self.given_up: dict[bytes, int] = {}
         #: how long it stays away when it dies, and how long its further lives last
         self._down_s = 0.01
         self._lives_s: list[float] = []

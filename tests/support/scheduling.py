@@ -29,6 +29,7 @@ from drumbeat.protocol.messages import (
     TaskRow,
     ValueRow,
 )
+from drumbeat.protocol.running import RunningRow
 from drumbeat.protocol.settings import Settings
 from drumbeat.scheduler import events
 from drumbeat.scheduler.core import SchedulerCore
@@ -204,7 +205,7 @@ class Stage:
         self.say(node, TakenBack([(row.id, row.attempt) for row in rows]))
 
     def beat(self, node: PeerId, *running: tuple[bytes, int, float]) -> None:
-        self.say(node, Beat(0.01, 2, 0, list(running)))
+        self.say(node, Beat(0.01, 2, 0, [RunningRow(*row) for row in running]))
 
     def ask(self, peer: PeerId, what: str, **more: Any) -> Any:
         from drumbeat.protocol.messages import Answer

@@ -190,6 +190,8 @@ class SecondClient:
             return
         link.socket = self.context.socket(zmq.DEALER)
         link.socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        # Before it connects: even close(0) would keep what a refused connection has not sent.
+        link.socket.setsockopt(zmq.LINGER, 0)
         if self.keys is not None:
             server_key, secret_key = self.keys
             public_key = zmq.curve_public(z85.encode(secret_key))
@@ -201,7 +203,14 @@ class SecondClient:
             "hello", VERSION, "client", self.peer, link.channel, self.epoch, link.received, PYTHON,
             self.name, self.life,
         ]  # fmt: skip
-        link.socket.send(msgpack.packb(hello))
+        self.say(link, msgpack.packb(hello))
+
+    def say(self, link: Link, frame: bytes) -> None:
+        """Send a frame; where the connection has ended meanwhile, begin anew."""
+        try:
+            link.socket.send(frame, zmq.NOBLOCK)
+        except zmq.Again:
+            self.lose(link)
 
     def lose(self, link: Link) -> None:
         if link.socket is not None:
@@ -233,8 +242,7 @@ class SecondClient:
             packer = msgpack.Packer()
             frame = b"".join([*header, packer.pack_array_header(len(messages)), *messages])
             link.unacked.append((link.sent, frame))
-            assert link.socket is not None
-            link.socket.send(frame)
+            self.say(link, frame)
 
     def take_frame(self, link: Link, frame: Row) -> None:
         match frame:
@@ -247,12 +255,12 @@ class SecondClient:
                 if link.channel == BULK and self.links[CONTROL].up:
                     control = self.links[CONTROL]
                     assert control.socket is not None
-                    control.socket.send(msgpack.packb(["ack", control.received]))
+                    self.say(control, msgpack.packb(["ack", control.received]))
             case ["ack", ack, *rest]:
                 self.acknowledged(link, ack)
                 if any(rest):  # acknowledgements are overdue; nothing is ever missing here
                     assert link.socket is not None
-                    link.socket.send(msgpack.packb(["ack", link.received]))
+                    self.say(link, msgpack.packb(["ack", link.received]))
             case ["batch", seq, ack, messages, *_]:
                 self.acknowledged(link, ack)
                 if seq > link.received:
@@ -261,7 +269,7 @@ class SecondClient:
                     for message in messages:
                         self.take_message(message)
                 assert link.socket is not None
-                link.socket.send(msgpack.packb(["ack", link.received]))
+                self.say(link, msgpack.packb(["ack", link.received]))
             case _:
                 raise ValueError(f"not in the protocol: {frame!r}")
 
@@ -271,7 +279,7 @@ class SecondClient:
             self.acknowledged(link, received)
             assert link.socket is not None
             for _, frame in link.unacked:
-                link.socket.send(frame)
+                self.say(link, frame)
             return
         self.lives += 1
         self.epoch, self.life = epoch, life

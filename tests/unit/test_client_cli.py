@@ -28,12 +28,15 @@ class FakeSession:
 
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []
+        self.stacks: Any = []
 
     def query(self, what: str, limit: int = 100, match: str = "") -> Any:
         self.said.append(("query", what, limit, match))
         if what == "tasks":
             found = [row for row in TASKS if any(row[k].startswith(match) for k in ("id", "name"))]
             return found[:limit]
+        if what == "stack":
+            return self.stacks
         return STATUS if what == "status" else NODES
 
     def cancel(self, ids: Sequence[ObjectId], force: bool, recursive: bool) -> None:
@@ -205,7 +208,9 @@ def test_drumbeat_alone_prints_its_help(terminal: Terminal) -> None:
     assert "status" in err
 
 
-@pytest.mark.parametrize("command", ["status", "nodes", "tasks", "cancel", "up", "down", "hosts"])
+@pytest.mark.parametrize(
+    "command", ["status", "nodes", "tasks", "cancel", "drain", "up", "down", "hosts"]
+)
 def test_each_command_has_help_with_examples(terminal: Terminal, command: str) -> None:
     code, out, _ = terminal.type(f"{command} --help")
 
@@ -255,3 +260,30 @@ def test_a_key_that_is_new_gets_a_column_of_its_own(capsys: pytest.CaptureFixtur
     cli_tables.show(cli_tables.rows_table(rows, cli_tables.NODE_COLUMNS))
 
     assert capsys.readouterr().out.splitlines()[0].split() == ["node", "idle", "since"]
+
+
+def test_what_a_call_does_is_told_in_one_column() -> None:
+    row = {"verdict": "blocked", "verdict_s": 182.0, "where": "recvfrom"}
+    assert cli_tables.doing(row) == "blocked in recvfrom 3 min 2 s"
+    assert cli_tables.doing({"verdict": "gil-busy", "verdict_s": 14.0, "where": ""}) == (
+        "gil-busy 14.0 s"
+    )
+    assert cli_tables.doing({"verdict": "running", "verdict_s": 3.0}) == ""
+    assert "\x1b" not in cli_tables.doing({"verdict": "\x1b[2J", "where": "\x1b", "verdict_s": 1.0})
+
+
+def test_stack_wants_a_task_a_worker_or_all(terminal: Terminal) -> None:
+    for line in ("stack", "stack 41 --all"):
+        code, _, said = terminal.type(line)
+        assert code == 2
+        assert "name a task or a worker, or say --all" in said
+
+
+def test_a_stack_that_there_is_not_says_why(terminal: Terminal) -> None:
+    row = {"node": "lab\x1b[2J", "pid": 41, "task": "", "name": "", "stack": "", "why": "it left"}
+    terminal.session.stacks = [row]
+    code, shown, _ = terminal.type("stack lab/41")
+    assert (code, shown) == (0, "idle (pid 41, node lab\\x1b[2J): no stack, it left\n")
+    terminal.session.stacks = {"error": "there is no node 'x'"}
+    code, _, said = terminal.type("stack x/41")
+    assert (code, said) == (1, "drumbeat: there is no node 'x'\n")

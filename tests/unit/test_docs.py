@@ -16,7 +16,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 PROMISES = ROOT / "docs" / "promises.md"
 
 #: a test as promises.md names it: `unit/test_x.py::test_y`
-TEST = re.compile(r"`((?:unit|integration|sim|nemesis)/[\w/]+\.py)::(\w+)`")
+TEST = re.compile(r"`((?:unit|integration|sim|nemesis|network)/[\w/]+\.py)::(\w+)`")
 
 #: fields of Options that users do not name: what Executors set, and the form of `node` with labels
 NOT_OF_USERS = {"pool", "node_labels"}

@@ -27,6 +27,7 @@ from drumbeat.protocol.messages import (
     ValueRow,
 )
 from drumbeat.protocol.recovery import HandedOver
+from drumbeat.protocol.running import RunningRow
 from support.node_bench import CLIENT, OTHER, NodeBench, at_rest, value, waiting
 
 LARGE = b"x" * (64 << 10) + b"y"
@@ -51,7 +52,7 @@ def test_it_beats_each_interval_while_connected(bench):
     bench.after(1.0)
     (beat,) = bench.sent(Beat)
     assert (beat.lag_s, beat.workers, beat.blocked, beat.memory_bytes) == (0.5, 2, 0, 1234)
-    assert beat.running == [(task, 1, pytest.approx(1.0))]
+    assert beat.running == [RunningRow(task, 1, pytest.approx(1.0))]
     bench.after(1.0)
     assert bench.sent(Beat)[0].lag_s == 0.0
     bench.feed(events.Disconnected())

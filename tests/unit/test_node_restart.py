@@ -463,7 +463,7 @@ def test_output_and_beats_go_on(bench):
     (output,) = bench.sent(Output)
     assert (output.client, output.rows[0].text) == (CLIENT, b"hello\n")
     bench.after(1.0)
-    assert bench.sent(Beat)[0].running[0][0] == task
+    assert bench.sent(Beat)[0].running[0].id == task
     bench.prepare(1)
     bench.feed(events.Noticed("late"))
     assert [output.client for output in bench.sent(Output)] == [CLIENT]

@@ -7,6 +7,7 @@ from drumbeat.node.packets import (
     FinishedRow,
     Returned,
 )
+from drumbeat.node.page import RUNNING_CODE
 from drumbeat.protocol.ids import IdFactory
 from drumbeat.protocol.messages import (
     Beat,
@@ -200,7 +201,7 @@ def test_only_what_has_not_started_is_dropped_if_that_is_asked(bench):
     (row,) = bench.done()
     assert (row.id, row.duration_s) == (tasks[2], -1.0)
     (beat,) = bench.sent(Beat)
-    assert {task for task, _, _ in beat.running} == set(tasks[:2]), "who asked is told at once"
+    assert {row.id for row in beat.running} == set(tasks[:2]), "who asked is told at once"
     assert not bench.of(events.Revoke)
     assert not bench.of(events.Signal)
 
@@ -324,3 +325,74 @@ def test_a_stopped_attempt_that_is_interrupted_in_get_lends_no_more(bench):
     assert bench.core.at_rest()["lenders"] == 0
     bench.assign(2)
     assert len(bench.ran()) == 2
+
+
+# ------------------------------------------------------------------------------------ who hangs
+
+
+def in_a_deadlock(bench, seconds):
+    """Let time pass while worker 1 is seen with a stale pulse, every thread at a lock."""
+    end_s, commands = bench.now_s + seconds, []
+    while bench.now_s < end_s:
+        new = bench.after(0.05)
+        while new:
+            commands += new
+            answers = [answer_to(command) for command in new]
+            answers = [answer for answer in answers if answer is not None]
+            new = bench.feed(*answers) if answers else []
+    return commands
+
+
+def answer_to(command):
+    if type(command) is events.ReadPage:
+        return events.PageRead([(number, 1, True) for number in command.workers])
+    if type(command) is not events.LookAt:
+        return None
+    rows = []
+    for number, depth in command.rows:
+        state = "" if depth == events.PAGE else "S"
+        threads = events.FUTEX if depth == events.THREADS else ""
+        rows.append(events.Evidence(number, 7, 1, RUNNING_CODE, 9.0, 0, state, 1.0, 5, threads))
+    return events.Seen(rows)
+
+
+def test_an_attempt_that_hangs_goes_down_the_ladder_and_ends_as_that():
+    bench = NodeBench(settings={"hang_timeout_s": 5.0, "cancel_grace_s": 1.0, "term_grace_s": 1.0})
+    bench.ready(1)
+    (task,) = bench.assign()
+    commands = in_a_deadlock(bench, 4.0)
+    assert not [c for c in commands if type(c) in (events.Interrupt, events.Signal)]
+    commands = in_a_deadlock(bench, 6.0)
+    steps = [c for c in commands if type(c) in (events.Interrupt, events.Signal)]
+    assert steps == [
+        events.Interrupt(1, 1, "hung"), events.Signal(1, "TERM"), events.Signal(1, "KILL")
+    ]  # fmt: skip
+    bench.feed(events.WorkerExited(1, -9, "SIGKILL", ""))
+    (done,) = bench.done()
+    assert (done.id, done.died, done.retry) == (task, False, False)
+    assert done.values[0].failure.error == "TaskHung"
+    assert done.values[0].failure.details["verdict"].startswith("deadlock: GIL not released")
+
+
+def test_a_change_of_verdict_is_told_at_once():
+    bench = NodeBench()
+    bench.ready(1)
+    bench.assign()
+    told = [
+        row.verdict
+        for c in in_a_deadlock(bench, 2.0)
+        if type(c) is events.Send and type(c.message) is Beat
+        for row in c.message.running
+    ]
+    assert told[-1] == "deadlock"
+    assert len(told) <= 4
+
+
+def test_a_call_of_many_is_named_by_the_next_beat_when_somebody_waits_for_that():
+    bench = NodeBench()
+    bench.ready(1)
+    (task,) = bench.assign()
+    bench.after(5.0)
+    bench.hear(Stop([(task, 1, StopMode.UNSTARTED)]))
+    (beat,) = bench.sent(Beat)
+    assert [row.id for row in beat.running] == [task]

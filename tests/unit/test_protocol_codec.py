@@ -34,6 +34,7 @@ from drumbeat.protocol.messages import (
     Values,
     Wanted,
 )
+from drumbeat.protocol.running import RunningRow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -139,7 +140,7 @@ def test_each_direction_understands_its_own_messages_only() -> None:
 
 SEEDS = [
     submit(3, 20),
-    Beat(0.1, 2, 0, [(TASK, 1, 0.5)], 7),
+    Beat(0.1, 2, 0, [RunningRow(TASK, 1, 0.5)], 7),
     KindRow(1, HASH, "f", Options(resources=(("gpu", 1.0),), env_vars=(("A", "b"),))),
     Results([ValueRow(TASK, 2, None, 0, (), Failure("E", "t", {"a": 1}, Failure("F", "u")))]),
     Answer(3, {"nodes": [1, "two", None, {"deep": [b"x"]}]}),
@@ -222,7 +223,7 @@ def test_a_columnar_message_is_divided_by_rows(sizes: list[int]) -> None:
         Done([DoneRow(TASK, number, (), 1.0) for number in range(300)], 3),
         Submit(PEER, b"", 0, [TaskRow(TASK, number) for number in range(300)], [1] * 300),
         Cancel([TASK] * 300, False, True, 7),
-        Beat(0.0, 1, 0, [(TASK, 1, 0.0)] * 300),
+        Beat(0.0, 1, 0, [RunningRow(TASK, 1, 0.0)] * 300),
     ],
 )
 def test_what_cannot_be_divided_travels_in_parts(message: Any) -> None:

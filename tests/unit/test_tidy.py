@@ -21,11 +21,11 @@ REST = sorted(
 PURE = {
     "arrivals", "attempts", "blobs", "bounds", "budget", "children", "claims", "complaints", "core",
     "credits", "curve", "deliveries", "dialer", "dispatch", "door", "doubts", "drain", "drains",
-    "ended", "endpoints", "events", "excuses", "holders", "home", "ids", "intake", "invariants",
-    "inventory", "kept", "keys", "kinds", "ladder", "link", "listener", "liveness", "lives",
-    "matching", "messages", "objects", "outbox", "packets", "placement", "presence", "queries",
-    "recovery", "resources", "returns", "roster", "slots", "state", "stops", "submissions", "tasks",
-    "texts", "traffic", "trust", "waits", "work",
+    "ended", "endpoints", "events", "excuses", "hangs", "holders", "home", "ids", "intake",
+    "invariants", "inventory", "kept", "keys", "kinds", "ladder", "link", "listener", "liveness",
+    "lives", "matching", "messages", "objects", "outbox", "packets", "placement", "presence",
+    "queries", "recovery", "resources", "returns", "roster", "slots", "stack_text", "stacks",
+    "state", "stops", "submissions", "tasks", "texts", "traffic", "trust", "waits", "work",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "ctypes", "datetime", "io", "logging", "mmap", "multiprocessing", "os",

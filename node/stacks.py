@@ -1,0 +1,103 @@
+"""Answers who asks where the threads of this node's workers are.
+
+Never looks itself: `Dump` has the shell do so, `Dumped` says what came of it. Whoever asks is
+answered within ANSWER_S, whatever became of the workers.
+"""
+
+from ..protocol.running import STACKS_BYTES_MAX, Stack, StackRow, Stacks
+from .attempts import SENT, Worker
+from .events import Dump, Dumped
+from .state import NodeState
+
+ANSWER_S = 1.5
+#: questions that are not answered; more are answered at once, with nothing
+ASKED_MAX = 100
+#: workers that one answer tells of
+WORKERS_MAX = 200
+
+
+class _Asked:
+    __slots__ = ("due_s", "left", "left_off", "number", "rows")
+
+    def __init__(self, number: int, due_s: float) -> None:
+        self.number = number
+        self.due_s = due_s
+        self.rows: list[StackRow] = []
+        self.left_off = 0
+        #: worker -> the row it is to fill
+        self.left: dict[int, StackRow] = {}
+
+
+class StackAsks:
+    """All questions that are open."""
+
+    def __init__(self, state: NodeState) -> None:
+        self._state = state
+        self.open: list[_Asked] = []
+
+    def asked(self, message: Stack, now_s: float) -> None:
+        """The scheduler wants stacks."""
+        asked = _Asked(message.number, now_s + ANSWER_S)
+        if len(self.open) >= ASKED_MAX:
+            self._state.send(Stacks(message.number, [], len(message.tasks) + len(message.pids)))
+            return
+        state = self._state
+        workers = [w for w in state.workers.values() if w.pid and not w.dropped]
+        chosen = {w.number: w for w in workers if w.pid in message.pids}
+        if message.all:
+            chosen.update({worker.number: worker for worker in workers if worker.flight})
+        for task in message.tasks:
+            attempt = state.attempts.get(task)
+            worker = state.workers.get(attempt.worker) if attempt is not None else None
+            if attempt is None or attempt.state != SENT or worker is None:
+                why = "it is not here" if attempt is None else "it has not started"
+                name = "" if attempt is None else attempt.kind.name
+                asked.rows.append(StackRow(0, task, name, "", why))
+            else:
+                chosen[worker.number] = worker
+        for worker in list(chosen.values())[:WORKERS_MAX]:
+            asked.left[worker.number] = self._row(worker)
+        asked.left_off = max(0, len(chosen) - WORKERS_MAX)
+        if asked.left:
+            state.commands.append(Dump(list(asked.left)))
+        self.open.append(asked)
+
+    @staticmethod
+    def _row(worker: Worker) -> StackRow:
+        attempt = next(iter(worker.flight.values()), None)
+        if attempt is None:
+            return StackRow(worker.pid, b"", "", "")
+        return StackRow(worker.pid, attempt.row.id, attempt.kind.name, "")
+
+    def dumped(self, event: Dumped) -> None:
+        """A worker has told, or cannot."""
+        for asked in self.open:
+            row = asked.left.pop(event.worker, None)
+            if row is not None:
+                row.text, row.why = event.text, event.why
+                asked.rows.append(row)
+
+    def turn(self, now_s: float) -> None:
+        """Answer what can be answered."""
+        for asked in list(self.open):
+            if asked.left and now_s < asked.due_s:
+                continue
+            self.open.remove(asked)
+            for row in asked.left.values():
+                row.why = f"nothing came within {ANSWER_S:g} s"
+                asked.rows.append(row)
+            rows, room = [], STACKS_BYTES_MAX
+            for row in asked.rows:
+                room -= len(row.text) + len(row.why) + len(row.name)
+                if room >= 0:
+                    rows.append(row)
+            left_off = asked.left_off + len(asked.rows) - len(rows)
+            self._state.send(Stacks(asked.number, rows, left_off))
+
+    def deadline_s(self) -> float | None:
+        """Return when `turn` is due for time alone."""
+        return min((asked.due_s for asked in self.open), default=None)
+
+    def clear(self) -> None:
+        """Forget all: whoever asked is gone."""
+        self.open.clear()

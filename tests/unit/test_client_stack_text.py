@@ -1,0 +1,69 @@
+"""What workers wrote of their stacks, made readable and harmless."""
+
+from drumbeat.client.stack_text import lines, read
+
+DUMP = """\
+Thread 0x00007f01 (most recent call first):
+  File "/home/u/app/feeder.py", line 7 in feed
+  File "/usr/lib/python3.11/threading.py", line 982 in run
+  File "/usr/lib/python3.11/threading.py", line 1045 in _bootstrap_inner
+  File "/usr/lib/python3.11/threading.py", line 1002 in _bootstrap
+
+Thread 0x00007f02 (most recent call first):
+  File "/site/drumbeat/node/worker.py", line 457 in _serve
+  File "/usr/lib/python3.11/threading.py", line 1045 in _bootstrap_inner
+
+Current thread 0x00007f03 (most recent call first):
+  File "/home/u/app/node/tool.py", line 88 in _native_blur
+  File "/home/u/app/pipeline.py", line 31 in resize
+  File "/site/drumbeat/node/worker.py", line 307 in _attempt
+  File "/site/drumbeat/node/worker.py", line 97 in main
+  File "/site/drumbeat/node/template.py", line 267 in _work
+  File "<frozen runpy>", line 198 in _run_module_as_main
+"""
+
+
+def test_the_users_frames_are_shown_innermost_first_and_the_main_thread_first() -> None:
+    assert lines(DUMP) == [
+        "  main thread:",
+        "    /home/u/app/node/tool.py:88 _native_blur",
+        "    /home/u/app/pipeline.py:31 resize",
+        "  another thread:",
+        "    /home/u/app/feeder.py:7 feed",
+        "    /usr/lib/python3.11/threading.py:982 run",
+    ]
+
+
+def test_all_of_it_is_shown_when_that_is_asked_for_but_not_how_the_process_came_to_be() -> None:
+    whole = lines(DUMP, whole=True)
+    assert "    /site/drumbeat/node/worker.py:97 main" in whole
+    assert "    /site/drumbeat/node/worker.py:457 _serve" in whole
+    assert not any("runpy" in line for line in whole)
+
+
+def test_a_worker_in_drumbeats_own_code_says_so() -> None:
+    dump = (
+        "Current thread 0x1 (most recent call first):\n"
+        '  File "/site/drumbeat/node/line.py", line 5 in next\n'
+        '  File "/site/drumbeat/node/worker.py", line 97 in main\n'
+    )
+    assert lines(dump) == ["  main thread: in Drumbeat's own code"]
+
+
+def test_what_could_steer_a_terminal_is_written_out() -> None:
+    dump = (
+        "Current thread 0x1 (most recent call first):\n"
+        '  File "/a\x1b[2J.py", line 5 in \x07evil\n'
+        "\x1b]0;title\x07\n"
+    )
+    shown = "".join(lines(dump) + lines("\x1b[31mno stack at all"))
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "evil" in shown
+    assert "no stack at all" in shown
+
+
+def test_more_frames_than_are_written_and_an_empty_text_are_no_error() -> None:
+    dump = 'Current thread 0x1 (most recent call first):\n  File "/a.py", line 1 in f\n  ...\n'
+    assert lines(dump)[-1] == "    ..."
+    assert read("") == []
