@@ -5,7 +5,8 @@
 Each measurement runs in a process of its own; the systems take turns, so that what else the machine
 does falls on all alike. Medians with their range are shown; everything is kept as JSON in
 benchmarks/results/. Round trips are measured without Drumbeat as well, see bare.py: what its
-processes and sockets cost alone.
+processes and sockets cost alone. Round trips and throughput are measured also where scheduler and
+node are reached over TCP with CURVE (see network.py), and compared with Unix sockets.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from .workloads import ROWS, Row
 
 RESULTS = Path(__file__).parent / "results"
 LIMIT_S = 180
+END_S = 30
 
 #: values by row, then by system, in the order of the turns
 Values = dict[str, dict[str, list[float]]]
@@ -34,21 +36,33 @@ Values = dict[str, dict[str, list[float]]]
 def measure(system: str, row: str, *, fast: bool) -> float | None:
     """Run one measurement in a fresh process; None, with the reason on stderr, if it failed."""
     command = [sys.executable, "-m", "benchmarks.measure", system, row]
-    try:
-        done = subprocess.run(
-            command + ["--fast"] * fast,
-            cwd=Path(__file__).parents[1],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
-        return float(done.stdout.split()[-1])
-    except subprocess.TimeoutExpired:
-        print(f"{system} {row}: not done in {LIMIT_S} s", file=sys.stderr)
-    except (IndexError, ValueError):
-        print(f"{system} {row}: failed\n{done.stderr[-2000:]}", file=sys.stderr)
+    process = subprocess.Popen(
+        command + ["--fast"] * fast,
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            out, error = process.communicate(timeout=LIMIT_S)
+            return float(out.split()[-1])
+        except subprocess.TimeoutExpired:
+            print(f"{system} {row}: not done in {LIMIT_S} s", file=sys.stderr)
+            end(process)
+        except (IndexError, ValueError):
+            print(f"{system} {row}: failed\n{error[-2000:]}", file=sys.stderr)
     return None
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    """End a measurement: told first, so that it can end the processes of its system."""
+    process.terminate()
+    try:
+        process.communicate(timeout=END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
 
 
 def tell(text: str) -> None:
@@ -99,7 +113,7 @@ def print_table(rows: list[Row], values: Values) -> None:
     table.add_column("unit")
     for system in SYSTEMS:
         table.add_column(TITLES[system], justify="right")
-    table.add_column("better than executor / pool / bare", justify="right")
+    table.add_column("better than network / executor / pool / bare", justify="right")
     for row in rows:
         found = values[row.name]
         ours = found.get("drumbeat")
@@ -127,6 +141,15 @@ def print_budgets(rows: list[Row], values: Values) -> None:
             if other in found:
                 times = ours / statistics.median(found[other])
                 print(f"{row.title}: {times:.2f} x {TITLES[other]}, budget {limit:g} x")
+
+
+def print_network(rows: list[Row], values: Values) -> None:
+    """Print what TCP with encryption makes of a figure that Unix sockets have."""
+    for row in rows:
+        tcp, unix = (values[row.name].get(system) for system in ("network", "drumbeat"))
+        if tcp and unix:
+            times = statistics.median(tcp) / statistics.median(unix)
+            print(f"{row.title}: {times:.2f} x over TCP + CURVE what it is over Unix sockets")
 
 
 def machine() -> dict[str, object]:
@@ -166,6 +189,7 @@ def main() -> None:
 
     print_table(rows, values)
     print_budgets(rows, values)
+    print_network(rows, values)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{str(about['date']).replace(':', '')}.json"
     path.write_text(json.dumps({"machine": about, "values": values}, indent=2) + "\n")

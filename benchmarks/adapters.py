@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Protocol
 
 from .bare import Bare
+from .network import NetworkCluster
 
 WORKERS = 2
 
@@ -86,6 +87,25 @@ class Drumbeat:
         self.drumbeat.shutdown()
 
 
+class NetworkDrumbeat(Drumbeat):
+    """The same node, reached as one on another machine is: over TCP, encrypted, with keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster: NetworkCluster | None = None
+
+    def start(self) -> None:
+        self.cluster = NetworkCluster(WORKERS)
+        self.drumbeat.init(self.cluster.client_file)
+
+    def stop(self) -> None:
+        try:
+            super().stop()
+        finally:
+            if self.cluster is not None:
+                self.cluster.end()
+
+
 class Executor:
     """concurrent.futures.ProcessPoolExecutor, as it comes."""
 
@@ -136,12 +156,14 @@ class Pool:
 
 SYSTEMS: dict[str, type[Caller]] = {
     "drumbeat": Drumbeat,
+    "network": NetworkDrumbeat,
     "executor": Executor,
     "pool": Pool,
     "bare": Bare,
 }
 TITLES = {
     "drumbeat": "Drumbeat",
+    "network": "Drumbeat, TCP + CURVE",
     "executor": "ProcessPoolExecutor",
     "pool": "multiprocessing.Pool",
     "bare": "bare hops",

@@ -137,7 +137,8 @@ def show_role(directory: Path, role: str) -> None:
             WRONG_USAGE,
         )
     address = read_address(path)
-    click.echo(f"export {addresses.VARIABLE}={shlex.quote(show_address(*address))}")
+    # Most shells keep what begins with a space out of the history of what was typed.
+    click.echo(f" export {addresses.VARIABLE}={shlex.quote(show_address(*address))}")
     if role == Role.NODE:
         click.echo("drumbeat node")
     words = "paste both lines on each machine that is to run tasks" if role == Role.NODE else ""

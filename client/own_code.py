@@ -21,6 +21,8 @@ from ..protocol.brought import Carried
 _SOURCE: Final = ".py"
 #: what may be a module's name, in a call of import_module perhaps
 _NAME: Final = re.compile(r"\.*[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+#: pickle's mark of a text, and its length
+_SHORT_TEXT: Final = re.compile(rb"\x8c(?=(.))", re.DOTALL)
 _OURS: Final = __name__.partition(".")[0]
 #: marks the root of a virtual environment
 _VENV: Final = "pyvenv.cfg"
@@ -131,14 +133,14 @@ class OwnCode:
 
     def _add_named(self, payload: bytes) -> None:
         """Take in what pickled code names: what travels by value may import it when it runs."""
-        waiting = [name for name in self._top_names() if name.encode() in payload]
+        named = _named_in(payload)
+        waiting = [name for name in self._top_names() if name in named]
         while waiting:
             name = waiting.pop()
             self._add(name)
             spec = self._own.get(name)
             for place in (spec and spec.submodule_search_locations) or ():
-                inside = [part for part in _names_in(place) if part.encode() in payload]
-                waiting += [f"{name}.{part}" for part in inside]
+                waiting += [f"{name}.{part}" for part in _names_in(place) if part in named]
 
     def _spec_of(self, name: str) -> ModuleSpec | None:
         parent = name.rpartition(".")[0]
@@ -253,6 +255,24 @@ def _absolute(name: str, package: str) -> str:
     if level > len(parents):
         return ""
     return ".".join([*parents[: len(parents) - level + 1], *([plain] if plain else [])])
+
+
+def _named_in(payload: bytes) -> dict[str, None]:
+    """Return the names in pickled code, dotted ones in parts: texts that are nothing but a name.
+
+    A word in the middle of a docstring names no module: its file would be shown to the nodes.
+    """
+    named: dict[str, None] = {}
+    for found in _SHORT_TEXT.finditer(payload):
+        begin = found.end() + 1
+        try:
+            text = payload[begin : begin + found[1][0]].decode()
+        except UnicodeDecodeError:
+            continue  # not a text after all
+        parts = text.lstrip(".").split(".")
+        if all(part.isidentifier() for part in parts):
+            named.update(dict.fromkeys(parts))
+    return named
 
 
 def _names_in(directory: str) -> list[str]:

@@ -23,6 +23,8 @@ from .state import NodeState
 
 #: the page is read again when it could not tell
 LOOK_AGAIN_S = 0.01
+#: results of earlier rows come within this time, or the worker cannot send them
+RESULTS_LATE_S = 1.0
 
 
 class Stops:
@@ -102,8 +104,8 @@ class Stops:
         for attempt in list(worker.flight.values()):
             if attempt.stop == NOT_STOPPED or attempt.seq > worker.started:
                 continue
-            if next(iter(worker.flight)) != attempt.seq:
-                continue  # results of earlier rows are on their way here
+            if not self._is_alone(worker, attempt, now_s):
+                continue
             if attempt.force:
                 if attempt.stop != KILLED:
                     self._signal(attempt, worker, "KILL", now_s)
@@ -136,9 +138,20 @@ class Stops:
         """Forget all: the link's life is over."""
         self._due.clear()
 
+    @staticmethod
+    def _is_alone(worker: Worker, attempt: Attempt, now_s: float) -> bool:
+        """Return whether no result of an earlier row is to be waited for.
+
+        Who is stuck with the GIL cannot send what it has: after a while that is lost with it. Rows
+        that may not run again are never among those; their results are sent before the next starts.
+        """
+        if next(iter(worker.flight)) == attempt.seq:
+            return True
+        return worker.started == attempt.seq and now_s >= worker.since_s + RESULTS_LATE_S
+
     def _step(self, attempt: Attempt, now_s: float) -> None:
         worker = self._state.workers[attempt.worker]
-        if attempt.stop == INTERRUPTED and next(iter(worker.flight)) == attempt.seq:
+        if attempt.stop == INTERRUPTED and self._is_alone(worker, attempt, now_s):
             self._signal(attempt, worker, "TERM", now_s)
         elif attempt.stop == TERMINATED:
             self._signal(attempt, worker, "KILL", now_s)

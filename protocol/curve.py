@@ -31,7 +31,7 @@ def dialling_options(
         ("CURVE_SERVERKEY", credentials.server_key),
         ("CURVE_SECRETKEY", credentials.secret_key),
         ("CURVE_PUBLICKEY", own_public_key),
-        ("IPV6", int(not is_ipv4(endpoint))),
+        *family_options(endpoint),
         # A link that heals is found by a fresh attempt sooner than by the kernel's own, whose
         # pauses double.
         ("CONNECT_TIMEOUT", _ms(settings.handshake_timeout_s)),
@@ -55,7 +55,7 @@ def listening_options(door: Door, endpoint: str, settings: Settings) -> Options:
         # With an empty domain, or with nobody to ask, ZeroMQ would admit any key.
         ("ZAP_DOMAIN", DOMAIN),
         ("ZAP_ENFORCE_DOMAIN", 1),
-        ("IPV6", int(not is_ipv4(endpoint))),
+        *family_options(endpoint),
         ("BACKLOG", _BACKLOG),
         # Peers that keep to the protocol have no more on its way than their window. Who does not is
         # read no further until the loop has come round.
@@ -66,6 +66,11 @@ def listening_options(door: Door, endpoint: str, settings: Settings) -> Options:
         ("TCP_KEEPALIVE_CNT", _KEEPALIVE_PROBES),
         ("TCP_MAXRT", _ms(silence_s)),
     ]
+
+
+def family_options(endpoint: str) -> Options:
+    """Return what any socket over the network needs for the kind of its address."""
+    return [("IPV6", int(not is_ipv4(endpoint)))]
 
 
 def _ms(seconds: float) -> int:

@@ -166,6 +166,9 @@ class Listener:
             read = decode_frame(frame)
             if connection is None:
                 return self._from_stranger(route, read, proven)
+            if proven != self._lives[connection.peer].proven:
+                # The one that was here has gone, and another came by its route.
+                return [*self.unreachable(route), *self._from_stranger(route, read, proven)]
             if type(read) is Batch or type(read) is Ack:
                 link = connection.link
                 delivered = link.received(read, now_s, len(frame))

@@ -120,9 +120,9 @@ class Route:
             return
         self.failing = True
         self._stage = stage
+        # If this address did not serve, whoever has it by now, the name is tried again.
+        self.endpoint = self._asked
         if stage is Stage.BEGUN:
-            # Another address may serve; if this one did not, the name is tried again.
-            self.endpoint = self._asked
             self._look(now_s)
         self._excuses.failed(stage, self._finding.reason, now_s)
 

@@ -200,6 +200,8 @@ class Dialing(_Socket):
         if credentials is not None:
             own = public_key(credentials.secret_key)
             self._set(curve.dialling_options(credentials, own, endpoint, settings))
+        else:  # a stranger who tries the scheduler's door, which may have an IPv6 address
+            self._set(curve.family_options(endpoint))
         self._socket.connect(endpoint)
 
     @classmethod
@@ -339,7 +341,9 @@ class Listening(_Socket):
         except zmq.ZMQError as error:
             self.close()
             context.term()
-            text = f"cannot listen at {endpoint}: {error.strerror}"
+            # ZeroMQ says ENODEV, "No such device", of what is neither an address nor a name.
+            why = error.strerror if error.errno != errno.ENODEV else "no address of this machine"
+            text = f"cannot listen at {endpoint}: {why}"
             raise ConfigError(text, setting="endpoint") from None
         self.closed()
 
@@ -447,7 +451,8 @@ class Listening(_Socket):
                 # ZeroMQ puts the route before whatever comes, so there is always a second part.
                 route, frame = take(_NOBLOCK), take(_NOBLOCK, False)
                 proven = known(route)
-                if proven is None:
+                # A peer may choose its own route, and so another's who has just gone.
+                if proven is None or (proven and proven != str(frame.get("User-Id"))):
                     proven = self._meet(route, frame)
                 if frame.more:
                     self._drop_rest()

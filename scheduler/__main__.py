@@ -20,7 +20,7 @@ from ..protocol.frames import Role
 from ..protocol.leftover import SocketFile, remove_if_orphaned
 from ..protocol.machine import allow_files, give_back_memory
 from ..protocol.settings import Settings
-from .cluster_directory import ClusterDirectory, reachable_host
+from .cluster_directory import LOOPBACK, WILDCARDS, ClusterDirectory, reachable_host
 from .statefile import StateFile
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ STATE_NAME = "scheduler.state"
 FILES_WANTED = 1 << 16
 
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 
 class Place(NamedTuple):
@@ -81,6 +82,8 @@ def main() -> int:
     except (ConfigError, ValueError) as error:
         print(f"drumbeat scheduler: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except KeyboardInterrupt:  # it does not listen yet: there is nothing to tell
+        return EXIT_INTERRUPTED
     if arguments.ready_fd >= 0:
         os.write(arguments.ready_fd, b"ready\n")
         os.close(arguments.ready_fd)
@@ -132,6 +135,12 @@ def words_of(directory: ClusterDirectory, listens_at: str) -> str:
     """Return what is said at the start: how nodes and programs come here. It holds no secret."""
     where = directory.endpoint.removeprefix("tcp://")
     lines = [f"drumbeat scheduler: listening at {listens_at}; others reach it at {where}"]
+    host, _ = split_tcp(where, "the endpoint")
+    if host == LOOPBACK and split_tcp(listens_at, "--listen")[0] in WILDCARDS:
+        lines.append(
+            "  which is this machine alone: no way out of it was found, so name one for others with"
+            " --advertise HOST"
+        )
     if directory.endpoint_before:
         before = directory.endpoint_before.removeprefix("tcp://")
         lines.append(

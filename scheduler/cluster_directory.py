@@ -33,7 +33,10 @@ LOCK: Final = "scheduler.lock"
 #: the keys of a first start that did not come to its end
 UNFINISHED: Final = name_of(SCHEDULER) + ".new"
 
-_WILDCARDS: Final = (ANY_HOST, "0.0.0.0", "::")
+#: all interfaces of this machine
+WILDCARDS: Final = (ANY_HOST, "0.0.0.0", "::")
+#: where a machine without a way out reaches itself
+LOOPBACK: Final = "127.0.0.1"
 #: addresses that are nobody's: to ask which way leads out, nothing is sent
 _OUTSIDE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 
@@ -155,7 +158,7 @@ def reachable_host(listens_at: str) -> str:
 
     For all interfaces: the address that this machine itself uses on its way out, else loopback.
     """
-    if listens_at not in _WILDCARDS:
+    if listens_at not in WILDCARDS:
         return listens_at
     for family, outside in _OUTSIDE:
         try:
@@ -164,7 +167,7 @@ def reachable_host(listens_at: str) -> str:
                 return str(asker.getsockname()[0])
         except OSError:
             continue  # no way out in this family
-    return "127.0.0.1"
+    return LOOPBACK
 
 
 def _lock(path: Path) -> int:

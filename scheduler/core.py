@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..protocol.drain import Drain, Draining, Emptied
 from ..protocol.frames import Role
-from ..protocol.ids import ObjectId, PeerId, home_of
+from ..protocol.ids import ObjectId, PeerId, TaskId, home_of
 from ..protocol.liveness import NEVER_S
 from ..protocol.messages import (
     Answer,
@@ -62,6 +62,9 @@ if TYPE_CHECKING:
 
 #: what a peer may send of large payloads ahead of the rows that name them
 EARLY_VALUES_MAX: Final = 4
+
+#: a node speaks for its tasks: of others' work they see numbers only
+TASKS_MAY_ASK: Final = ("status", "nodes")
 
 Handler = Callable[[Peer, Any], None]
 
@@ -377,9 +380,16 @@ class SchedulerCore:
         asks = message.request != 0
         if self._recovery.open and not asks:
             self._recovery.cancel(peer, message)
+        if peer.node is not None and not self._state.claims.open:
+            message.ids = [id_ for id_ in message.ids if self._may_cancel(peer.node, id_)]
         dropped = self._work.cancel(message.ids, message.force, message.recursive, asks)
         if asks:
             self._work.asks.ask(peer, message.request, message.ids, dropped, self._state.now_s)
+
+    def _may_cancel(self, node: Node, id_: bytes) -> bool:
+        """Return whether a task is not of a client whose work this node never had."""
+        record = self._state.find(TaskId(id_))
+        return record is None or node.knows(record.kind.client)
 
     def _on_values(self, peer: Peer, message: Values) -> None:
         for row in message.rows:
@@ -401,6 +411,10 @@ class SchedulerCore:
             self._out.released(ObjectId(id_), peer.id, count)
 
     def _on_query(self, peer: Peer, message: Query) -> None:
+        if peer.node is not None and message.what not in TASKS_MAY_ASK:
+            text = f"a task may ask for {' and '.join(TASKS_MAY_ASK)}, not for {message.what!r}"
+            self._out.letter(peer.id, Answer(message.request, {"error": text}))
+            return
         if message.what == "stack":
             self._stacks.asked(peer, message)
             return

@@ -1,7 +1,8 @@
 """Tasks of an earlier life that no node claims: whether they ran, and what becomes of them.
 
 Never guesses in favour of a second execution: a task whose last attempt may have run somewhere is
-charged for it, or waits as long as its node may come back, or fails.
+charged for it, or waits as long as its node may come back, or fails. Nor is anybody told that a
+task was cancelled while one who is not back may yet start it.
 """
 
 from functools import partial
@@ -9,11 +10,12 @@ from typing import Final, NamedTuple
 
 from ..protocol.frames import Role
 from ..protocol.ids import PeerId
+from ..protocol.messages import ValueRow
 from .deliveries import Deliveries
 from .roster import Roster, Standing
 from .state import Peer, State
-from .tasks import FINISHED, WAITING, TaskRecord, failed
-from .work import Work
+from .tasks import BACKOFF, FINISHED, LACK, QUEUED, WAITING, TaskRecord, failed, move
+from .work import Condemned, Work
 
 BACK_LATE: Final = "which has not come back"
 STOPPED: Final = "which had it over from an earlier life of the scheduler, and stopped it"
@@ -54,6 +56,7 @@ class Doubts:
         self._state = state
         self._deliveries = deliveries
         self._work = work
+        work.condemns = self._condemns
         self._roster = roster
         #: attempts of parked tasks, by number, of which their submitters may not have heard
         self._untold: dict[bytes, int] = {}
@@ -105,6 +108,7 @@ class Doubts:
             return
         outlook = self._look()
         if outlook.undecided:
+            self._work.elsewhere[record.id] = None
             self._park(record)
         elif outlook.missing or not claims.open:
             names = ", ".join(outlook.missing) or SOME_NODE
@@ -128,7 +132,9 @@ class Doubts:
 
     def _charge(self, record: TaskRecord, node: str, why: str, *, wait: bool) -> None:
         """An attempt may have run that nobody will hear of."""
-        options, state = record.kind.options, self._state
+        options, state, outlook = record.kind.options, self._state, self._look()
+        if outlook.undecided or outlook.wait:
+            self._work.elsewhere[record.id] = None
         if record.attempt <= options.max_retries:
             record.attempt += 1
             state.counters["retried"] += 1
@@ -159,12 +165,44 @@ class Doubts:
             del self._work.parked[record.id]
             self._work.one_met(record)
 
+    def _condemns(self, record: TaskRecord, rows: list[ValueRow], force: bool) -> bool:
+        """Keep the end of a cancelled task if one who is not back may yet start it."""
+        work, id_, failure = self._work, record.id, rows[0].failure
+        cancelled = failure is not None and failure.error == "TaskCancelled"
+        # Nobody waits for what its submitter has left behind.
+        if not cancelled or id_ not in work.elsewhere or not record.owner.here:
+            return False
+        before = work.condemned.get(id_)
+        if before is not None:
+            work.condemned[id_] = Condemned(before.rows, force or before.force)
+            return True
+        record.stopping = True
+        work.condemned[id_] = Condemned(rows, force)
+        if id_ in work.parked:
+            self._untold.pop(id_, None)
+            return True
+        if record.state == QUEUED:
+            work.queue.discard(record)
+        elif record.state == BACKOFF:
+            del work.backing_off[id_]
+            work.untold.pop(id_, None)
+        if record.state != WAITING:
+            move(record, LACK)
+        record.values = ()
+        self._park(record)
+        if not record.spares_children:
+            work.cancel_children(record)
+        return True
+
     def judge(self) -> None:
         """Look at what is parked, now that more is known: so many a turn, until `news` is over."""
-        if self._look().undecided:
+        outlook = self._look()
+        if outlook.undecided:
             self.news = False  # whatever decides it says so
             return
-        parked, untold = self._work.parked, self._untold
+        if not outlook.wait:
+            self._work.elsewhere.clear()
+        parked, untold, condemned = self._work.parked, self._untold, self._work.condemned
         if self._round is None:
             self._round = list(reversed(parked))
         these = self._round[-JUDGED_A_TURN:]
@@ -174,6 +212,10 @@ class Doubts:
             record = parked.get(id_)
             # The end of one may have been that of others.
             if record is None or record.state == FINISHED or id_ in untold:
+                continue
+            if id_ in condemned:
+                if not outlook.wait:
+                    self._work.end(record, condemned[id_].rows)
                 continue
             del parked[id_]
             # One more than it waits for, so that it is not ready while it is looked at.

@@ -83,7 +83,8 @@ class Matching:
     def _match_late(self, record: TaskRecord, claim: Claim) -> None:
         """A node has an attempt of a task that is known already."""
         waits = record.state in (WAITING, QUEUED) and record.assigned_s == NOT_YET
-        if waits and claim.attempt >= record.attempt:
+        # What was cancelled has no further attempt: it is stopped where it is.
+        if record.id in self._work.condemned or (waits and claim.attempt >= record.attempt):
             self._meet(record, claim)
             return
         node = record.node
@@ -115,6 +116,7 @@ class Matching:
         if record.state == QUEUED:
             self._work.queue.remove(record)
         self._work.parked.pop(record.id, None)
+        self._work.elsewhere.pop(record.id, None)
         move(record, CLAIM)
         record.unmet = 0
         if claim.attempt > record.attempt and record.owner.here:
@@ -133,6 +135,12 @@ class Matching:
             self.ripe.append((node, claim.ended))
         elif claim.phase == Phase.ENDED:
             out.report(node.id, record.id, record.attempt)
+        if record.stopping and claim.ended is None:
+            condemned = self._work.condemned.get(record.id)
+            force = condemned is not None and condemned.force
+            mode = StopMode.FORCE if force else StopMode.SOFT
+            out.stop(node.id, record.id, record.attempt, mode)
+        self._work.condemned.pop(record.id, None)
 
     def give_up(self, claim: Claim, why: str, *, known: bool = True) -> None:
         """Nobody will name the task of a claim."""

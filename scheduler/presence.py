@@ -109,7 +109,7 @@ class Presence:
         if hello.role not in (Role.CLIENT, Role.NODE):
             self._out.drop(event.peer, "RemoteProtocolError", f"nobody is a {hello.role!r} here")
             return
-        mismatch = self._mismatch(hello.python)
+        mismatch = self._mismatch(hello.role, hello.python)
         if mismatch:
             self._out.drop(event.peer, "VersionMismatch", mismatch)
             if old is not None:
@@ -129,25 +129,33 @@ class Presence:
         self._recovery.met(peer, hello.epoch)
         self._watch(peer).heard(peer.id, self._state.now_s)
 
-    def _mismatch(self, python: str) -> str:
-        """Return what is wrong with a version of Python, or ""; strangers do not count."""
-        if python:
-            for version, peers in self._pythons.items():
-                if version != python:
-                    other = next(iter(peers.values()))
-                    return (
-                        f"this process runs Python {python} and {other.role} {other.name!r} "
-                        f"Python {version}; all of a cluster have to run the same minor version"
-                    )
+    def _mismatch(self, role: str, python: str) -> str:
+        """Return what is wrong with a version of Python, or ""; strangers do not count.
+
+        Nodes are judged by nodes alone: a refused node ends for good, and it is not for a program,
+        `drumbeat status` on somebody's laptop say, to keep all nodes of a cluster away.
+        """
+        for other in self._of_other_pythons(python):
+            if role != Role.NODE or other.role == Role.NODE:
+                return _two_pythons(python, other)
         return ""
+
+    def _of_other_pythons(self, python: str) -> list[Peer]:
+        if not python or not self._pythons.keys() - {python}:
+            return []
+        others = [peers for version, peers in self._pythons.items() if version != python]
+        return [peer for peers in others for peer in peers.values()]
 
     def _fits(self, peer: Peer) -> bool:
         """Take a peer in that says who it is, unless another was quicker whom it does not fit."""
-        mismatch = self._mismatch(peer.python)
+        mismatch = self._mismatch(peer.role, peer.python)
         if mismatch:
             self._out.drop(peer.id, "VersionMismatch", mismatch)
             self.forget(peer, "runs another Python")
             return False
+        for client in self._of_other_pythons(peer.python):
+            self._out.drop(client.id, "VersionMismatch", _two_pythons(client.python, peer))
+            self.forget(client, "runs another Python")
         peer.entered = True
         self._no_stranger(peer)
         if peer.python:
@@ -411,3 +419,10 @@ class Presence:
             peer.id for peer in known if peer.python
         )
         assert (self.strangers_due_s < NEVER_S) <= bool(self._strangers)
+
+
+def _two_pythons(python: str, other: Peer) -> str:
+    return (
+        f"this process runs Python {python} and {other.role} {other.name!r} Python {other.python};"
+        " all of a cluster have to run the same minor version"
+    )

@@ -279,6 +279,10 @@ class Node:
             for name, amount in shape.others:
                 self.free[name] += amount
 
+    def knows(self, client: PeerId) -> bool:
+        """Return whether it has, or has had, work of a client that is there."""
+        return client in self.clients or client in self.former
+
     def set_blocked(self, record: TaskRecord, blocked: bool) -> None:
         """An attempt begins or ceases to wait in get(): it lends its CPUs, nothing else."""
         if record.blocked == blocked:

@@ -118,8 +118,6 @@ class Submissions:
         if state.client(PeerId(message.client)) is None:
             return None
         parent = TaskId(message.parent)
-        if not parent:
-            return NO_TASK
         record = node.assigned.get(parent) or node.delivering.get(parent)
         if record is not None:
             return None if record.stopping and not record.spares_children else parent
@@ -129,9 +127,11 @@ class Submissions:
                 return parent if claim.node is node else None
             if parent in state.claims.given_up:
                 return None
+        elif not node.knows(PeerId(message.client)):
+            return None  # a node speaks for nobody whose work it never had
         # Unknown: its outcome is told, and a thread it left behind submits. Known, but not there:
         # an attempt that was given up.
-        return NO_TASK if state.find(parent) is None else None
+        return NO_TASK if not parent or state.find(parent) is None else None
 
     def _refuse(self, peer: Peer, row: TaskRow, failure: Failure) -> None:
         if row.kind not in peer.kinds:
@@ -178,6 +178,7 @@ class Submissions:
         # Most are at no node, for sure, and lack nothing: they go the way of new ones.
         sure = self._recovery.doubts.none_of(peer)
         is_known_of = self._recovery.is_known_of
+        open_for = self._state.claims.open and self._state.client(PeerId(client)) is not None
         ready: dict[ShapeQueue, list[TaskRecord]] = {}
         last_kind: Kind | None = None
         last: list[TaskRecord] = []
@@ -189,7 +190,9 @@ class Submissions:
             if row.id[:PEER_BYTES] != peer.id:
                 raise PeerError("it submitted a task under another's id")
             kind = peer.kinds.get(row.kind)
-            if kind is None or parent is None:
+            # Nobody is told that it is cancelled while it may yet start somewhere.
+            may_run = open_for and bool(told) and not sure
+            if kind is None or (parent is None and not may_run):
                 self._refuse(peer, row, UNWANTED)
                 continue
             if kind.client != client:
@@ -198,7 +201,8 @@ class Submissions:
             if hopeless is not None:
                 self._refuse(peer, row, hopeless)
                 continue
-            record = TaskRecord(row, kind, peer, parent, message.depth, self._order, now_s)
+            family = parent or NO_TASK
+            record = TaskRecord(row, kind, peer, family, message.depth, self._order, now_s)
             known[row.id] = record
             kind.uses += 1
             if parent:
@@ -207,6 +211,8 @@ class Submissions:
             if not sure or not told or not _is_whole(record) or is_known_of(record.id):
                 self._queue_up_all(ready)
                 self._resume(peer, record, told)
+                if parent is None:
+                    self._work.cancel([row.id], False, True, False)
                 continue
             if kind is not last_kind or not ready:
                 last_kind = kind

@@ -35,7 +35,7 @@ RETURN: Final = 3  # the node gave it back unstarted
 RETRY: Final = 4  # this attempt is lost and charged, another one is allowed
 END: Final = 5  # it has its outcome
 CLAIM: Final = 6  # it is at a node that has it over from an earlier life of the scheduler
-LACK: Final = 7  # it came back from there, and something that it needs has yet to come
+LACK: Final = 7  # back from there or queued, but what it needs, or needs to be known, is missing
 
 _NO: Final = -1
 
@@ -48,9 +48,9 @@ FROM_BEFORE: Final = -2.0
 NEXT: Final = (
     # READY ASSIGN DELIVER RETURN RETRY END CLAIM LACK
     (QUEUED, _NO, _NO, _NO, _NO, FINISHED, ASSIGNED, _NO),  # WAITING
-    (_NO, ASSIGNED, _NO, _NO, _NO, FINISHED, ASSIGNED, _NO),  # QUEUED
+    (_NO, ASSIGNED, _NO, _NO, _NO, FINISHED, ASSIGNED, WAITING),  # QUEUED
     (_NO, _NO, DELIVERING, QUEUED, BACKOFF, FINISHED, ASSIGNED, WAITING),  # ASSIGNED
-    (_NO, _NO, _NO, _NO, BACKOFF, FINISHED, _NO, _NO),  # DELIVERING
+    (_NO, _NO, _NO, _NO, BACKOFF, FINISHED, _NO, WAITING),  # DELIVERING
     (QUEUED, _NO, _NO, _NO, _NO, FINISHED, _NO, WAITING),  # BACKOFF
     (_NO, _NO, _NO, _NO, _NO, _NO, _NO, _NO),  # FINISHED
 )

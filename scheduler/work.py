@@ -5,10 +5,10 @@ to its submitter and to all who wait for its values.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from heapq import heapify, heappop, heappush
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..protocol.ids import NO_TASK, PeerId, TaskId
 from ..protocol.messages import Outcome, StopMode, ValueRow
@@ -45,24 +45,20 @@ CUT_SHORT: Final = frozenset(
 )
 
 
+class Condemned(NamedTuple):
+    """What a cancelled task ends as, should no node that comes back have it."""
+
+    rows: list[ValueRow]
+    force: bool
+
+
 class Work:
     """All tasks without an outcome."""
 
     __slots__ = (
-        "_board",
-        "_deliveries",
-        "_ending",
-        "_ending_now",
-        "_kinds",
-        "_objects",
-        "_state",
-        "asks",
-        "backing_off",
-        "backoffs",
-        "children",
-        "parked",
-        "queue",
-        "untold",
+        "_board", "_deliveries", "_ending", "_ending_now", "_kinds", "_objects", "_state", "asks",
+        "backing_off", "backoffs", "children", "condemned", "condemns", "elsewhere", "parked",
+        "queue", "untold",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +86,12 @@ class Work:
         self.untold: dict[bytes, int] = {}
         #: after a restart: tasks that may run somewhere; they wait until that is known
         self.parked: dict[bytes, TaskRecord] = {}
+        #: those of which an attempt may yet start at a node that has not come back, charged or not
+        self.elsewhere: dict[bytes, None] = {}
+        #: of those, the parked ones that were cancelled: whoever waits is told when none can start
+        self.condemned: dict[bytes, Condemned] = {}
+        #: keeps the end of one of them; set by `Doubts`
+        self.condemns: Callable[[TaskRecord, list[ValueRow], bool], bool] = _never
         #: ends that are not told yet: each may cause others, so they are told one after another
         self._ending: deque[tuple[TaskRecord, list[ValueRow]]] = deque()
         self._ending_now = False
@@ -140,13 +142,16 @@ class Work:
 
     # ---------------------------------------------------------------------------------------- ended
 
-    def end(self, record: TaskRecord, rows: list[ValueRow]) -> None:
+    def end(self, record: TaskRecord, rows: list[ValueRow], *, force: bool = False) -> None:
         """Give a task, which is at no node, its outcome.
 
         Args:
             record: the task.
             rows: its values with their payloads; one row with the task's id for any other outcome.
+            force: it was cancelled by force.
         """
+        if self.elsewhere and self.condemns(record, rows, force):
+            return
         self._ending.append((record, rows))
         if self._ending_now:
             return
@@ -186,8 +191,8 @@ class Work:
         elif state == BACKOFF:
             del self.backing_off[record.id]
             self.untold.pop(record.id, None)
-        elif self.parked:
-            self.parked.pop(record.id, None)
+        elif self.parked and self.parked.pop(record.id, None) is not None:
+            self.condemned.pop(record.id, None)
         move(record, END)
         id_, owner, counters = record.row.id, record.owner, self._state.counters
         del owner.tasks[id_]
@@ -226,7 +231,8 @@ class Work:
         for dependant in self._objects.arrived(row):
             if dependant.state != WAITING:
                 continue
-            if row.outcome == Outcome.VALUE:
+            # What was cancelled ends when it is known that it starts nowhere, not before.
+            if row.outcome == Outcome.VALUE or dependant.id in self.condemned:
                 self.one_met(dependant)
             else:
                 self.end(dependant, [dependency_failed(dependant, row)])
@@ -384,8 +390,9 @@ class Work:
         elif record.state == DELIVERING:
             record.stopping = True  # its value counts, if it comes
         elif record.state != FINISHED:
-            text = f"{record.kind.name} was cancelled before it started"
-            self.end(record, [failed(record, "TaskCancelled", text)])
+            when = "" if record.id in self.elsewhere else " before it started"
+            text = f"{record.kind.name} was cancelled{when}"
+            self.end(record, [failed(record, "TaskCancelled", text)], force=force)
 
     # -------------------------------------------------------------------------------- peers that go
 
@@ -413,6 +420,7 @@ class Work:
             else:
                 del node.delivering[record.id]
                 record.node = None
+        self.elsewhere.pop(record.id, None)
         self.end(record, [failed(record, "TaskCancelled", "its client has left")])
 
     def forget_submitter(self, peer: Peer) -> None:
@@ -432,6 +440,9 @@ class Work:
             "children": len(self.children),
             "ending": len(self._ending),
             "parked": len(self.parked),
+            "condemned": len(self.condemned),
+            # As long as nodes are awaited it is full of what may start there.
+            "elsewhere": 0 if self._state.claims.open else len(self.elsewhere),
             "asks": len(self.asks.open),
         }
 
@@ -465,4 +476,9 @@ class Work:
                 assert child.state != FINISHED
         assert all(id_ in self.backing_off for id_ in self.untold)
         assert all(record.owner.here for record in self.parked.values())
+        assert all(self.parked[id_].stopping for id_ in self.condemned)
         assert len(self.backing_off) == sum(record.state == BACKOFF for record in tasks)
+
+
+def _never(_record: TaskRecord, _rows: list[ValueRow], _force: bool) -> bool:
+    return False

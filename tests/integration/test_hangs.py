@@ -174,6 +174,22 @@ def test_a_deadlock_is_ended_after_hang_timeout_and_says_by_what_evidence(tell: 
     assert drumbeat.get(other) is None
 
 
+def test_a_deadlock_among_short_calls_is_ended_too_and_costs_the_others_nothing() -> None:
+    def locks_at(number: int, at: int) -> int:
+        if number == at:
+            locks_twice_with_the_gil()
+        return number
+
+    task = drumbeat.remote(locks_at)
+    # So many, that they are known to be short and go to a worker several at a time.
+    drumbeat.get([task.remote(number, -1) for number in range(3000)])
+    refs = [task.remote(number, 33) for number in range(100)]
+    with pytest.raises(drumbeat.TaskHung):
+        drumbeat.get(refs[33], timeout=30)
+    others = [number for number in range(100) if number != 33]
+    assert drumbeat.get([refs[number] for number in others], timeout=30) == others
+
+
 def test_a_stopped_worker_is_called_stopped_and_runs_again_when_it_is_let_go(
     tell: Tell, running: list[Any], tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from drumbeat.client.launcher import environment
 from support import ssh_server
+from support.process_table import alive
 from support.waiting import until
 
 pytestmark = [
@@ -153,7 +154,7 @@ def test_up_starts_nodes_that_run_tasks_and_down_ends_them(machines: Machines) -
     code, out, err = machines.type("down")
     assert (code, err) == (0, "")
     assert out.count("| ended\n") == 3
-    assert not psutil.wait_procs([*map(psutil.Process, filter(psutil.pid_exists, pids))], 1)[1]
+    until(lambda: not any(map(alive, pids)))
     assert not sent.exists(), "no key is left behind"
     code, out, _ = machines.type("hosts")
     assert code == 1

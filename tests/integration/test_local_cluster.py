@@ -239,7 +239,8 @@ def test_a_killed_node_is_started_anew_and_its_work_done(root: str) -> None:
     before = next(pid for name, pid in cluster.processes.items() if name != "scheduler")
     os.kill(before, signal.SIGKILL)
     assert drumbeat.get([double.remote(i) for i in range(5)], timeout=30) == [0, 2, 4, 6, 8]
-    assert before not in cluster.processes.values()
+    # Its daemon may have done all that before anybody saw the keeper's end.
+    until(lambda: before not in cluster.processes.values())
 
 
 def test_a_killed_scheduler_is_started_anew_and_loses_nothing_that_may_be_retried(

@@ -70,10 +70,12 @@ def test_the_question_is_put_in_a_thread_and_its_answer_used_when_it_is_there() 
             time.sleep(0.01)
             route.failed(Stage.BEGUN, now_s())
         assert route.endpoint == f"tcp://127.0.0.1:{port}"
-        # If nobody is there any more, the name is tried again.
-        route.failed(Stage.BEGUN, now_s())
-        assert route.endpoint == f"tcp://localhost:{port}"
-    assert route.excuses(now_s()) == []
+        assert route.excuses(now_s()) == []
+        # If nobody is there any more, or another program is, the name is tried again.
+        for stage in (Stage.BEGUN, Stage.STRANGER, Stage.HUNG_UP, Stage.KEY_REFUSED):
+            route.endpoint = f"tcp://127.0.0.1:{port}"
+            route.failed(stage, now_s())
+            assert route.endpoint == f"tcp://localhost:{port}"
 
 
 def test_a_connection_that_stood_and_ended_is_no_attempt_that_failed() -> None:

@@ -14,7 +14,7 @@ from drumbeat.protocol.codec import encode
 from drumbeat.protocol.dialer import Down, Refused, Unreachable, Up
 from drumbeat.protocol.door import ADMITTED, Answer
 from drumbeat.protocol.errors import ConfigError
-from drumbeat.protocol.frames import Ack, Hello, Role
+from drumbeat.protocol.frames import Ack, Batch, Hello, Role
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.keys import Credentials
 from drumbeat.protocol.listener import Disconnected, Joined, Returned
@@ -24,6 +24,7 @@ from drumbeat.protocol.settings import Settings
 from drumbeat.protocol.sockets import new_keys, public_key
 from drumbeat.protocol.traffic import Blob, Message
 from drumbeat.protocol.transport import DialShell, ListenShell
+from msgspec import Raw
 from support.pair import EPOCH, A, B, Keys, Pair
 from support.relay import Relay
 
@@ -137,6 +138,12 @@ def test_who_listens_where_somebody_else_does_is_told(pair: Pair) -> None:
         ListenShell(pair.endpoint, Settings(), EPOCH, keys_of(pair).door)
 
 
+@pytest.mark.parametrize("host", ["nowhere.invalid", "nowhere"])
+def test_who_listens_at_a_name_that_is_none_of_this_machine_is_told(host: str) -> None:
+    with pytest.raises(ConfigError, match=f"cannot listen at tcp://{host}:7: no address of this"):
+        ListenShell(f"tcp://{host}:7", Settings(), EPOCH, Keys().door)
+
+
 def test_a_door_that_admits_everybody_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     def admit(question: list[bytes], roles: Any, *, full: bool) -> Answer:
         return Answer(ADMITTED, [b"1.0", question[1], b"200", b"", b"client", b""])
@@ -153,6 +160,15 @@ def test_a_scheduler_listens_on_all_interfaces(endpoint: str) -> None:
         pair.listen()
         assert pair.connect(A, f"tcp://127.0.0.1:{port_of(pair.endpoint)}").up
         assert pair.connect(B, f"tcp://localhost:{port_of(pair.endpoint)}").up
+    finally:
+        pair.close()
+
+
+def test_a_scheduler_listens_at_one_ipv6_address() -> None:
+    pair = Pair("tcp://[::1]:0")
+    try:
+        pair.listen()
+        assert pair.connect(A).up
     finally:
         pair.close()
 
@@ -282,6 +298,22 @@ def test_a_routing_id_of_ones_own_choice_gives_nobody_anothers_place(pair: Pair)
             stranger.send(encode(Hello(1, Role.CLIENT, B, 0, 0, 0, "3.11", "no client")))
         pair.turn_for(0.3)
     assert [joined.peer for joined in pair.came(Joined)] == [A]
+
+
+def test_the_routing_id_of_one_that_has_gone_does_not_lend_its_role(pair: Pair) -> None:
+    pair.listen()
+    with zmq.Context() as context:
+        with keyed(context, pair, Role.CLIENT, b"mine") as first:
+            first.send(encode(Hello(1, Role.CLIENT, A, 0, 0, 0, "3.11", "first")))
+            pair.until(lambda: pair.came(Joined))
+        # The loop turns no sooner than all of this has come.
+        time.sleep(0.2)
+        with keyed(context, pair, Role.NODE, b"mine") as second:
+            second.send(encode(Batch(1, 0, [Raw(encode(Query(7, "status")))])))
+            time.sleep(0.2)
+            pair.turn_for(0.3)
+    assert not pair.came(Message)
+    assert pair.came(Disconnected)
 
 
 def test_two_thousand_half_open_connections_keep_nobody_out_and_go_away(pair: Pair) -> None:

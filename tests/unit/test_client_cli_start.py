@@ -126,7 +126,7 @@ def test_a_role_is_shown_on_a_terminal_as_the_lines_to_paste(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     cli.main(["scheduler", "--directory", str(files), "--show", "node"])
     out = capsys.readouterr().out
-    assert out == f"export DRUMBEAT_ADDRESS={show_address(*address('node'))}\ndrumbeat node\n"
+    assert out == f" export DRUMBEAT_ADDRESS={show_address(*address('node'))}\ndrumbeat node\n"
 
 
 @pytest.mark.parametrize("role", ["client", "node", "admin"])

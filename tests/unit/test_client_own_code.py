@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import pickle
 import sys
 import textwrap
 import types
@@ -77,7 +78,19 @@ def test_what_the_script_imports_later_goes_too(place):
 def test_what_pickled_code_names_goes_too(place):
     place.write("own_typed.py")
     place.write("own_other.py")
-    assert place.names(b"..own_typed..") == ["own_typed"]
+    place.write("own_pack/__init__.py")
+    place.write("own_pack/near.py")
+    place.write("own_pack/far.py")
+    assert place.names(pickle.dumps(["own_typed"])) == ["own_typed"]
+    assert place.names(pickle.dumps("own_pack.near")) == ["own_pack", "own_pack.near"]
+    assert place.names(pickle.dumps(("own_pack", "far"))) == ["own_pack", "own_pack.far"]
+
+
+def test_a_word_within_a_text_names_no_module_whose_source_others_would_see(place):
+    place.write("own_data.py", "PASSWORD = 'secret'\n")
+    place.write("o.py", "import own_data\n")
+    words = ["looks at own_data, once", "own_database", "own_data ", "so", b"own_data"]
+    assert place.names(pickle.dumps(words)) == []
 
 
 def test_what_is_installed_is_not_own(place):
@@ -88,11 +101,13 @@ def test_what_is_installed_is_not_own(place):
     place.write("env/pyvenv.cfg")
     place.write("json.py")
     place.write("drumbeat.py")
-    assert place.names(b"json drumbeat") == []
+    assert place.names(pickle.dumps(["json", "drumbeat"])) == []
     package = os.path.dirname(os.path.dirname(own_code.__file__))
-    assert OwnCode(os.path.dirname(package)).modules(b"client scheduler node protocol") == []
-    assert OwnCode(sys.prefix).modules(b"msgspec pytest") == []
-    everything = OwnCode(os.sep).modules(b"msgspec pytest")
+    sides = pickle.dumps(["client", "scheduler", "node", "protocol"])
+    tools = pickle.dumps(["msgspec", "pytest"])
+    assert OwnCode(os.path.dirname(package)).modules(sides) == []
+    assert OwnCode(sys.prefix).modules(tools) == []
+    everything = OwnCode(os.sep).modules(tools)
     assert not [one for one in everything if one.name.startswith(("msgspec", "pytest", "json"))]
 
 

@@ -396,3 +396,26 @@ def test_a_call_of_many_is_named_by_the_next_beat_when_somebody_waits_for_that()
     bench.hear(Stop([(task, 1, StopMode.UNSTARTED)]))
     (beat,) = bench.sent(Beat)
     assert [row.id for row in beat.running] == [task]
+
+
+@pytest.mark.parametrize("mode", [StopMode.SOFT, StopMode.FORCE])
+def test_who_is_stuck_and_cannot_send_earlier_results_is_ended_all_the_same(mode):
+    bench = NodeBench({"CPU": 1.0}, {"cancel_grace_s": 0.2, "term_grace_s": 0.2})
+    bench.ready()
+    tasks = bench.assign(3, expected_s=1e-6)
+    bench.hear(Stop([(tasks[1], 1, mode)]))
+    bench.feed(events.PacketsTaken(1, []), events.PageRead([(1, 2, True)]))
+    assert not [c for c in bench.commands if type(c) in (events.Interrupt, events.Signal)]
+    end_s, commands = bench.now_s + 3.0, []
+    while bench.now_s < end_s:
+        new = bench.after(0.05)
+        commands += new
+        reads = [events.PageRead([(1, 2, True)]) for c in new if type(c) is events.ReadPage]
+        if reads:
+            commands += bench.feed(*reads)
+    assert events.Signal(1, "KILL") in commands
+    bench.feed(events.WorkerExited(1, -9, "SIGKILL", ""))
+    rows = {row.id: row for row in bench.done()}
+    assert rows[tasks[1]].values[0].failure.error == "TaskCancelled"
+    assert (rows[tasks[0]].died, rows[tasks[0]].bystander) == (True, True)
+    assert tasks[2] not in rows, "it had not started: it runs elsewhere"

@@ -2,10 +2,21 @@
 
 import pytest
 from drumbeat.protocol.codec import decode_frame, encode
-from drumbeat.protocol.frames import PROTOCOL_VERSION, Channel, Hello, Refused, Role, Welcome
+from drumbeat.protocol.frames import (
+    PROTOCOL_VERSION,
+    Batch,
+    Channel,
+    Hello,
+    Refused,
+    Reset,
+    Role,
+    Welcome,
+)
 from drumbeat.protocol.ids import PeerId
-from drumbeat.protocol.listener import Joined, Listener, Returned, SendFrame
+from drumbeat.protocol.listener import Disconnected, Joined, Listener, Returned, SendFrame
+from drumbeat.protocol.messages import Query
 from drumbeat.protocol.settings import Settings
+from msgspec import Raw
 
 A = PeerId(b"peer-a")
 EPOCH = 4
@@ -84,3 +95,16 @@ def test_nobody_takes_the_place_of_a_peer_with_another_key() -> None:
     connection = listener.connection(A)
     assert connection is not None
     assert connection.route == b"r1"
+
+
+def test_who_comes_by_the_route_of_one_that_has_gone_is_not_taken_for_it() -> None:
+    listener = Listener(Settings(), EPOCH)
+    say(listener, b"r1", hello(Role.CLIENT), Role.CLIENT)
+    batch = encode(Batch(1, 0, [Raw(encode(Query(7, "status")))]))
+    answer = listener.received(b"r1", batch, 0.0, Role.NODE)
+    assert answer == [Disconnected(A), SendFrame(b"r1", encode(Reset()))]
+    assert listener.strangers_reset == 1
+    assert listener.connection_at(b"r1") is None
+    # The client itself comes back to the same life, by another route.
+    again = say(listener, b"r2", hello(Role.CLIENT, life=1), Role.CLIENT)
+    assert again == [Welcome(EPOCH, 0, True, 1), Returned(A)]

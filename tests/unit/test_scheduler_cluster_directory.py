@@ -9,6 +9,8 @@ import pytest
 from drumbeat.protocol.cluster_file import read_address, write_private
 from drumbeat.protocol.errors import ConfigError
 from drumbeat.protocol.keys import show_key
+from drumbeat.scheduler import __main__ as scheduler_main
+from drumbeat.scheduler.__main__ import words_of
 from drumbeat.scheduler.cluster_directory import UNFINISHED, ClusterDirectory, reachable_host
 
 HERE = "tcp://lab1:7788"
@@ -155,3 +157,29 @@ def test_who_listens_at_one_address_is_reached_there() -> None:
 @pytest.mark.parametrize("everywhere", ["*", "0.0.0.0", "::"])
 def test_who_listens_everywhere_is_told_by_an_address_that_is_somewhere(everywhere: str) -> None:
     assert reachable_host(everywhere) not in ("", "*", "0.0.0.0", "::")
+
+
+@pytest.mark.parametrize(
+    ("listens_at", "reached_at", "is_told"),
+    [
+        ("*:7788", "127.0.0.1:7788", True), ("[::]:7788", "127.0.0.1:7788", True),
+        ("*:7788", "10.0.0.1:7788", False), ("127.0.0.1:7788", "127.0.0.1:7788", False),
+    ],
+)  # fmt: skip
+def test_who_found_no_address_for_others_is_told_to_name_one(
+    path: Path, listens_at: str, reached_at: str, is_told: bool
+) -> None:
+    words = words_of(opened(path, f"tcp://{reached_at}"), listens_at)
+    assert ("--advertise HOST" in words) == is_told
+
+
+def test_ctrl_c_before_the_scheduler_listens_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scheduler_main, "_local", interrupted)
+    monkeypatch.setattr("sys.argv", ["scheduler", "--directory", str(tmp_path)])
+    assert scheduler_main.main() == scheduler_main.EXIT_INTERRUPTED
+    assert capsys.readouterr() == ("", "")

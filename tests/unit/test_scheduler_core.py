@@ -274,11 +274,28 @@ def test_whoever_is_unknown_is_not_listened_to() -> None:
 
 def test_another_python_is_refused_in_plain_words() -> None:
     stage = Stage()
-    stage.client()
-    stage.hello(PeerId(b"nnnnnn"), "node", "lab", python="3.13")
-    assert stage.drops[0].error == "VersionMismatch"
-    assert "3.13" in stage.drops[0].reason
+    stage.node()
+    for peer, role in ((b"mmmmmm", "node"), (b"cccccc", "client")):
+        stage.hello(PeerId(peer), role, "lab", python="3.13")
+        assert stage.drops[-1].error == "VersionMismatch"
+        assert "this process runs Python 3.13" in stage.drops[-1].reason
+    assert len(stage.drops) == 2
     stage.turn()
+
+
+def test_a_program_of_another_python_keeps_no_node_away_and_goes_when_one_joins() -> None:
+    stage = Stage()
+    program = stage.client()
+    node = PeerId(b"nnnnnn")
+    stage.hello(node, "node", "lab", python="3.13")
+    stage.turn()
+    assert not stage.drops
+    stage.say(node, Join("lab", "host", 1, {"CPU": 1.0}))
+    (drop,) = stage.drops
+    assert (drop.peer, drop.error) == (program, "VersionMismatch")
+    assert "this process runs Python 3.11 and node 'lab' Python 3.13" in drop.reason
+    stage.turn()
+    assert stage.core.registered()["nodes"] == stage.core.registered()["peers"] == 1
 
 
 # ----------------------------------------------------------------------------------- coming, going

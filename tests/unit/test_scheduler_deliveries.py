@@ -284,19 +284,20 @@ def test_nothing_is_due_when_the_only_node_to_be_told_is_gone() -> None:
 
 def test_a_node_that_submits_has_what_it_acknowledged() -> None:
     stage = slow_stage()
-    client, home, node = stage.client(), stage.node("h"), stage.node("n")
+    client, home = stage.client(), stage.node("h")
+    (parent,) = running(stage, client, home)
     kind = stage.define(home, client)
-    stage.submit(home, kind, ids_of(home, 1, worker=1), client=client)
+    (child,) = ids_of(home, 1, worker=1)
+    stage.submit(home, kind, [child], client=client, parent=parent.id, depth=1)
     stage.turn()
-    runs_on = home if stage.mail[home] and stage.take(home, Assign) else node
-    (row,) = stage.assigned(runs_on) or [AssignRow(ids_of(home, 1, worker=1)[0], 1, 1, 1, 0, -1.0)]
-    done(stage, runs_on, 1, value_done(row))
+    (row,) = stage.assigned(home)
+    done(stage, home, 1, value_done(row))
     stage.turn()
     assert stage.take(home, Results)
     assert list(stage.marks) == [home]
     stage.reach(home)
     later(stage)
-    assert handed_over(stage, runs_on) == [1]
+    assert handed_over(stage, home) == [1]
 
 
 def test_messages_without_a_number_cost_nothing_and_are_not_handed_over() -> None:

@@ -258,21 +258,9 @@ def test_a_cancel_by_another_than_the_submitter_is_remembered(claimed: bool) -> 
     if claimed:
         assert stage.task(one)["stopping"]
     else:
+        stage.node_back(letter="m")
+        stage.turn()
         assert failure_of(stage, one).error == "TaskCancelled"
-
-
-def test_a_cancelled_task_of_a_missing_node_ends_and_is_stopped_when_that_comes() -> None:
-    stage = Restarted("n", "m")
-    (one,) = ids(1)
-    stage.client_back([one])
-    stage.cancel(CLIENT, one)
-    stage.node_back()
-    stage.turn()
-    assert failure_of(stage, one).error == "TaskCancelled"
-    stage.node_back(row(one), letter="m")
-    stage.turn()
-    assert stage.stops(OTHER) == [(one, 1, FORCE)]
-    assert stage.at(15.0).at_rest()
 
 
 def test_nobody_is_told_that_what_may_run_somewhere_never_started() -> None:
