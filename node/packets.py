@@ -119,6 +119,13 @@ class FinishedRow(Row):
     retry: bool = False
 
 
+class ActorMade(Message, tag="actor_made"):
+    """The constructor of the actor that this worker is for has returned; its row does not end."""
+
+    #: of the row of its creation
+    seq: Count
+
+
 class Finished(Message, tag="finished"):
     """Ended attempts, in order. `held`: refs that now live in this process and did not before."""
 
@@ -209,4 +216,4 @@ class Ask(Message, tag="ask"):
     match: str
 
 
-ToDaemon = Ready | Finished | Returned | Submitted | Want | WantOver | Refs | CancelTasks | Ask
+ToDaemon = Ready | ActorMade | Finished | Returned | Submitted | Want | WantOver | Refs | CancelTasks | Ask

@@ -16,6 +16,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from .actors import ActorOptions, ActorsUp
 from .drain import Drain, Draining, DrainNode, Emptied, Farewell
 from .forms import (
     SECONDS_MAX,
@@ -64,6 +65,10 @@ class Options(Struct, array_like=True, gc=False, frozen=True):
     pool: str = ""
     #: labels that a node must carry to run it
     node_labels: AskedLabels = ()
+    #: the task is the creation of an actor: it ends when that does
+    creates: ActorOptions | None = None
+    #: the task is a call of this actor, named by its creation; empty: it is not
+    actor: ParentBytes = b""
 
 
 class KindRow(Row):
@@ -369,6 +374,10 @@ class StopMode(IntEnum):
     FORCE = 1
     #: only if it has not started; else it goes on, and a Beat that names it follows
     UNSTARTED = 2
+    #: an actor: its process ends when it has nothing to do, and its creation has a value
+    EXIT = 3
+    #: an actor: its process is killed as if it had died, so that it may be restarted
+    RESTART = 4
 
 
 class Stop(Message, tag="stop"):
@@ -481,7 +490,7 @@ FIRST_CREDIT = Credit(10_000, 8 << 20)
 ToScheduler = (
     Define | Forget | Enter | Leave | Submit | Cancel | Values | Fetch | Release | Join | Beat
     | Done | Blocked | TakenBack | Output | Query | Holding | Registered | Inventory | Looked
-    | Drain | Draining | Emptied
+    | Drain | Draining | Emptied | ActorsUp
 )  # fmt: skip
 ToClient = (
     Results | Retried | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice
