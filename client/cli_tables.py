@@ -40,6 +40,18 @@ TASK_COLUMNS = {
     "age_s": "age",
     "client": "client",
 }
+ACTOR_COLUMNS = {
+    "id": "actor",
+    "name": "class",
+    "state": "state",
+    "node": "node",
+    "incarnation": "incarnation",
+    "restarts": "restarts",
+    "queued": "calls queued",
+    "in_flight": "calls at the node",
+    "age_s": "age",
+    "why": "last ends",
+}
 STATUS_HEADINGS = {
     "uptime_s": "up for",
     "clients": "clients, with this command",
@@ -50,7 +62,7 @@ STATUS_HEADINGS = {
     "refused": "refused of peers and strangers",
 }
 #: identities, not amounts
-NUMBERS_AS_THEY_ARE = {"epoch", "pid", "attempt"}
+NUMBERS_AS_THEY_ARE = {"epoch", "pid", "attempt", "incarnation"}
 
 
 def plain(text: object) -> str:

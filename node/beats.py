@@ -50,7 +50,7 @@ class Beats:
         workers = self._state.workers.values()
         running = []
         for worker in workers:
-            attempt = next(iter(worker.flight.values()), None)
+            attempt = next(iter(worker.rows().values()), None)
             if attempt is not None:
                 row = attempt.row
                 running.append((row.id, row.attempt, max(0.0, now_s - worker.since_s)))
@@ -90,16 +90,19 @@ class Beats:
                 return False
             if worker.taking or worker.reading:
                 return False
-            wait = worker.main
-            if worker.flight and (
-                len(worker.flight) > 1 or wait is None or wait.over or wait.deadline_s is not None
+            # Calls behind the one that waits have to wait for it, whatever there is room for.
+            wait, alone = worker.main, len(worker.flight) <= 1 or worker.is_up
+            if worker.is_busy and (
+                not alone or wait is None or wait.over or wait.deadline_s is not None
             ):
                 return False
         return True
 
     def _rows(self) -> list[WaitRow]:
+        # For a call its actor's creation, whose CPUs it lends or keeps. Idle actors do not wait.
         return [
             WaitRow(attempt.row.id, attempt.row.attempt, bool(worker.lent))
             for worker in self._state.workers.values()
+            if worker.is_busy
             for attempt in worker.flight.values()
         ]

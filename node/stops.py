@@ -5,6 +5,7 @@ one that is to end, and whatever lay behind it has been taken back. A value that
 """
 
 from ..protocol.messages import StopMode
+from .actors import Actors
 from .attempts import (
     ASKED,
     INTERRUPTED,
@@ -26,9 +27,10 @@ LOOK_AGAIN_S = 0.01
 class Stops:
     """The attempts in workers' hands that are to end."""
 
-    def __init__(self, state: NodeState, dispatch: Dispatch) -> None:
+    def __init__(self, state: NodeState, dispatch: Dispatch, actors: Actors) -> None:
         self._state = state
         self._dispatch = dispatch
+        self._actors = actors
         #: task -> when the next step is due
         self._due: dict[bytes, tuple[Attempt, float]] = {}
 
@@ -42,24 +44,30 @@ class Stops:
         if attempt is None or attempt.row.attempt != number:
             state.counters["stale_dropped"] += 1
             return False
+        if attempt.kind.creates and self._actors.stop(attempt, mode, now_s):
+            return False
         if attempt.state != SENT:
             state.cancelled(attempt)
             return False
         worker = state.workers[attempt.worker]
         attempt.drained = attempt.drained and mode == StopMode.UNSTARTED
         if mode == StopMode.UNSTARTED:
-            if next(iter(worker.flight)) == attempt.seq:
+            if worker.is_next(attempt):
                 return True
             attempt.unwanted = True
             self._dispatch.call_back(worker, attempt.seq)
             return False
-        force = mode == StopMode.FORCE
+        # Killing would end the actor, which is not what is to end.
+        force = mode == StopMode.FORCE and not attempt.kind.actor
         if attempt.stop != NOT_STOPPED and (attempt.force or not force):
             return False
         attempt.force = attempt.force or force
         state.note(now_s, f"{attempt.kind.name} is to end in worker {worker.number}")
         if force and len(worker.flight) == 1:
             self._signal(attempt, worker, "KILL", now_s)
+            return False
+        if attempt.kind.creates and worker.is_up:
+            self._signal(attempt, worker, "TERM", now_s)  # there is nothing to interrupt
             return False
         attempt.stop = max(attempt.stop, ASKED)
         self._dispatch.call_back(worker, attempt.seq)
@@ -68,20 +76,24 @@ class Stops:
 
     def drain(self, now_s: float) -> None:
         """End whatever has started: this node is drained, and waits no longer."""
+        self._actors.drain()
         for attempt in list(self._state.attempts.values()):
             if attempt.state == SENT and attempt.stop == NOT_STOPPED:
+                worker = self._state.workers[attempt.worker]
+                if attempt.kind.creates and worker.is_up:
+                    continue  # it ends with its last call
                 attempt.stop, attempt.drained = ASKED, True
-                self._dispatch.call_back(self._state.workers[attempt.worker], attempt.seq)
+                self._dispatch.call_back(worker, attempt.seq)
                 self._due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
 
     def page_read(self, worker: Worker, now_s: float) -> None:
         """The page has been read, and rows that had not started have left the worker."""
         if worker.reading or not worker.flight:
             return
-        for attempt in list(worker.flight.values()):
+        for attempt in list(worker.rows().values()):
             if attempt.stop == NOT_STOPPED or attempt.seq > worker.started:
                 continue
-            if next(iter(worker.flight)) != attempt.seq:
+            if not worker.is_next(attempt):
                 continue  # results of earlier rows are on their way here
             if attempt.force:
                 if attempt.stop != KILLED:
@@ -92,6 +104,8 @@ class Stops:
                 self._state.commands.append(Interrupt(worker.number, attempt.seq, reason))
                 grace_s = self._state.settings.cancel_grace_s
                 self._due[attempt.row.id] = (attempt, now_s + grace_s)
+                if attempt.kind.actor and not attempt.drained:
+                    del self._due[attempt.row.id]  # the next step would end the actor
 
     def turn(self, now_s: float) -> None:
         """Take the next step where one is due."""
@@ -117,10 +131,11 @@ class Stops:
 
     def _step(self, attempt: Attempt, now_s: float) -> None:
         worker = self._state.workers[attempt.worker]
-        if attempt.stop == INTERRUPTED and next(iter(worker.flight)) == attempt.seq:
-            self._signal(attempt, worker, "TERM", now_s)
-        elif attempt.stop == TERMINATED:
+        made = attempt.kind.creates and worker.is_up
+        if attempt.stop == TERMINATED:
             self._signal(attempt, worker, "KILL", now_s)
+        elif made or (attempt.stop == INTERRUPTED and worker.is_next(attempt)):
+            self._signal(attempt, worker, "TERM", now_s)
         else:
             worker.reading += 1
             self._state.commands.append(ReadPage([worker.number]))

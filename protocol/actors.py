@@ -1,4 +1,4 @@
-"""Actors on the wire: what an actor's creation asks for, and what nodes say of those they host.
+"""Actors on the wire: what a creation asks for, and what nodes say of those they host.
 
 An actor is a task that does not end: its creation is submitted, placed and tried again like any
 task, its attempt's number is the actor's *incarnation*. A call is a task of a kind that names the

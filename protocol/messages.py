@@ -17,6 +17,10 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from .actors import ActorOptions, ActorsUp
+from .cancels import Cancel as Cancel
+from .cancels import Cancelled as Cancelled
+from .cancels import Stop as Stop
+from .cancels import StopMode as StopMode
 from .drain import Drain, Draining, DrainNode, Emptied, Farewell
 from .forms import (
     SECONDS_MAX,
@@ -138,7 +142,7 @@ class Failure(Row):
     error: str
     text: str
     #: that class's attributes
-    details: dict[str, str | int | float | None] = {}  # noqa: RUF012  # msgspec copies it
+    details: dict[str, str | int | float | bool | None] = {}  # noqa: RUF012  # msgspec copies it
     #: DependencyFailed: why the dependency failed, when that was a failure too
     cause: "Failure | None" = None
 
@@ -217,22 +221,6 @@ class Retried(Message, tag="retried"):
     """
 
     rows: list[tuple[TaskBytes, Count]]
-
-
-class Cancel(Message, tag="cancel"):
-    """Client or node -> scheduler. With a request number it is answered by Cancelled."""
-
-    ids: list[TaskBytes]
-    force: bool
-    recursive: bool
-    request: int = 0
-
-
-class Cancelled(Message, tag="cancelled"):
-    """Scheduler -> canceller: for each id, whether it had not started and now never will."""
-
-    request: int
-    dropped: list[bool]
 
 
 class Values(Message, tag="values"):
@@ -363,27 +351,6 @@ class Assign(Message, tag="assign"):
     """Scheduler -> node: run these, as your resources allow."""
 
     rows: list[AssignRow]
-
-
-class StopMode(IntEnum):
-    """How an attempt is cancelled."""
-
-    #: interrupted, terminated, killed, with time between
-    SOFT = 0
-    #: killed at once
-    FORCE = 1
-    #: only if it has not started; else it goes on, and a Beat that names it follows
-    UNSTARTED = 2
-    #: an actor: its process ends when it has nothing to do, and its creation has a value
-    EXIT = 3
-    #: an actor: its process is killed as if it had died, so that it may be restarted
-    RESTART = 4
-
-
-class Stop(Message, tag="stop"):
-    """Scheduler -> node: cancel these attempts (see `StopMode`); Done rows tell what came of it."""
-
-    rows: list[tuple[TaskBytes, Count, int]]
 
 
 class DoneRow(Row):

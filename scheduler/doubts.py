@@ -129,7 +129,11 @@ class Doubts:
     def _charge(self, record: TaskRecord, node: str, why: str, *, wait: bool) -> None:
         """An attempt may have run that nobody will hear of."""
         options, state = record.kind.options, self._state
-        if record.attempt <= options.max_retries:
+        actors = self._work.actors
+        # Two incarnations never act at a time: nobody knows that the last one does not. Nor would
+        # a call have where to go meanwhile.
+        waits = wait and record.kind.is_special
+        if not waits and actors.allows(record):
             record.attempt += 1
             state.counters["retried"] += 1
             if record.owner.here:
@@ -141,7 +145,9 @@ class Doubts:
                 f"{record.kind.name} may have run on {node}, {why}; "
                 f"max_retries={options.max_retries} allows no further attempt"
             )
-            self._work.end(record, [failed(record, "NodeLost", text, node=node)])
+            row = failed(record, "NodeLost", text, node=node)
+            final = actors.final(record, row) if record.kind.is_special else row
+            self._work.end(record, [final])
 
     def _tell(self, record: TaskRecord, owner: PeerId, attempt: int) -> None:
         """Tell of a further attempt, which begins when the submitter knows; see `Work.retry`."""

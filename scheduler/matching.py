@@ -112,7 +112,9 @@ class Matching:
     def _meet(self, record: TaskRecord, claim: Claim) -> None:
         """A task goes on where it is."""
         node, out = claim.node, self._state.out
-        if record.state == QUEUED:
+        if record.kind.is_special:
+            self._work.actors.found(record)
+        if record.state == QUEUED and record.kind.host is None:
             self._work.queue.remove(record)
         self._work.parked.pop(record.id, None)
         move(record, CLAIM)

@@ -114,7 +114,8 @@ class Listening:
         self._place = poller
         self._incoming: deque[tuple[bytes, bytes, str]] = deque()
         self._routes: dict[bytes, Connection] = {}
-        self._said = ""
+        #: routes of connections that have ended since last asked
+        self._closed: list[bytes] = []
         self.junk_dropped = 0
         poller.sockets.append(self)
         poller.door.listener = self
@@ -133,8 +134,8 @@ class Listening:
         return True
 
     def closed(self) -> list[bytes]:
-        said, self._said = self._said, ""
-        return list(self._routes) if said else []
+        closed, self._closed = self._closed, []
+        return closed
 
     def close(self, linger_s: float = 0.0) -> None:
         for connection in self._routes.values():
@@ -155,7 +156,7 @@ class Listening:
 
     def ended(self, connection: Connection) -> None:
         self._routes.pop(connection.routing_id, None)
-        self._said = "disconnected"
+        self._closed.append(connection.routing_id)
         self._place.wake()
 
     def arrived(self, connection: Connection, frame: bytes) -> None:
