@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from drumbeat.client.api import (
+        ActorHandle,
         as_completed,
         available_resources,
         cancel,
         cluster_resources,
         get,
         is_initialized,
+        kill,
         map,  # noqa: A004  # as in concurrent.futures and multiprocessing
+        method,
         nodes,
         put,
         remote,
@@ -19,7 +22,12 @@ if TYPE_CHECKING:
     )
     from drumbeat.client.executor import Executor
     from drumbeat.client.local import init, shutdown
+    from drumbeat.protocol.actor_calls import exit_actor
     from drumbeat.protocol.errors import (
+        ActorCallLost,
+        ActorDied,
+        ActorError,
+        ActorUnavailable,
         Backpressure,
         ClusterError,
         ConfigError,
@@ -34,6 +42,7 @@ if TYPE_CHECKING:
         NotInitialized,
         NotPicklable,
         ObjectLost,
+        PendingCallsLimitExceeded,
         PoisonTask,
         ProtocolError,
         RemoteProtocolError,
@@ -53,6 +62,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActorCallLost",
+    "ActorDied",
+    "ActorError",
+    "ActorHandle",
+    "ActorUnavailable",
     "Backpressure",
     "ClusterError",
     "ConfigError",
@@ -69,6 +83,7 @@ __all__ = [
     "NotPicklable",
     "ObjectLost",
     "ObjectRef",
+    "PendingCallsLimitExceeded",
     "PoisonTask",
     "ProtocolError",
     "RemoteProtocolError",
@@ -85,10 +100,13 @@ __all__ = [
     "available_resources",
     "cancel",
     "cluster_resources",
+    "exit_actor",
     "get",
     "init",
     "is_initialized",
+    "kill",
     "map",
+    "method",
     "nodes",
     "put",
     "remote",
@@ -100,8 +118,10 @@ __all__ = [
 # Where the names live that are not errors. They are imported when first used, so that neither
 # `import drumbeat` nor a process that only needs drumbeat.node loads more than it must.
 _HOMES = {
+    "ActorHandle": "drumbeat.client.api",
     "Executor": "drumbeat.client.executor",
     "ObjectRef": "drumbeat.protocol.references",
+    "exit_actor": "drumbeat.protocol.actor_calls",
     "init": "drumbeat.client.local",
     "ship_by_value": "drumbeat.protocol.modules",
     "shutdown": "drumbeat.client.local",
@@ -111,7 +131,9 @@ _HOMES = {
     "cluster_resources": "drumbeat.client.api",
     "get": "drumbeat.client.api",
     "is_initialized": "drumbeat.client.api",
+    "kill": "drumbeat.client.api",
     "map": "drumbeat.client.api",
+    "method": "drumbeat.client.api",
     "nodes": "drumbeat.client.api",
     "put": "drumbeat.client.api",
     "remote": "drumbeat.client.api",

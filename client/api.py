@@ -10,13 +10,18 @@ from typing import Any, TypeVar, overload
 from ..protocol.errors import NotInitialized
 from ..protocol.outcomes import VALUE, value_of
 from ..protocol.payload import pack_value, unpack_value
-from ..protocol.references import ObjectRef, orphaned, refuse_fork
+from ..protocol.references import ObjectRef, orphaned, refuse_force, refuse_fork
 from ..protocol.session import Session, current
+from .actors import ActorClass, method
 from .functions import RemoteFunction, remote, session_or_start
 from .futures import as_completed
 from .futures import map_calls as map  # noqa: A004  # its public name
+from .handles import ActorHandle, ActorMethod, kill, no_refs
 
 __all__ = [
+    "ActorClass",
+    "ActorHandle",
+    "ActorMethod",
     "RemoteFunction",
     "as_completed",
     "available_resources",
@@ -24,7 +29,9 @@ __all__ = [
     "cluster_resources",
     "get",
     "is_initialized",
+    "kill",
     "map",
+    "method",
     "nodes",
     "put",
     "remote",
@@ -148,10 +155,12 @@ def cancel(
 
     Args:
         refs: one reference, or several.
-        force: kill its worker at once.
+        force: kill its worker at once; refused for a call of an actor, see `kill`.
         recursive: also cancel the tasks that it has submitted; False lets them go on.
     """
     listed, session = _listed("cancel", [refs] if isinstance(refs, ObjectRef) else refs)
+    if force:
+        refuse_force(listed)
     if session is not None:
         session.cancel(list(dict.fromkeys(ref.id for ref in listed)), force, recursive)
 
@@ -206,12 +215,10 @@ def _listed(function: str, refs: Any) -> tuple[list[ObjectRef[Any]], Session | N
     try:
         iterator = iter(refs)
     except TypeError:
-        raise TypeError(
-            f"{function} takes ObjectRefs, not {type(refs).__name__} ({refs!r:.80})"
-        ) from None
+        raise no_refs(function, refs) from None
     for ref in iterator:
         if type(ref) is not ObjectRef:
-            raise TypeError(f"{function} takes ObjectRefs, not {type(ref).__name__} ({ref!r:.80})")
+            raise no_refs(function, ref)
         if ref._session is not session:
             if session is not None:
                 raise ValueError(f"{function}: the references belong to different clusters")

@@ -5,11 +5,30 @@ until its task has ended, since a scheduler in its next life has to be asked aga
 """
 
 from collections.abc import Container
+from typing import NamedTuple
 
 from ..protocol.drain import Drain
 from ..protocol.ids import ObjectId, TaskId, task_of
 from ..protocol.messages import Answer, Cancel, Cancelled, Query, ValueRow
 from .events import Asked, CancelAsked, Command, Reply, Send
+
+
+class How(NamedTuple):
+    """How a task is to be cancelled; see messages.Cancel."""
+
+    force: bool
+    recursive: bool
+    exit: bool = False
+
+    def and_then(self, other: "How") -> "How":
+        """Return what holds after a second word: the harder one of both."""
+        return How(
+            self.force or other.force, self.recursive or other.recursive, self.exit and other.exit
+        )
+
+    def message(self, ids: list[bytes], request: int = 0) -> Command:
+        """Return what the scheduler is told."""
+        return Send(Cancel(ids, self.force, self.recursive, request, self.exit))
 
 
 class Asks:
@@ -18,12 +37,12 @@ class Asks:
     __slots__ = ("abroad", "cancelled", "cancels", "questions")
 
     def __init__(self) -> None:
-        #: own unfinished tasks whose cancelling was asked for -> (force, recursive)
-        self.cancelled: dict[TaskId, tuple[bool, bool]] = {}
+        #: own unfinished tasks whose cancelling was asked for, and how
+        self.cancelled: dict[TaskId, How] = {}
         #: the same of tasks submitted elsewhere, while one of their values is awaited here
-        self.abroad: dict[TaskId, tuple[bool, bool]] = {}
-        #: asked, not answered: request -> (answers so far, task ids at the places still open)
-        self.cancels: dict[int, tuple[list[bool], dict[int, TaskId], bool, bool]] = {}
+        self.abroad: dict[TaskId, How] = {}
+        #: asked, not answered: request -> (answers so far, task ids at the places still open, how)
+        self.cancels: dict[int, tuple[list[bool], dict[int, TaskId], How]] = {}
         self.questions: dict[int, Query | Drain] = {}
 
     def cancel(
@@ -41,27 +60,31 @@ class Asks:
             places: the tasks that are out, by their place in the event.
             own: the unfinished tasks of this client.
         """
-        asked = (event.force, event.recursive)
+        asked = How(event.force, event.recursive, event.exit)
+        if event.restart:
+            # Once: whatever lives by the time that a scheduler is asked again is not meant.
+            ids: list[bytes] = list(places.values())
+            return [Send(Cancel(ids, force=True, recursive=True, restart=True))] if ids else []
         if not event.request:
             for task in places.values():
                 _note(self.cancelled if task in own else self.abroad, task, asked)
         elif places:
-            self.cancels[event.request] = (dropped, places, *asked)
+            self.cancels[event.request] = (dropped, places, asked)
         else:
             return [Reply(event.request, dropped)]
-        return [Send(Cancel(list(places.values()), *asked, event.request))] if places else []
+        return [asked.message(list(places.values()), event.request)] if places else []
 
     def answered(self, message: Cancelled, own: Container[TaskId]) -> Reply | None:
         """The scheduler says which had not started and now never will; None: nobody asked."""
         asked = self.cancels.pop(message.request, None)
         if asked is None:
             return None
-        dropped, places, force, recursive = asked
+        dropped, places, how = asked
         for (place, task), was_dropped in zip(places.items(), message.dropped, strict=False):
             dropped[place] = was_dropped
             if was_dropped and task in own:
                 # The program is told that it never starts; its end is still on its way.
-                _note(self.cancelled, task, (force, recursive))
+                _note(self.cancelled, task, how)
         return Reply(message.request, dropped)
 
     def ask(self, event: Asked) -> list[Command]:
@@ -89,14 +112,13 @@ class Asks:
         """
         commands: list[Command] = []
         if restarted:
-            alike: dict[tuple[bool, bool], list[TaskId]] = {}
+            alike: dict[How, list[bytes]] = {}
             for noted in (self.cancelled, self.abroad):
                 for task, how in noted.items():
                     alike.setdefault(how, []).append(task)
-            for (force, recursive), ids in alike.items():
-                commands.append(Send(Cancel(ids, force, recursive)))  # type: ignore[arg-type]
-        for request, (_, places, force, recursive) in self.cancels.items():
-            commands.append(Send(Cancel(list(places.values()), force, recursive, request)))
+            commands += [how.message(ids) for how, ids in alike.items()]
+        for request, (_, places, how) in self.cancels.items():
+            commands.append(how.message(list(places.values()), request))
         return commands + [Send(query) for query in self.questions.values()]
 
     def sizes(self) -> dict[str, int]:
@@ -109,7 +131,7 @@ class Asks:
         }
 
 
-def _note(noted: dict[TaskId, tuple[bool, bool]], task: TaskId, asked: tuple[bool, bool]) -> None:
+def _note(noted: dict[TaskId, How], task: TaskId, asked: How) -> None:
     # Of two words, the harder one counts: a task that is being killed is not spared by a second.
-    force, recursive = noted.get(task, (False, False))
-    noted[task] = (force or asked[0], recursive or asked[1])
+    before = noted.get(task)
+    noted[task] = asked if before is None else before.and_then(asked)

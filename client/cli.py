@@ -1,4 +1,4 @@
-"""The command line: `drumbeat status | nodes | tasks | cancel` on a running cluster.
+"""The command line: `drumbeat status | nodes | tasks | actors | cancel` on a live cluster.
 
 Never decides anything: it asks the scheduler what the public API could ask, and prints it. One line
 says what is wrong and what to type instead. Commands that start something are in cli_start.py.
@@ -156,6 +156,37 @@ def tasks(connect: Connect, address: str | None, json_wanted: bool, limit: int, 
     else:
         which = f" that begins with {cli_tables.plain(match)!r}" if match else ""
         click.echo(f"no unfinished task{which}")
+
+
+@commands.command(
+    epilog=examples("drumbeat actors", "drumbeat actors Counter", "drumbeat actors --json")
+)
+@click.pass_obj
+@at_cluster
+@as_json
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Rows at most."
+)
+@click.argument("match", default="")
+def actors(
+    connect: Connect, address: str | None, json_wanted: bool, limit: int, match: str
+) -> None:
+    """List the actors: where each lives, in which incarnation, what waits for it.
+
+    Those that have ended come last, as long as they are remembered. MATCH keeps those whose class's
+    name or whose id begins so.
+    """
+    with connect(address) as session:
+        rows = session.query("actors", limit=limit, match=match)
+    if json_wanted:
+        print_json(rows)
+    elif rows:
+        cli_tables.show(cli_tables.rows_table(rows, cli_tables.ACTOR_COLUMNS))
+        if len(rows) == limit:
+            click.echo(f"the first {limit}; more with --limit", err=True)
+    else:
+        which = f" that begins with {cli_tables.plain(match)!r}" if match else ""
+        click.echo(f"no actor{which}")
 
 
 @commands.command(

@@ -42,6 +42,18 @@ TASK_COLUMNS = {
     "age_s": "age",
     "client": "client",
 }
+ACTOR_COLUMNS = {
+    "id": "actor",
+    "name": "class",
+    "state": "state",
+    "node": "node",
+    "incarnation": "incarnation",
+    "restarts": "restarts",
+    "queued": "calls queued",
+    "in_flight": "calls at the node",
+    "age_s": "age",
+    "why": "last ends",
+}
 STATUS_HEADINGS = {
     "uptime_s": "up for",
     "clients": "clients, with this command",
@@ -53,7 +65,7 @@ STATUS_HEADINGS = {
     "calls": "calls that do not run",
 }
 #: identities, not amounts
-NUMBERS_AS_THEY_ARE = {"epoch", "pid", "attempt"}
+NUMBERS_AS_THEY_ARE = {"epoch", "pid", "attempt", "incarnation"}
 
 
 def plain(text: object) -> str:

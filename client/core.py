@@ -75,21 +75,21 @@ class ClientCore:
             events.Received: self._on_received,
             events.BlobReceived: self._on_blob,
             events.Submitted: self._on_submitted,
-            events.Put: self._on_put,
-            events.RefsChanged: self._on_refs_changed,
+            events.Put: lambda event, _now_s: self.home.keep(event.rows),
+            events.RefsChanged: lambda event, _now_s: self.home.change_refs(event.changes),
             events.Pinned: self._on_pinned,
-            events.Awaited: self._on_awaited,
+            events.Awaited: lambda event, _now_s: self.home.fetch(event.ids),
             events.CancelAsked: self._on_cancel_asked,
             events.Asked: self._on_asked,
-            events.KindsDropped: self._on_kinds_dropped,
+            events.KindsDropped: lambda event, _now_s: self.kinds.drop(event.kinds),
             events.Leaving: self._on_leaving,
             events.TimePassed: lambda _event, _now_s: None,
             messages.Results: self._on_results,
             messages.Retried: lambda told, _: self._budget.told(told.rows, self.tasks),
             messages.Values: self._on_values,
-            messages.Wanted: self._on_wanted,
-            messages.Shared: self._on_shared,
-            messages.Unshared: self._on_unshared,
+            messages.Wanted: lambda message, _now_s: self.home.want(message.ids),
+            messages.Shared: lambda message, _: self.home.share(message.ids, shared=True),
+            messages.Unshared: lambda message, _: self.home.share(message.ids, shared=False),
             messages.Cancelled: self._on_cancelled,
             messages.Answer: self._on_answer,
             messages.Output: self._on_text,
@@ -106,13 +106,15 @@ class ClientCore:
         self._handlers[type(event)](event, now_s)
         return []
 
-    def turn(self, now_s: float) -> list[Command]:  # noqa: ARG002  # the face of every core
+    def turn(self, now_s: float) -> list[Command]:
         """Return the commands of all events since the last turn, to be carried out in order."""
         home, kinds = self.home, self.kinds
         if kinds.dropped:
             kinds.forget_unused(len(self.tasks), self.tasks.values)
         if self._departing:
             self._depart()
+        while home.unheld:
+            self._end_unheld(now_s)
         if self._up:
             if self._unsent and self._credits.worth_a_look(
                 len(self.tasks) - len(self._unsent), self.finished_bytes
@@ -160,10 +162,15 @@ class ClientCore:
             row = call.row
             id_ = row.id
             tasks[id_] = call  # type: ignore[index]
-            if call.options.num_returns == 1:
+            options = call.options
+            if options.num_returns == 1:
                 entries[id_] = Entry()  # type: ignore[index]
             else:
-                self._expect_values(TaskId(id_), call.options.num_returns)
+                self._expect_values(TaskId(id_), options.num_returns)
+            if options.actor:
+                self.home.pin((options.actor,))
+            elif options.creates is not None:
+                entries[id_].is_actor = not options.creates.detached  # type: ignore[index]
             args = row.args
             if row.deps or row.contained:
                 self.home.pin(row.deps)
@@ -227,23 +234,10 @@ class ClientCore:
             self._send(messages.Forget(self.kinds.forgotten))
             self.kinds.forgotten = []
 
-    def _on_put(self, event: events.Put, _now_s: float) -> None:
-        for row in event.rows:
-            self.home.keep(row)
-
-    def _on_refs_changed(self, event: events.RefsChanged, _now_s: float) -> None:
-        self.home.change_refs(event.changes)
-
     def _on_pinned(self, event: events.Pinned, _now_s: float) -> None:
         self.home.pin(event.ids)
         for id_ in event.ids:
             self.home.pinned[id_] = self.home.pinned.get(id_, 0) + 1
-
-    def _on_awaited(self, event: events.Awaited, _now_s: float) -> None:
-        self.home.fetch(event.ids)
-
-    def _on_kinds_dropped(self, event: events.KindsDropped, _now_s: float) -> None:
-        self.kinds.drop(event.kinds)
 
     # ------------------------------------------------------------------------------- results
 
@@ -256,7 +250,7 @@ class ClientCore:
             payload = row.payload
             if (
                 call is None
-                or call.options.num_returns != 1
+                or (options := call.options).num_returns != 1
                 or row.contained
                 or (payload is None and row.size)
                 or kinds.dropping
@@ -267,6 +261,8 @@ class ClientCore:
             if asked.deps or asked.contained or self._budget or self._cancelled:
                 self._on_result(row)
                 continue
+            if options.actor:
+                home.unpin((options.actor,))
             del tasks[id_]  # type: ignore[arg-type]
             self.finished += 1
             if asked.args is not None:
@@ -322,6 +318,8 @@ class ClientCore:
         self.kinds.finished(row.kind)
         self.home.unpin(row.deps)
         self.home.unpin(row.contained)
+        if call.options.actor:
+            self.home.unpin((call.options.actor,))
 
     def _fail(self, task: TaskId, error: str, text: str) -> None:
         """Give a task a failure that was decided here."""
@@ -344,15 +342,6 @@ class ClientCore:
             if self.home.filled(row):
                 self.home.fetched(row)
 
-    def _on_wanted(self, message: messages.Wanted, _now_s: float) -> None:
-        self.home.want(message.ids)
-
-    def _on_shared(self, message: messages.Shared, _now_s: float) -> None:
-        self.home.share(message.ids, shared=True)
-
-    def _on_unshared(self, message: messages.Unshared, _now_s: float) -> None:
-        self.home.share(message.ids, shared=False)
-
     # ---------------------------------------------------------------------------- cancelling
 
     def _on_cancel_asked(self, event: events.CancelAsked, now_s: float) -> None:
@@ -361,6 +350,8 @@ class ClientCore:
         dropped = [False] * len(event.ids)
         for place, task in enumerate(event.ids):
             if task in self._unsent:
+                if event.restart:
+                    continue  # it has not begun
                 # Beyond the credit, it may have been sent in an earlier life.
                 dropped[place] = task not in self._budget.charged
                 self._cancel_unsent(task)
@@ -368,6 +359,13 @@ class ClientCore:
                 places[place] = task
         self.story.append((now_s, f"cancel {len(event.ids)}, of which {len(places)} are out"))
         self._ask(self._asks.cancel(event, dropped, places, self.tasks))
+
+    def _end_unheld(self, now_s: float) -> None:
+        unheld, self.home.unheld = dict.fromkeys(self.home.unheld), []
+        named = [TaskId(id_) for id_ in unheld]
+        tasks = [task for task in named if task in self.tasks and task not in self._cancelled]
+        if tasks:
+            self._on_cancel_asked(events.CancelAsked(tasks, False, False, exit=True), now_s)
 
     def _cancel_unsent(self, task: TaskId) -> None:
         self._credits.sent([self.tasks[task].row])
@@ -447,7 +445,7 @@ class ClientCore:
         count = known + self._credits.take(rows[known:], known, self.finished_bytes)
         self._unsent = {TaskId(row.id): None for row in rows[count:]}
         self._submit(rows[:count], attempts[:count])
-        for _, places, _, _ in self._asks.cancels.values():
+        for _, places, _ in self._asks.cancels.values():
             for task in [one for one in places.values() if one in self._unsent]:
                 self._cancel_unsent(task)
 
@@ -465,7 +463,7 @@ class ClientCore:
             self._fail(task, "TaskCancelled", "was cancelled")
         spent = lives.spent(self.tasks, self._unsent, self._budget)
         for task, call in spent:
-            self._fail(task, "NodeLost", lives.MAY_HAVE_RUN.format(call.options.max_retries))
+            self._fail(task, *lives.why_spent(call.options))
         self.story.append((now_s, f"given up: {len(spent)} failed, {len(self.tasks)} sent anew"))
 
     def _again(self, task: TaskId, call: Call) -> TaskRow:

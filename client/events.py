@@ -78,12 +78,17 @@ class Awaited(Struct, gc=False, frozen=True):
 
 
 class CancelAsked(Struct, gc=False, frozen=True):
-    """The user cancels. request != 0: wants to know which had not started."""
+    """The user cancels. request != 0: wants to know which had not started.
+
+    exit, restart: see messages.Cancel.
+    """
 
     ids: list[TaskId]
     force: bool
     recursive: bool
     request: int = 0
+    exit: bool = False
+    restart: bool = False
 
 
 class Asked(Struct, gc=False, frozen=True):

@@ -1,4 +1,4 @@
-"""Remote functions: `@drumbeat.remote`, `.options(...)` and `.remote(...)`.
+"""Remote functions: `@drumbeat.remote`, `.options(...)`, `.remote(...)`; classes: actors.py.
 
 Never runs a function and never waits for one. A function is pickled at its first submit; each call
 then costs one pickle of its arguments and one small record.
@@ -7,7 +7,7 @@ then costs one pickle of its arguments and one small record.
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from ..protocol import modules
 from ..protocol.ids import ObjectId
@@ -16,6 +16,9 @@ from ..protocol.payload import pack_call, pack_function
 from ..protocol.references import ObjectRef, orphaned, refuse_fork
 from ..protocol.session import FunctionDefinition, Kind, Packed, Session, current
 from . import options as options_
+
+if TYPE_CHECKING:
+    from .actors import ActorClass
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,14 +44,14 @@ def session_or_start() -> Session:
     return local.session_or_init()
 
 
-class _Function:
-    """What all variants of one remote function share: the function, its signature, its pickles."""
+class Callee:
+    """What all variants of a remote function share: what is called, its signature, its pickles."""
 
     __slots__ = ("call", "code_version", "definitions", "fewest", "forms", "most", "name")
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], name: str = "") -> None:
         self.call = function
-        self.name = _name_of(function)
+        self.name = name or _name_of(function)
         self.definitions: dict[Any, FunctionDefinition] = {}
         #: of the modules that came along with these
         self.code_version = -1
@@ -81,9 +84,8 @@ class _Function:
         form = (len(args), tuple(kwargs))
         if form in self.forms:
             return
-        try:
-            signature = inspect.signature(self.call)
-        except (TypeError, ValueError):
+        signature = self.signature()
+        if signature is None:
             self.most = 1 << 62  # a builtin without a signature: the worker will tell
         else:
             try:
@@ -95,6 +97,10 @@ class _Function:
         if len(self.forms) >= FORMS_MAX:
             self.forms.clear()
         self.forms[form] = None
+
+    def signature(self) -> inspect.Signature | None:
+        """Return what arguments fit; None: that is not known here."""
+        return signature_of(self.call)
 
 
 class AsyncCall:
@@ -111,7 +117,37 @@ class AsyncCall:
         return asyncio.run(self.function(*args, **kwargs))
 
 
-class RemoteFunction(Generic[P, T]):
+class Remote:
+    """What is called with options, whose kind is made anew when more code has to come along."""
+
+    def __init__(self, callee: Callee, checked: options_.Checked) -> None:
+        self._shared = callee
+        self._checked = checked
+        self._kind: Kind | None = None
+
+    def kind(self) -> Kind:
+        """Return callee and options as a session submits them, new for a new session."""
+        while True:
+            definition = self._shared.definition(self._checked.retry_exceptions)
+            name = self._checked.name or self._shared.name
+            kind = self._kind = Kind(definition, self._checked.options, name)
+            modules.packed(self)
+            if self._shared.code_version == modules.code_version():
+                return kind
+
+    def kind_for(self, session: Session) -> Kind:
+        """Return the kind to be submitted to a session."""
+        kind = self._kind
+        if kind is None or (kind.session is not session and kind.session is not None):
+            kind = self.kind()
+        return kind
+
+    def outdated(self) -> None:
+        """Have the callee packed anew: more modules have to come along."""
+        self._kind = None
+
+
+class RemoteFunction(Remote, Generic[P, T]):
     """A function whose calls run in the cluster: `f.remote(...)` returns an ObjectRef at once."""
 
     def __init__(
@@ -120,14 +156,13 @@ class RemoteFunction(Generic[P, T]):
         given: Mapping[str, Any] | None = None,
         *,
         pool: str = "",
-        shared: _Function | None = None,
+        shared: Callee | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self._given = dict(given or {})
-        self._checked = options_.check(self._given, pool)
-        self._shared = _Function(function) if shared is None else shared
+        callee = Callee(function) if shared is None else shared
+        super().__init__(callee, options_.check(self._given, pool))
         self._variants: dict[Any, RemoteFunction[P, T]] = {}
-        self._kind: Kind | None = None
         self._single = self._checked.options.num_returns == 1
 
     @property
@@ -160,7 +195,7 @@ class RemoteFunction(Generic[P, T]):
         ids = session.submit(kind, packed)
         if self._single:
             return ObjectRef(ids[0], session)
-        return _new_refs(ids, session)  # type: ignore[no-any-return]  # by num_returns, see above
+        return new_refs(ids, session)  # type: ignore[no-any-return]  # by num_returns, see above
 
     def options(self, **given: Any) -> "RemoteFunction[P, T]":
         """Return the same function with other options; those not named stay as they are.
@@ -169,7 +204,7 @@ class RemoteFunction(Generic[P, T]):
             TypeError: an unknown option (the message names the options there are).
             ValueError: a value out of bounds.
         """
-        key = tuple([(name, _frozen(value)) for name, value in given.items()])
+        key = frozen(given)
         try:
             found = self._variants.get(key)
         except TypeError:  # a value that cannot be hashed is checked each time
@@ -205,23 +240,7 @@ class RemoteFunction(Generic[P, T]):
 
     def submit(self, session: Session, packed: Packed) -> list[ObjectId]:
         """Submit a call whose arguments are packed already."""
-        kind = self._kind
-        if kind is None or (kind.session is not session and kind.session is not None):
-            kind = self.kind()
-        return session.submit(kind, packed)
-
-    def kind(self) -> Kind:
-        """Return function and options as a session submits them, new for a new session."""
-        while True:
-            definition = self._shared.definition(self._checked.retry_exceptions)
-            kind = self._kind = Kind(definition, self._checked.options, self.name)
-            modules.packed(self)
-            if self._shared.code_version == modules.code_version():
-                return kind
-
-    def outdated(self) -> None:
-        """Have the function packed anew: more modules have to come along."""
-        self._kind = None
+        return session.submit(self.kind_for(session), packed)
 
     def __call__(self, /, *_: Any, **__: Any) -> T:
         """Refuse to be called: here or in the cluster is for the caller to say."""
@@ -257,13 +276,16 @@ def _empty() -> RemoteFunction[..., Any]:
     return made
 
 
-def _new_refs(ids: list[Any], session: Session) -> Any:
+def new_refs(ids: list[Any], session: Session) -> Any:
+    """Return the references to several values, or None for none."""
     return [ObjectRef(id_, session) for id_ in ids] or None
 
 
 class Decorator(Protocol):
-    """What `@remote(**options)` is: it makes a function remote."""
+    """What `@remote(**options)` is: it makes a function or a class remote."""
 
+    @overload
+    def __call__(self, class_: type[T], /) -> "ActorClass[T]": ...  # type: ignore[overload-overlap]
     @overload
     def __call__(
         self, function: Callable[P, Coroutine[Any, Any, T]], /
@@ -273,33 +295,37 @@ class Decorator(Protocol):
 
 
 @overload
+def remote(class_: type[T], /) -> "ActorClass[T]": ...  # type: ignore[overload-overlap]
+@overload
 def remote(function: Callable[P, Coroutine[Any, Any, T]], /) -> RemoteFunction[P, T]: ...
 @overload
 def remote(function: Callable[P, T], /) -> RemoteFunction[P, T]: ...
 @overload
 def remote(**options: Any) -> Decorator: ...
 def remote(function: Any = None, /, **options: Any) -> Any:
-    """Make a function remote: `@remote`, `@remote(num_cpus=2)` or `remote(function)`.
+    """Make a function or a class remote: `@remote`, `@remote(num_cpus=2)` or `remote(function)`.
 
     Raises:
-        TypeError: an unknown option, or not a function.
+        TypeError: an unknown option, or neither a function nor a class.
     """
     if function is None:
-        options_.check(options)
+        options_.check_names(options)
         return functools.partial(_remote, options=options)
     return _remote(function, options)
 
 
-def _remote(function: Any, options: Mapping[str, Any]) -> RemoteFunction[..., Any]:
+def _remote(function: Any, options: Mapping[str, Any]) -> Any:
     if isinstance(function, RemoteFunction):
         return function.options(**options) if options else function
-    if isinstance(function, type):
-        raise TypeError(
-            f"drumbeat.remote takes a function, and {function.__name__} is a class; "
-            "a class cannot be made remote in this version"
-        )
+    from .actors import ActorClass, class_of
+
+    if isinstance(function, ActorClass):
+        return function.options(**options) if options else function
+    class_ = class_of(function)
+    if class_ is not None:
+        return ActorClass(class_, options)
     if not callable(function):
-        raise TypeError(f"drumbeat.remote takes a function, not {function!r}")
+        raise TypeError(f"drumbeat.remote takes a function or a class, not {function!r}")
     return RemoteFunction(function, options)
 
 
@@ -319,6 +345,14 @@ def _is_coroutine_function(function: Any) -> bool:
     return not inspect.isroutine(function) and inspect.iscoroutinefunction(call)
 
 
+def signature_of(call: Callable[..., Any]) -> inspect.Signature | None:
+    """Return a signature, or None where there is none: that of a builtin perhaps."""
+    try:
+        return inspect.signature(call)
+    except (TypeError, ValueError):
+        return None
+
+
 def _range_of(signature: inspect.Signature) -> tuple[int, int]:
     """Return how many positional arguments alone are right: from, to; (1, 0) if no number is."""
     fewest = most = 0
@@ -332,6 +366,11 @@ def _range_of(signature: inspect.Signature) -> tuple[int, int]:
         elif parameter.kind is parameter.KEYWORD_ONLY and required:
             return 1, 0
     return fewest, most
+
+
+def frozen(given: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return options in a form that can be hashed, unless a value of them cannot be."""
+    return tuple([(name, _frozen(value)) for name, value in given.items()])
 
 
 def _frozen(value: Any) -> Any:

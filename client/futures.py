@@ -21,6 +21,7 @@ from ..protocol.payload import load_error, pack_call, pack_error
 from ..protocol.references import ObjectRef
 from ..protocol.session import Session
 from .functions import RemoteFunction, remote, session_or_start
+from .handles import no_refs
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ def as_completed(
     session: Session | None = None
     for ref in refs:
         if type(ref) is not ObjectRef:
-            raise TypeError(f"as_completed takes ObjectRefs, not {type(ref).__name__}")
+            raise no_refs("as_completed", ref)
         if ref._session is not session:
             if session is not None:
                 raise ValueError("as_completed: the references belong to different clusters")

@@ -39,6 +39,8 @@ class Entry(Struct, gc=False):
     #: how often the scheduler delivered a ref to it, since the last Release
     received: int = 0
     row: ValueRow | None = None
+    #: own, pending: what makes an actor, which ends when nobody holds it any more
+    is_actor: bool = False
 
 
 class Home:
@@ -65,6 +67,8 @@ class Home:
         self.fetches: list[bytes] = []
         self.answers: list[ValueRow] = []
         self.blobs: list[tuple[bytes, bytes]] = []
+        #: actors that nobody holds any more, perhaps named twice
+        self.unheld: list[ObjectId] = []
 
     # ------------------------------------------------------------------------- what is sent
 
@@ -157,6 +161,8 @@ class Home:
             self.releases.append((id_, entry.received))
             entry.received = 0
         if entry.state == PENDING or entry.shared or entry.wanted:
+            if entry.is_actor and entry.state == PENDING and not entry.shared:
+                self.unheld.append(id_)
             return ()
         del self.entries[id_]
         self.freed.append(id_)
@@ -164,10 +170,11 @@ class Home:
 
     # ------------------------------------------------------------------------------- values
 
-    def keep(self, row: ValueRow) -> None:
-        """Keep a value that this process put; it starts with one ref."""
-        self.pin(row.contained)
-        self.entries[ObjectId(row.id)] = Entry(state=HERE, row=row)
+    def keep(self, rows: Iterable[ValueRow]) -> None:
+        """Keep values that this process put; each starts with one ref."""
+        for row in rows:
+            self.pin(row.contained)
+            self.entries[ObjectId(row.id)] = Entry(state=HERE, row=row)
 
     def resolve(self, id_: ObjectId, entry: Entry, row: ValueRow) -> None:
         """Store the row that came; answer who wanted it; free it if nobody holds it."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ..protocol.actor_calls import ActorExit, visiting
 from ..protocol.errors import Interrupted
 from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of, show
 from ..protocol.machine import cpu_count
@@ -19,6 +20,7 @@ from ..protocol.outcomes import ERROR, VALUE, is_retryable
 from ..protocol.payload import (
     pack_error,
     pack_results,
+    pack_value,
     unpack_call,
     unpack_function,
 )
@@ -37,6 +39,21 @@ class _Entry:
         self.holds = 1
 
 
+class _Actor:
+    """An actor of this process."""
+
+    __slots__ = ("attempts", "end", "instance", "kind", "packed")
+
+    def __init__(self, kind: Kind, packed: Packed) -> None:
+        self.kind = kind
+        self.packed = packed
+        self.instance: Any = None
+        #: how often it was made, or was to be
+        self.attempts = 0
+        #: why it is no more; "": it is
+        self.end = ""
+
+
 class InlineSession:
     """A protocol.session.Session without a cluster."""
 
@@ -49,6 +66,8 @@ class InlineSession:
         #: references that went; handled by the next call, since they go at any moment
         self._dropped: deque[ObjectId] = deque()
         self._functions: dict[bytes, tuple[Callable[..., Any], Any]] = {}
+        #: by their creations; as long as somebody holds them
+        self._actors: dict[bytes, _Actor] = {}
         self._finished = 0
 
     # ------------------------------------------------------------------------------- Session
@@ -58,11 +77,9 @@ class InlineSession:
         self._free()
         task = self._ids()
         ids = objects_of(task, kind.options.num_returns)
-        failed = next((row for row in map(self._row, packed.deps) if row.outcome != VALUE), None)
-        if failed is not None:
-            rows = [_dependency_failed(failed)]
-        else:
-            rows = self._attempts(kind, packed, task)
+        if kind.options.creates is not None:
+            self._actors[task] = _Actor(kind, packed)
+        rows = self._outcome(kind, packed, task)
         for index, id_ in enumerate(ids):
             row = rows[index if len(rows) == len(ids) else 0]
             self._keep(id_, row)
@@ -113,6 +130,20 @@ class InlineSession:
         """Return that none could be cancelled: all have ended."""
         return [False] * len(ids)
 
+    def kill(self, id_: ObjectId, *, restart: bool) -> None:
+        """Let an actor go, or make it anew."""
+        actor = self._actors.get(id_)
+        if actor is None or actor.end:
+            return
+        actor.instance = None
+        most = actor.kind.options.max_retries
+        if restart and actor.attempts <= most:
+            rows = self._outcome(actor.kind, actor.packed, TaskId(id_))
+            self._objects[id_].row = rows[0]
+        else:
+            left = f", and max_restarts={most} allows no further restart" if restart else ""
+            actor.end = f"it was killed{left}"
+
     def hold(self, id_: ObjectId) -> None:
         """Count one more reference."""
         entry = self._objects.get(id_)
@@ -161,11 +192,40 @@ class InlineSession:
         """Forget all values."""
         self.alive = False
         self._objects.clear()
+        self._actors.clear()
         self._functions.clear()
 
     # ------------------------------------------------------------------------------- running
 
+    def _outcome(self, kind: Kind, packed: Packed, task: TaskId) -> list[ValueRow]:
+        if kind.options.creates is not None:
+            actor = self._actors[task]
+            actor.attempts += 1
+            rows = self._attempts(kind, packed, task)
+            if rows[0].outcome != VALUE:
+                failure = rows[0].failure
+                actor.end = "its constructor raised" if failure is None else failure.text
+            return rows
+        if not kind.options.actor:
+            return self._attempts(kind, packed, task)
+        actor = self._actors[kind.options.actor]
+        if actor.end:
+            return [self._actor_died(kind, actor.end)]
+        with visiting(actor.instance):
+            return self._attempts(kind, packed, task)
+
+    def _actor_died(self, kind: Kind, end: str) -> ValueRow:
+        id_ = ObjectId(kind.options.actor)
+        made = self._row(id_)
+        text = f"{kind.name} cannot run: actor {show(id_)} is dead: {end}"
+        failure = Failure("ActorDied", text, {"name": kind.name, "actor": show(id_)}, made.failure)
+        payload = made.payload if made.outcome == ERROR else None
+        return ValueRow(id_, Outcome.FAILURE, payload, contained=made.contained, failure=failure)
+
     def _attempts(self, kind: Kind, packed: Packed, task: TaskId) -> list[ValueRow]:
+        failed = next((row for row in map(self._row, packed.deps) if row.outcome != VALUE), None)
+        if failed is not None:
+            return [_dependency_failed(failed)]
         attempt = 0
         while True:
             attempt += 1
@@ -182,9 +242,16 @@ class InlineSession:
             args, kwargs = unpack_call(packed.payload, [self._row(id_) for id_ in packed.deps])
             with _environment(kind.options.env_vars, kind.options.working_dir):
                 value = function(*args, **kwargs)
+            if kind.options.creates is not None:
+                self._actors[task].instance, value = value, None
             results = pack_results(value, kind.options.num_returns, kind.name)
         except KeyboardInterrupt:
             raise  # the user's own
+        except ActorExit:
+            actor = self._actors.get(kind.options.actor)
+            if actor is not None:
+                actor.end = "it has ended itself"
+            return [ValueRow(task, VALUE, pack_value(None).payload)], False
         except Interrupted:
             failure = Failure("TaskCancelled", f"{kind.name}() ended itself by Interrupted")
             return [ValueRow(task, Outcome.FAILURE, failure=failure)], False
@@ -236,6 +303,7 @@ class InlineSession:
             entry.holds -= 1
             if entry.holds == 0:
                 del self._objects[id_]
+                self._actors.pop(id_, None)
                 self._dropped.extend(ObjectId(inner) for inner in entry.row.contained)
 
 

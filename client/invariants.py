@@ -21,7 +21,8 @@ def check(core: "ClientCore") -> None:
     home = core.home
     pins: dict[bytes, int] = dict(home.pinned.items())
     for task, call in core.tasks.items():
-        for id_ in (*call.row.deps, *call.row.contained):
+        actor = (call.options.actor,) if call.options.actor else ()
+        for id_ in (*call.row.deps, *call.row.contained, *actor):
             pins[id_] = pins.get(id_, 0) + 1
         values = objects_of(task, call.options.num_returns)
         entries = [home.entries.get(id_) for id_ in values]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from ..protocol.ids import PeerId, TaskId
-from ..protocol.messages import Fetch, Notice, Submit, TaskRow
+from ..protocol.messages import Fetch, Notice, Options, Submit, TaskRow
 from ..protocol.recovery import Holding, Registered
 from .budget import Budget
 from .events import Call, Command, Print, Send, SendBlob
@@ -24,11 +24,20 @@ SUBMIT_ROWS_MAX: Final = 512
 HOLDING_ROWS_MAX: Final = 4096
 
 
-#: why a task is failed that was sent to a scheduler which gave this client up
+#: why what was sent to a scheduler which gave this client up is failed
 MAY_HAVE_RUN: Final = (
-    "may have run: the scheduler that it was sent to had given this client up, and max_retries={} "
+    "may have run: the scheduler that it was sent to had given this client up, and {}={} "
     "allows no further attempt"
 )
+
+
+def why_spent(options: Options) -> tuple[str, str]:
+    """Return the error, and its text, of what was sent to a scheduler that gave this client up."""
+    if options.actor:
+        return "ActorCallLost", MAY_HAVE_RUN.format("max_task_retries", options.max_retries)
+    if options.creates is not None:
+        return "ActorDied", MAY_HAVE_RUN.format("max_restarts", options.max_retries)
+    return "NodeLost", MAY_HAVE_RUN.format("max_retries", options.max_retries)
 
 
 def without_sends(commands: list[Command]) -> tuple[list[Command], dict[TaskId, None]]:

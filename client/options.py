@@ -1,4 +1,4 @@
-"""The options of a task: their names, what is allowed, and how they become protocol Options.
+"""The options of tasks, actors and their methods: names, what is allowed, what they become.
 
 Never guesses: an unknown name or a value that does not fit is refused in plain words, naming the
 option and what is allowed.
@@ -9,7 +9,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from ..protocol.forms import AMOUNT_MAX, SECONDS_MAX
+from ..protocol.actors import ANY_NUMBER, ActorOptions
+from ..protocol.forms import AMOUNT_MAX, COUNT_MAX, SECONDS_MAX
 from ..protocol.labels import LABELS_MAX, AskedLabels, fault_of
 from ..protocol.messages import Options
 from ..protocol.resources import STEP
@@ -17,6 +18,8 @@ from ..protocol.resources import STEP
 #: by how much priorities may differ from 0
 PRIORITY_MAX: Final = 1 << 31
 RETURNS_MAX: Final = 65_536
+#: of retries, restarts and calls a worker
+RETRIES_MAX: Final = 1 << 31
 
 RetryExceptions = bool | tuple[type[BaseException], ...]
 
@@ -161,26 +164,63 @@ def _retry_exceptions(name: str, value: Any) -> RetryExceptions:
     return types or False
 
 
-_CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
+def _pending(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value != ANY_NUMBER and not 1 <= value <= COUNT_MAX:
+        raise ValueError(f"{name} must be from 1 up, or {ANY_NUMBER} for any number, not {value!r}")
+    return value
+
+
+def _on_partition(name: str, value: Any) -> bool:
+    if value not in ("replace", "wait"):
+        raise ValueError(f'{name} must be "replace" or "wait", not {value!r}')
+    return bool(value == "wait")
+
+
+Checks = Mapping[str, Callable[[str, Any], Any]]
+
+#: what tasks and actors are placed by, and what their workers find
+_PLACED: Final[Checks] = {
     "num_cpus": _amount,
     "num_gpus": _gpus,
     "resources": _resources,
-    "num_returns": _count(RETURNS_MAX),
-    "max_retries": _count(1 << 31),
-    "retry_exceptions": _retry_exceptions,
-    "retry_backoff_s": _seconds,
     "wait_for_nodes": _flag,
-    "priority": _priority,
-    "name": _text,
     "node": _node,
     "spread": _flag,
-    "max_calls": _count(1 << 31),
     "env_vars": _env_vars,
     "working_dir": _directory,
 }
+_TASK: Final[Checks] = {
+    **_PLACED,
+    "num_returns": _count(RETURNS_MAX),
+    "max_retries": _count(RETRIES_MAX),
+    "retry_exceptions": _retry_exceptions,
+    "retry_backoff_s": _seconds,
+    "priority": _priority,
+    "name": _text,
+    "max_calls": _count(RETRIES_MAX),
+}
+_ACTOR: Final[Checks] = {
+    **_PLACED,
+    "max_restarts": _count(RETRIES_MAX),
+    "restart_window_s": _seconds,
+    "retry_backoff_s": _seconds,
+    "max_task_retries": _count(RETRIES_MAX),
+    "max_pending_calls": _pending,
+    "on_partition": _on_partition,
+}
+_METHOD: Final[Checks] = {
+    "num_returns": _count(RETURNS_MAX),
+    "max_task_retries": _count(RETRIES_MAX),
+    "retry_exceptions": _retry_exceptions,
+    "name": _text,
+}
 
 #: the options there are
-NAMES: Final = tuple(_CHECKS)
+NAMES: Final = tuple(_TASK)
+ACTOR_NAMES: Final = tuple(_ACTOR)
+METHOD_NAMES: Final = tuple(_METHOD)
 
 
 def check(given: Mapping[str, Any], pool: str = "") -> Checked:
@@ -190,19 +230,78 @@ def check(given: Mapping[str, Any], pool: str = "") -> Checked:
         TypeError: an unknown option, or a value of the wrong type.
         ValueError: a value out of bounds.
     """
-    values: dict[str, Any] = {}
-    for name, value in given.items():
-        checked = _CHECKS.get(name)
-        if checked is None:
-            raise TypeError(
-                f"{name!r} is not an option of a task; the options are " + ", ".join(NAMES)
-            )
-        values[name] = checked(name, value)
+    values = _values_of(given, "a task", _TASK)
     name = values.pop("name", "")
     retry_exceptions = values.pop("retry_exceptions", False)
+    return Checked(
+        _options(values, retry_exceptions=bool(retry_exceptions), pool=pool), name, retry_exceptions
+    )
+
+
+def check_actor(given: Mapping[str, Any]) -> tuple[Checked, int]:
+    """Return the options of an actor's creation, and how often its calls may be tried again.
+
+    Raises:
+        TypeError: an unknown option, or a value of the wrong type.
+        ValueError: a value out of bounds.
+    """
+    values = _values_of(given, "an actor", _ACTOR)
+    creates = ActorOptions(
+        max_pending_calls=values.pop("max_pending_calls", ANY_NUMBER),
+        restart_window_s=values.pop("restart_window_s", 0.0),
+        waits_on_partition=values.pop("on_partition", False),
+    )
+    max_task_retries = values.pop("max_task_retries", 0)
+    max_restarts = values.pop("max_restarts", 0)
+    values.setdefault("num_cpus", 0.0)
+    options = _options(values, max_retries=max_restarts, creates=creates)
+    return Checked(options, "", False), max_task_retries
+
+
+def check_method(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a method that are given.
+
+    Raises:
+        TypeError: an unknown option, or a value of the wrong type.
+        ValueError: a value out of bounds.
+    """
+    return _values_of(given, "a method of an actor", _METHOD)
+
+
+def check_names(given: Mapping[str, Any]) -> None:
+    """Refuse options that are neither all a task's nor all an actor's.
+
+    Raises:
+        TypeError: names the first that does not fit.
+    """
+    if any(all(name in checks for name in given) for checks in (_TASK, _ACTOR)):
+        return
+    unknown = next(name for name in given if name not in _TASK)
+    raise TypeError(f"{_unknown(unknown, 'a task', _TASK)}; those of an actor {_list(_ACTOR)}")
+
+
+def _options(values: dict[str, Any], **more: Any) -> Options:
     if isinstance(values.get("node"), tuple):
         values["node_labels"] = values.pop("node")
-    options = Options(**values, retry_exceptions=bool(retry_exceptions), pool=pool)
+    options = Options(**values, **more)
     if options.node and options.spread:
         raise ValueError("node and spread exclude each other: one names a node, one takes many")
-    return Checked(options, name, retry_exceptions)
+    return options
+
+
+def _values_of(given: Mapping[str, Any], what: str, checks: Checks) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        checked = checks.get(name)
+        if checked is None:
+            raise TypeError(_unknown(name, what, checks))
+        values[name] = checked(name, value)
+    return values
+
+
+def _unknown(name: str, what: str, checks: Checks) -> str:
+    return f"{name!r} is not an option of {what}; the options {_list(checks)}"
+
+
+def _list(checks: Checks) -> str:
+    return "are " + ", ".join(checks)

@@ -20,15 +20,7 @@ from ..protocol.errors import (
     NotInitialized,
     SchedulerUnreachable,
 )
-from ..protocol.ids import (
-    COUNTER_BYTES,
-    ORDINAL_BYTES,
-    ObjectId,
-    PeerId,
-    TaskId,
-    objects_of,
-    task_of,
-)
+from ..protocol.ids import IdFactory, ObjectId, PeerId, objects_of, task_of
 from ..protocol.keys import Credentials
 from ..protocol.messages import (
     AnyMessage,
@@ -105,9 +97,7 @@ class ClusterSession:
         self._calls = self._inbox.calls
         self._core = ClientCore(settings, peer, name, environment)
         self._speaker = Speaker()
-        # as IdFactory names them, but safe against a finalizer that submits in the middle
-        self._id_prefix = peer + bytes(ORDINAL_BYTES)
-        self._id_counter = itertools.count(1)
+        self._next_id = IdFactory(peer).__call__
         #: guards what calls share; a finalizer or a signal handler may submit while it is held
         self._lock = threading.RLock()
         self._requests = itertools.count(1)
@@ -186,9 +176,6 @@ class ClusterSession:
         num_returns = options.num_returns
         return [ObjectId(id_)] if num_returns == 1 else objects_of(id_, num_returns)
 
-    def _next_id(self) -> TaskId:
-        return TaskId(self._id_prefix + next(self._id_counter).to_bytes(COUNTER_BYTES, "big"))
-
     def _announce(self, kind: Kind) -> None:
         with self._lock:
             if not self._open:
@@ -259,8 +246,8 @@ class ClusterSession:
             if not self._open:
                 raise self._not_alive()
             id_ = ObjectId(self._next_id())
-            contained = (*packed.deps, *packed.contained)
-            row = ValueRow(id_, Outcome.VALUE, payload, len(payload), contained)
+            refs = (*packed.deps, *packed.contained)
+            row = ValueRow(id_, Outcome.VALUE, payload, len(payload), refs)
             self._results[id_] = row
             self._calls.append(row)
         if self._service.sleeping:
@@ -354,22 +341,14 @@ class ClusterSession:
 
     def cancel(self, ids: Sequence[ObjectId], force: bool, recursive: bool) -> None:
         """Cancel the tasks of these objects; returns at once."""
-        self._must_be_alive()
-        tasks = list(dict.fromkeys(task_of(id_) for id_ in ids))
-        self._inbox.cancels.append(CancelAsked(tasks, force, recursive))
-        if self._service.sleeping:
-            self._service.wake()
+        self._cancel(CancelAsked(list(dict.fromkeys(map(task_of, ids))), force, recursive))
 
     def cancel_queued(self, ids: Sequence[ObjectId]) -> list[bool]:
         """Cancel those that have not started; False also where the answer did not come in time."""
         self._must_be_alive()
-        request = next(self._requests)
         tasks = [task_of(id_) for id_ in ids]
-        answer = self._ask(
-            request,
-            lambda: self._inbox.cancels.append(CancelAsked(tasks, False, True, request)),
-            CANCEL_ANSWER_S,
-        )
+        asked, cancels = CancelAsked(tasks, False, True, next(self._requests)), self._inbox.cancels
+        answer = self._ask(asked.request, lambda: cancels.append(asked), CANCEL_ANSWER_S)
         return [False] * len(ids) if answer is None else list(answer)
 
     def query(self, what: str, limit: int = 100, match: str = "") -> Any:
@@ -396,6 +375,16 @@ class ClusterSession:
             return waiter.data
         finally:
             self._board.requests.pop(request, None)
+
+    def kill(self, id_: ObjectId, *, restart: bool) -> None:
+        """Kill an actor; returns at once."""
+        self._cancel(CancelAsked([task_of(id_)], True, True, restart=restart))
+
+    def _cancel(self, asked: CancelAsked) -> None:
+        self._must_be_alive()
+        self._inbox.cancels.append(asked)
+        if self._service.sleeping:
+            self._service.wake()
 
     def hold(self, id_: ObjectId) -> None:
         """One more ObjectRef to this object lives here."""

@@ -6,6 +6,7 @@ Never a decision: rules live in the rooms that use these (slots, dispatch, waits
     Shape    all queued attempts that any worker of one crew could run with the same resources
     Crew     the workers of one key: nobody else's attempts ever run in them
     Attempt  one try of one task, from Assign to Done
+    Hosted   an actor in its worker, with the calls that are here for it
     Worker   one process
 """
 
@@ -24,6 +25,7 @@ ARRIVING = 0  # a part of it (arguments, a value, its function) is still on the 
 QUEUED = 1
 SENT = 2  # in a worker's hands, or in its socket
 GONE = 3
+CALLED = 4  # a call that waits at its actor
 
 # how far a running attempt's end has been asked for
 NOT_STOPPED = 0
@@ -56,11 +58,15 @@ class WorkerKey(NamedTuple):
     working_dir: str
     num_cpus: float
     pool: str
+    #: each becomes an actor, and is that for life
+    hosts: bool = False
 
     @classmethod
     def of(cls, client: bytes, options: Options) -> "WorkerKey":
         """Return the key of a task's workers."""
-        return cls(client, options.env_vars, options.working_dir, options.num_cpus, options.pool)
+        hosts = options.creates is not None
+        env_vars, directory, cpus = options.env_vars, options.working_dir, options.num_cpus
+        return cls(client, env_vars, directory, cpus, options.pool, hosts)
 
 
 class Function:
@@ -80,7 +86,8 @@ class Kind:
     """A function with its options, as the scheduler defined it for this node."""
 
     __slots__ = (
-        "client", "function", "hash", "max_calls", "name", "number", "options", "rank", "shape",
+        "actor", "client", "creates", "function", "hash", "max_calls", "name", "number", "options",
+        "rank", "shape",
     )  # fmt: skip
 
     def __init__(self, number: int, row: NodeKindRow, shape: "Shape", function: Function) -> None:
@@ -91,7 +98,12 @@ class Kind:
         self.hash = row.function
         self.function = function
         self.options = row.options
-        self.max_calls = row.options.max_calls
+        #: it makes actors
+        self.creates = row.options.creates is not None
+        #: the actor that its tasks are calls of, or b""
+        self.actor = row.options.actor
+        #: a worker becomes one actor
+        self.max_calls = 1 if self.creates else row.options.max_calls
         self.shape = shape
         #: order among ranks: smaller first; the depth of a task is subtracted
         self.rank = -row.options.priority << 32
@@ -101,7 +113,7 @@ class Kind:
         options, payload = self.options, self.function.payload
         assert payload is not None
         return KindDefinition(
-            self.number, self.name, payload, options.num_returns, options.max_retries
+            self.number, self.name, payload, options.num_returns, options.max_retries, self.creates
         )
 
 
@@ -209,7 +221,7 @@ class Crew:
 
     __slots__ = (
         "crashes", "failing_since_s", "failures", "idle", "key", "members", "pause_until_s",
-        "starting",
+        "starting", "taken",
     )  # fmt: skip
 
     def __init__(self, key: WorkerKey) -> None:
@@ -218,6 +230,8 @@ class Crew:
         self.idle: dict[int, Worker] = {}
         self.starting = 0
         self.members = 0
+        #: of those, actors: they will run nothing else
+        self.taken = 0
         #: rounds of starts that failed since one succeeded; those that are tried at once are one
         self.failures = 0
         #: of those, rounds in which a process was made and ended
@@ -252,12 +266,32 @@ class Waiter(Struct, eq=False):
     stuck: bool = False
 
 
+class Hosted:
+    """An actor in its worker, from the moment that its creation is sent."""
+
+    __slots__ = ("attempt", "back", "exits", "hand", "leaves", "up", "waiting")
+
+    def __init__(self, attempt: Attempt) -> None:
+        #: of its creation, first and only in its worker's flight
+        self.attempt = attempt
+        #: its constructor has returned
+        self.up = False
+        #: it is to end as soon as it has nothing to do: nobody needs it; this node is drained
+        self.exits = self.leaves = False
+        #: calls, in order; ARRIVING, CALLED, or GONE meanwhile
+        self.waiting: deque[Attempt] = deque()
+        #: calls sent to the worker and not ended, by seq, rising
+        self.hand: dict[int, Attempt] = {}
+        #: calls that came back from it while others may yet: they go before those that wait
+        self.back: dict[int, Attempt] = {}
+
+
 class Worker:
     """One process, from StartWorker to WorkerExited."""
 
     __slots__ = (
-        "calls", "crew", "defined", "dropped", "exiting", "exiting_since_s", "flight", "ghosts",
-        "gpus", "holds", "lent", "long", "main", "name", "nested", "number", "packets",
+        "actor", "calls", "crew", "defined", "dropped", "exiting", "exiting_since_s", "flight",
+        "ghosts", "gpus", "holds", "lent", "long", "main", "name", "nested", "number", "packets",
         "page_slot", "pid", "reading", "ready", "revoked", "seq", "shape", "since_s", "started",
         "started_s", "taking", "until_s", "waits",
     )  # fmt: skip
@@ -311,3 +345,33 @@ class Worker:
         self.ghosts: dict[int, None] = {}
         #: function that it ran last
         self.name = ""
+        #: what it hosts, if it is for actors and has become one
+        self.actor: Hosted | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it is an actor that takes calls."""
+        return self.actor is not None and self.actor.up
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it runs something, or is about to."""
+        hosted = self.actor
+        return bool(self.flight) and (hosted is None or not hosted.up or bool(hosted.hand))
+
+    def rows(self) -> dict[int, Attempt]:
+        """Return what it runs in order: the calls of an actor, or what it was sent."""
+        hosted = self.actor
+        return self.flight if hosted is None or not hosted.up else hosted.hand
+
+    def is_next(self, attempt: Attempt) -> bool:
+        """Return whether an attempt in its hands is what it runs, or will run next."""
+        rows = self.rows() if attempt.kind.actor else self.flight
+        return next(iter(rows), 0) == attempt.seq
+
+    def has(self, seq: int) -> Attempt | None:
+        """Return what was sent under this seq and has not ended."""
+        attempt = self.flight.get(seq)
+        if attempt is None and self.actor is not None:
+            attempt = self.actor.hand.get(seq)
+        return attempt

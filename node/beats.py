@@ -59,7 +59,7 @@ class Beats:
     def beat(self, now_s: float) -> None:
         """Tell that this node lives, and what it does."""
         workers = self._state.workers.values()
-        rows = [self._hangs.row(worker, now_s) for worker in workers if worker.flight]
+        rows = [self._hangs.row(worker, now_s) for worker in workers if worker.is_busy]
         running = [row for row in rows if row is not None]
         if len(running) > RUNNING_ROWS_MAX:
             running.sort(key=lambda row: (row.id not in self.named, -row.elapsed_s))
@@ -101,16 +101,19 @@ class Beats:
                 return False
             if worker.taking or worker.reading:
                 return False
-            wait = worker.main
-            if worker.flight and (
-                len(worker.flight) > 1 or wait is None or wait.over or wait.deadline_s is not None
+            # Calls behind the one that waits have to wait for it, whatever there is room for.
+            wait, alone = worker.main, len(worker.flight) <= 1 or worker.is_up
+            if worker.is_busy and (
+                not alone or wait is None or wait.over or wait.deadline_s is not None
             ):
                 return False
         return True
 
     def _rows(self) -> list[WaitRow]:
+        # For a call its actor's creation, whose CPUs it lends or keeps. Idle actors do not wait.
         return [
             WaitRow(attempt.row.id, attempt.row.attempt, bool(worker.lent))
             for worker in self._state.workers.values()
+            if worker.is_busy
             for attempt in worker.flight.values()
         ]

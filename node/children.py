@@ -69,6 +69,10 @@ class Children:
         #: kinds, and functions, that this life of the scheduler does not have from us
         self._untold: dict[int, None] = {}
         self._unsent: dict[tuple[bytes, bytes], None] = {}
+        #: how many kinds of each function this life of the scheduler has from us
+        self._uses: dict[tuple[bytes, bytes], int] = {}
+        #: of calls of actors: the workers that use one, and their numbers for it
+        self._users: dict[int, list[tuple[int, int]]] = {}
         #: kinds to be told at the end of the turn: not used again
         self.forgotten: list[int] = []
         #: by our number
@@ -89,10 +93,10 @@ class Children:
 
     def cancel(self, worker: Worker, packet: CancelTasks) -> None:
         """A worker's task cancels others."""
-        message = Cancel(packet.ids, packet.force, packet.recursive)
+        message = Cancel(packet.ids, packet.force, packet.recursive, restart=packet.restart)
         if packet.request:
             message.request = self._ask(worker, packet.request, message)
-        else:
+        elif not packet.restart:  # what dies is not killed again because the scheduler is another
             calls = self._state.objects.calls
             for call in [calls[task] for task in packet.ids if task in calls]:
                 call.cancelled = True
@@ -134,12 +138,37 @@ class Children:
         self._numbers = {key: n for key, n in self._numbers.items() if key.client != client}
         self._codes = {key: code for key, code in self._codes.items() if key[0] != client}
         self._unsent = {key: None for key in self._unsent if key[0] != client}
+        self._uses = {key: count for key, count in self._uses.items() if key[0] != client}
         for number in numbers:
             del self._kinds[number]
+            self._users.pop(number, None)
             if number in self._untold:
                 del self._untold[number]
             else:
                 self.forgotten.append(number)
+
+    def forget_calls(self) -> None:
+        """Forget how actors were called that nobody here can call any more."""
+        numbers, self._state.objects.uncalled = self._state.objects.uncalled, []
+        for number in numbers:
+            key = self._kinds.pop(number, None)
+            if key is None:
+                continue  # its client has left
+            del self._numbers[key]
+            for user, own_number in self._users.pop(number, ()):
+                worker = self._state.workers.get(user)
+                if worker is not None:
+                    worker.nested.pop(own_number, None)
+            if number in self._untold:
+                del self._untold[number]
+                continue
+            self.forgotten.append(number)
+            function = key[:2]
+            self._uses[function] -= 1
+            if not self._uses[function]:
+                # The scheduler forgets the function with the last of its kinds.
+                del self._uses[function]
+                self._unsent[function] = None
 
     def flush(self) -> None:
         """Tell what is not used again."""
@@ -153,6 +182,8 @@ class Children:
         self._codes.clear()
         self._untold.clear()
         self._unsent.clear()
+        self._uses.clear()
+        self._users.clear()
         self.forgotten.clear()
         self.requests.clear()
 
@@ -167,6 +198,7 @@ class Children:
         """The scheduler is another: it has nothing from us."""
         self._untold = dict.fromkeys(self._kinds)
         self._unsent = dict.fromkeys(self._codes)
+        self._uses.clear()
         self.forgotten.clear()
 
     def submit_again(self) -> None:
@@ -187,11 +219,15 @@ class Children:
     def ask_again(self) -> None:
         """Cancel again what was to be cancelled, and ask again what was not answered."""
         cancels: dict[tuple[bool, bool], list[bytes]] = {}
-        for task, call in self._state.objects.calls.items():
+        calls = self._state.objects.calls
+        for task, call in calls.items():
             if call.cancelled:
                 cancels.setdefault((call.force, call.recursive), []).append(task)
         for (force, recursive), tasks in cancels.items():
             self._state.send(Cancel(tasks, force, recursive))
+        unheld: list[bytes] = [task for task, call in calls.items() if call.exits]
+        if unheld:
+            self._state.send(Cancel(unheld, force=False, recursive=False, exit=True))
         for request in self.requests.values():
             self._state.send(request.message)
 
@@ -219,7 +255,11 @@ class Children:
                 self._kinds[number] = key
                 self._untold[number] = None
                 new.append(number)
+                if kind.options.actor:
+                    self._state.objects.called.setdefault(kind.options.actor, []).append(number)
             worker.nested[kind.number] = number
+            if kind.options.actor:
+                self._users.setdefault(number, []).append((worker.number, kind.number))
         if new:
             self._define(client, new)
 
@@ -230,10 +270,11 @@ class Children:
                 continue
             del self._untold[number]
             key = self._kinds[number]
-            row = KindRow(number, key.function, key.name, key.options)
-            if (client, key.function) in self._unsent:
-                del self._unsent[client, key.function]
-                code = self._codes[client, key.function]
+            row, function = KindRow(number, key.function, key.name, key.options), key[:2]
+            self._uses[function] = self._uses.get(function, 0) + 1
+            if function in self._unsent:
+                del self._unsent[function]
+                code = self._codes[function]
                 if len(code) > self._state.settings.inline_bytes_max:
                     row.size = len(code)
                     self._state.commands.append(SendBlob(key.function, code))
@@ -248,18 +289,21 @@ class Children:
         if task.id in objects.calls:
             return None
         number = worker.nested.get(task.kind)
-        returns = self._kinds[number].options.num_returns if number is not None else 1
+        options = self._kinds[number].options if number is not None else Options()
+        # Who calls an actor needs it at least until the result is here.
+        actor = (options.actor,) if options.actor else ()
         values = self._values(task) if task.deps else task.values
         row = TaskRow(task.id, number or 0, task.args, 0, task.deps, task.contained, values)
         call = Call(
             client=worker.crew.key.client,
-            num_returns=returns,
-            pins=task.deps + task.contained,
-            left=max(1, returns),
+            num_returns=options.num_returns,
+            pins=task.deps + task.contained + actor,
+            left=max(1, options.num_returns),
             row=row,
             parent=packet.parent,
             depth=packet.depth,
             attempt=1 if self._state.connected else 0,
+            creates=options.creates is not None and not options.creates.detached,
         )
         objects.submit(TaskId(task.id), call, worker)
         if number is None:

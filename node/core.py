@@ -11,13 +11,14 @@ from typing import Any
 from ..protocol import messages
 from ..protocol.drain import DrainNode, Farewell
 from ..protocol.ids import PeerId
-from ..protocol.messages import Blocked, DoneRow, Fetch, Join, Release, StopMode, Values
+from ..protocol.messages import Blocked, Cancel, Fetch, Join, Release, StopMode, Values
 from ..protocol.recovery import HandedOver, Recovered, Report
 from ..protocol.running import Stack
 from ..protocol.settings import Settings
 from ..protocol.standstill import Deadlock, Look
 from . import events, invariants
-from .attempts import GONE, Attempt, Worker
+from .actors import Actors
+from .attempts import Worker
 from .beats import Beats
 from .children import Children
 from .dispatch import Dispatch
@@ -29,10 +30,10 @@ from .intake import Intake
 from .inventory import Registration
 from .lives import Lives
 from .packets import (
+    ActorMade,
     Ask,
     CancelTasks,
     Finished,
-    FinishedRow,
     Ready,
     Refs,
     Returned,
@@ -40,12 +41,12 @@ from .packets import (
     Want,
     WantOver,
 )  # fmt: skip
+from .reports import Reports
 from .returns import Returns
 from .stacks import StackAsks
-from .state import NodeState, how_it_ended
+from .state import NodeState
 from .stops import Stops
 from .texts import Texts
-from .trust import fits, put_back, untruth
 from .waits import Waits
 
 
@@ -80,14 +81,21 @@ class NodeCore:
         self._waits = Waits(state)
         self._processes = Lives(state, self._waits, machine)
         self._dispatch = Dispatch(state, self._waits, self._processes)
-        self._intake = Intake(state, self._processes, self._dispatch)
-        self._stops = Stops(state, self._dispatch)
+        self._actors = Actors(state, self._processes, self._dispatch)
+        self._intake = Intake(state, self._processes, self._dispatch, self._actors)
+        self._stops = Stops(state, self._dispatch, self._actors)
         self._children = Children(state)
         self._ended = Ended(state)
-        self._registration = Registration(state, self._processes, self._children, self._ended)
+        self._registration = Registration(
+            state, self._processes, self._actors, self._children, self._ended
+        )
         parts = self._processes, self._dispatch, self._intake, self._stops
         self._drain = Drain(state, *parts, self._ended)
         self._texts = Texts(state, pid)
+        self._reports = Reports(
+            state, self._waits, self._processes, self._dispatch, self._actors, self._children,
+            self._drain, self._stops, self._texts,
+        )  # fmt: skip
         self._returns = Returns(state, self._dispatch)
         self._hangs = Hangs(state, self._stops.hung)
         self._stack_asks = StackAsks(state)
@@ -102,9 +110,9 @@ class NodeCore:
             events.Received: self._on_received,
             events.BlobReceived: lambda event, _: self._intake.blob(event),
             events.WorkerSpoke: self._on_spoke_up,
-            events.WorkerExited: self._on_exited,
-            events.WorkerFailed: self._on_failed,
-            events.PacketsTaken: self._on_packets_taken,
+            events.WorkerExited: self._reports.exited,
+            events.WorkerFailed: self._reports.failed,
+            events.PacketsTaken: self._reports.packets_taken,
             events.PageRead: self._on_page_read,
             events.Spoke: lambda event, _: self._texts.spoke(event),
             events.SchedulerLags: lambda event, _: self._texts.lags(event),
@@ -116,17 +124,7 @@ class NodeCore:
             events.TimePassed: lambda _, __: None,
         }
         self._messages = self._message_handlers()
-        self._packets: dict[type, Callable[[Worker, Any, float], None]] = {
-            Finished: self._finished,
-            Ready: self._ready,
-            Returned: lambda worker, packet, now: self._dispatch.returned(worker, packet.seqs, now),
-            Submitted: lambda worker, packet, _: self._children.submitted(worker, packet),
-            Want: self._want,
-            WantOver: lambda worker, packet, _: self._waits.want_over(worker, packet),
-            Refs: self._refs,
-            CancelTasks: lambda worker, packet, _: self._children.cancel(worker, packet),
-            Ask: lambda worker, packet, _: self._children.ask(worker, packet),
-        }
+        self._packets = self._packet_handlers()
 
     def _message_handlers(self) -> dict[type, Callable[[Any, float], None]]:
         objects, ended = self._state.objects, self._ended
@@ -152,6 +150,20 @@ class NodeCore:
             DrainNode: lambda message, now: self._drain.asked(message.cancel, now),
             Farewell: lambda message, _: self._drain.farewell(message),
             Stack: self._stack_asks.asked,
+        }
+
+    def _packet_handlers(self) -> dict[type, Callable[[Worker, Any, float], None]]:
+        return {
+            Finished: self._reports.finished,
+            Ready: self._reports.ready,
+            ActorMade: self._reports.made,
+            Returned: self._reports.returned,
+            Submitted: self._reports.submitted,
+            Want: self._reports.want,
+            WantOver: lambda worker, packet, _: self._waits.want_over(worker, packet),
+            Refs: self._reports.refs,
+            CancelTasks: lambda worker, packet, _: self._children.cancel(worker, packet),
+            Ask: lambda worker, packet, _: self._children.ask(worker, packet),
         }
 
     # ---------------------------------------------------------------------------------- the face
@@ -182,6 +194,7 @@ class NodeCore:
         if self._drain.active:
             self._drain.turn(now_s)
         self._dispatch.turn(now_s)
+        self._actors.turn(now_s)
         if now_s >= self._state.look_due_s:
             self._hangs.turn(now_s)
         if self._stack_asks.open:
@@ -206,6 +219,7 @@ class NodeCore:
             "attempts": len(state.attempts),
             "queued": state.queue.count(),
             "busy_workers": sum(worker.shape is not None for worker in state.workers.values()),
+            "actors": sum(worker.actor is not None for worker in state.workers.values()),
             "objects": len(state.objects.entries),
             "calls": len(state.objects.calls),
             "waits": self._waits.count(),
@@ -221,6 +235,7 @@ class NodeCore:
     def check_invariants(self) -> None:
         """Assert that all records agree. For tests and the simulator, between turns."""
         self._dispatch.check_invariants()
+        self._actors.check_invariants()
         self._waits.check_invariants()
         invariants.check(self._state, self._intake, self._ended)
 
@@ -272,6 +287,7 @@ class NodeCore:
         self._returns.waiting.clear()
         self._stack_asks.clear()
         self._intake.restarted()
+        self._actors.restarted()
         self._ended.restarted()
         self._children.restarted()
         state.objects.restarted()
@@ -291,6 +307,7 @@ class NodeCore:
         self._returns.waiting.clear()
         self._texts.clear()
         self._dispatch.clear()
+        self._actors.clear()
         self._processes.environments.clear()
         self._processes.crews.clear()
         state.objects.clear()
@@ -343,124 +360,14 @@ class NodeCore:
         if worker is None or worker.dropped:
             state.counters["stale_dropped"] += 1
             return
-        if type(packet) is Submitted and (false := untruth(worker, packet, state)):
-            self._processes.distrust(worker, false, now_s)
-            return
         self._packets[type(packet)](worker, packet, now_s)
-
-    def _ready(self, worker: Worker, packet: Ready, now_s: float) -> None:
-        for text in packet.notices:
-            self._texts.noticed(events.Noticed(text))
-        if packet.error:
-            self._processes.unfit(worker, packet.error, now_s)
-        else:
-            self._processes.ready(worker, packet.pid, now_s)
-
-    def _finished(self, worker: Worker, packet: Finished, now_s: float) -> None:
-        state = self._state
-        if packet.held:
-            state.objects.hold(worker, packet.held)
-        flight, attempts, done = worker.flight, state.attempts, state.done
-        inline_bytes_max = self._settings.inline_bytes_max
-        name, seq, count = worker.name, 0, 0
-        for row in packet.rows:
-            attempt = flight.pop(row.seq, None)
-            if attempt is None:
-                state.counters["stale_dropped"] += 1
-                continue
-            task, kind, values = attempt.row, attempt.kind, row.values
-            plain = False
-            if (
-                len(values) == 1
-                and not (value := values[0]).outcome
-                and value.id == task.id
-                and kind.options.num_returns == 1
-            ):
-                payload = value.payload
-                if payload is None or len(payload) <= inline_bytes_max:
-                    plain = not (value.contained or attempt.pins or attempt.stop)
-            elif not fits(attempt, row):
-                self._processes.distrust(worker, put_back(worker, row.seq, attempt), now_s)
-                break
-            seq = row.seq
-            count += 1
-            name = kind.name
-            if not plain or worker.main is not None:
-                self._finish_rare(worker, attempt, row)
-                continue
-            attempt.state = GONE
-            del attempts[task.id]
-            done.append(DoneRow(task.id, task.attempt, values, row.duration_s, row.retry))
-        worker.name = name
-        if count:
-            state.counters["finished"] += count
-            self._dispatch.ended(worker, seq, now_s)
-
-    def _finish_rare(self, worker: Worker, attempt: Attempt, row: FinishedRow) -> None:
-        self._waits.ended(worker, row.seq)
-        if not (self._drain.has_ended(attempt, row) or self._stops.has_ended(attempt, row)):
-            retry = row.retry and not attempt.stop
-            self._state.finish(attempt, row.values, row.duration_s, retry=retry)
-
-    def _want(self, worker: Worker, packet: Want, now_s: float) -> None:
-        self._waits.want(worker, packet, now_s)
-        if worker.main is not None and len(worker.flight) > 1 and not worker.taking:
-            # Rows behind the one that waits could be what it waits for.
-            self._dispatch.take_unread(worker)
-
-    def _refs(self, worker: Worker, packet: Refs, _now_s: float) -> None:
-        self._state.objects.hold(worker, packet.held)
-        self._state.objects.drop(worker, packet.dropped)
-
-    def _on_packets_taken(self, event: events.PacketsTaken, now_s: float) -> None:
-        worker = self._state.workers.get(event.worker)
-        if worker is not None and not worker.dropped:
-            self._dispatch.packets_taken(worker, event.seqs, now_s)
 
     def _on_page_read(self, event: events.PageRead, now_s: float) -> None:
         for number, started, _running in event.samples:
             worker = self._state.workers.get(number)
             if worker is not None and not worker.dropped:
-                self._dispatch.page_read(worker, started, now_s)
+                self._reports.page_read(worker, started, now_s)
                 self._stops.page_read(worker, now_s)
-
-    def _on_failed(self, event: events.WorkerFailed, now_s: float) -> None:
-        worker = self._state.workers.get(event.worker)
-        if worker is not None:
-            self._processes.remove(worker)
-            if not worker.dropped:
-                self._start_failed(worker, event.reason, now_s, crashed=False)
-
-    def _on_exited(self, event: events.WorkerExited, now_s: float) -> None:
-        worker = self._state.workers.get(event.worker)
-        if worker is None:
-            return
-        flight, worker.flight = worker.flight, {}
-        self._dispatch.release(worker)
-        self._waits.gone(worker)
-        self._children.worker_gone(worker)
-        how = how_it_ended(event)
-        if flight:
-            self._state.counters["workers_died"] += 1
-            self._state.note(now_s, f"worker {worker.number} {how} with {len(flight)} rows")
-        for seq, attempt in flight.items():
-            # Rows that it had not started run elsewhere; whatever it had started went with it.
-            if 0 <= worker.started < seq:
-                self._state.requeue(attempt)
-            elif attempt.stop:
-                self._state.stopped(attempt, max(0.0, now_s - worker.since_s))
-            else:
-                self._state.died(worker, attempt, event, now_s)
-        self._state.objects.worker_gone(worker)
-        self._processes.remove(worker)
-        if not worker.ready and not worker.dropped and not worker.exiting:
-            reason = f"it {how}. {event.stderr_tail}".strip()
-            self._start_failed(worker, reason, now_s, crashed=True)
-
-    def _start_failed(self, worker: Worker, reason: str, now_s: float, *, crashed: bool) -> None:
-        warning = self._processes.start_failed(worker, reason, now_s, crashed=crashed)
-        if warning:
-            self._texts.warn(worker.crew.key.client, warning)
 
     # ------------------------------------------------------------------------------- the outboxes
 
@@ -469,6 +376,7 @@ class NodeCore:
         self._texts.flush()  # before the results of what wrote it
         if self._children.forgotten:
             self._children.flush()
+        self._actors.tell()
         if state.blocked:
             rows, state.blocked = state.blocked, []
             state.send(Blocked(rows))
@@ -481,6 +389,11 @@ class NodeCore:
             fetches, objects.fetches = objects.fetches, []
             state.send(Fetch(fetches))
         released = objects.sweep()
+        if objects.uncalled:
+            self._children.forget_calls()
+        if objects.unheld:
+            unheld, objects.unheld = objects.unheld, []
+            state.send(Cancel(unheld, force=False, recursive=False, exit=True))
         if released:
             state.send(Release(released))
         if self._drain.active:

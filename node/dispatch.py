@@ -6,7 +6,7 @@ attempt take what an earlier one waits for.
 
 from collections import deque
 
-from .attempts import SENT, Crew, Demand, Shape, Worker, WorkerKey
+from .attempts import SENT, Crew, Demand, Hosted, Shape, Worker, WorkerKey
 from .events import ReadPage, Revoke, SendWorker, TakePackets
 from .lives import Lives
 from .packets import KindDefinition, Run, RunRow
@@ -122,6 +122,8 @@ class Dispatch:
                 closed.setdefault(name, shape)
         else:
             self._start_for(shape, now_s)
+        if crew.key.hosts:
+            return False  # those that have something are actors
         hungry = [worker for worker in shape.workers.values() if self._hungry(worker, shape)]
         if not hungry:
             return False
@@ -157,6 +159,7 @@ class Dispatch:
         definitions: list[KindDefinition] = []
         flight, defined, gpus = worker.flight, worker.defined, worker.gpus or None
         number, seq, expected_all_s, last = worker.number, worker.seq, 0.0, False
+        crew = worker.crew
         while room > 0 and not last:
             lane = shape.lane()
             if lane is None:
@@ -185,8 +188,15 @@ class Dispatch:
                 expected_all_s += expected_s
             if kind.max_calls:
                 calls = worker.calls[kind.number] = worker.calls.get(kind.number, 0) + 1
-                last = last or calls >= kind.max_calls
-                worker.exiting = worker.exiting or calls >= kind.max_calls
+                if calls < kind.max_calls:
+                    continue
+                last = True
+                if kind.creates:
+                    worker.actor = Hosted(attempt)
+                    worker.long = True
+                    crew.taken += 1
+                else:
+                    worker.exiting = True
         if expected_all_s > settings.packet_overdue_s:
             worker.long = True
         if not worker.packets:
@@ -245,6 +255,9 @@ class Dispatch:
     def _settle(self, worker: Worker, now_s: float) -> None:
         # It has nothing in its hands: it rests, unless it may still return rows.
         self.release(worker)
+        if worker.actor is not None:
+            worker.actor = None  # it never began to be one
+            worker.crew.taken -= 1
         if worker.revoked:
             self._clearing[worker.number] = worker
             self._clear_revoked(worker, now_s)
@@ -323,8 +336,7 @@ class Dispatch:
     def _start_for(self, shape: Shape, now_s: float) -> None:
         # No worker of this key is idle: start as many as could run something now, and keep those
         # resources from shapes that are later in line.
-        state, lives, crew = self._state, self._lives, shape.crew
-        slots = state.slots
+        slots, lives, crew = self._state.slots, self._lives, shape.crew
         need = slots.count(shape.demand, min(shape.count, lives.starting_max))
         if need <= 0:
             for name in slots.lacking(shape.demand):
@@ -337,10 +349,10 @@ class Dispatch:
         coming = crew.starting + self._soon_idle(crew)
         wanted = min(need - coming, lives.starting_max - len(lives.starting))
         for _ in range(wanted):
-            if len(state.workers) < lives.workers_max:
+            if lives.has_room(crew):
                 lives.start(crew, now_s)
             elif len(lives.exiting) < wanted:
-                lives.make_room(now_s)
+                lives.make_room(crew, now_s)
         for _ in range(min(need, max(1, coming))):
             gpus = slots.take(shape.demand)
             if gpus is None:

@@ -10,7 +10,7 @@ it is told to hurry, also a call of a task that ran here, and a value that other
 
 from ..protocol.drain import Draining, Emptied, Farewell
 from ..protocol.messages import Outcome, TakenBack
-from .attempts import ARRIVING, INTERRUPTED, QUEUED, Attempt
+from .attempts import ARRIVING, CALLED, INTERRUPTED, QUEUED, Attempt
 from .dispatch import Dispatch
 from .ended import Ended
 from .events import Drains, Finish
@@ -59,8 +59,8 @@ class Drain:
             state.note(now_s, f"drained, with {len(state.attempts)} attempts here")
             state.commands.append(Drains())
             for worker in list(state.workers.values()):
-                if worker.flight and not worker.dropped:
-                    self._dispatch.call_back(worker, next(iter(worker.flight)))
+                if worker.is_busy and not worker.dropped:
+                    self._dispatch.call_back(worker, next(iter(worker.rows())))
                 elif not worker.ready and not worker.dropped:
                     self._lives.drop(worker, now_s, "the node is drained")
         if cancel and not self._hurries:
@@ -95,7 +95,7 @@ class Drain:
         state = self._state
         rows = self._intake.give_back_later() if self._intake.later else []
         for attempt in list(state.attempts.values()):
-            if attempt.state in (QUEUED, ARRIVING):
+            if attempt.state in (QUEUED, ARRIVING, CALLED):
                 rows.append((attempt.row.id, attempt.row.attempt))
                 state.forget(attempt)
         if rows:

@@ -297,7 +297,7 @@ class Hangs:
         closer: list[tuple[int, int]] = []
         watches, self._watches = self._watches, {}
         for number, worker in state.workers.items():
-            if not worker.flight or worker.dropped:
+            if not worker.is_busy or worker.dropped:
                 continue
             is_busy = True
             if now_s - worker.since_s < LOOK_S:
@@ -330,9 +330,9 @@ class Hangs:
         news = False
         for row in event.rows:
             worker = self._state.workers.get(row.worker)
-            if worker is None or not worker.flight or worker.dropped:
+            if worker is None or not worker.is_busy or worker.dropped:
                 continue
-            seq = row.running or next(iter(worker.flight))
+            seq = row.running or next(iter(worker.rows()))
             watch = self._watches.get(row.worker)
             if watch is None or watch.seq != seq:
                 after_s = self._state.settings.unkillable_after_s
@@ -345,7 +345,7 @@ class Hangs:
         return news
 
     def _note(self, worker: Worker, watch: Watch, now_s: float) -> None:
-        attempt = worker.flight.get(watch.seq)
+        attempt = worker.rows().get(watch.seq)
         if attempt is not None and watch.verdict in (GIL_HELD, DEADLOCK, STOPPED, UNKILLABLE):
             text = f"{attempt.kind.name} in worker {worker.number} is {watch.verdict}"
             self._state.note(now_s, f"{text}: {watch.told().evidence}")
@@ -353,7 +353,7 @@ class Hangs:
     def _hand_over(self, worker: Worker, watch: Watch, now_s: float) -> None:
         if watch.clock_s - watch.lasts_s < self._state.settings.hang_timeout_s:
             return
-        attempt = worker.flight.get(watch.seq)
+        attempt = worker.rows().get(watch.seq)
         if attempt is not None:
             watch.handed = True
             self._hung(worker, attempt, watch.told(), now_s)
@@ -363,9 +363,9 @@ class Hangs:
     def row(self, worker: Worker, now_s: float) -> RunningRow | None:
         """Return what the scheduler is told of a worker's call; None: it has none."""
         watch = self._watches.get(worker.number)
-        attempt = None if watch is None else worker.flight.get(watch.seq)
+        attempt = None if watch is None else worker.rows().get(watch.seq)
         if attempt is None or watch is None:
-            attempt = next(iter(worker.flight.values()), None)
+            attempt = next(iter(worker.rows().values()), None)
             if attempt is None:
                 return None
             row = attempt.row

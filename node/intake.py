@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from ..protocol.ids import show
 from ..protocol.messages import Assign, AssignRow, NodeKindRow, Options, Prepare, ValueRow
 from ..protocol.resources import UNITS
+from .actors import Actors
 from .arrivals import Arrivals
 from .attempts import ARRIVING, Attempt, Demand, Function, Kind, WorkerKey
 from .dispatch import Dispatch
@@ -27,10 +28,11 @@ _KindKey = tuple[bytes, bytes, str, Options]
 class Intake:
     """Kinds and functions, and everything that waits for a large payload."""
 
-    def __init__(self, state: NodeState, lives: Lives, dispatch: Dispatch) -> None:
+    def __init__(self, state: NodeState, lives: Lives, dispatch: Dispatch, actors: Actors) -> None:
         self._state = state
         self._lives = lives
         self._dispatch = dispatch
+        self._actors = actors
         #: by the scheduler's numbers, which go with its life
         self.kinds: dict[int, Kind] = {}
         #: our own, by which workers know them: the same in all lives
@@ -141,7 +143,9 @@ class Intake:
             if kind.function.payload is None:
                 attempt.missing += 1
                 kind.function.waiting.append(attempt)
-            if attempt.missing:
+            if kind.actor:
+                self._actors.push(attempt)
+            elif attempt.missing:
                 attempt.state = ARRIVING
             elif self._state.slots.could(kind.shape.demand):
                 queue.push(attempt)
@@ -248,7 +252,9 @@ class Intake:
         attempt.missing -= 1
         if attempt.missing:
             return
-        if self._state.slots.could(attempt.kind.shape.demand):
+        if attempt.kind.actor:
+            self._actors.whole(attempt)
+        elif self._state.slots.could(attempt.kind.shape.demand):
             self._state.queue.push(attempt)
         else:
             self._oversized(attempt)

@@ -5,6 +5,7 @@ Never changes anything here: the rooms have dropped what did not survive before 
 
 from ..protocol.messages import Fetch, Join
 from ..protocol.recovery import Holding, Inventory, InventoryRow, Phase, Registered
+from .actors import Actors
 from .attempts import SENT, Attempt
 from .children import Children
 from .ended import Ended
@@ -18,9 +19,12 @@ ROWS_MAX = 512
 class Registration:
     """Tells all rooms' records to a scheduler that knows none of them."""
 
-    def __init__(self, state: NodeState, lives: Lives, children: Children, ended: Ended) -> None:
+    def __init__(
+        self, state: NodeState, lives: Lives, actors: Actors, children: Children, ended: Ended
+    ) -> None:
         self._state = state
         self._lives = lives
+        self._actors = actors
         self._children = children
         self._ended = ended
         #: see `Join.settled`
@@ -48,6 +52,7 @@ class Registration:
         for start in range(0, max(1, len(rows)), ROWS_MAX):
             end = start + ROWS_MAX
             state.send(Inventory(clients, rows[start:end], end >= len(rows)))
+        self._actors.tell_again()
         self._children.submit_again()
         holding = state.objects.holding()
         for start in range(0, len(holding), ROWS_MAX):
@@ -62,9 +67,11 @@ class Registration:
         phase = Phase.QUEUED
         if attempt.state == SENT:
             worker = self._state.workers[attempt.worker]
-            if worker.lent and worker.main is not None and worker.main.seq == attempt.seq:
-                phase = Phase.BLOCKED
-            elif next(iter(worker.flight)) == attempt.seq:
+            main = worker.main
+            lends = attempt.kind.creates or (main is not None and main.seq == attempt.seq)
+            if worker.lent and main is not None and lends and not attempt.kind.actor:
+                phase = Phase.BLOCKED  # of an actor its creation: that one's CPUs are lent
+            elif worker.is_next(attempt):
                 phase = Phase.RUNNING  # or about to
         return InventoryRow(attempt.row.id, attempt.row.attempt, phase)
 

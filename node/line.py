@@ -25,6 +25,7 @@ from ..protocol.messages import Failure, Outcome, TaskRow, ValueRow
 from .channel import Channel
 from .held import Held
 from .packets import (
+    ActorMade,
     Answered,
     Ask,
     CancelTasks,
@@ -157,6 +158,9 @@ class Line:
                 finished = []
             if type(item) is Made:
                 send(encode(self._made(item)))
+            elif type(item) is ActorMade:
+                # As with results: what it keeps of its arguments is told no later.
+                send(encode(ActorMade(item.seq, self._held.report_held())))
             else:
                 send(encode(item))
         if finished:

@@ -46,7 +46,8 @@ class Lives:
         self.starting: dict[int, Worker] = {}
         #: told to exit, nothing left to do
         self.exiting: dict[int, Worker] = {}
-        self.workers_max = min(state.settings.workers_max, PAGE_SLOTS_MAX)
+        #: workers that are, or are to be, actors: they are counted apart
+        self.actors = 0
         # Forking is quick, but a machine has only so many cores.
         self.starting_max = max(STARTING_MIN, state.slots.capacity[CPU] // UNITS)
         self._last_number = 0
@@ -105,9 +106,18 @@ class Lives:
         if now_s < crew.pause_until_s:
             return
         fits = self._state.slots.capacity[CPU] // max(1, units(key.num_cpus))
-        room = self.workers_max - len(self._state.workers)
-        for _ in range(min(fits, PRESTART_MAX, room) - crew.members):
-            self.start(crew, now_s)
+        for _ in range(min(fits, PRESTART_MAX) - crew.members):
+            if self.has_room(crew):
+                self.start(crew, now_s)
+
+    def has_room(self, crew: Crew) -> bool:
+        """Return whether there may be another worker."""
+        settings, workers = self._state.settings, len(self._state.workers)
+        if workers >= PAGE_SLOTS_MAX:
+            return False
+        if crew.key.hosts:
+            return self.actors < settings.actors_max
+        return workers - self.actors < settings.workers_max
 
     def start(self, crew: Crew, now_s: float) -> None:
         """Start a worker."""
@@ -123,6 +133,7 @@ class Lives:
         state.workers[worker.number] = self.starting[worker.number] = worker
         crew.starting += 1
         crew.members += 1
+        self.actors += crew.key.hosts
         environment = self.environments.get(key.client) or Environment()
         state.counters["workers_started"] += 1
         state.commands.append(
@@ -182,7 +193,7 @@ class Lives:
         crew.crashes += crashed
         pause_s = START_BACKOFF_S * 2.0 ** min(crew.failures - 1, 16)
         crew.pause_until_s = now_s + min(pause_s, START_BACKOFF_MAX_S)
-        if crew.members > crew.starting:
+        if crew.members > crew.starting + crew.taken:
             return ""
         if crew.crashes >= START_CRASHES_MAX:
             crew.failures = crew.crashes = 0
@@ -231,7 +242,7 @@ class Lives:
         """Tell a worker to exit after what it has been given."""
         worker.exiting = True
         self.leave_idle(worker)
-        if not worker.flight:
+        if not worker.flight or worker.actor is not None:
             self.rest(worker, now_s)
         self._state.commands.append(SendWorker(worker.number, Exit()))
 
@@ -240,10 +251,13 @@ class Lives:
         self.idle.pop(worker.number, None)
         worker.crew.idle.pop(worker.number, None)
 
-    def make_room(self, now_s: float) -> None:
-        """There are workers_max and another key needs one: the longest idle goes."""
-        if self.idle:
-            self.exit(next(iter(self.idle.values())), now_s)
+    def make_room(self, crew: Crew, now_s: float) -> None:
+        """There are as many as there may be and another key needs one: the longest idle goes."""
+        hosts = crew.key.hosts
+        for worker in self.idle.values():
+            if worker.crew.key.hosts == hosts:
+                self.exit(worker, now_s)
+                return
 
     def drop(self, worker: Worker, now_s: float, why: str = "its client is gone") -> None:
         """Kill a worker whose client, or whose scheduler, is gone; forget what it had."""
@@ -266,6 +280,8 @@ class Lives:
         if self.starting.pop(worker.number, None) is not None:
             worker.crew.starting -= 1
         worker.crew.members -= 1
+        worker.crew.taken -= worker.actor is not None
+        self.actors -= worker.crew.key.hosts
         self.exiting.pop(worker.number, None)
         self.leave_idle(worker)
 

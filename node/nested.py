@@ -367,6 +367,11 @@ class WorkerSession:
         dropped = dict(zip(tasks, answer.data or (), strict=False))
         return [bool(dropped.get(task_of(id_))) for id_ in ids]
 
+    def kill(self, id_: ObjectId, *, restart: bool) -> None:
+        """Kill an actor; see Session."""
+        self._line.outbox.append(CancelTasks([task_of(id_)], True, True, restart=restart))
+        self._line.flush()
+
     def hold(self, id_: ObjectId) -> None:
         """One more ObjectRef lives here."""
         self._change((id_, HOLD))

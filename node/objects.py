@@ -58,6 +58,9 @@ class Call(Struct, gc=False, eq=False):
     cancelled: bool = False
     force: bool = False
     recursive: bool = False
+    #: the creation of an actor that ends when nobody holds it; the scheduler has been told so
+    creates: bool = False
+    exits: bool = False
 
 
 class Objects:
@@ -73,6 +76,12 @@ class Objects:
         self.values: list[ValueRow] = []
         #: waiters whose wait is over
         self.satisfied: list[Waiter] = []
+        #: creations of actors that nobody holds any more, to be told
+        self.unheld: list[bytes] = []
+        #: actors that workers here have called, and the numbers of those kinds
+        self.called: dict[bytes, list[int]] = {}
+        #: kinds of calls of actors that nobody here can call any more
+        self.uncalled: list[int] = []
         # Entries that may have lost their last reason to exist. Looked at once a turn, so that a
         # pin that moves from one owner to the next is never seen as gone.
         self._loose: dict[bytes, None] = {}
@@ -129,12 +138,24 @@ class Objects:
             if entry.received:
                 released.append((id_, entry.received))
                 entry.received = 0
-            if entry.home and (entry.shared or entry.was_shared or entry.pending):
+            if entry.home and (entry.shared or entry.was_shared):
+                continue
+            if entry.pending:
+                self._unhold(id_)
                 continue
             del entries[id_]
+            if id_ in self.called:
+                self.uncalled += self.called.pop(id_)
             if entry.row is not None and entry.row.contained:
                 self.unpin(entry.row.contained)
         return released
+
+    def _unhold(self, id_: bytes) -> None:
+        # Nobody holds it, though its task goes on: if that is an actor, none can call it any more.
+        call = self.calls.get(id_)
+        if call is not None and call.creates and not call.exits:
+            call.exits = True
+            self.unheld.append(id_)
 
     # ----------------------------------------------------------------------- what workers submit
 
@@ -233,6 +254,7 @@ class Objects:
         """
         self.values.clear()
         self.fetches.clear()
+        self.unheld.clear()
         for id_, entry in self.entries.items():
             entry.was_shared = entry.was_shared or entry.shared
             entry.shared = entry.wanted = False
@@ -303,6 +325,9 @@ class Objects:
         self.fetches.clear()
         self.values.clear()
         self.satisfied.clear()
+        self.unheld.clear()
+        self.called.clear()
+        self.uncalled.clear()
         self._loose.clear()
 
     # ------------------------------------------------------------------------------------ inside

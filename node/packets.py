@@ -32,6 +32,8 @@ class KindDefinition(Row):
     payload: bytes
     num_returns: int
     max_retries: int
+    #: it makes the actor that the worker is for from then on
+    creates: bool = False
 
 
 class Setup(Message, tag="setup"):
@@ -68,7 +70,7 @@ class RunRow(Row):
 
 
 class Run(Message, tag="run"):
-    """Run these in order."""
+    """Run these in order; calls of an actor once it is made."""
 
     definitions: list[KindDefinition]
     rows: list[RunRow]
@@ -93,7 +95,7 @@ class Answered(Message, tag="answered"):
 
 
 class Exit(Message, tag="exit"):
-    """Exit when the packets before this are done."""
+    """Exit when the packets before this are done. The row of an actor's creation ends with that."""
 
 
 ToWorker = Setup | Run | Answered | Exit
@@ -117,6 +119,15 @@ class FinishedRow(Row):
     values: tuple[ValueRow, ...]
     duration_s: Seconds
     retry: bool = False
+
+
+class ActorMade(Message, tag="actor_made"):
+    """The constructor of the actor that this worker is for has returned; its row does not end."""
+
+    #: of the row of its creation
+    seq: Count
+    #: as in Finished
+    held: list[ObjectBytes] = field(default_factory=list)
 
 
 class Finished(Message, tag="finished"):
@@ -198,6 +209,8 @@ class CancelTasks(Message, tag="cancel_tasks"):
     recursive: bool
     #: not 0: answered with data = list of bools
     request: int = 0
+    #: actors are killed as if they had died
+    restart: bool = False
 
 
 class Ask(Message, tag="ask"):
@@ -209,4 +222,6 @@ class Ask(Message, tag="ask"):
     match: str
 
 
-ToDaemon = Ready | Finished | Returned | Submitted | Want | WantOver | Refs | CancelTasks | Ask
+ToDaemon = (
+    Ready | ActorMade | Finished | Returned | Submitted | Want | WantOver | Refs | CancelTasks | Ask
+)

@@ -94,7 +94,8 @@ class Pool:
         self._memory_kills = memory_kills or MemoryKills()
         self._keeper_fd = house.keeper.fileno()
         self.dumps = Dumps(house.page, lambda worker: self._signal(worker, "signal", SIGNAL))
-        allow_files(house.settings.workers_max * _FILES_A_WORKER + 256)
+        processes = house.settings.workers_max + house.settings.actors_max
+        allow_files(processes * _FILES_A_WORKER + 256)
 
     # ------------------------------------------------------------------------------------- loop
 
@@ -343,9 +344,10 @@ class Pool:
         elif at_s >= self._output_due_s:
             self._busy = False
             for worker in self._workers.values():
-                self._read_output(worker, events, whole=False)
-                if self._page.sample(worker.command.page_slot).phase != IDLE:
-                    self._busy = True
+                if worker.busy:
+                    self._read_output(worker, events, whole=False)
+                worker.busy = self._page.sample(worker.command.page_slot).phase != IDLE
+                self._busy = self._busy or worker.busy
             self._output_due_s = at_s + _OUTPUT_S if self._busy else None
 
     def _do_reads(self, at_s: float, events: list[Event]) -> None:

@@ -25,14 +25,16 @@ class Process:
     """A worker from its start to the report of its exit."""
 
     __slots__ = (
-        "channel", "command", "errors", "far", "heard", "interest", "killed", "output", "pending",
-        "pid", "sent", "stacks", "ticket", "unreached",
+        "busy", "channel", "command", "errors", "far", "heard", "interest", "killed", "output",
+        "pending", "pid", "sent", "stacks", "ticket", "unreached",
     )  # fmt: skip
 
     def __init__(self, command: StartWorker, ticket: int) -> None:
         self.command = command
         #: names this request for a fork
         self.ticket = ticket
+        #: as last seen in the pulse page
+        self.busy = True
         self.channel: Channel
         #: a duplicate of the worker's end: what lies unread there can be taken back
         self.far: Channel

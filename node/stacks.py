@@ -45,7 +45,7 @@ class StackAsks:
         workers = [w for w in state.workers.values() if w.pid and not w.dropped]
         chosen = {w.number: w for w in workers if w.pid in message.pids}
         if message.all:
-            chosen.update({worker.number: worker for worker in workers if worker.flight})
+            chosen.update({worker.number: worker for worker in workers if worker.is_busy})
         for task in message.tasks:
             attempt = state.attempts.get(task)
             worker = state.workers.get(attempt.worker) if attempt is not None else None
@@ -64,7 +64,8 @@ class StackAsks:
 
     @staticmethod
     def _row(worker: Worker) -> StackRow:
-        attempt = next(iter(worker.flight.values()), None)
+        # What runs there; an actor that has nothing to do is named itself.
+        attempt = next(iter((worker.rows() or worker.flight).values()), None)
         if attempt is None:
             return StackRow(worker.pid, b"", "", "")
         return StackRow(worker.pid, attempt.row.id, attempt.kind.name, "")

@@ -182,7 +182,7 @@ class NodeState:
             self.objects.unpin(attempt.pins)
 
     def requeue(self, attempt: Attempt) -> None:
-        """An attempt that has surely not started leaves its worker's hands."""
+        """An attempt, no call, that has surely not started leaves its worker's hands."""
         attempt.worker = attempt.seq = 0
         if (attempt.stop and not attempt.drained) or attempt.unwanted:
             self.cancelled(attempt)

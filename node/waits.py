@@ -36,7 +36,7 @@ class Waits:
     def want(self, worker: Worker, packet: Want, now_s: float) -> None:
         """A worker waits for objects."""
         ids = tuple(dict.fromkeys(packet.ids))
-        attempt = worker.flight.get(packet.seq) if packet.lends else None
+        attempt = worker.has(packet.seq) if packet.lends else None
         waiter = Waiter(
             worker=worker.number,
             request=packet.request,
@@ -100,9 +100,10 @@ class Waits:
             waiter = worker.main if worker is not None else None
             if (
                 attempt is None
+                or worker is None
                 or attempt.row.attempt != number
                 or waiter is None
-                or waiter.seq != attempt.seq
+                or (waiter.seq != attempt.seq and worker.actor is None)
                 or waiter.over
             ):
                 self._state.counters["stale_dropped"] += 1
@@ -184,7 +185,7 @@ class Waits:
 
     def _all_wait(self) -> bool:
         workers = self._state.workers.values()
-        return all(worker.main is not None for worker in workers if worker.flight)
+        return all(worker.main is not None for worker in workers if worker.is_busy)
 
     def _regain(self) -> None:
         while self.regaining:
@@ -232,7 +233,9 @@ class Waits:
 
     def _tell(self, worker: Worker, blocked: bool) -> None:
         waiter = worker.main
-        attempt = worker.flight.get(waiter.seq) if waiter is not None else None
+        attempt = worker.has(waiter.seq) if waiter is not None else None
+        if attempt is not None and worker.actor is not None:
+            attempt = worker.actor.attempt  # its CPUs are what a call lends
         if attempt is not None:
             self._state.blocked.append((attempt.row.id, attempt.row.attempt, blocked))
 
@@ -242,7 +245,7 @@ class Waits:
         quiet = {number for number, _ in self._quiet}
         for number, worker in state.workers.items():
             waits = worker.main is not None or number in quiet
-            if not worker.ready or (worker.flight and not waits):
+            if not worker.ready or (worker.is_busy and not waits):
                 return False
         held = [worker.shape for worker in self.keepers.values() if worker.shape is not None]
         shapes = [*state.queue.waiting, *held]

@@ -29,16 +29,26 @@ from ..protocol.payload import (
     pack_results,
     pack_value,
     unpack_call,
-    unpack_function,
 )  # fmt: skip
 from ..protocol.session import set_current
 from . import missing
+from .actor_host import ActorHost
 from .asyncio_hook import lend_in_loops
 from .channel import Channel, ClosedError
 from .held import Held
 from .line import Line, start_thread
+from .loaded import LoadedKind
 from .nested import WorkerSession
-from .packets import Exit, FinishedRow, KindDefinition, Ready, Returned, Run, RunRow, Setup
+from .packets import (
+    ActorMade,
+    Exit,
+    FinishedRow,
+    Ready,
+    Returned,
+    Run,
+    RunRow,
+    Setup,
+)
 from .page import (
     BEAT,
     BEGAN,
@@ -102,49 +112,6 @@ def main(
         os._exit(status)
 
 
-class _Kind:
-    """A function as this worker runs it, loaded when its first task comes."""
-
-    __slots__ = (
-        "error", "function", "max_retries", "missing", "name", "num_returns", "payload", "retry"
-    )  # fmt: skip
-
-    def __init__(self, definition: KindDefinition) -> None:
-        self.name = definition.name
-        self.num_returns = definition.num_returns
-        self.max_retries = definition.max_retries
-        self.payload = definition.payload
-        self.function: Callable[..., Any] | None = None
-        self.retry: bool | tuple[type[BaseException], ...] = False
-        self.error = ""
-        #: the module for want of which it cannot be loaded
-        self.missing: str | None = None
-
-    def load(self, node: str) -> Callable[..., Any]:
-        """Return the function, unpickled once.
-
-        Raises:
-            ImportError: it cannot be; names the reason and the node.
-            ModuleNotFoundError: that for want of a module.
-        """
-        if not self.error:
-            try:
-                self.function, self.retry = unpack_function(self.payload)
-            except Exception as error:  # noqa: BLE001  # the user's modules may raise anything
-                reason: BaseException = error.__cause__ or error
-                self.missing = missing.module_of(reason)
-                self.error = (
-                    f"the function {self.name} cannot be loaded on node {node}: "
-                    f"{type(reason).__name__}: {reason}"
-                )
-            self.payload = b""
-        if self.function is None:
-            if self.missing is not None:
-                raise ModuleNotFoundError(self.error, name=self.missing)
-            raise ImportError(self.error)
-        return self.function
-
-
 class Worker:
     """The main thread of a worker process."""
 
@@ -166,13 +133,14 @@ class Worker:
         self._line.while_waiting = self._return_packet
         self._helper = Helper(self._line, self._held, words, parent_pid, pulse_interval_s)
         self._session: WorkerSession | None = None
-        self._kinds: dict[int, _Kind] = {}
+        self._kinds: dict[int, LoadedKind] = {}
         #: what is still to be run of the packets received
         self._queue: deque[RunRow] = deque()
         self._node = ""
         self._pid = os.getpid()
         self._devices = os.environ.get("CUDA_VISIBLE_DEVICES")
         self._gpus: tuple[int, ...] | None = None
+        self._host = ActorHost()
 
     def serve(self) -> int:
         """Do what the node says; return the exit code."""
@@ -183,6 +151,8 @@ class Worker:
                 self._define(packet)
                 self._queue.extend(packet.rows)
                 self._run()
+                if self._host.over:
+                    return 0
             elif type(packet) is Setup:
                 error = self._set_up(packet)
                 self._line.outbox.append(Ready(self._pid, error, self._notices))
@@ -191,8 +161,15 @@ class Worker:
                     return 1
                 self._words[PHASE] = IDLE
             elif type(packet) is Exit:
+                self._tell_end()
                 self._line.flush()
                 return 0
+
+    def _tell_end(self) -> None:
+        """The worker is about to end, and with it its actor."""
+        ended = self._host.ended()
+        if ended is not None:
+            self._line.outbox.append(ended)
 
     # ------------------------------------------------------------------------------------- setup
 
@@ -237,7 +214,7 @@ class Worker:
             self._held,
             PeerId(setup.peer or NO_PEER),
             setup.worker,
-            self._give_back,
+            self._give_back_for_wait,
             self._helper.hurry,
         )
         set_current(self._session)
@@ -249,7 +226,7 @@ class Worker:
 
     def _define(self, run: Run) -> None:
         for definition in run.definitions:
-            self._kinds[definition.number] = _Kind(definition)
+            self._kinds[definition.number] = LoadedKind(definition)
 
     def _run(self) -> None:
         words, times, queue = self._words, self._times, self._queue
@@ -287,11 +264,13 @@ class Worker:
                 _flush_streams()
                 line.flush_results()
         words[PHASE] = IDLE
+        if self._host.over:
+            self._tell_end()
         if outbox or self._held.changes:
             _flush_streams()
             line.flush_results()
 
-    def _attempt(self, row: RunRow, kind: _Kind, started_s: float) -> FinishedRow:
+    def _attempt(self, row: RunRow, kind: LoadedKind, started_s: float) -> FinishedRow | ActorMade:
         """Run one task, whatever it does."""
         words = self._words
         words[PHASE] = UNPICKLING
@@ -322,15 +301,20 @@ class Worker:
             return self._failed(row, kind, error, perf_counter() - started_s)
         return FinishedRow(row.seq, values, perf_counter() - started_s)
 
-    def _load(self, kind: _Kind) -> Callable[..., Any]:
+    def _load(self, kind: LoadedKind) -> Callable[..., Any]:
         self._words[PHASE] = IMPORTING
         function = kind.load(self._node)
         self._words[PHASE] = UNPICKLING
         return function
 
     def _failed(
-        self, row: RunRow, kind: _Kind, error: BaseException, duration_s: float
-    ) -> FinishedRow:
+        self, row: RunRow, kind: LoadedKind, error: BaseException, duration_s: float
+    ) -> FinishedRow | ActorMade:
+        outcome = self._host.outcome(row, kind.num_returns, error, duration_s)
+        if outcome is not None:
+            if self._host.over:
+                self._queue.clear()  # the node knows that what it has not heard of did not start
+            return outcome
         details: dict[str, str | int | float | None] = {
             "name": kind.name,
             "task": show(row.id),
@@ -380,15 +364,23 @@ class Worker:
             self._queue.clear()
             self._line.outbox.append(Returned(seqs))
 
+    def _give_back_for_wait(self) -> None:
+        """The main thread is about to wait: what others could run is not kept meanwhile."""
+        if self._host.creation is None:
+            self._give_back()
+
     def _return_packet(self, run: Run) -> None:
         """A packet came while the main thread waits: nothing of it is started."""
+        if self._host.creation is not None:
+            self._line.inbox.append(run)  # calls of an actor: nobody else could
+            return
         self._define(run)
         if run.rows:
             self._line.outbox.append(Returned([row.seq for row in run.rows]))
             self._line.flush()
 
 
-def _values(row: RunRow, kind: _Kind, value: Any) -> tuple[ValueRow, ...]:
+def _values(row: RunRow, kind: LoadedKind, value: Any) -> tuple[ValueRow, ...]:
     if kind.num_returns == 1:
         if value is None:
             return (ValueRow(row.id, _VALUE, _NONE),)

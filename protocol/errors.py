@@ -13,6 +13,7 @@ attributes and travel with it.
       TaskError              the user's exception; TaskCancelled, TaskHung, NodeLost, WorkerDied
                              (WorkerOutOfMemory), PoisonTask, DependencyFailed,
                              NotPicklable (also pickle.PicklingError), WorkingDirMissing
+      ActorError             ActorDied, ActorUnavailable, ActorCallLost, PendingCallsLimitExceeded
       ObjectLost
     Interrupted              (a BaseException) raised inside a task that is to stop
 """
@@ -191,6 +192,43 @@ class NotPicklable(TaskError, pickle.PicklingError):
 
 class DependencyFailed(TaskError):
     """A task whose value this one needs failed; `cause` is that error."""
+
+
+class ActorError(DrumbeatError):
+    """A call of an actor has no value, and the actor is why."""
+
+    #: name of the class and method
+    name: str = ""
+    #: printed id of the call
+    task: str = ""
+    #: printed id of the actor
+    actor: str = ""
+    #: name of the node
+    node: str = ""
+    #: which incarnation of the actor it was, from 1; 0: none
+    incarnation: int = 0
+
+
+class ActorDied(ActorError):
+    """The actor has ended for good; the text says why."""
+
+
+class ActorUnavailable(ActorError):
+    """The actor's process has ended, and it is not running again yet."""
+
+    #: whether the call may have begun
+    maybe_executed: bool = False
+
+
+class ActorCallLost(ActorError):
+    """The actor's process ended while it had the call, which is not tried again."""
+
+    #: whether the call may have begun
+    maybe_executed: bool = True
+
+
+class PendingCallsLimitExceeded(ActorError):
+    """So many calls of one caller wait for this actor that it takes no more (max_pending_calls)."""
 
 
 class ObjectLost(DrumbeatError):

@@ -142,6 +142,11 @@ class Liveness:
         watch = self._watches.get(peer)
         return None if watch is None else watch.state
 
+    def heard_s(self, peer: PeerId) -> float:
+        """Return when the peer was last heard, if it is watched: not earlier than it was."""
+        watch = self._watches.get(peer)
+        return float("-inf") if watch is None else watch.heard_at_s + self._total_late_s
+
     def verdicts(self, now_s: float, late_s: float = 0.0) -> list[tuple[PeerId, Life]]:
         """Return the peers of whom something else is believed than was last reported, and what.
 

@@ -16,6 +16,11 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from .actors import ActorOptions, ActorsUp
+from .cancels import Cancel as Cancel
+from .cancels import Cancelled as Cancelled
+from .cancels import Stop as Stop
+from .cancels import StopMode as StopMode
 from .drain import Drain, Draining, DrainNode, Emptied, Farewell
 from .forms import (
     SECONDS_MAX,
@@ -65,6 +70,10 @@ class Options(Struct, array_like=True, gc=False, frozen=True):
     pool: str = ""
     #: labels that a node must carry to run it
     node_labels: AskedLabels = ()
+    #: the task is the creation of an actor: it ends when that does
+    creates: ActorOptions | None = None
+    #: the task is a call of this actor, named by its creation; empty: it is not
+    actor: ParentBytes = b""
 
 
 class KindRow(Row):
@@ -134,7 +143,7 @@ class Failure(Row):
     error: str
     text: str
     #: that class's attributes
-    details: dict[str, str | int | float | None] = {}  # noqa: RUF012  # msgspec copies it
+    details: dict[str, str | int | float | bool | None] = {}  # noqa: RUF012  # msgspec copies it
     #: DependencyFailed: why the dependency failed, when that was a failure too
     cause: "Failure | None" = None
 
@@ -213,22 +222,6 @@ class Retried(Message, tag="retried"):
     """
 
     rows: list[tuple[TaskBytes, Count]]
-
-
-class Cancel(Message, tag="cancel"):
-    """Client or node -> scheduler. With a request number it is answered by Cancelled."""
-
-    ids: list[TaskBytes]
-    force: bool
-    recursive: bool
-    request: int = 0
-
-
-class Cancelled(Message, tag="cancelled"):
-    """Scheduler -> canceller: for each id, whether it had not started and now never will."""
-
-    request: int
-    dropped: list[bool]
 
 
 class Values(Message, tag="values"):
@@ -361,23 +354,6 @@ class Assign(Message, tag="assign"):
     rows: list[AssignRow]
 
 
-class StopMode(IntEnum):
-    """How an attempt is cancelled."""
-
-    #: interrupted, terminated, killed, with time between
-    SOFT = 0
-    #: killed at once
-    FORCE = 1
-    #: only if it has not started; else it goes on, and a Beat that names it follows
-    UNSTARTED = 2
-
-
-class Stop(Message, tag="stop"):
-    """Scheduler -> node: cancel these attempts (see `StopMode`); Done rows tell what came of it."""
-
-    rows: list[tuple[TaskBytes, Count, int]]
-
-
 class DoneRow(Row):
     """What became of one attempt. Blob key: id + index of the value, see `values`."""
 
@@ -482,7 +458,7 @@ FIRST_CREDIT = Credit(10_000, 8 << 20)
 ToScheduler = (
     Define | Forget | Enter | Leave | Submit | Cancel | Values | Fetch | Release | Join | Beat
     | Done | Blocked | TakenBack | Output | Query | Holding | Registered | Inventory | Looked
-    | Drain | Draining | Emptied | Stacks
+    | Drain | Draining | Emptied | Stacks | ActorsUp
 )  # fmt: skip
 ToClient = (
     Results | Retried | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice

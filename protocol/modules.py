@@ -56,12 +56,15 @@ def portable(function: Callable[..., Any]) -> Any:
         return function
     if not _can_be_imported(module):
         return function
-    found: Any = sys.modules[module]
-    for name in path.split("."):
+    return ByName(module, path) if is_decorated(function) else function
+
+
+def is_decorated(thing: Any) -> bool:
+    """Return whether the name of a function or class leads to what a decorator made of it."""
+    found: Any = sys.modules.get(getattr(thing, "__module__", None) or "")
+    for name in (getattr(thing, "__qualname__", None) or "").split("."):
         found = getattr(found, name, None)
-    if found is not function and getattr(found, "__wrapped__", None) is function:
-        return ByName(module, path)
-    return function
+    return found is not thing and getattr(found, "__wrapped__", None) is thing
 
 
 def ship_by_value(module: ModuleType | str) -> None:

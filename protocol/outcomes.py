@@ -9,7 +9,7 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final, cast
 
 from . import errors
-from .errors import DependencyFailed, DrumbeatError, Interrupted, NotPicklable, TaskError
+from .errors import ActorDied, DependencyFailed, DrumbeatError, Interrupted, NotPicklable, TaskError
 from .ids import show
 from .messages import Failure, Outcome, ValueRow
 from .payload import ErrorReport, load_error, load_exception, pack_cause, unpack_value
@@ -73,6 +73,8 @@ def _told(row: ValueRow) -> BaseException:
     if isinstance(error, DependencyFailed) and row.payload is not None:
         error.cause = task_error(load_error(row.payload))
         error.__cause__ = error.cause
+    elif isinstance(error, ActorDied) and row.payload is not None:
+        error.__cause__ = task_error(load_error(row.payload))  # its constructor raised
     return error
 
 

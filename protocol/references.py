@@ -6,7 +6,7 @@ dropping are counted by that session; a reference only tells when it comes and g
 
 import os
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 from .errors import NotInitialized
@@ -99,7 +99,9 @@ class ObjectRef(Generic[T]):
     Whoever makes one hands over a hold that the session has counted already.
     """
 
-    __slots__ = ("__weakref__", "_life", "_session", "id")
+    __slots__ = ("__weakref__", "_is_call", "_life", "_session", "id")
+    #: there only in references to calls of actors, in the process that made the call
+    _is_call: bool
 
     def __init__(self, id_: ObjectId, session: Session) -> None:
         self.id = id_
@@ -154,6 +156,8 @@ class ObjectRef(Generic[T]):
 
     def cancel(self, force: bool = False, recursive: bool = True) -> None:
         """Cancel the task; see `drumbeat.cancel`."""
+        if force:
+            refuse_force((self,))
         self.session.cancel((self.id,), force, recursive)
 
     def future(self) -> "Future[T]":
@@ -194,6 +198,20 @@ class ObjectRef(Generic[T]):
             # Pickled by somebody else, into a file perhaps: it may come back at any time.
             self.session.pin(self.id)
         return (_unpickled, (self.id,))
+
+
+def refuse_force(refs: Iterable[ObjectRef[Any]]) -> None:
+    """Refuse to cancel an actor's call by force.
+
+    Raises:
+        ValueError: one is such a call.
+    """
+    for ref in refs:
+        if getattr(ref, "_is_call", False):
+            raise ValueError(
+                f"{ref!r} is a call of an actor, and cancelling never kills one, so force=True "
+                "does not go with it; drumbeat.kill(actor) kills the actor with all its calls"
+            )
 
 
 def _unpickled(id_: ObjectId) -> ObjectRef[Any]:

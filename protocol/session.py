@@ -94,6 +94,9 @@ class Session(Protocol):
     def cancel_queued(self, ids: Sequence[ObjectId]) -> list[bool]:
         """Cancel those that have not started, and say for each whether it now never will."""
 
+    def kill(self, id_: ObjectId, *, restart: bool) -> None:
+        """Kill the actor of this creation, for good or to be restarted; returns at once."""
+
     def hold(self, id_: ObjectId) -> None:
         """One more ObjectRef to this object lives in this process (unpickled or copied)."""
 

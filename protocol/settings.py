@@ -152,6 +152,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, Positive, _help("Workers of a node that may lend their CPUs while they wait in get().")
     ] = 64
     workers_max: Annotated[int, Positive, _help("Worker processes a node may have.")] = 512
+    actors_max: Annotated[int, Positive, _help("Actors a node may host.")] = 2000
+    actor_window_calls: Annotated[
+        int, Positive, _help("Calls of one actor that its node has at a time; others wait.")
+    ] = 1000
     worker_idle_s: Annotated[float, Positive, _help("A worker idle for so long ends.")] = 300.0
     start_timeout_s: Annotated[
         float, Positive, _help("A worker that is not ready after so long is killed.")

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Final
 from weakref import WeakSet
 
-from .modules import by_value
+from .modules import by_value, is_decorated, portable
 
 PROTOCOL: Final = 5
 
@@ -41,6 +41,10 @@ def _pickler() -> Any:
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, type) and is_decorated(obj):
+                place = portable(obj)
+                if place is not obj:
+                    return place.__reduce__()
             reduced = reduce_one(self, obj)
             # The last of six is what gives a class its state when it is there by name.
             if isinstance(obj, type) and type(reduced) is tuple and len(reduced) == 6:

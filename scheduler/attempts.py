@@ -76,6 +76,13 @@ class Attempts:
 
     # ------------------------------------------------------------------------------------ assigning
 
+    def place_all(self) -> None:
+        """Give nodes what they can take: tasks, actors, and the calls of those."""
+        if self._work.queue.size:
+            self.place()
+        if self._state.hosts.active:
+            self._place_calls()
+
     def place(self) -> None:
         """Give nodes what they can take, most urgent first."""
         ready = self._work.queue
@@ -100,6 +107,14 @@ class Attempts:
                 shape.starved_since_s = self._state.now_s
                 shape.noticed = False
                 self.starved[shape] = None
+
+    def _place_calls(self) -> None:
+        for node, calls in self._work.actors.turn():
+            rows = self._state.out.assigns.setdefault(node.id, [])
+            for record in calls:
+                if record.kind.number not in node.kinds:
+                    self._kinds.prepare(node, record.kind)
+                rows.append(self._assign(record, record.kind, node))
 
     def _place_level(self, queues: list[ShapeQueue], full: dict[Shape, None]) -> None:
         """Place the tasks of one level in the order they came, passing over full shapes."""
@@ -189,11 +204,12 @@ class Attempts:
     def end(self, node: Node, rows: list[DoneRow], arrival: Arrival) -> None:
         """Attempts of a node ended; they came in a message that counts as taken in with them."""
         assigned, work, claims = node.assigned, self._work, self._state.claims
+        calls = node.calls
         quick: list[tuple[TaskRecord, ValueRow]] = []
         kinds: dict[Kind, None] = {}
         last_kind: Kind | None = None
         for row in rows:
-            record = assigned.get(row.id)
+            record = assigned.get(row.id) or calls.get(row.id)
             if record is None or record.attempt != row.attempt:
                 if not claims.size or not claims.ended(node, row, arrival):
                     self._stale(node, row)
@@ -289,7 +305,7 @@ class Attempts:
     def blocked(self, node: Node, message: Blocked) -> None:
         """Attempts of a node wait in get(), or go on."""
         for id_, attempt, waits in message.rows:
-            record = node.assigned.get(id_)
+            record = node.find(id_)
             if record is None or record.attempt != attempt:
                 if not self._state.claims.blocked(node, id_, attempt, waits):
                     self._state.counters["stale_dropped"] += 1
@@ -304,7 +320,7 @@ class Attempts:
         node.taking_back = False
         node.take_back_after_s = self._state.now_s + self._state.settings.window_s
         for id_, attempt in message.rows:
-            record = node.assigned.get(id_)
+            record = node.find(id_)
             if record is None or record.attempt != attempt:
                 if not self._state.claims.taken_back(node, id_, attempt):
                     self._state.counters["stale_dropped"] += 1
@@ -417,9 +433,9 @@ class Attempts:
 
     # ------------------------------------------------------------------------------------ node lost
 
-    def lose(self, node: Node, why: str) -> None:
-        """A node is gone with all it had: charge each attempt, try again what may be."""
-        for record in [*node.delivering.values(), *node.assigned.values()]:
+    def lose(self, node: Node, why: str, until_s: float) -> None:
+        """A node is gone with all it had, but actors may act until then: charge each attempt."""
+        for record in node.records():
             if record.node is not node:
                 continue
             if record.state == DELIVERING:
@@ -429,6 +445,8 @@ class Attempts:
                 node.release(record)
             record.unmet = 0
             self._work.cancel_children(record)
+            if until_s and record.kind.creates is not None:
+                self._work.actors.may_act_until(record, node, until_s)
             text = f"node {node.name!r}, which had {record.kind.name}, {why}"
             self._work.retry(record, failed(record, "NodeLost", text, node=node.name))
 
@@ -456,7 +474,7 @@ def _is_plain(row: DoneRow, kind: Kind) -> bool:
     return (
         value.outcome == 0
         and value.id == row.id
-        and kind.options.num_returns == 1
+        and kind.is_plain
         and not value.contained
         and (value.payload is not None or not value.size)
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from ..protocol.actors import ActorsUp
 from ..protocol.drain import Drain, Draining, Emptied
 from ..protocol.frames import Role
 from ..protocol.ids import ObjectId, PeerId, TaskId, home_of
@@ -43,6 +44,7 @@ from .bounds import Bounds
 from .claims import Ended
 from .deliveries import Deliveries
 from .drains import Drains
+from .invariants import check_actors, check_work
 from .kinds import Kinds
 from .objects import Objects
 from .placement import Board
@@ -176,6 +178,7 @@ class SchedulerCore:
                 Inventory: recovery.inventory,
                 Ended: self._on_ended,
                 Looked: self._on_looked,
+                ActorsUp: lambda peer, up: self._work.actors.up(_node_of(peer), up.rows),
                 Draining: lambda peer, said: self._drains.heard(_node_of(peer), said),
                 Emptied: lambda peer, said: self._drains.emptied(_node_of(peer), said),
             },
@@ -216,8 +219,8 @@ class SchedulerCore:
         presence.shapes_changed |= self._drains.turn()
         if not state.recovering:
             queue = work.queue
-            if queue.size:
-                attempts.place()
+            if queue.size or state.hosts.active:
+                attempts.place_all()
             if attempts.starved:
                 attempts.complain()
             if len(state.nodes) > 1 and (not queue.size or state.held_back):
@@ -300,6 +303,7 @@ class SchedulerCore:
             "nodes": len(self._state.nodes),
             **self._presence.sizes(),
             **self._kinds.sizes(),
+            **self._state.hosts.registered(),
         }
 
     def check_invariants(self) -> None:
@@ -307,7 +311,8 @@ class SchedulerCore:
         self._state.check_invariants()
         self._kinds.check_invariants()
         self._objects.check_invariants()
-        self._work.check_invariants()
+        check_work(self._work, self._state)
+        check_actors(self._state)
         self._attempts.check_invariants()
         self._deliveries.check_invariants()
         self._presence.check_invariants()
@@ -382,7 +387,11 @@ class SchedulerCore:
             self._recovery.cancel(peer, message)
         if peer.node is not None and not self._state.claims.open:
             message.ids = [id_ for id_ in message.ids if self._may_cancel(peer.node, id_)]
-        dropped = self._work.cancel(message.ids, message.force, message.recursive, asks)
+        if message.exit or message.restart:
+            self._work.actors.asked(message.ids, ends=message.exit)
+            dropped: list[bool | None] = [False] * len(message.ids)
+        else:
+            dropped = self._work.cancel(message.ids, message.force, message.recursive, asks)
         if asks:
             self._work.asks.ask(peer, message.request, message.ids, dropped, self._state.now_s)
 

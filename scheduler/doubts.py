@@ -135,7 +135,11 @@ class Doubts:
         options, state, outlook = record.kind.options, self._state, self._look()
         if outlook.undecided or outlook.wait:
             self._work.elsewhere[record.id] = None
-        if record.attempt <= options.max_retries:
+        actors = self._work.actors
+        # Two incarnations never act at a time: nobody knows that the last one does not. Nor would
+        # a call have where to go meanwhile.
+        waits = wait and record.kind.is_special
+        if not waits and actors.allows(record):
             record.attempt += 1
             state.counters["retried"] += 1
             if record.owner.here:
@@ -147,7 +151,9 @@ class Doubts:
                 f"{record.kind.name} may have run on {node}, {why}; "
                 f"max_retries={options.max_retries} allows no further attempt"
             )
-            self._work.end(record, [failed(record, "NodeLost", text, node=node)])
+            row = failed(record, "NodeLost", text, node=node)
+            final = actors.final(record, row) if record.kind.is_special else row
+            self._work.end(record, [final])
 
     def _tell(self, record: TaskRecord, owner: PeerId, attempt: int) -> None:
         """Tell of a further attempt, which begins when the submitter knows; see `Work.retry`."""
@@ -181,13 +187,16 @@ class Doubts:
         if id_ in work.parked:
             self._untold.pop(id_, None)
             return True
-        if record.state == QUEUED:
+        is_call, state = record.kind.host is not None, record.state
+        if state == QUEUED and not is_call:
             work.queue.discard(record)
-        elif record.state == BACKOFF:
+        elif state == BACKOFF:
             del work.backing_off[id_]
             work.untold.pop(id_, None)
-        if record.state != WAITING:
+        if state != WAITING:
             move(record, LACK)
+        if is_call:
+            work.actors.waits(record, state)
         record.values = ()
         self._park(record)
         if not record.spares_children:

@@ -86,6 +86,7 @@ class Drains:
             self._board.retire(node)
             self._news = True
             self._state.tell(f"node {node.name!r} is drained, with {len(node.assigned)} attempts")
+        self._state.hosts.touch(node)  # they go elsewhere
         if cancel and not drain.hurries:
             drain.hurries = True
             self._state.tell(f"node {node.name!r} ends what it runs")
@@ -158,6 +159,7 @@ class Drains:
         claims = self._state.claims
         return not (
             node.assigned
+            or node.calls
             or node.delivering
             or (claims.size and any(claim.node is node for claim in claims.all()))
         )
@@ -175,6 +177,8 @@ class Drains:
         waits = []
         if node.assigned:
             waits.append(_count(len(node.assigned), "task", "at it"))
+        if node.calls:
+            waits.append(_count(len(node.calls), "call", "of actors at it"))
         if node.delivering:
             waits.append(_count(len(node.delivering), "result", "on its way from it"))
         if node.peer.tasks:

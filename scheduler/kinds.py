@@ -6,7 +6,7 @@ stands for a kind everywhere.
 
 from functools import partial
 
-from ..protocol.ids import PeerId
+from ..protocol.ids import PeerId, TaskId
 from ..protocol.labels import AskedLabels
 from ..protocol.messages import (
     EnvironmentRow,
@@ -19,7 +19,9 @@ from .state import Node, Peer, PeerError, State, ignore
 from .tasks import Function, Kind, Shape
 
 _KindKey = tuple[PeerId, bytes, str, Options]
-_ShapeKey = tuple[PeerId, float, float, tuple[tuple[str, float], ...], str, AskedLabels, bool, bool]
+_ShapeKey = tuple[
+    PeerId, float, float, tuple[tuple[str, float], ...], str, AskedLabels, bool, bool, bool
+]
 
 
 class Kinds:
@@ -78,6 +80,8 @@ class Kinds:
             if node.kinds.pop(kind.number, None) is not None:
                 self._leave_function(node, kind)
                 self._state.out.discard_kind(node.id, kind.number)
+        if kind.host is not None:
+            self._state.hosts.unuse(kind.host)
         function, shape = kind.function, kind.shape
         function.kinds -= 1
         if not function.kinds:
@@ -149,6 +153,8 @@ class Kinds:
                 shape = self._shapes[shape_key] = Shape(self._serial, client, row.options)
             shape.kinds += 1
             kind = self._kinds[key] = Kind(self._serial, row.name, row.options, function, shape)
+            if row.options.actor:
+                kind.host = self._state.hosts.use(TaskId(row.options.actor))
         return kind
 
     def _complete(self, function: Function, payload: bytes) -> None:
@@ -184,7 +190,7 @@ class Kinds:
             for record in peer.tasks.values():
                 uses[record.kind.number] = uses.get(record.kind.number, 0) + 1
         for node in self._state.nodes.values():
-            for record in (*node.assigned.values(), *node.delivering.values()):
+            for record in node.records():
                 # Those whose submitter is gone are known to their node alone.
                 if not record.owner.here:
                     uses[record.kind.number] = uses.get(record.kind.number, 0) + 1
@@ -210,4 +216,5 @@ def _shape_key(client: PeerId, options: Options) -> _ShapeKey:
         options.node_labels,
         options.spread,
         options.wait_for_nodes,
+        options.creates is not None,
     )

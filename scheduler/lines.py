@@ -79,7 +79,7 @@ class Lines:
         caller = _caller_of(record)
         line = self._lines.get(caller)
         if line is not None:
-            self._lines[caller] = line = deque(one for one in line if one is not record)
+            line.remove(record)
             self._look(caller, line)
 
     def take(self, count: int) -> list[TaskRecord]:

@@ -22,6 +22,7 @@ from .tasks import (
     WAITING,
     TaskRecord,
     move,
+    stop_mode,
 )
 from .work import Work
 
@@ -92,6 +93,8 @@ class Matching:
         if before and node is not None and claim.attempt > record.attempt:
             self._stop(Claim(record.id, record.attempt, Phase.RUNNING, node), "a later one runs")
             node.release(record)
+            if record.kind.host is not None:
+                self._work.actors.put_back(record)  # for a moment: it is found elsewhere
             self._board.touch(node)
             self._meet(record, claim)
             return
@@ -113,7 +116,9 @@ class Matching:
     def _meet(self, record: TaskRecord, claim: Claim) -> None:
         """A task goes on where it is."""
         node, out = claim.node, self._state.out
-        if record.state == QUEUED:
+        if record.kind.is_special:
+            self._work.actors.found(record)
+        if record.state == QUEUED and record.kind.host is None:
             self._work.queue.remove(record)
         self._work.parked.pop(record.id, None)
         self._work.elsewhere.pop(record.id, None)
@@ -138,8 +143,7 @@ class Matching:
         if record.stopping and claim.ended is None:
             condemned = self._work.condemned.get(record.id)
             force = condemned is not None and condemned.force
-            mode = StopMode.FORCE if force else StopMode.SOFT
-            out.stop(node.id, record.id, record.attempt, mode)
+            out.stop(node.id, record.id, record.attempt, stop_mode(record.kind, force))
         self._work.condemned.pop(record.id, None)
 
     def give_up(self, claim: Claim, why: str, *, known: bool = True) -> None:

@@ -4,6 +4,8 @@ Never keeps a value longer than unfinished tasks depend on it: its home keeps it
 from a task that is not finished yet, or else from its home, which is asked once.
 """
 
+from collections.abc import Callable
+
 from ..protocol.ids import TASK_BYTES, ObjectId, PeerId, home_of, objects_of, show, task_of
 from ..protocol.messages import Outcome, ValueRow
 from .state import State
@@ -13,7 +15,7 @@ from .tasks import TaskRecord, lost
 class Entry:
     """An object that somebody waits for or depends on."""
 
-    __slots__ = ("dependants", "fetchers", "row")
+    __slots__ = ("dependants", "fetchers", "row", "watched")
 
     def __init__(self, row: ValueRow | None = None) -> None:
         #: its value with the payload complete; None: awaited
@@ -22,15 +24,19 @@ class Entry:
         self.dependants: dict[bytes, TaskRecord] = {}
         #: peers that asked for it
         self.fetchers: dict[PeerId, None] = {}
+        #: it is what becomes of an actor, whose calls wait to hear of it
+        self.watched = False
 
 
 class Objects:
     """All objects that are waited for."""
 
-    __slots__ = ("_state", "entries")
+    __slots__ = ("_state", "entries", "heard_of")
 
     def __init__(self, state: State) -> None:
         self._state = state
+        #: takes what became of an actor that is watched
+        self.heard_of: Callable[[ValueRow], None] = _nobody_watches
         self.entries: dict[ObjectId, Entry] = {}
 
     def need(self, record: TaskRecord) -> ValueRow | None:
@@ -84,6 +90,19 @@ class Objects:
             else:
                 self._state.out.value(peer, entry.row)
 
+    def watch(self, id_: ObjectId) -> ValueRow | None:
+        """Ask the home of an actor what became of it; return that if it is known already."""
+        entry = self._entry(id_, None)
+        entry.watched = entry.row is None
+        return entry.row
+
+    def unwatch(self, id_: ObjectId) -> None:
+        """Nobody waits to hear of an actor any more."""
+        entry = self.entries.get(id_)
+        if entry is not None:
+            entry.watched = False
+            self._tidy(id_, entry)
+
     def awaits(self, id_: ObjectId) -> bool:
         """Return whether a value would be of use."""
         entry = self.entries.get(id_)
@@ -99,6 +118,9 @@ class Objects:
         for peer in entry.fetchers:
             self._state.out.value(peer, row)
         entry.fetchers.clear()
+        if entry.watched:
+            entry.watched = False
+            self.heard_of(row)
         self._tidy(id_, entry)
         return list(entry.dependants.values())
 
@@ -162,8 +184,8 @@ class Objects:
     def check_invariants(self) -> None:
         """Assert that no value is kept for nobody, and that those who wait are there."""
         for id_, entry in self.entries.items():
-            assert entry.dependants or entry.fetchers
-            assert entry.row is None or not entry.fetchers
+            assert entry.dependants or entry.fetchers or entry.watched
+            assert entry.row is None or not (entry.fetchers or entry.watched)
             assert entry.row is not None or self._state.has_home(id_)
             for task, record in entry.dependants.items():
                 assert record.row.id == task
@@ -195,8 +217,12 @@ class Objects:
         return entry
 
     def _tidy(self, id_: ObjectId, entry: Entry) -> None:
-        if not entry.dependants and not entry.fetchers:
+        if not entry.dependants and not entry.fetchers and not entry.watched:
             self.entries.pop(id_, None)
+
+
+def _nobody_watches(_row: ValueRow) -> None:
+    raise AssertionError("nobody has asked what became of an actor")
 
 
 def _lost_with_home(id_: ObjectId) -> ValueRow:

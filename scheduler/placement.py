@@ -247,6 +247,7 @@ class Board:
     """The nodes, ranked by what they have free and by how much work waits at them."""
 
     __slots__ = (
+        "_actors_max",
         "_candidates",
         "_candidates_version",
         "_changed",
@@ -267,6 +268,7 @@ class Board:
         self._packet_s = settings.packet_s
         self._tasks_max = settings.window_tasks_max
         self._workers_max = settings.workers_max
+        self._actors_max = settings.actors_max
         self._nodes: dict[PeerId, Node] = {}
         #: are there and get nothing any more
         self._drained: dict[PeerId, Node] = {}
@@ -323,7 +325,7 @@ class Board:
         """Return whether some node could run the shape if it were idle."""
         if shape.feasible_version != self._version:
             shape.feasible_version = self._version
-            shape.feasible = any(_could_run(node, shape) for node in self._nodes.values())
+            shape.feasible = any(node.could_run(shape) for node in self._nodes.values())
         return shape.feasible
 
     def refusal(self, kind: Kind) -> Failure | None:
@@ -360,7 +362,7 @@ class Board:
         if kind.average_s < 0:
             return None
         node = self._work.first()
-        if node is not None and _could_run(node, kind.shape):
+        if node is not None and node.could_run(kind.shape):
             room = self._room(node, kind)
             if room > 0:
                 return node, room
@@ -376,13 +378,15 @@ class Board:
 
     def _has_slot(self, node: Node, kind: Kind) -> bool:
         shape = kind.shape
+        if shape.creates:
+            return node.actors < self._actors_max
         if shape.cpu or shape.others:
             # What is free is the bound. A number on top of it could keep out the one task that
             # those already there wait for.
             return True
         # Resources bound nothing for those that ask for none: as many as could run at once.
         count_max = max(self._workers_max, self._tasks_max * self.slots(node, shape))
-        return len(node.assigned) - node.blocked < count_max
+        return len(node.assigned) - node.actors - node.blocked < count_max
 
     def _room(self, node: Node, kind: Kind) -> int:
         """Return how many tasks may go to a node ahead of time, in one go.
@@ -397,7 +401,7 @@ class Board:
             node.cpu // shape.cpu or 1 if shape.simple and shape.cpu else self.slots(node, shape)
         )
         count: int = slots * kind.ramp - node.counts.get(kind.number, 0)
-        all_count = len(node.assigned) - node.blocked
+        all_count = len(node.assigned) - node.actors - node.blocked
         if slots * self._tasks_max - all_count < count:
             count = slots * self._tasks_max - all_count
         if count <= 0:
@@ -437,7 +441,7 @@ class Board:
             self._candidates_version = self._version
         nodes = self._candidates.get(shape)
         if nodes is None:
-            nodes = [node for node in self._nodes.values() if _could_run(node, shape)]
+            nodes = [node for node in self._nodes.values() if node.could_run(shape)]
             self._candidates[shape] = nodes
         return nodes
 
@@ -448,11 +452,14 @@ class Board:
     def _choose_among(self, nodes: Iterable[Node], kind: Kind) -> Node | None:
         shape, number = kind.shape, kind.number
         able = [node for node in nodes if not node.suspect]
-        free = [node for node in able if _fits(node, shape) and self._has_slot(node, kind)]
-        if not free and kind.average_s >= 0:
+        free = [node for node in able if node.fits(shape) and self._has_slot(node, kind)]
+        if not free and kind.average_s >= 0 and not shape.creates:
             free = [node for node in able if self._room(node, kind)]
         if not free:
             return None
+        if shape.creates:
+            # Most ask for nothing: where few are they have more of what is there.
+            return min(free, key=lambda n: (n.actors, -n.free_cpu - n.lent_cpu, n.serial))
         if shape.spread:
             return min(
                 free, key=lambda node: (node.counts.get(number, 0), len(node.assigned), node.serial)
@@ -479,22 +486,8 @@ class Board:
             self._rank()
         if shape.simple:
             node = self._free.first()
-            return node if node is not None and _fits(node, shape) else None
+            return node if node is not None and node.fits(shape) else None
         for node in self._nodes_for(shape):
-            if not node.suspect and _fits(node, shape):
+            if not node.suspect and node.fits(shape):
                 return node
         return None
-
-
-def _fits(node: Node, shape: Shape) -> bool:
-    """Whether a node has free what a shape asks for."""
-    if node.free_cpu + node.lent_cpu < shape.cpu:
-        return False
-    return all(node.free.get(name, 0) >= amount for name, amount in shape.others)
-
-
-def _could_run(node: Node, shape: Shape) -> bool:
-    """Whether a node could run a shape if it were idle."""
-    if shape.cpu > node.cpu or not node.is_allowed(shape):
-        return False
-    return all(node.total.get(name, 0) >= amount for name, amount in shape.others)

@@ -201,6 +201,8 @@ class Presence:
         if peer is not None:
             peer.connected = True
             self._watch(peer).returned(peer.id, self._state.now_s)
+            if peer.node is not None:
+                self._state.hosts.touch(peer.node)
 
     def disconnected(self, event: events.PeerDisconnected) -> None:
         """A connection closed."""
@@ -244,6 +246,7 @@ class Presence:
                 elif peer.node is not None:
                     peer.node.suspect = life is Life.SUSPECT
                     self._board.touch(peer.node)
+                    self._state.hosts.touch(peer.node)
                     self._state.tell(f"node {peer.name!r} is {life.name.lower()}")
 
     def due_s(self) -> float:
@@ -265,9 +268,10 @@ class Presence:
         self._out.drop(peer.id, "RemoteProtocolError", f"{peer.role} {peer.name!r}: {reason}")
         self.forget(peer, f"broke the protocol: {reason}")
 
-    def forget(self, peer: Peer, why: str) -> None:
+    def forget(self, peer: Peer, why: str, *, is_dead: bool = False) -> None:
         """A peer is gone: with its work, its values, its holds and its numbers."""
         state, node = self._state, peer.node
+        until_s = 0.0 if is_dead or node is None else self._acts_until_s(peer)
         if peer.entered:
             state.tell(f"{peer.role} {peer.name!r} {why}")
             if peer.python:
@@ -294,7 +298,7 @@ class Presence:
             for row in self._objects.forget_peer(peer.id):
                 self._work.arrived(row)
         if node is not None:
-            self._attempts.lose(node, why)
+            self._attempts.lose(node, why, until_s)
             self._work.forget_submitter(peer)
         elif peer.entered:
             state.counters["clients_gone"] += 1
@@ -303,12 +307,18 @@ class Presence:
         if node is None and peer.entered:
             self._kinds.forget_client(peer.id)
         if self._recovery.open:
-            self._recovery.forget(peer)
+            self._recovery.forget(peer, until_s)
         self._drains.forget(peer)
         # What was written to it meanwhile.
         self._out.forget(peer.id)
         self._deliveries.forget(peer.id)
         self._bounds.forget(peer)
+
+    def _acts_until_s(self, peer: Peer) -> float:
+        """Return when the actors of a node that is not heard of any more act no longer."""
+        settings = self._state.settings
+        lost_after_s = settings.lost_after_intervals * settings.heartbeat_interval_s
+        return self.nodes_alive.heard_s(peer.id) + lost_after_s + settings.lease_margin_s
 
     # -------------------------------------------------------------------------------- introductions
 
@@ -357,9 +367,11 @@ class Presence:
             # The same daemon in its next life.
             text = f"another daemon on this host has joined as {message.name!r}"
             self._out.drop(node.id, "ConfigError", text)
-            self.forget(node.peer, "was replaced by a daemon of the same name")
+            is_dead = node.host == message.host
+            self.forget(node.peer, "was replaced by a daemon of the same name", is_dead=is_dead)
         if not self._fits(peer):
             return
+        self._work.proved_dead(peer.id, message.name, message.host)
         peer.name = message.name
         self._judge_behind(peer, message.settled)
         self._serial += 1

@@ -17,9 +17,10 @@ from ..protocol.running import RunningRow
 from .attempts import Attempts
 from .drains import Drains, add_to, status_of
 from .events import DoorTold
+from .hosts import Actor
 from .recovery import Recovery
 from .state import Node, State
-from .tasks import ASSIGNED, QUEUED, STATE_NAMES, TaskRecord
+from .tasks import ASSIGNED, BACKOFF, DELIVERING, QUEUED, STATE_NAMES, TaskRecord
 from .work import Work
 
 #: the rate is that of so many whole seconds
@@ -90,7 +91,9 @@ class Queries:
             return self.nodes()
         if query.what == "tasks":
             return self.tasks(min(query.limit, LIMIT_MAX), query.match)
-        known = "status, nodes, tasks or stack"
+        if query.what == "actors":
+            return actor_rows(self._state, min(query.limit, LIMIT_MAX), query.match)
+        known = "status, nodes, tasks, actors or stack"
         return {"error": f"nobody can ask for {query.what!r}; ask for {known}"}
 
     def status(self) -> Data:
@@ -203,12 +206,12 @@ class Queries:
         running: dict[int, None] = {}
         for node in nodes:
             for row in node.running:
-                record = node.assigned.get(row.id)
+                record = node.find(row.id)
                 if record is not None and record.attempt == row.attempt:
                     running[id(record)] = None
                     yield record, row
         for node in nodes:
-            for record in (*node.assigned.values(), *node.delivering.values()):
+            for record in node.records():
                 if id(record) not in running:
                     yield record, None
         for queue in self._work.queue.queues():
@@ -242,6 +245,67 @@ class Queries:
             "evidence": "" if row is None else row.evidence,
             "client": "" if client is None else client.name,
         }
+
+
+def actor_rows(state: State, limit: int, match: str) -> list[Data]:
+    """Return up to `limit` actors, those that live first, then the last that died.
+
+    `match` is how a name or id begins.
+    """
+    hosts = state.hosts
+    rows: list[Data] = []
+    for actor in hosts.known.values():
+        record = actor.record
+        if len(rows) >= limit:
+            return rows
+        if record is not None and _matches(match, record.kind.name, actor.id):
+            rows.append(
+                {
+                    "id": show(actor.id),
+                    "name": record.kind.name,
+                    "state": _life_of(actor, record),
+                    "node": "" if record.node is None else record.node.name,
+                    "incarnation": record.attempt,
+                    "restarts": record.attempt - 1,
+                    "queued": actor.queued,
+                    "in_flight": actor.in_flight,
+                    "age_s": state.now_s - record.submitted_s,
+                    "why": "; ".join(reversed(actor.causes)),
+                }
+            )
+    for id_, grave in reversed(hosts.dead().items()):
+        if len(rows) >= limit:
+            break
+        if _matches(match, grave.name, id_):
+            rows.append(
+                {
+                    "id": show(id_),
+                    "name": grave.name,
+                    "state": "dead",
+                    "node": "",
+                    "incarnation": grave.incarnation,
+                    "restarts": max(0, grave.incarnation - 1),
+                    "queued": 0,
+                    "in_flight": 0,
+                    "age_s": None,
+                    "why": grave.why,
+                }
+            )
+    return rows
+
+
+def _life_of(actor: Actor, record: TaskRecord) -> str:
+    if actor.node is not None:
+        return "alive"
+    if record.stopping or record.state == DELIVERING:
+        return "ending"
+    if record.attempt > 1 or record.state == BACKOFF:
+        return "restarting"
+    return "starting" if record.state == ASSIGNED else "pending"
+
+
+def _matches(match: str, name: str, id_: bytes) -> bool:
+    return not match or name.startswith(match) or show(id_).startswith(match)
 
 
 def _free(node: Node) -> dict[str, int]:

@@ -100,7 +100,7 @@ class Recovery:
         self.doubts = Doubts(state, work, roster, deliveries)
         self.matching = Matching(state, board, work, attempts, roster, self._may_be_named)
         #: tasks to be cancelled as soon as they are named: by force, with their children
-        self._cancels: dict[bytes, tuple[bool, bool]] = {}
+        self._cancels: dict[bytes, Cancel] = {}
 
     # ----------------------------------------------------------------------------------- timetable
 
@@ -217,6 +217,7 @@ class Recovery:
             if peer.entered and peer.id not in late:
                 state.out.letter(peer.id, Recovered())
         state.awaits_nodes = False
+        state.hosts.end_of_absence()
         state.tell("recovery is over")
 
     def _give_up_clients(self) -> None:
@@ -321,8 +322,8 @@ class Recovery:
         self._state.out.home_came(peer.id)
         self._objects.home_came(peer.id)
 
-    def forget(self, peer: Peer) -> None:
-        """A peer is gone."""
+    def forget(self, peer: Peer, until_s: float) -> None:
+        """A peer is gone; what it ran of actors may act until then, if that is not 0."""
         claims = self._state.claims
         if not self.open:
             return
@@ -334,6 +335,8 @@ class Recovery:
                 if claim.node is peer.node:
                     claims.remove(claim)
                     claims.given_up[claim.id] = claim.attempt, claim.node.name
+                    if until_s:
+                        self._work.actors.claim_lost(claim.id, claim.node, until_s)
             self._kept.forget(peer.id)
         else:
             self._named.pop(peer.id, None)
@@ -404,9 +407,10 @@ class Recovery:
                 if len(self._cancels) >= CANCELS_MAX and id_ not in self._cancels:
                     dropped += 1
                     continue
-                self._cancels[id_] = message.force, message.recursive
+                self._cancels[id_] = message
                 claim = self._state.claims.find(id_)
-                if claim is not None and claim.ended is None:
+                gently = message.exit or message.restart
+                if claim is not None and claim.ended is None and not gently:
                     mode = StopMode.FORCE if message.force else StopMode.SOFT
                     self._state.out.stop(claim.node.id, claim.id, claim.attempt, mode)
         if dropped:
@@ -431,8 +435,12 @@ class Recovery:
     def remember_cancel(self, record: TaskRecord) -> None:
         """Cancel a task that was to be before it was named."""
         cancel = self._cancels.pop(record.id, None) if self._cancels else None
-        if cancel is not None and record.state != FINISHED:
-            self._work.cancel([record.id], *cancel, False)
+        if cancel is None or record.state == FINISHED:
+            return
+        if cancel.exit or cancel.restart:
+            self._work.actors.asked([record.id], ends=cancel.exit)
+        else:
+            self._work.cancel([record.id], cancel.force, cancel.recursive, False)
 
     # --------------------------------------------------------------------------------------- inside
 

@@ -110,7 +110,7 @@ class Standstill:
     def beat(self, node: Node) -> None:
         """A node says that nothing moves there."""
         nodes, asked = self._state.nodes, self._asked
-        if not node.assigned or (
+        if (len(node.assigned) == node.actors and not node.calls) or (
             self.watching
             and self._moves == self._mark
             and all(nodes.get(id_) is one for id_, one in asked.items())
@@ -205,7 +205,7 @@ class Standstill:
         if not all(shape.wait_for_nodes for shape in self._attempts.starved):
             return False  # they fail before long
         return not any(
-            record.stopping for node in state.nodes.values() for record in node.assigned.values()
+            record.stopping for node in state.nodes.values() for record in node.records()
         )
 
     def _awaits_value(self) -> bool:
@@ -225,14 +225,22 @@ class Standstill:
         lacking = [q.head() for q in self._work.queue.queues() if self._board.fits_ever(q.shape)]
         wanted = [record for record in lacking if record is not None]
         for node, message in looked:
-            waits = {row.id: row for row in message.waits if row.id in node.assigned}
-            queued = [record for id_, record in node.assigned.items() if id_ not in waits]
+            waits = {row.id: row for row in message.waits if node.find(row.id) is not None}
+            queued = [
+                record
+                for id_, record in node.assigned.items()
+                if id_ not in waits and not self._state.hosts.is_up(record)
+            ]
+            wanted += [record for id_, record in node.calls.items() if id_ not in waits]
             if queued and not self._evened_out and any(self._fits_elsewhere(r) for r in queued):
                 self._state.out.take_back(node.id, len(queued))
                 node.taking_back = True
                 continue
             wanted += queued
-            waiting += [Waiting(node.assigned[id_], node, row.lends) for id_, row in waits.items()]
+            for id_, row in waits.items():
+                record = node.find(id_)
+                if record is not None:
+                    waiting.append(Waiting(record, node, row.lends))
         if any(node.taking_back for node, _ in looked):
             self._evened_out = True
             return
@@ -309,6 +317,12 @@ def _explain(one: Waiting, lacks: TaskRecord) -> str:
     """Return what is wrong and what helps, for the user."""
     name, shape = one.record.kind.name, one.record.kind.shape
     holds = ", ".join(f"{what} {amount / UNITS:g}" for what, amount in one.holds) or "no resources"
+    if lacks.kind.host is not None:
+        return (
+            f"{name} waits in get() on node {one.node.name!r}, and {lacks.kind.name} cannot start, "
+            "since its actor runs another call; all else that has started waits as well, so "
+            "nothing would ever go on: let actors not wait for each other in a circle"
+        )
     advice = []
     if shape.others:
         names = " and ".join(what for what, _ in shape.others)

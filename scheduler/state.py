@@ -19,8 +19,10 @@ from ..protocol.running import RunningRow
 from ..protocol.settings import Settings
 from .claims import Claims
 from .holders import Holders
+from .hosts import Hosts
+from .invariants import check_node
 from .outbox import Outbox
-from .tasks import FINISHED, FROM_BEFORE, Kind, Shape, TaskRecord
+from .tasks import FINISHED, Kind, Shape, TaskRecord
 
 if TYPE_CHECKING:
     from random import Random
@@ -148,9 +150,11 @@ class Node:
     """A machine's daemon: what it can do, what it has been given, what it told."""
 
     __slots__ = (
+        "actors",
         "assigned",
         "beat_s",
         "blocked",
+        "calls",
         "clients",
         "counts",
         "cpu",
@@ -203,8 +207,12 @@ class Node:
         #: CPUs of attempts that wait in get()
         self.lent_cpu = 0
         self.blocked = 0
-        #: attempts that it has
+        #: attempts that it has, but for calls of actors
         self.assigned: dict[bytes, TaskRecord] = {}
+        #: calls of actors that it has, which ask for nothing of it
+        self.calls: dict[bytes, TaskRecord] = {}
+        #: how many of `assigned` are actors, which ask for no share of what it does
+        self.actors = 0
         #: attempts that ended, whose large values are on their way
         self.delivering: dict[bytes, TaskRecord] = {}
         #: expected durations of all it has and that do not wait in get()
@@ -249,9 +257,32 @@ class Node:
             return False
         return not shape.labels or carries(self.labels, shape.labels)
 
+    def could_run(self, shape: Shape) -> bool:
+        """Return whether it could run a shape if it were idle."""
+        if shape.cpu > self.cpu or not self.is_allowed(shape):
+            return False
+        return all(self.total.get(name, 0) >= amount for name, amount in shape.others)
+
+    def fits(self, shape: Shape) -> bool:
+        """Return whether it has free what a shape asks for."""
+        if self.free_cpu + self.lent_cpu < shape.cpu:
+            return False
+        return all(self.free.get(name, 0) >= amount for name, amount in shape.others)
+
+    def find(self, id_: bytes) -> TaskRecord | None:
+        """Return an attempt that it has, of whatever sort."""
+        return self.assigned.get(id_) or self.calls.get(id_)
+
+    def records(self) -> list[TaskRecord]:
+        """Return all that it has, and what is on its way from it."""
+        return [*self.delivering.values(), *self.calls.values(), *self.assigned.values()]
+
     def take(self, record: TaskRecord) -> None:
         """Count an attempt as its own."""
-        shape = record.kind.shape
+        kind = record.kind
+        if kind.is_special and self._takes_call(record):
+            return
+        shape = kind.shape
         self.assigned[record.row.id] = record
         record.node = self
         self.free_cpu -= shape.cpu
@@ -259,12 +290,39 @@ class Node:
         if shape.others:
             for name, amount in shape.others:
                 self.free[name] = self.free.get(name, 0) - amount
-        number = record.kind.number
+        number = kind.number
         self.counts[number] = self.counts.get(number, 0) + 1
+
+    def _takes_call(self, record: TaskRecord) -> bool:
+        """Take a call of an actor; or count a new actor, and return False."""
+        record.expected_s = 0.0  # however long it takes, it is nothing that tasks wait for
+        host = record.kind.host
+        if host is None:
+            self.actors += 1
+            return False
+        self.calls[record.row.id] = record
+        record.node = self
+        host.given(record, self)
+        return True
+
+    def _releases_call(self, record: TaskRecord) -> bool:
+        host = record.kind.host
+        if host is None:
+            self.set_blocked(record, False)
+            self.actors -= 1
+            return False
+        del self.calls[record.row.id]
+        record.node = None
+        record.blocked = False
+        host.left(record)
+        return True
 
     def release(self, record: TaskRecord) -> None:
         """Count an attempt as its own no more."""
-        shape = record.kind.shape
+        kind = record.kind
+        if kind.is_special and self._releases_call(record):
+            return
+        shape = kind.shape
         del self.assigned[record.row.id]
         record.node = None
         if record.blocked:
@@ -273,7 +331,7 @@ class Node:
             self.lent_cpu -= shape.cpu
         else:
             self.work_s = self.work_s - record.expected_s if self.assigned else 0.0
-            self._count(record.kind.number, -1)
+            self._count(kind.number, -1)
         self.free_cpu += shape.cpu
         if shape.others:
             for name, amount in shape.others:
@@ -289,6 +347,10 @@ class Node:
             return
         record.blocked = blocked
         sign = 1 if blocked else -1
+        if record.kind.is_special:
+            # Of a call, what its actor keeps for life is not lent.
+            self.lent_cpu += sign * record.kind.shape.cpu
+            return
         self.blocked += sign
         self.lent_cpu += sign * record.kind.shape.cpu
         self.work_s -= sign * record.expected_s
@@ -302,48 +364,14 @@ class Node:
             del self.counts[number]
 
     @property
+    def hears(self) -> bool:
+        """Whether what it is sent will be there in a moment, as far as anybody knows."""
+        return self.peer.connected and not self.suspect
+
+    @property
     def spare_cpu(self) -> int:
         """CPUs that a new attempt could use, by the scheduler's account; may be negative."""
         return self.free_cpu + self.lent_cpu
-
-    def check_invariants(self) -> None:
-        """Assert that the account is what follows from the attempts."""
-        cpu = lent = blocked = 0
-        others: dict[str, int] = {}
-        counts: dict[int, int] = {}
-        work_s = 0.0
-        for task, record in self.assigned.items():
-            shape = record.kind.shape
-            assert record.node is self
-            assert record.id == task
-            cpu += shape.cpu
-            lent += shape.cpu if record.blocked else 0
-            blocked += record.blocked
-            work_s += 0.0 if record.blocked else record.expected_s
-            for name, amount in shape.others:
-                others[name] = others.get(name, 0) + amount
-            if not record.blocked:
-                counts[record.kind.number] = counts.get(record.kind.number, 0) + 1
-            if record.assigned_s != FROM_BEFORE:
-                assert record.kind.number in self.kinds
-                assert record.kind.client in self.clients
-            else:
-                assert record.kind.client in self.former
-        assert self.free_cpu == self.cpu - cpu
-        assert self.lent_cpu == lent
-        assert self.blocked == blocked
-        assert abs(self.work_s - work_s) < 1e-6 * (1 + work_s)
-        assert self.counts == counts
-        for name, free in self.free.items():
-            assert free == self.total.get(name, 0) - others.get(name, 0)
-        for record in self.delivering.values():
-            assert record.node is self
-            assert record.unmet > 0
-        uses: dict[tuple[PeerId, bytes], int] = {}
-        for kind in self.kinds.values():
-            key = kind.client, kind.function.hash
-            uses[key] = uses.get(key, 0) + 1
-        assert self.functions == uses
 
 
 class State:
@@ -356,6 +384,7 @@ class State:
         "epoch",
         "held_back",
         "holders",
+        "hosts",
         "nodes",
         "nodes_version",
         "now_s",
@@ -387,12 +416,14 @@ class State:
         self.awaits_nodes = False
         self.claims = Claims()
         self.holders = Holders()
+        self.hosts = Hosts(self)
         self.out = Outbox(self.holders, settings.inline_bytes_max)
         self.counters: dict[str, int] = dict.fromkeys(
             ("submitted", "finished", "failed", "cancelled", "retried", "stale_dropped",
              "taken_back", "peers_dropped", "nodes_lost", "nodes_drained", "clients_gone",
              "messages_rejected", "output_bytes_dropped", "deadlocks", "strangers_gone",
-             "cancels_dropped"), 0
+             "cancels_dropped", "actors_restarted", "actors_moved", "actors_died",
+             "actor_calls_lost"), 0
         )  # fmt: skip
         self.story: deque[tuple[float, str]] = deque(maxlen=STORY_LINES_MAX)
 
@@ -425,7 +456,7 @@ class State:
         assert serials == sorted(serials)
         for peer_id, node in self.nodes.items():
             assert self.peers[peer_id].node is node
-            node.check_invariants()
+            check_node(node)
         for peer_id, peer in self.peers.items():
             assert peer_id == peer.id != NO_PEER
             assert peer.here

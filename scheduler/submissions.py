@@ -26,7 +26,7 @@ UNWANTED = Failure(
 class Submissions:
     """See the module."""
 
-    __slots__ = ("_board", "_objects", "_order", "_recovery", "_state", "_work")
+    __slots__ = ("_actors", "_board", "_objects", "_order", "_recovery", "_state", "_work")
 
     def __init__(
         self, state: State, board: Board, objects: Objects, work: Work, recovery: "Recovery"
@@ -35,6 +35,7 @@ class Submissions:
         self._board = board
         self._objects = objects
         self._work = work
+        self._actors = work.actors
         self._recovery = recovery
         self._order = 0
 
@@ -47,13 +48,12 @@ class Submissions:
             return
         peer_id, known, kinds, now_s = peer.id, peer.tasks, peer.kinds, self._state.now_s
         depth, client = message.depth, message.client
-        parent: TaskId | None = NO_TASK
-        if peer.node is not None or client != peer_id:
-            parent = self._parent_of(peer, message)
+        parent = self._parent_of(peer, message)
         # Numbers are used up even when the peer turns out to misbehave: none is ever given twice.
         order = first_order = self._order
         self._order += len(message.rows)
         last_kind: Kind | None = None
+        is_special = False
         hopeless: Failure | None = None
         ready: list[TaskRecord] = []
         for row in message.rows:
@@ -74,12 +74,14 @@ class Submissions:
                 if ready:
                     self._queue_up(ready)
                     ready = []
-                last_kind = kind
+                last_kind, is_special = kind, kind.is_special
             if hopeless is not None:
                 self._refuse(peer, row, hopeless)
                 continue
             order += 1
             record = TaskRecord(row, kind, peer, parent, depth, order, now_s)
+            if is_special and self._is_seen_to(peer, record):
+                continue
             known[id_] = record
             kind.uses += 1
             if parent:
@@ -100,6 +102,40 @@ class Submissions:
             return None
         return self._board.refusal(kind)
 
+    def _is_seen_to(self, peer: Peer, record: TaskRecord) -> bool:
+        """Have a new call wait for its turn; return False for what goes on like any task."""
+        row, kind = record.row, record.kind
+        if self._has_failed(peer, row, kind):
+            return True
+        if kind.host is None:
+            self._actors.submitted(record)
+            return False
+        self._enlist(peer, record)
+        if _is_whole(record):
+            record.state = QUEUED  # as `move` would: there is nothing that it waits for
+        self._actors.submitted(record)
+        if record.state == FINISHED:
+            self._drop_args(peer, row)  # its actor has just turned out to be no more
+        elif record.state == WAITING:
+            self._await(peer, record)
+        return True
+
+    def _enlist(self, peer: Peer, record: TaskRecord) -> None:
+        """A task is one of its submitter's, and of its parent's."""
+        peer.tasks[record.row.id] = record
+        record.kind.uses += 1
+        if record.parent:
+            self._work.children.setdefault(record.parent, {})[record.row.id] = record
+
+    def _has_failed(self, peer: Peer, row: TaskRow, kind: Kind) -> bool:
+        """Tell whoever calls an actor that is no more; return whether it is."""
+        failed = self._actors.refusal(row, kind)
+        if failed is not None:
+            self._drop_args(peer, row)
+            told = self._state.out.packed(peer.id, failed)
+            self._state.out.results.setdefault(peer.id, []).append(told)
+        return failed is not None
+
     def _queue_up(self, records: list[TaskRecord]) -> None:
         """Queue new tasks of one kind and depth, in order."""
         for record in records:
@@ -118,7 +154,7 @@ class Submissions:
         if state.client(PeerId(message.client)) is None:
             return None
         parent = TaskId(message.parent)
-        record = node.assigned.get(parent) or node.delivering.get(parent)
+        record = node.find(parent) or node.delivering.get(parent)
         if record is not None:
             return None if record.stopping and not record.spares_children else parent
         if state.claims.open:
@@ -201,14 +237,14 @@ class Submissions:
             if hopeless is not None:
                 self._refuse(peer, row, hopeless)
                 continue
+            if kind.is_special and not told and self._has_failed(peer, row, kind):
+                continue
             family = parent or NO_TASK
             record = TaskRecord(row, kind, peer, family, message.depth, self._order, now_s)
-            known[row.id] = record
-            kind.uses += 1
-            if parent:
-                self._work.children.setdefault(parent, {})[row.id] = record
+            self._enlist(peer, record)
             self._state.counters["submitted"] += 1
-            if not sure or not told or not _is_whole(record) or is_known_of(record.id):
+            is_clear = sure and told and not kind.is_special and _is_whole(record)
+            if not is_clear or is_known_of(record.id):
                 self._queue_up_all(ready)
                 self._resume(peer, record, told)
                 if parent is None:
@@ -232,6 +268,11 @@ class Submissions:
     def _resume(self, peer: Peer, record: TaskRecord, told: int) -> None:
         """Have a task go on where it was, wait until that is known, or begin."""
         record.attempt = max(1, told)
+        if record.kind.is_special:
+            self._actors.submitted(record)
+            if record.state == FINISHED:
+                self._drop_args(peer, record.row)
+                return
         if self._recovery.matching.met(record):
             # What it depends on may be needed for another attempt: it is still expected.
             self._objects.need(record)

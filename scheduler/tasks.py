@@ -11,10 +11,12 @@ from msgspec import Struct
 
 from ..protocol.ids import PeerId, TaskId, show
 from ..protocol.labels import show_asked
-from ..protocol.messages import Failure, Options, Outcome, TaskRow, ValueRow
+from ..protocol.messages import Failure, Options, Outcome, StopMode, TaskRow, ValueRow
 from ..protocol.resources import UNITS, units
 
 if TYPE_CHECKING:
+    from ..protocol.actors import ActorOptions
+    from .hosts import Actor
     from .state import Node, Peer
 
 # States: plain integers, since an enum's member costs a lookup on the hot path.
@@ -47,7 +49,7 @@ FROM_BEFORE: Final = -2.0
 #: NEXT[state][step] is the state after; -1: cannot happen
 NEXT: Final = (
     # READY ASSIGN DELIVER RETURN RETRY END CLAIM LACK
-    (QUEUED, _NO, _NO, _NO, _NO, FINISHED, ASSIGNED, _NO),  # WAITING
+    (QUEUED, _NO, _NO, _NO, BACKOFF, FINISHED, ASSIGNED, _NO),  # WAITING
     (_NO, ASSIGNED, _NO, _NO, _NO, FINISHED, ASSIGNED, WAITING),  # QUEUED
     (_NO, _NO, DELIVERING, QUEUED, BACKOFF, FINISHED, ASSIGNED, WAITING),  # ASSIGNED
     (_NO, _NO, _NO, _NO, BACKOFF, FINISHED, _NO, WAITING),  # DELIVERING
@@ -66,6 +68,7 @@ class Shape:
     __slots__ = (
         "client",
         "cpu",
+        "creates",
         "feasible",
         "feasible_version",
         "kinds",
@@ -94,8 +97,10 @@ class Shape:
         self.labels = options.node_labels
         self.spread = options.spread
         self.wait_for_nodes = options.wait_for_nodes
+        #: its tasks are actors, which stay for life
+        self.creates = options.creates is not None
         #: nothing but CPUs, anywhere
-        self.simple = not (self.others or self.node or self.labels or self.spread)
+        self.simple = not (self.others or self.node or self.labels or self.spread or self.creates)
         #: how many kinds have it
         self.kinds = 0
         self.feasible = False
@@ -138,7 +143,11 @@ class Kind:
     __slots__ = (
         "average_s",
         "client",
+        "creates",
         "function",
+        "host",
+        "is_plain",
+        "is_special",
         "name",
         "number",
         "options",
@@ -164,6 +173,14 @@ class Kind:
         self.ramp = 1
         #: numbers given to it by peers, and tasks
         self.uses = 0
+        #: its tasks create actors
+        self.creates: ActorOptions | None = options.creates
+        #: its tasks are calls of this actor
+        self.host: Actor | None = None
+        #: one of the two
+        self.is_special = options.creates is not None or options.actor != b""
+        #: its tasks end with one value, and with them nothing else does
+        self.is_plain = options.num_returns == 1 and options.creates is None
 
 
 class TaskRecord(Struct, gc=False, eq=False):
@@ -214,6 +231,14 @@ def move(record: TaskRecord, step: int) -> None:
             f"task {show(record.row.id)} cannot take step {step} when {STATE_NAMES[record.state]}"
         )
     record.state = state
+
+
+def stop_mode(kind: Kind, force: bool) -> StopMode:
+    """Return how an attempt is stopped where it is."""
+    if kind.is_special:
+        # An actor that is idle notices nothing gentle; its calls never take it along.
+        force = kind.creates is not None
+    return StopMode.FORCE if force else StopMode.SOFT
 
 
 def backoff_s(options: Options, charged: int, limit_s: float, chance: float) -> float:

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from ..protocol.ids import NO_TASK, PeerId, TaskId
 from ..protocol.messages import Outcome, StopMode, ValueRow
+from .actors import Actors
 from .asks import Asks
 from .deliveries import Deliveries
 from .kinds import Kinds
@@ -29,20 +30,23 @@ from .tasks import (
     QUEUED,
     READY,
     RETRY,
+    RETURN,
     WAITING,
     TaskRecord,
     backoff_s,
     dependency_failed,
     failed,
     move,
+    stop_mode,
 )
 
 #: blob key of a task's arguments: its id and this
 ARGS: Final = b"a"
 #: failures of attempts that were cut short: what they had submitted is cancelled
 CUT_SHORT: Final = frozenset(
-    {"TaskCancelled", "TaskHung", "WorkerDied", "WorkerOutOfMemory", "NodeLost", "PoisonTask"}
-)
+    {"TaskCancelled", "TaskHung", "WorkerDied", "WorkerOutOfMemory", "NodeLost", "PoisonTask",
+     "ActorDied", "ActorCallLost"}
+)  # fmt: skip
 
 
 class Condemned(NamedTuple):
@@ -56,9 +60,9 @@ class Work:
     """All tasks without an outcome."""
 
     __slots__ = (
-        "_board", "_deliveries", "_ending", "_ending_now", "_kinds", "_objects", "_state", "asks",
-        "backing_off", "backoffs", "children", "condemned", "condemns", "elsewhere", "parked",
-        "queue", "untold",
+        "_board", "_deliveries", "_ending", "_ending_now", "_kinds", "_objects", "_state", "actors",
+        "asks", "backing_off", "backoffs", "children", "condemned", "condemns", "elsewhere",
+        "parked", "queue", "untold",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +80,7 @@ class Work:
         self._objects = objects
         self.queue = ReadyQueue()
         self.asks = Asks(state.out)
+        self.actors = Actors(state, objects, self.end)
         #: tasks of running tasks, by their parent
         self.children: dict[bytes, dict[bytes, TaskRecord]] = {}
         #: tasks that wait to be tried again, with the time they are due
@@ -118,8 +123,18 @@ class Work:
 
     def ready(self, record: TaskRecord) -> None:
         """A task waits for nothing any more."""
+        if record.kind.creates is not None and self.actors.not_before_s(record):
+            move(record, RETRY)
+            self._back_off(record, self.actors.not_before_s(record))
+            return
         move(record, READY)
-        self.queue.push(record)
+        self._push(record)
+
+    def _push(self, record: TaskRecord) -> None:
+        if record.kind.host is None:
+            self.queue.push(record)
+        else:
+            self.actors.changed(record)
 
     def come_back(self, record: TaskRecord, step: int) -> None:
         """An attempt is over, and the next one may begin: queue the task if it lacks nothing.
@@ -127,6 +142,8 @@ class Work:
         One that was at its node before the scheduler was restarted may lack what it needs.
         """
         row, unmet = record.row, 0
+        if step == RETURN and record.kind.host is not None:
+            self.actors.put_back(record)
         if row.deps:
             unmet, bad = self._objects.lacks(record)
             if bad is not None:
@@ -138,7 +155,7 @@ class Work:
         move(record, LACK if unmet else step)
         record.unmet = unmet
         if not unmet:
-            self.queue.push(record)
+            self._push(record)
 
     # ---------------------------------------------------------------------------------------- ended
 
@@ -187,7 +204,8 @@ class Work:
     def _end(self, record: TaskRecord, rows: list[ValueRow]) -> None:
         state = record.state
         if state == QUEUED:
-            self.queue.discard(record)
+            if record.kind.host is None:
+                self.queue.discard(record)
         elif state == BACKOFF:
             del self.backing_off[record.id]
             self.untold.pop(record.id, None)
@@ -204,6 +222,8 @@ class Work:
             for row in rows:
                 told.append(packed(owner.id, row))
         first = rows[0]
+        if record.kind.is_special:
+            self.actors.ended(record, state, first)
         if first.outcome != Outcome.VALUE:
             name = first.failure.error if first.failure is not None else ""
             counters["cancelled" if name == "TaskCancelled" else "failed"] += 1
@@ -271,16 +291,25 @@ class Work:
                 final = failed(record, "TaskCancelled", f"{record.kind.name} was cancelled")
             self.end(record, [final])
             return
-        if record.attempt > options.max_retries:
+        special = record.kind.is_special
+        if (
+            not self.actors.goes_on(record, final)
+            if special
+            else record.attempt > options.max_retries
+        ):
             self.end(record, [self._final(record, final)])
             return
-        limit_s, chance = self._state.settings.retry_backoff_max_s, self._state.rng.random()
-        due_s = self._state.now_s + backoff_s(options, record.attempt, limit_s, chance)
+        if special:
+            due_s = self.actors.due_s(record)
+        else:
+            limit_s, chance = self._state.settings.retry_backoff_max_s, self._state.rng.random()
+            due_s = self._state.now_s + backoff_s(options, record.attempt, limit_s, chance)
         move(record, RETRY)
         record.attempt += 1
         record.values = ()
-        self.backing_off[record.id] = due_s
-        heappush(self.backoffs, (due_s, record.order, record))
+        if record.kind.host is not None:
+            self.actors.put_back(record)
+        self._back_off(record, due_s)
         self._state.counters["retried"] += 1
         if record.owner.here:
             owner, attempt = record.owner.id, record.attempt
@@ -289,6 +318,15 @@ class Work:
             # end together, and nobody would count it.
             self.untold[record.id] = attempt
             self._deliveries.after_reached(owner, partial(self._told, record, attempt))
+
+    def _back_off(self, record: TaskRecord, due_s: float) -> None:
+        self.backing_off[record.id] = due_s
+        heappush(self.backoffs, (due_s, record.order, record))
+
+    def proved_dead(self, node: PeerId, name: str, host: str) -> None:
+        """A daemon takes the place of one that was lost: actors that waited for that begin."""
+        for record in self.actors.proved_dead(node, name, host):
+            self._back_off(record, self._state.now_s)
 
     def _told(self, record: TaskRecord, attempt: int) -> None:
         """The submitter of a task knows of its next attempt."""
@@ -300,6 +338,8 @@ class Work:
 
     def _final(self, record: TaskRecord, last: ValueRow) -> ValueRow:
         """Return the outcome of a task whose attempts are used up."""
+        if record.kind.is_special:
+            return self.actors.final(record, last)
         record.attempt += 1
         if last.outcome == Outcome.FAILURE and record.deaths >= self._state.settings.poison_deaths:
             why = "" if last.failure is None else f"; the last one: {last.failure.text}"
@@ -383,9 +423,9 @@ class Work:
         """Cancel one task: drop it, or have its node stop it."""
         node = record.node
         if record.state == ASSIGNED and node is not None:
-            if not record.stopping or force:
+            mode = stop_mode(record.kind, force)
+            if not record.stopping or mode == StopMode.FORCE:
                 record.stopping = True
-                mode = StopMode.FORCE if force else StopMode.SOFT
                 self._state.out.stop(node.id, record.id, record.attempt, mode)
         elif record.state == DELIVERING:
             record.stopping = True  # its value counts, if it comes
@@ -404,9 +444,10 @@ class Work:
                 self._abandon(record)
         for node in self._state.nodes.values():
             # What is left was submitted by nodes that are gone.
-            for record in [*node.assigned.values(), *node.delivering.values()]:
+            for record in node.records():
                 if record.kind.client == client.id:
                     self._abandon(record)
+        self._state.hosts.forget_client(client.id)
 
     def _abandon(self, record: TaskRecord) -> None:
         """End a task of a client that is gone. Nodes are told of the client, not of each task."""
@@ -434,6 +475,7 @@ class Work:
         """Return the sizes of all maps."""
         return {
             **self.queue.sizes(),
+            **self.actors.sizes(),
             "backing_off": len(self.backing_off),
             "backoffs": len(self.backoffs),
             "untold": len(self.untold),
@@ -445,39 +487,6 @@ class Work:
             "elsewhere": 0 if self._state.claims.open else len(self.elsewhere),
             "asks": len(self.asks.open),
         }
-
-    def check_invariants(self) -> None:
-        """Assert that each task is where its state says."""
-        self.queue.check_invariants()
-        assert not self._ending
-        queued = {id(record) for queue in self.queue.queues() for record in queue}
-        tasks = [r for peer in self._state.peers.values() for r in peer.tasks.values()]
-        for record in tasks:
-            node = record.node
-            assert (record.state == QUEUED) == (id(record) in queued)
-            assert (record.state == BACKOFF) == (record.id in self.backing_off)
-            assert (record.state in (ASSIGNED, DELIVERING)) == (node is not None)
-            if node is not None:
-                home = node.assigned if record.state == ASSIGNED else node.delivering
-                assert home[record.id] is record
-            if record.id in self.parked:
-                assert record.state == WAITING
-                assert self.parked[record.id] is record
-            if record.state == WAITING:
-                assert record.unmet > 0
-            elif record.state != DELIVERING:
-                assert record.unmet == 0
-            if record.parent:
-                assert self.children[record.parent][record.id] is record
-        for children in self.children.values():
-            assert children
-            for id_, child in children.items():
-                assert child.id == id_
-                assert child.state != FINISHED
-        assert all(id_ in self.backing_off for id_ in self.untold)
-        assert all(record.owner.here for record in self.parked.values())
-        assert all(self.parked[id_].stopping for id_ in self.condemned)
-        assert len(self.backing_off) == sum(record.state == BACKOFF for record in tasks)
 
 
 def _never(_record: TaskRecord, _rows: list[ValueRow], _force: bool) -> bool:

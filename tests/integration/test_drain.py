@@ -417,3 +417,53 @@ def test_workers_and_what_they_started_are_gone_with_it(extra: Extra, log: Log) 
     assert drumbeat.get(ref, timeout=30) == "there"
     assert extra.ended() == 0
     assert not [pid for pid in family if alive(pid)]
+
+
+@drumbeat.remote
+class Tally:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, seconds: float = 0.0) -> int:
+        time.sleep(seconds)
+        self.count += 1
+        return self.count
+
+    def is_there(self) -> bool:
+        return bool(os.environ.get(VARIABLE))
+
+
+def tally_there(number: int = 4) -> tuple[Any, list[Any]]:
+    """Make actors on both nodes; return one on the further node, and all others."""
+    tallies = [Tally.remote() for _ in range(number)]
+    there = drumbeat.get([tally.is_there.remote() for tally in tallies], timeout=20)
+    assert any(there)
+    one = tallies.pop(there.index(True))
+    return one, tallies
+
+
+def test_actors_of_a_drained_node_end_what_they_run_and_begin_anew_elsewhere_uncharged(
+    extra: Extra,
+) -> None:
+    tally, _others = tally_there()
+    running = tally.add.remote(1.0)
+    waiting = [tally.add.remote(0.0) for _ in range(5)]
+    time.sleep(0.2)
+    extra.term()
+    assert drumbeat.get(running, timeout=20) == 1
+    assert drumbeat.get(waiting, timeout=20) == [1, 2, 3, 4, 5]
+    assert not drumbeat.get(tally.is_there.remote(), timeout=10)
+    assert extra.ended() == 0
+
+
+def test_drained_in_a_hurry_a_running_call_is_lost_and_its_actor_begins_anew(extra: Extra) -> None:
+    tally, _others = tally_there()
+    running, waiting = tally.add.remote(60.0), tally.add.remote(0.0)
+    time.sleep(0.2)
+    extra.term()
+    until(lambda: (row := row_of("extra")) and row["state"] == "draining")
+    extra.term()
+    with pytest.raises(drumbeat.ActorCallLost):
+        drumbeat.get(running, timeout=20)
+    assert drumbeat.get(waiting, timeout=20) == 1
+    assert extra.ended() == 0

@@ -190,6 +190,30 @@ def test_a_deadlock_among_short_calls_is_ended_too_and_costs_the_others_nothing(
     assert drumbeat.get([refs[number] for number in others], timeout=30) == others
 
 
+def test_a_call_in_a_deadlock_ends_its_actor_which_is_made_anew_and_an_idle_one_is_let_be(
+    tell: Tell,
+) -> None:
+    class Locker:
+        def locks(self) -> None:
+            locks_twice_with_the_gil()
+
+        def pid(self) -> int:
+            return os.getpid()
+
+    lockers = drumbeat.remote(Locker).options(max_restarts=1)
+    idle, stuck = lockers.remote(), lockers.remote()
+    pids = drumbeat.get([idle.pid.remote(), stuck.pid.remote()])
+    ref, later = stuck.locks.remote(), stuck.pid.remote()
+    said_of(tell, ref, "deadlock")
+    assert current().query("status")["calls"] == {"deadlock": 1}
+    (row,) = current().query("stack", match=show(ref.id))
+    assert "in locks_twice_with_the_gil\n" in row["stack"]
+    with pytest.raises(drumbeat.TaskHung):
+        drumbeat.get(ref, timeout=30)
+    assert drumbeat.get(later, timeout=30) not in pids
+    assert drumbeat.get(idle.pid.remote()) == pids[0]
+
+
 def test_a_stopped_worker_is_called_stopped_and_runs_again_when_it_is_let_go(
     tell: Tell, running: list[Any], tmp_path: Path
 ) -> None:

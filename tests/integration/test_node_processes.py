@@ -17,6 +17,7 @@ import pytest
 pytestmark = pytest.mark.integration
 
 HOUSE = Path(__file__).parents[1] / "support" / "node_house.py"
+ACTOR_HOUSE = HOUSE.with_name("actor_house.py")
 FALLBACKS = {"socket_kind": "dgram", "memory_files": "file"}
 
 
@@ -26,6 +27,7 @@ class House:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.mark = uuid.uuid4().hex
+        self.program = HOUSE
         self.result_file = directory / "result.json"
         self.process: subprocess.Popen[str] | None = None
         self.owner = -1
@@ -33,7 +35,14 @@ class House:
     def begin(self, scenario: str, **settings: Any) -> None:
         reader, self.owner = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, HOUSE, scenario, self.result_file, json.dumps(settings), str(reader)],
+            [
+                sys.executable,
+                self.program,
+                scenario,
+                self.result_file,
+                json.dumps(settings),
+                str(reader),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -336,3 +345,54 @@ def test_a_daemon_that_fails_over_and_over_stops_the_node_for_good(house: House)
     status, error = house.end(30.0)
     assert status == 70
     assert "3 times within 60 s; this node stops for good" in error
+
+
+# ----------------------------------------------------------------------------------------- actors
+
+
+@kinds
+def test_an_actor_is_called_in_order_and_goes_on_whatever_its_methods_raise(
+    house: House, settings: dict[str, str]
+) -> None:
+    house.program = ACTOR_HOUSE
+    shown = house.run("calls", **settings)
+    assert shown == {
+        "values": [6, 8, 11],
+        "idle": None,
+        "error": "ValueError: broken",
+        "missing": "AttributeError: 'Counter' object has no attribute 'no_such_method'",
+        "exit": "SystemExit: 3",
+        "after": 12,
+        "order": True,
+    }
+
+
+def test_a_constructor_that_raises_is_the_creations_error(house: House) -> None:
+    house.program = ACTOR_HOUSE
+    error, status, made = house.run("constructors")
+    assert error.startswith("TypeError: Counter.__init__() takes")
+    assert (status, made) == (0, 0)
+
+
+def test_an_actor_ends_itself_or_is_told_to_or_dies(house: House) -> None:
+    house.program = ACTOR_HOUSE
+    assert house.run("ends") == {
+        "itself": [0, [None, None, None], [True, True, False]],
+        "told": [0, True],
+        "quit": [3, True],
+        "crash": [-signal.SIGSEGV, True],
+        "killed": "SIGKILL",
+    }
+
+
+def test_calls_behind_one_that_waits_stay_with_the_actor_and_keep_their_order(house: House) -> None:
+    house.program = ACTOR_HOUSE
+    assert house.run("waits") == [[1, 2, 3, 4, 5, 6], 0]
+
+
+def test_calls_are_taken_back_from_an_actor_and_a_running_one_is_interrupted(house: House) -> None:
+    house.program = ACTOR_HOUSE
+    returned, after, stopped, last = house.run("taking_back")
+    assert returned == [2, 3]
+    assert (after, last) == (2, 3)
+    assert stopped.startswith("TaskCancelled")

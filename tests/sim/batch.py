@@ -18,6 +18,7 @@ from typing import Final, Self
 
 import msgspec
 
+from .actors import with_actors
 from .draw import draw
 from .operations import Scenario
 from .world import Outcome, World
@@ -51,7 +52,7 @@ def simulate(scenario: Scenario) -> Outcome:
     return World(scenario).run()
 
 
-def serve() -> None:
+def serve(*, actors: bool = False) -> None:
     """Run the seeds that come on standard input, a line each; answer on standard output."""
     # What was imported lives for ever: it need not be looked at again after every world.
     gc.collect()
@@ -59,7 +60,8 @@ def serve() -> None:
     for line in sys.stdin.buffer:
         began_s = time.process_time()
         seed = int(line)
-        made = simulate(draw(seed))
+        scenario = draw(seed)
+        made = simulate(with_actors(scenario) if actors else scenario)
         answer = Answer(
             seed, made.violations, made.steps, made.faults, made.digest, dict(made.counts),
             time.process_time() - began_s,
@@ -71,12 +73,13 @@ def serve() -> None:
 class Runner:
     """A process that runs seeds."""
 
-    def __init__(self, hash_seed: str, planted: str = "") -> None:
+    def __init__(self, hash_seed: str, planted: str = "", actors: bool = False) -> None:
         environment = {"PYTHONHASHSEED": hash_seed, "PATH": "/usr/bin:/bin"}
         kept = [name for name in ("PYTHONPATH",) if name in os.environ]
         environment |= {name: os.environ[name] for name in kept}
         command = [sys.executable, str(RUN), "--serve"]
         command += ["--planted", planted] if planted else []
+        command += ["--actors"] if actors else []
         self.given: list[int] = []
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -122,7 +125,11 @@ class Runner:
 
 
 def run_seeds(
-    seeds: Iterable[int], jobs: int = 1, planted: str = "", twice_each: int = TWICE_EACH
+    seeds: Iterable[int],
+    jobs: int = 1,
+    planted: str = "",
+    twice_each: int = TWICE_EACH,
+    actors: bool = False,
 ) -> Iterator[Answer]:
     """Run seeds and yield what came of each, as they come.
 
@@ -131,12 +138,17 @@ def run_seeds(
         jobs: how many processes.
         planted: the bug to plant, by name.
         twice_each: one seed in so many is run twice; 0: none.
+        actors: whether there are actors in every world.
     """
     remaining = iter(seeds)
     once: dict[int, Answer] = {}
     with ExitStack() as stack, DefaultSelector() as selector:
-        runners = [stack.enter_context(Runner(str(1 + job), planted)) for job in range(jobs)]
-        twin = stack.enter_context(Runner(OTHER_HASH_SEED, planted)) if twice_each else None
+        runners = [
+            stack.enter_context(Runner(str(1 + job), planted, actors)) for job in range(jobs)
+        ]
+        twin = None
+        if twice_each:
+            twin = stack.enter_context(Runner(OTHER_HASH_SEED, planted, actors))
         for runner in runners:
             for seed in _next(remaining, AHEAD):
                 runner.give(seed)

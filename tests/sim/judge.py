@@ -10,6 +10,7 @@ from drumbeat.protocol.ids import ObjectId, home_of, task_of
 from drumbeat.protocol.messages import Failure, Outcome, ValueRow
 
 from . import scripts
+from .actors import why_dead
 from .oracle import Known, Oracle
 
 NEVER_S: Final = float("inf")
@@ -68,6 +69,8 @@ class Judge:
             return f"ObjectLost ({failure.text}) though no peer was given up"
         if known is None:
             return f"{error} of what is no task"
+        if error in ("ActorDied", "ActorCallLost"):
+            return why_dead(self.oracle, known, error)
         if error == "TaskCancelled":
             return "" if self._may_be_cancelled(known) else "TaskCancelled; nobody cancelled it"
         if error == "NodeLost":

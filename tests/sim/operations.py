@@ -85,6 +85,30 @@ class Query(Entry, tag="query"):
     what: str
 
 
+class CreateActor(Entry, tag="create_actor"):
+    """A user makes an actor."""
+
+    client: int
+    spec: Spec
+
+
+class CallActor(Entry, tag="call_actor"):
+    """A user calls a method of one of its actors, once or several times."""
+
+    client: int
+    pick: int
+    spec: Spec
+    copies: int = 1
+
+
+class EndActor(Entry, tag="end_actor"):
+    """A user lets go of a handle ("drop"), or kills an actor ("kill", "restart")."""
+
+    client: int
+    pick: int
+    how: str
+
+
 class Leave(Entry, tag="leave"):
     """A client says goodbye, or just ends."""
 
@@ -198,7 +222,20 @@ class Slow(Entry, tag="slow"):
     for_s: float
 
 
-Operation = Submit | Put | Get | Wait | Drop | Cancel | Share | Query | Leave
+Operation = (
+    Submit
+    | Put
+    | Get
+    | Wait
+    | Drop
+    | Cancel
+    | Share
+    | Query
+    | Leave
+    | CreateActor
+    | CallActor
+    | EndActor
+)
 FAULTS = (
     KillWorker, StopWorker, ForkFails, CrashNode, Pause, Cut, Stall, Slow,
     CrashScheduler, PauseHost, OutOfMemory, LateWorker, Drain,

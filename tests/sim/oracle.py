@@ -15,6 +15,7 @@ from drumbeat.protocol.messages import Options, Outcome, ValueRow
 from drumbeat.protocol.standstill import Deadlock
 
 from . import scripts
+from .actors import Acts
 from .scripts import Script, Spec, Thing, Value
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Oracle:
         self._used: dict[str, dict[str, float]] = {name: {} for name in capacities}
         self._gpus: dict[tuple[str, int], float] = {}
         self._hashes: dict[int, bytes] = {}
+        self.acts = Acts(self)
 
     def wrong(self, text: str) -> None:
         """A promise is broken."""
@@ -226,15 +228,17 @@ class Oracle:
             numbers.append(scripts.read_value(value.payload).number)
         return numbers
 
-    def started(self, pool: "FakePool", worker: int, row: RunRow, script: Script) -> Execution:
-        """A task's code begins to run."""
+    def started(
+        self, pool: "FakePool", worker: int, row: RunRow, script: Script, hosts: bytes = b""
+    ) -> Execution:
+        """A task's code begins to run, perhaps in the process of an actor."""
         now_s = self.clock.now_s
         known = self.tasks.get(row.id)
         if known is None or known.spec.label != script.spec.label:
             self.wrong(f"{row.id.hex()} runs with the arguments of task {script.spec.label}")
             known = Known(TaskId(row.id), script.spec, [], b"", now_s)
         self.count("executions")
-        if pool.peer in self.drains:
+        if pool.peer in self.drains and not known.options.actor:
             self.wrong(f"{row.id.hex()} starts on {pool.node}, which is drained")
         for execution in known.executions:
             # A client that was given up numbers anew; that its attempts are charged is seen below.
@@ -244,7 +248,10 @@ class Oracle:
                 self.doubles.append((known, (execution.peer, pool.peer)))
         made = Execution(known, row.attempt, pool, row.gpus or (), now_s)
         known.executions.append(made)
-        if text := known.ran_too_often():
+        if known.options.actor or hosts:
+            self.acts.ran(known, made, worker, hosts)
+        moves = known.options.creates is not None and self.drained
+        if (text := known.ran_too_often()) and not moves:
             self.wrong(text)
         self._check_backoff(made)
         if known.dropped_s >= 0:
@@ -257,9 +264,10 @@ class Oracle:
 
     def _check_backoff(self, execution: Execution) -> None:
         """A retry does not follow at once, unless the attempt before was given up with its node."""
-        if self.lives_lost or self.lives_late:
-            return
         options = execution.task.options
+        moves = options.creates is not None and self.drained
+        if self.lives_lost or self.lives_late or options.actor or moves:
+            return
         pause_s = options.retry_backoff_s * 2.0 ** (execution.attempt - 2)
         pause_s = min(pause_s, self.backoff_max_s) / 2 * 0.99  # a clock may run fast
         for before in execution.task.executions:
@@ -365,6 +373,10 @@ class Oracle:
             self.wrong(f"{row.id.hex()} was {_say(before)} and is {_say(row)} for {who}")
 
     def _check_value(self, row: ValueRow, who: str) -> None:
+        known = self.tasks.get(row.id)
+        if known is not None and known.options.creates is not None:
+            self.count("actor ended well")
+            return
         thing = self.things.get(row.id)
         if thing is None or row.payload is None:
             self.wrong(f"{who} got {row.id.hex()} without payload, or unknown")

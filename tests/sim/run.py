@@ -20,6 +20,7 @@ if __name__ == "__main__":
     sys.path[0] = str(HERE.parents[1])
 
 import msgspec  # noqa: E402
+from sim.actors import with_actors  # noqa: E402
 from sim.batch import TWICE_EACH, run_seeds, serve, simulate  # noqa: E402
 from sim.draw import draw  # noqa: E402
 from sim.operations import FAULTS, Scenario, dump, load  # noqa: E402
@@ -116,7 +117,7 @@ def _many(options: argparse.Namespace) -> int:
     tally = Tally()
     seeds = range(options.start, options.start + options.seeds)
     twice_each = 0 if options.planted else TWICE_EACH
-    for answer in run_seeds(seeds, options.jobs, options.planted, twice_each):
+    for answer in run_seeds(seeds, options.jobs, options.planted, twice_each, options.actors):
         tally.seeds += 1
         tally.steps += answer.steps
         tally.faults += answer.faults
@@ -129,7 +130,9 @@ def _many(options: argparse.Namespace) -> int:
             tally.broken.append(answer.seed)
             print(report(answer.seed, answer.violations, options.planted), flush=True)
             if options.shrink_s and len(tally.broken) == 1:
-                _say_shortest(draw(answer.seed), options.shrink_s)
+                scenario = draw(answer.seed)
+                scenario = with_actors(scenario) if options.actors else scenario
+                _say_shortest(scenario, options.shrink_s)
             if len(tally.broken) >= options.failures_max:
                 break
     if options.verbose:
@@ -181,6 +184,7 @@ def main() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     parser.add_argument("--jobs", type=int, default=cores, help="how many processes")
     parser.add_argument("--progress", default="", help="add lines of progress to this file")
+    parser.add_argument("--actors", action="store_true", help="with actors in every world")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--verbose", action="store_true", help="print the tape and the counters")
     parser.add_argument("--digest", action="store_true", help="print the digest alone")
@@ -198,13 +202,14 @@ def main() -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if options.serve:
-        serve()
+        serve(actors=options.actors)
         return 0
     if options.story:
         scenario = load(Path(options.story).read_bytes())
         return _one(scenario.seed, scenario, options)
     if options.seed is not None:
-        return _one(options.seed, draw(options.seed), options)
+        scenario = draw(options.seed)
+        return _one(options.seed, with_actors(scenario) if options.actors else scenario, options)
     return _many(options)
 
 

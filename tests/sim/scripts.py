@@ -10,6 +10,7 @@ Never knows how a task is moved about.
 from typing import Any, Literal
 
 import msgspec
+from drumbeat.protocol.actors import ActorOptions
 from drumbeat.protocol.messages import Options
 
 #: what stands for the pickle of function i; some are larger than what may ride in a row
@@ -118,6 +119,8 @@ def options_of(spec: Spec) -> Options:
         name: tuple(tuple(pair) for pair in value) if isinstance(value, list | tuple) else value
         for name, value in spec.options.items()
     }
+    if "creates" in given:
+        given["creates"] = ActorOptions(**given["creates"])
     return Options(**given)
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from drumbeat.scheduler.presence import Presence
 from sim import operations as op
+from sim.actors import with_actors
 from sim.batch import OTHER_HASH_SEED, Runner, run_seeds, simulate, until
 from sim.draw import draw
 from sim.operations import Scenario, dump, load
 from sim.planted import PLANTED, TOLD_BY, Planted, seeds_of
+from sim.planted_actors import PLANTED_ACTORS
 from sim.run import report
 from sim.scripts import Spec, Step
 from sim.shrink import kind_of, shrink
@@ -24,6 +26,9 @@ STORIES = sorted((HERE / "stories").glob("*.json"))
 BUDGET_S = 25.0
 SEEDS_MIN = 600
 SEEDS_MAX = 20_000
+#: the same for worlds with actors
+ACTORS_BUDGET_S = 12.0
+ACTORS_SEEDS_MIN = 150
 
 #: paths that the first seeds must have taken, or the draws have become tame
 RARE = (
@@ -39,6 +44,11 @@ RARE = (
     "drain ended in peace", "drained by the scheduler", "drained in a hurry",
 )  # fmt: skip
 
+RARE_OF_ACTORS = (
+    "actor call repeated", "actor calls", "actor ended well", "actor made", "actor: drop",
+    "actor: kill", "actor: restart", "saw ActorCallLost", "saw ActorDied",
+)  # fmt: skip
+
 
 def test_no_seed_breaks_a_promise() -> None:
     seeds = until(time.monotonic() + BUDGET_S, range(SEEDS_MAX), SEEDS_MIN)
@@ -48,6 +58,16 @@ def test_no_seed_breaks_a_promise() -> None:
         assert not answer.violations, report(answer.seed, answer.violations)
         counts.update(answer.counts)
     assert not [path for path in RARE if not counts[path]]
+
+
+def test_no_seed_with_actors_breaks_a_promise() -> None:
+    seeds = until(time.monotonic() + ACTORS_BUDGET_S, range(SEEDS_MAX), ACTORS_SEEDS_MIN)
+    jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    counts: Counter[str] = Counter()
+    for answer in run_seeds(seeds, jobs, actors=True):
+        assert not answer.violations, report(answer.seed, answer.violations)
+        counts.update(answer.counts)
+    assert not [path for path in RARE_OF_ACTORS if not counts[path]]
 
 
 @pytest.mark.parametrize("story", STORIES, ids=[story.stem for story in STORIES])
@@ -82,6 +102,14 @@ def _catching(name: str) -> Iterator[Scenario]:
         yield load((HERE / "stories" / f"{TOLD_BY[name]}.json").read_bytes())
 
 
+@pytest.mark.parametrize("name", PLANTED_ACTORS)
+def test_a_bug_planted_in_actors_is_caught_by_its_seed(name: str) -> None:
+    planted, seeds = PLANTED_ACTORS[name]
+    with planted.plant():
+        caught = any(simulate(with_actors(draw(seed))).violations for seed in seeds)
+    assert caught, f"none of {seeds} catches {name} any more: {planted.about}"
+
+
 def test_a_planted_bug_goes_when_its_block_ends() -> None:
     name = next(iter(PLANTED))
     planted: Planted = PLANTED[name]
@@ -107,8 +135,8 @@ def test_a_seed_runs_the_same_twice_in_one_process() -> None:
 
 
 def test_a_scenario_survives_being_saved() -> None:
-    scenario = draw(17)
-    assert load(dump(scenario)) == scenario
+    for scenario in (draw(17), with_actors(draw(17))):
+        assert load(dump(scenario)) == scenario
 
 
 def test_shrinking_finds_the_entries_that_matter() -> None:
@@ -156,6 +184,22 @@ def test_users_tasks_and_their_children_give_the_values_they_should() -> None:
     )
     assert not outcome.violations, outcome.violations[0]
     assert outcome.counts["executions"] == 4
+
+
+def test_calls_of_an_actor_run_in_their_order_and_it_ends_when_nobody_holds_it() -> None:
+    options = {"creates": {}, "num_cpus": 0.0, "max_retries": 0}
+    call = Spec(label=2, seconds=0.001, options={"num_cpus": 0.0, "max_retries": 0})
+    outcome = simulate(
+        _quiet(
+            [
+                op.CreateActor(at_s=0.0, client=0, spec=Spec(label=1, options=options)),
+                op.CallActor(at_s=0.001, client=0, pick=0, spec=call, copies=20),
+                op.EndActor(at_s=0.01, client=0, pick=0, how="drop"),
+            ]
+        )
+    )
+    assert not outcome.violations, outcome.violations[0]
+    assert outcome.counts["actor calls"] == 20
 
 
 def test_what_loses_doubles_and_reorders_frames_needs_no_second_connection() -> None:

@@ -13,6 +13,7 @@ from drumbeat.protocol.ids import IdFactory, ObjectId, TaskId, home_of, objects_
 from drumbeat.protocol.messages import KindRow, Outcome, Query, TaskRow, ValueRow
 
 from . import scripts
+from .actors import Cast
 from .scripts import Script, Spec, Value
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class User:
         self._calls: list[events.Event] = []
         self._refs: list[tuple[ObjectId, int]] = []
         self._after: list[events.Event] = []
+        self.cast = Cast(self)
 
     # -------------------------------------------------------------------------- towards the core
 
@@ -67,7 +69,8 @@ class User:
         self._calls, self._refs, self._after = [], [], []
         return made
 
-    def _do(self, event: events.Event, *, late: bool = False) -> None:
+    def do(self, event: events.Event, *, late: bool = False) -> None:
+        """Tell the core something, with the next turn."""
         (self._after if late else self._calls).append(event)
         self.process.wake()
 
@@ -76,7 +79,8 @@ class User:
         self._refs.append((id_, 1))
         self.process.wake()
 
-    def _let_go(self, id_: ObjectId, where: dict[ObjectId, int]) -> None:
+    def let_go(self, id_: ObjectId, where: dict[ObjectId, int]) -> None:
+        """One ref less."""
         count = where.pop(id_)
         if count > 1:
             where[id_] = count - 1
@@ -89,8 +93,13 @@ class User:
 
     # -------------------------------------------------------------------------- operations
 
-    def submit(self, spec: Spec, copies: int, lets_go: bool) -> None:
+    def submit(self, spec: Spec, copies: int, lets_go: bool = False) -> None:
         """Call a function, or call it several times in a row."""
+        for id_ in self.call(spec, copies, lets_go):
+            self.hand[id_] = 1
+
+    def call(self, spec: Spec, copies: int, lets_go: bool = False) -> list[ObjectId]:
+        """The same; return the refs, which nobody has at hand yet."""
         options = scripts.options_of(spec)
         key = scripts.pack((spec.function, options))
         number = self._kinds.get(key)
@@ -113,12 +122,11 @@ class User:
             calls.append(Call(row, options))
             self.oracle.submitted(task, script, list(deps))
             made += objects_of(task, options.num_returns)
-        self._do(events.Submitted(kinds, calls))
+        self.do(events.Submitted(kinds, calls))
         if lets_go:
             for id_ in dict.fromkeys((*deps, *contained)):
-                self._let_go(id_, self.hand)
-        for id_ in made:
-            self.hand[id_] = 1
+                self.let_go(id_, self.hand)
+        return made
 
     def put(self, label: int, size: int, contains: list[int]) -> None:
         """Keep a value as an object."""
@@ -128,7 +136,7 @@ class User:
         payload = scripts.pack(value)
         self.oracle.was_put(id_, value)
         row = ValueRow(id_, Outcome.VALUE, payload, len(payload), tuple(refs))
-        self._do(events.Put([row]))
+        self.do(events.Put([row]))
         self.results[id_] = row
         self.hand[id_] = 1
 
@@ -153,7 +161,7 @@ class User:
             self._hold(id_, self._waited)
         missing = [id_ for id_ in ids if id_ not in self.results]
         if missing:
-            self._do(events.Awaited(missing), late=True)
+            self.do(events.Awaited(missing), late=True)
         self.getters.append(getter)
         if timeout_s is not None:
             self.clock.at(until_s, self._times_out, getter)
@@ -162,7 +170,7 @@ class User:
     def drop(self, picks: list[int]) -> None:
         """Let refs go."""
         for id_ in self._picked(picks):
-            self._let_go(id_, self.hand)
+            self.let_go(id_, self.hand)
 
     def cancel(self, picks: list[int], force: bool, recursive: bool, asks: bool) -> None:
         """Cancel tasks."""
@@ -174,19 +182,19 @@ class User:
         if asks:
             request = len(self._requests) + 1
             self._requests[request] = ids
-        self._do(events.CancelAsked(ids, force, recursive, request), late=True)
+        self.do(events.CancelAsked(ids, force, recursive, request), late=True)
 
     def query(self, what: str) -> None:
         """Ask the scheduler something."""
         request = len(self._requests) + 1
         self._requests[request] = None
-        self._do(events.Asked(Query(request, what, 20)), late=True)
+        self.do(events.Asked(Query(request, what, 20)), late=True)
 
     def drain(self, node: str) -> None:
         """Have a node drained."""
         request = len(self._requests) + 1
         self._requests[request] = None
-        self._do(events.Asked(Drain(request, [node])), late=True)
+        self.do(events.Asked(Drain(request, [node])), late=True)
 
     def share(self, pick: int, other: "User") -> None:
         """Pickle a ref outside Drumbeat; another program loads it."""
@@ -195,7 +203,7 @@ class User:
         # The home of a value must have been there: else it is not known, and the value is lost.
         if own and other is not self and self.process.has_been_up:
             self.has_pinned = True
-            self._do(events.Pinned(ids))
+            self.do(events.Pinned(ids))
             self.oracle.count("ref pickled outside")
             self.clock.after(0.01, other.load, ids[0])
 
@@ -223,7 +231,8 @@ class User:
         """Nobody is said to hold these."""
         changing = dict(self._refs)
         for id_ in ids:
-            if (id_ in self.hand or id_ in self._waited) and id_ not in changing:
+            held = id_ in self.hand or id_ in self._waited or id_ in self.cast.hand
+            if held and id_ not in changing:
                 self.oracle.wrong(f"{id_.hex()} is freed though {self.name} holds it")
             self.results.pop(id_, None)
 
@@ -265,7 +274,7 @@ class User:
             getter.is_open = False
             self.getters.remove(getter)
             for id_ in getter.ids:
-                self._let_go(id_, self._waited)
+                self.let_go(id_, self._waited)
 
     # -------------------------------------------------------------------------- the end
 
@@ -290,10 +299,11 @@ class User:
         ]
         if ids:
             self.oracle.cancel_asked(list(ids))
-            self._do(events.CancelAsked(ids, force=True, recursive=True), late=True)
+            self.do(events.CancelAsked(ids, force=True, recursive=True), late=True)
 
     def let_all_go(self) -> None:
         """Drop every ref."""
         for id_ in list(self.hand):
             while id_ in self.hand:
-                self._let_go(id_, self.hand)
+                self.let_go(id_, self.hand)
+        self.cast.let_all_go()

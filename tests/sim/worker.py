@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from drumbeat.node.events import StartWorker
 from drumbeat.node.packets import (
+    ActorMade,
     Answered,
     CancelTasks,
     Exit,
@@ -66,6 +67,9 @@ class Worker:
         self.interrupt_seq = 0
         self.stopped_until_s = 0.0
         self.execution: Execution | None = None
+        #: the actor that it has become, with the row of its creation
+        self.life: Execution | None = None
+        self._hosts: RunRow | None = None
         self._ids = IdFactory(PeerId(pool.peer), command.worker)
         self._backlog: deque[RunRow] = deque()
         self._kinds: dict[int, KindDefinition] = {}
@@ -119,8 +123,9 @@ class Worker:
         self.is_alive = False
         self._token += 1
         self._main.close()
-        if self.execution is not None:
-            self.oracle.died(self.execution)
+        for running in (self.execution, self.life):
+            if running is not None:
+                self.oracle.died(running)
         for execution in self._unreported:
             self.oracle.died(execution)
         self.pool.exited(self, status, signal_name, no_memory)
@@ -167,6 +172,7 @@ class Worker:
             if not self._backlog:
                 self._flush()
                 if self._exiting:
+                    self._end_life()
                     return
                 packet = yield READ
                 self._take_in(packet)
@@ -216,7 +222,8 @@ class Worker:
         self.oracle.check_function(kind.payload, script.spec)
         self.is_deaf = script.spec.deaf
         self.running = row.seq
-        self.execution = self.oracle.started(self.pool, self.number, row, script)
+        hosts = b"" if self._hosts is None else self._hosts.id
+        self.execution = self.oracle.started(self.pool, self.number, row, script, hosts)
         began_s = self.clock.now_s
         self._interruptible = True
         retry = False
@@ -233,6 +240,10 @@ class Worker:
         self.running = 0
         self.is_deaf = False
         execution, self.execution = self.execution, None
+        if kind.creates and values[0].outcome == Outcome.VALUE:
+            task.let_go()
+            self._begin_life(row, execution)
+            return
         self.oracle.ended(execution)
         self._unreported.append(execution)
         self._flush_calls()
@@ -244,6 +255,23 @@ class Worker:
             self._flush()
         else:
             self.clock.after(HELPER_AFTER_S, self._helper)
+
+    def _begin_life(self, row: RunRow, execution: "Execution") -> None:
+        """The constructor has returned: calls may come."""
+        self.oracle.count("actor made")
+        self.life, self._hosts = execution, row
+        execution.waits_for_ever = True
+        self._flush_calls()
+        self.pool.spoke(self, ActorMade(row.seq, self._newly_held()))
+
+    def _end_life(self) -> None:
+        """It was told to exit: its creation has a value."""
+        if self.life is not None and self._hosts is not None:
+            self.oracle.ended(self.life)
+            self.life = None
+            value = ValueRow(self._hosts.id, Outcome.VALUE)
+            self._pending.append(FinishedRow(self._hosts.seq, (value,), 0.0))
+            self._flush()
 
     def _finish_unrun(self, row: RunRow) -> None:
         """The interrupt was there before the task's code."""

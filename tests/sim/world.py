@@ -91,6 +91,7 @@ class World:
         self.users = [User(ClientProcess(self, f"c{number}")) for number in range(scenario.clients)]
         submits = [entry for entry in scenario.tape if isinstance(entry, op.Submit)]
         self._work_s = sum(_work_s(entry.spec) * entry.copies for entry in submits)
+        self._work_s += self._acting_s()
         self._work_s += 2 * self.settings.infeasible_timeout_s
         # Until a node that is waited for is back.
         each_s = self.settings.drain_timeout_s + self.settings.infeasible_timeout_s + 4.0
@@ -108,6 +109,18 @@ class World:
                 # What a client may not submit yet is taken for a value on its way, for a while.
                 each_s += HOME_S
             self._work_s += each_s * tasks
+
+    def _acting_s(self) -> float:
+        """Return how long actors take at worst: each fault may end them, and they wait then."""
+        tape, settings = self.scenario.tape, self.settings
+        acts = [entry for entry in tape if isinstance(entry, op.CreateActor | op.CallActor)]
+        if not acts:
+            return 0.0
+        own_s = sum(_work_s(one.spec) * getattr(one, "copies", 1) for one in acts)
+        lease_s = settings.lost_after_intervals * settings.heartbeat_interval_s
+        again_s = lease_s + settings.lease_margin_s + settings.retry_backoff_max_s + 1.0
+        ends = [one for one in tape if isinstance(one, (*op.FAULTS, op.EndActor, op.CallActor))]
+        return own_s + again_s * (1 + len(ends))
 
     def next_number(self) -> int:
         """Number the processes in the order in which they come to life."""
@@ -262,6 +275,12 @@ class World:
                 user.share(entry.pick, self.users[entry.to % len(self.users)])
             case op.Query():
                 user.query(entry.what)
+            case op.CreateActor():
+                user.cast.create(entry.spec)
+            case op.CallActor():
+                user.cast.call(entry)
+            case op.EndActor():
+                user.cast.end(entry)
             case op.Leave():
                 self._leave(user, entry.crash)
 

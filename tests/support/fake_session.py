@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from drumbeat.protocol import session as session_module
+from drumbeat.protocol.actor_calls import visiting
 from drumbeat.protocol.errors import GetTimeoutError
 from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId, objects_of
 from drumbeat.protocol.messages import Failure, Outcome, ValueRow
@@ -35,6 +36,8 @@ class FakeSession:
         self.holds: dict[ObjectId, int] = {}
         self.pinned: list[ObjectId] = []
         self.cancelled: list[tuple[list[ObjectId], bool, bool]] = []
+        self.actors: dict[ObjectId, Any] = {}
+        self.killed: list[tuple[ObjectId, bool]] = []
         self.submitting: Exception | None = None
         self._changed = threading.Condition()
         self._callbacks: dict[ObjectId, list[Callable[[ValueRow], Any]]] = {}
@@ -59,7 +62,7 @@ class FakeSession:
                 args, kwargs = unpack_call(
                     call.packed.payload, [self.rows[id_] for id_ in call.packed.deps]
                 )
-                value = function(*args, **kwargs)
+                value = self._called(call, function, args, kwargs)
                 packed = pack_results(value, call.kind.options.num_returns, call.kind.name)
                 rows = [
                     ValueRow(call.ids[i], Outcome.VALUE, p.payload) for i, p in enumerate(packed)
@@ -68,6 +71,16 @@ class FakeSession:
                 payload = pack_error(error, name=call.kind.name, pid=41, node="lab3").payload
                 rows = [ValueRow(id_, Outcome.ERROR, payload) for id_ in call.ids]
             self.settle(rows)
+
+    def _called(self, call: Call, function: Any, args: Any, kwargs: Any) -> Any:
+        options = call.kind.options
+        if options.creates is not None:
+            self.actors[call.ids[0]] = function(*args, **kwargs)
+            return None
+        if not options.actor:
+            return function(*args, **kwargs)
+        with visiting(self.actors[ObjectId(options.actor)]):
+            return function(*args, **kwargs)
 
     def fail(self, failure: Failure) -> None:
         """End the oldest call that waits with a failure."""
@@ -150,6 +163,9 @@ class FakeSession:
                 failure = Failure("TaskCancelled", "cancelled before it started")
                 self.settle([ValueRow(id_, Outcome.FAILURE, failure=failure)])
         return answers
+
+    def kill(self, id_: ObjectId, *, restart: bool) -> None:
+        self.killed.append((id_, restart))
 
     def hold(self, id_: ObjectId) -> None:
         self.holds[id_] = self.holds.get(id_, 0) + 1

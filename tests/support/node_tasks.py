@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Any
 
+from drumbeat.protocol.actor_calls import exit_actor
 from drumbeat.protocol.errors import Interrupted
 from drumbeat.protocol.messages import Options, ValueRow
 from drumbeat.protocol.payload import pack_call, pack_function, unpack_value
@@ -157,3 +158,38 @@ def in_threads() -> list[Any]:
     for thread in threads:
         thread.join()
     return found
+
+
+class Counter:
+    """What actor_house.py makes actors of."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def add(self, amount: int) -> int:
+        self.count += amount
+        return self.count
+
+    def fail(self, text: str) -> None:
+        raise ValueError(text)
+
+    def leave_by_exception(self) -> None:
+        raise SystemExit(3)
+
+    def quit(self, status: int) -> None:
+        leave(status)
+
+    def crash(self) -> None:
+        crash()
+
+    def leave(self) -> None:
+        exit_actor()
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def pause(self, seconds: float) -> str:
+        return pause(seconds)
+
+    def nested_get(self, count: int) -> Any:
+        return nested_get(count)

@@ -23,6 +23,9 @@ TASKS = [
 ]
 
 
+ACTORS = [{"id": "5f0c2b9a11d4-0-7", "name": "Counter", "state": "alive", "incarnation": 2}]
+
+
 class FakeSession:
     """Answers as a scheduler with two nodes and two tasks would."""
 
@@ -32,6 +35,8 @@ class FakeSession:
 
     def query(self, what: str, limit: int = 100, match: str = "") -> Any:
         self.said.append(("query", what, limit, match))
+        if what == "actors":
+            return [row for row in ACTORS if str(row["name"]).startswith(match)][:limit]
         if what == "tasks":
             found = [row for row in TASKS if any(row[k].startswith(match) for k in ("id", "name"))]
             return found[:limit]
@@ -110,6 +115,18 @@ def test_no_task_is_said_in_words(terminal: Terminal) -> None:
     code, out, _ = terminal.type("tasks nothing")
 
     assert (code, out) == (0, "no unfinished task that begins with 'nothing'\n")
+
+
+def test_actors_are_listed_with_where_they_live(terminal: Terminal) -> None:
+    code, out, err = terminal.type("actors Count --limit 1")
+
+    assert terminal.session.said == [("query", "actors", 1, "Count")]
+    assert code == 0
+    assert out.split() == ["actor", "class", "state", "incarnation", "5f0c2b9a11d4-0-7", "Counter",
+                           "alive", "2"]  # fmt: skip
+    assert "--limit" in err
+    assert json.loads(terminal.type("actors --json")[1]) == ACTORS
+    assert terminal.type("actors Lamp")[1] == "no actor that begins with 'Lamp'\n"
 
 
 def test_no_task_in_json_is_an_empty_list(terminal: Terminal) -> None:
@@ -209,7 +226,7 @@ def test_drumbeat_alone_prints_its_help(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["status", "nodes", "tasks", "cancel", "drain", "up", "down", "hosts"]
+    "command", ["status", "nodes", "tasks", "actors", "cancel", "drain", "up", "down", "hosts"]
 )
 def test_each_command_has_help_with_examples(terminal: Terminal, command: str) -> None:
     code, out, _ = terminal.type(f"{command} --help")

@@ -60,9 +60,7 @@ def test_all_forms_of_the_decorator(session):
     assert drumbeat.get(remote(num_cpus=2)(lambda n: n + 1).remote(1)) == 2
     assert session.calls[-1].kind.options.num_cpus == 2
     assert remote(decorated) is decorated
-    with pytest.raises(TypeError, match="takes a function, and Box is a class"):
-        remote(type("Box", (), {}))
-    with pytest.raises(TypeError, match="takes a function, not 3"):
+    with pytest.raises(TypeError, match="takes a function or a class, not 3"):
         remote(3)
 
 

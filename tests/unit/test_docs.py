@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from drumbeat.client.options import ACTOR_NAMES, METHOD_NAMES
 from drumbeat.protocol import errors, messages
 from drumbeat.protocol.messages import Options
 from support import settings_page
@@ -18,8 +19,9 @@ PROMISES = ROOT / "docs" / "promises.md"
 #: a test as promises.md names it: `unit/test_x.py::test_y`
 TEST = re.compile(r"`((?:unit|integration|sim|nemesis|network)/[\w/]+\.py)::(\w+)`")
 
-#: fields of Options that users do not name: what Executors set, and the form of `node` with labels
-NOT_OF_USERS = {"pool", "node_labels"}
+#: fields of Options that users do not name: what Executors and actors set, and the form of `node`
+#: with labels
+NOT_OF_USERS = {"pool", "node_labels", "creates", "actor"}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -77,6 +79,12 @@ def test_every_error_has_a_row_among_the_promises(name: str) -> None:
 def test_every_option_has_a_row_among_the_promises(name: str) -> None:
     if name not in NOT_OF_USERS:
         assert name in subjects()
+
+
+@pytest.mark.parametrize("name", sorted({*ACTOR_NAMES, *METHOD_NAMES}))
+def test_every_option_of_an_actor_has_a_row_and_is_explained(name: str) -> None:
+    assert name in subjects()
+    assert f"`{name}`" in text_of(ROOT / "docs" / "actors.md")
 
 
 @pytest.mark.parametrize(("promise", "proof"), promise_rows())

@@ -194,7 +194,11 @@ class FakeWorker:
         self.number = number
         self.dropped = False
         self.since_s = since_s
+        self.is_busy = busy
         self.flight = {1: FakeAttempt()} if busy else {}
+
+    def rows(self) -> dict[int, "FakeAttempt"]:
+        return self.flight
 
 
 class FakeRow:

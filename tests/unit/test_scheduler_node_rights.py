@@ -1,7 +1,9 @@
 """What a node may not do with its key: act for clients whose work it never had."""
 
+import pytest
 from drumbeat.protocol.ids import IdFactory, PeerId
-from drumbeat.protocol.messages import Answer, Query, Stop
+from drumbeat.protocol.messages import Answer, Cancel, Query, Stop
+from support.acting import Acting
 from support.scheduling import Stage
 
 
@@ -49,6 +51,22 @@ def test_a_node_cancels_nothing_of_a_client_whose_work_it_never_had() -> None:
     assert stage.take(node, Stop)
 
 
+@pytest.mark.parametrize("how", ["force", "restart", "exit"])
+def test_a_node_ends_no_actor_of_a_client_whose_work_it_never_had(how: str) -> None:
+    stage = Acting()
+    node, actor = stage.node(), stage.create()
+    stage.started(actor, node)
+    other = stage.node("o")
+    told = Cancel([actor], how == "force", False, exit=how == "exit", restart=how == "restart")
+    stage.say(other, told)
+    stage.turn()
+    assert not stage.take(node, Stop)
+    told.ids = [actor]
+    stage.say(node, told)
+    stage.turn()
+    assert stage.take(node, Stop)
+
+
 def test_a_node_may_ask_how_the_cluster_does_and_not_for_others_tasks() -> None:
     stage = Stage()
     node = stage.node()
@@ -58,6 +76,10 @@ def test_a_node_may_ask_how_the_cluster_does_and_not_for_others_tasks() -> None:
     answers: dict[int, Answer] = {one.request: one for one in stage.take(node, Answer)}
     assert "a task may ask for status and nodes, not for 'tasks'" in answers[1].data["error"]
     assert len(answers[2].data) == 1
+    stage.say(node, Query(3, "actors"))
+    stage.turn()
+    (answer,) = stage.take(node, Answer)
+    assert "not for 'actors'" in answer.data["error"]
 
 
 def test_a_node_that_is_told_nothing_of_a_client_knows_none() -> None:

@@ -1,0 +1,480 @@
+"""The actors of this node: their calls, in order, and how each of them ends.
+
+Never places or starts a process: an actor's creation is an attempt like any other, queued, handed
+out, stopped. It stays in its worker's flight, alone and first, for as long as the actor lives; its
+calls are here. Never lets a call overtake an earlier one of the same caller.
+
+    waiting    whole or not, not in the worker's hands
+    hand       sent to the worker, in order; what it has started last, its page says
+    back       called back from the worker, until all that was called back is
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import replace
+
+from ..protocol.actors import ActorsUp
+from ..protocol.ids import ORDINAL_BYTES, PEER_BYTES, show
+from ..protocol.messages import DoneRow, StopMode, TakenBack
+from .attempts import (
+    ARRIVING,
+    ASKED,
+    CALLED,
+    GONE,
+    NOT_STOPPED,
+    SENT,
+    Attempt,
+    Hosted,
+    Worker,
+)
+from .dispatch import PACKETS_IN_FLIGHT_MAX, Dispatch
+from .events import Revoke, SendWorker, Signal, WorkerExited
+from .lives import Lives
+from .packets import ActorMade, Finished, FinishedRow, KindDefinition, Run, RunRow
+from .state import LOOK_S, NEVER_S, NodeState
+from .trust import fits
+
+#: a caller is a process: a client, or a worker of a node
+CALLER_BYTES = PEER_BYTES + ORDINAL_BYTES
+
+
+class Actors:
+    """See the module.
+
+    Args:
+        state: shared.
+        lives: of all workers.
+        dispatch: knows what they hold.
+    """
+
+    def __init__(self, state: NodeState, lives: Lives, dispatch: Dispatch) -> None:
+        self._state = state
+        self._lives = lives
+        self._dispatch = dispatch
+        #: made, and not told yet: creation, incarnation
+        self._ups: list[tuple[bytes, int]] = []
+        #: whose calls, or whose end, are to be looked at in this turn
+        self._due: dict[int, Worker] = {}
+        #: calls that cannot run here, to be told
+        self._refused: list[tuple[bytes, int]] = []
+
+    # -------------------------------------------------------------------------------- calls come in
+
+    def push(self, attempt: Attempt) -> None:
+        """A call has come, perhaps not whole yet."""
+        attempt.state = ARRIVING if attempt.missing else CALLED
+        worker = self._host(attempt)
+        if worker is None or worker.actor is None:
+            self._refuse(attempt)
+        else:
+            worker.actor.waiting.append(attempt)
+            self._due[worker.number] = worker
+
+    def whole(self, attempt: Attempt) -> None:
+        """The last part of a call has arrived."""
+        attempt.state = CALLED
+        worker = self._host(attempt)
+        if worker is None:
+            self._refuse(attempt)
+        else:
+            self._due[worker.number] = worker
+
+    def _host(self, call: Attempt) -> Worker | None:
+        creation = self._state.attempts.get(call.kind.actor)
+        if creation is None or creation.state != SENT:
+            return None
+        worker = self._state.workers[creation.worker]
+        return worker if worker.is_up and not (worker.exiting or worker.dropped) else None
+
+    def _refuse(self, attempt: Attempt) -> None:
+        self._refused.append((attempt.row.id, attempt.row.attempt))
+        self._state.forget(attempt)
+
+    def _give_back(self, calls: Iterable[Attempt]) -> None:
+        """Calls of an actor that has ended: they have not started, and may run in the next one."""
+        for call in calls:
+            if call.state == GONE:
+                continue
+            if (call.stop and not call.drained) or call.unwanted:
+                self._state.cancelled(call)
+            else:
+                self._refuse(call)
+        self.tell_refused()
+
+    def tell_refused(self) -> None:
+        """Tell what cannot run here: before the end of what it was meant for is told."""
+        if self._refused:
+            rows, self._refused = self._refused, []
+            self._state.counters["taken_back"] += len(rows)
+            self._state.send(TakenBack(rows))
+
+    # ------------------------------------------------------------------------------ once every turn
+
+    def turn(self, now_s: float) -> None:
+        """Send calls to actors that can take some; end those that are to end and have none."""
+        if self._due:
+            due, self._due = self._due, {}
+            for worker in due.values():
+                hosted = worker.actor
+                if hosted is None or not hosted.up or worker.exiting or worker.dropped:
+                    continue
+                self._send(worker, hosted, now_s)
+                if not hosted.hand and not hosted.back and not _forget_gone(hosted.waiting):
+                    self._look_at_end(worker, hosted, now_s)
+        self.tell_refused()
+
+    def tell(self) -> None:
+        """Say which actors have been made."""
+        if self._ups:
+            rows, self._ups = self._ups, []
+            self._state.send(ActorsUp(rows))
+
+    def tell_again(self) -> None:
+        """Say to another scheduler which actors there are."""
+        self._ups = [
+            (worker.actor.attempt.row.id, worker.actor.attempt.row.attempt)
+            for worker in self._state.workers.values()
+            if worker.actor is not None and worker.actor.up
+        ]
+        self.tell()
+
+    def clear(self) -> None:
+        """The scheduler has given this node up."""
+        self._ups.clear()
+        self._due.clear()
+        self._refused.clear()
+
+    def restarted(self) -> None:
+        """The scheduler is another: what was to be told is told in another way."""
+        self._ups.clear()
+        self._refused.clear()
+
+    def _look_at_end(self, worker: Worker, hosted: Hosted, now_s: float) -> None:
+        if hosted.leaves:
+            attempt = hosted.attempt
+            del worker.flight[attempt.seq]
+            self._state.drained(attempt, max(0.0, now_s - worker.since_s))
+            self._over(worker, hosted, now_s)
+        elif hosted.exits:
+            self._lives.exit(worker, now_s)
+
+    # -------------------------------------------------------------------------------------- packets
+
+    def _send(self, worker: Worker, hosted: Hosted, now_s: float) -> None:
+        if worker.revoked or worker.taking or worker.ghosts or hosted.leaves:
+            return
+        if hosted.back:
+            calls = [hosted.back[seq] for seq in sorted(hosted.back)]
+            hosted.back = {}
+            hosted.waiting.extendleft(reversed(calls))
+        while hosted.waiting and len(worker.packets) < PACKETS_IN_FLIGHT_MAX:
+            if not self._send_packet(worker, hosted, now_s):
+                return
+
+    def _send_packet(self, worker: Worker, hosted: Hosted, now_s: float) -> bool:
+        settings = self._state.settings
+        room, budget_s = settings.packet_tasks_max, settings.packet_s
+        rows: list[RunRow] = []
+        definitions: list[KindDefinition] = []
+        hand, defined, gpus, seq = hosted.hand, worker.defined, worker.gpus or None, worker.seq
+        expected_all_s = 0.0
+        while room > 0:
+            place = _next_of(hosted.waiting)
+            if place < 0:
+                break
+            attempt = hosted.waiting[place]
+            row, kind = attempt.row, attempt.kind
+            expected_s = row.expected_s
+            if rows and (expected_s < 0.0 or expected_s > budget_s):
+                break
+            del hosted.waiting[place]
+            seq += 1
+            room -= 1
+            attempt.state, attempt.worker, attempt.seq = SENT, worker.number, seq
+            hand[seq] = attempt
+            if kind.number not in defined:
+                defined.add(kind.number)
+                definitions.append(kind.definition())
+            rows.append(
+                RunRow(seq, row.id, row.attempt, kind.number, row.depth, row.args, row.values, gpus)
+            )
+            if expected_s < 0.0:
+                break
+            budget_s -= expected_s
+            expected_all_s += expected_s
+        if not rows:
+            return False
+        if not worker.packets:
+            worker.since_s = now_s
+        worker.seq = seq
+        worker.packets.append((seq, expected_all_s))
+        if self._state.look_due_s == NEVER_S:
+            self._state.look_due_s = now_s + LOOK_S
+        self._state.commands.append(SendWorker(worker.number, Run(definitions, rows)))
+        return True
+
+    # ----------------------------------------------------------------------------- what workers say
+
+    def made(self, worker: Worker, packet: ActorMade, now_s: float) -> None:
+        """The constructor of an actor has returned."""
+        hosted = worker.actor
+        if hosted is None or hosted.up or hosted.attempt.seq != packet.seq:
+            self._lives.distrust(worker, "it told of an actor that it was not to make", now_s)
+            return
+        attempt, objects = hosted.attempt, self._state.objects
+        objects.hold(worker, packet.held)
+        # What it was made of is not needed again: another life of it is given its own.
+        objects.unpin(attempt.pins)
+        attempt.pins = ()
+        attempt.row = replace(attempt.row, args=None, size=0, contained=(), values=())
+        hosted.up = True
+        worker.name = attempt.kind.name
+        worker.since_s = now_s
+        worker.packets.clear()
+        self._ups.append((attempt.row.id, attempt.row.attempt))
+        self._due[worker.number] = worker
+
+    def finished(
+        self,
+        worker: Worker,
+        packet: Finished,
+        now_s: float,
+        finish: Callable[[Worker, Attempt, FinishedRow], None],
+    ) -> None:
+        """Calls have ended, or the actor itself.
+
+        Args:
+            worker: its worker.
+            packet: what that said.
+            now_s: the time.
+            finish: tells what became of an attempt.
+        """
+        hosted = worker.actor
+        assert hosted is not None
+        state, count = self._state, 0
+        for row in packet.rows:
+            call = hosted.hand.pop(row.seq, None)
+            if call is not None and worker.main is None and self._is_plain(call, row):
+                call.state = GONE
+                del state.attempts[call.row.id]
+                task = call.row
+                state.done.append(DoneRow(task.id, task.attempt, row.values, row.duration_s))
+                self._ended(worker, row.seq)
+                count += 1
+                continue
+            attempt = worker.flight.pop(row.seq, None) if call is None else call
+            if attempt is None:
+                state.counters["stale_dropped"] += 1
+                continue
+            if not fits(attempt, row):
+                place = worker.flight if call is None else hosted.hand
+                in_order = sorted((*place.items(), (row.seq, attempt)))
+                place.clear()
+                place.update(in_order)
+                false = f"it told of values that are not those of task {show(attempt.row.id)}"
+                self._lives.distrust(worker, false, now_s)
+                break
+            count += 1
+            worker.name = attempt.kind.name
+            self._ended(worker, row.seq)
+            if call is None:
+                self._give_back(_calls_of(hosted))
+                finish(worker, attempt, row)
+                self._over(worker, hosted, now_s)
+                break
+            finish(worker, attempt, row)
+        if not hosted.hand:
+            worker.packets.clear()
+        worker.since_s = now_s
+        state.counters["finished"] += count
+        self._due[worker.number] = worker
+        if worker.revoked:
+            self._clear_revoked(worker, hosted)
+
+    def _is_plain(self, call: Attempt, row: FinishedRow) -> bool:
+        # One small value without refs, as most are: see Reports.finished.
+        values = row.values
+        if len(values) != 1 or values[0].outcome or call.kind.options.num_returns != 1:
+            return False
+        value = values[0]
+        if value.id != call.row.id or value.contained or call.pins or call.stop or row.retry:
+            return False
+        payload = value.payload
+        return payload is None or len(payload) <= self._state.settings.inline_bytes_max
+
+    def _ended(self, worker: Worker, seq: int) -> None:
+        packets = worker.packets
+        while packets and packets[0][0] <= seq:
+            packets.popleft()
+
+    def _over(self, worker: Worker, hosted: Hosted, now_s: float) -> None:
+        """An actor's creation has its outcome; its worker ends with that."""
+        self._give_back(_calls_of(hosted))
+        hosted.hand, hosted.back, hosted.waiting = {}, {}, deque()
+        worker.revoked = 0
+        worker.ghosts.clear()
+        if worker.exiting:
+            self._lives.rest(worker, now_s)
+        else:
+            self._lives.exit(worker, now_s)
+        self._dispatch.release(worker)
+
+    # ---------------------------------------------------------------------------------- taking back
+
+    def packets_taken(self, worker: Worker, seqs: list[int]) -> None:
+        """These calls lay unread in the worker's socket and do so no more."""
+        worker.taking = max(0, worker.taking - 1)
+        self.returned(worker, seqs)
+
+    def returned(self, worker: Worker, seqs: list[int]) -> None:
+        """The worker does not have these calls any more and has not started them."""
+        hosted = worker.actor
+        assert hosted is not None
+        for seq in seqs:
+            worker.ghosts.pop(seq, None)
+        self._take(worker, hosted, seqs)
+
+    def page_read(self, worker: Worker, started: int) -> None:
+        """What the worker has started last; once it has seen `revoked`, the rest is ours again."""
+        hosted = worker.actor
+        assert hosted is not None
+        worker.started = started
+        worker.reading = max(0, worker.reading - 1)
+        if worker.reading or not worker.revoked:
+            return
+        first = max(worker.revoked, started + 1)
+        seqs = [seq for seq in hosted.hand if seq >= first]
+        worker.ghosts.update(dict.fromkeys(seqs))
+        self._take(worker, hosted, seqs)
+
+    def _take(self, worker: Worker, hosted: Hosted, seqs: list[int]) -> None:
+        for seq in seqs:
+            attempt = hosted.hand.pop(seq, None)
+            if attempt is None:
+                continue
+            attempt.worker = attempt.seq = 0
+            attempt.state = CALLED
+            if (attempt.stop and not attempt.drained) or attempt.unwanted:
+                self._state.cancelled(attempt)
+            else:
+                self._state.counters["requeued"] += 1
+                hosted.back[seq] = attempt
+        # An emptied packet is none; one that lost its end counts until the next row ends.
+        last = next(reversed(hosted.hand), 0)
+        while len(worker.packets) > 1 and worker.packets[-2][0] >= last:
+            worker.packets.pop()
+        if not last:
+            worker.packets.clear()
+        self._due[worker.number] = worker
+        self._clear_revoked(worker, hosted)
+
+    def _clear_revoked(self, worker: Worker, hosted: Hosted) -> None:
+        # As for tasks: not before the worker has none of the revoked rows, for it would start them.
+        if not worker.revoked or worker.ghosts or worker.reading or worker.taking:
+            return
+        if hosted.hand and next(reversed(hosted.hand)) >= worker.revoked:
+            return
+        worker.revoked = 0
+        self._state.commands.append(Revoke(worker.number, 0))
+        self._due[worker.number] = worker
+
+    # ---------------------------------------------------------------------------------- how it ends
+
+    def stop(self, attempt: Attempt, mode: int, now_s: float) -> bool:
+        """An actor is to end in a way that no other attempt does; return whether it is seen to."""
+        if mode not in (StopMode.EXIT, StopMode.RESTART):
+            return False
+        if attempt.state != SENT:
+            # It is about to be made: anew in any case, or not at all.
+            return mode == StopMode.RESTART
+        worker = self._state.workers[attempt.worker]
+        if mode == StopMode.RESTART:
+            self._state.note(now_s, f"actor {show(attempt.row.id)} is killed, as if it had died")
+            self._state.commands.append(Signal(worker.number, "KILL"))
+        elif worker.actor is not None:
+            worker.actor.exits = True
+            self._due[worker.number] = worker
+        return True
+
+    def drain(self) -> None:
+        """The node waits no longer: actors end as soon as what they run has."""
+        for worker in self._state.workers.values():
+            if worker.actor is not None and not worker.dropped:
+                worker.actor.leaves = True
+                self._due[worker.number] = worker
+
+    def gone(self, worker: Worker, event: WorkerExited, now_s: float) -> None:
+        """An actor's process has ended: calls that had started end with it, others go back."""
+        hosted = worker.actor
+        if hosted is None:
+            return
+        started = [c for seq, c in hosted.hand.items() if not 0 <= worker.started < seq]
+        for call in started:
+            del hosted.hand[call.seq]
+        self._give_back(_calls_of(hosted))
+        # Whether it ended a little early does not matter to who wanted it to end.
+        hosted.attempt.drained = hosted.attempt.drained or hosted.leaves
+        hosted.attempt.stop = max(hosted.attempt.stop, ASKED if hosted.exits else NOT_STOPPED)
+        for call in started:
+            if call.stop:
+                self._state.stopped(call, max(0.0, now_s - worker.since_s))
+            else:
+                self._state.died(worker, call, event, now_s)
+        self._due.pop(worker.number, None)
+
+    # --------------------------------------------------------------------------------- for checking
+
+    def check_invariants(self) -> None:
+        """Check that actors, their workers and their calls agree."""
+        for worker in self._state.workers.values():
+            hosted = worker.actor
+            if hosted is None or worker.dropped or not worker.flight:
+                continue
+            assert list(worker.flight.values()) == [hosted.attempt], worker.number
+            assert hosted.up or not hosted.hand, worker.number
+            assert list(hosted.hand) == sorted(hosted.hand), worker.number
+            for seq, call in hosted.hand.items():
+                assert (call.state, call.seq, call.worker) == (SENT, seq, worker.number)
+                assert self._state.attempts[call.row.id] is call
+            for call in (*hosted.waiting, *hosted.back.values()):
+                assert call.state in (ARRIVING, CALLED, GONE), worker.number
+                assert call.kind.actor == hosted.attempt.row.id, worker.number
+        for attempt in self._state.attempts.values():
+            if attempt.kind.actor and attempt.state == CALLED:
+                host = self._host(attempt)
+                assert host is not None, show(attempt.row.id)
+
+
+def _calls_of(hosted: Hosted) -> list[Attempt]:
+    """Return all calls that are here for an actor, in order."""
+    back = [hosted.back[seq] for seq in sorted(hosted.back)]
+    return [*hosted.hand.values(), *back, *hosted.waiting]
+
+
+def _forget_gone(waiting: deque[Attempt]) -> bool:
+    """Let go of calls that are here no more; return whether any other waits."""
+    while waiting and waiting[0].state == GONE:
+        waiting.popleft()
+    return bool(waiting)
+
+
+def _next_of(waiting: deque[Attempt]) -> int:
+    """Return the place of the next call that may go, or -1.
+
+    One that is not whole yet holds back its caller's later ones, and nobody else's.
+    """
+    if not _forget_gone(waiting):
+        return -1
+    if waiting[0].state == CALLED:
+        return 0
+    held: dict[bytes, None] = {}
+    for place, attempt in enumerate(waiting):
+        if attempt.state == GONE:
+            continue
+        caller = attempt.row.id[:CALLER_BYTES]
+        if attempt.state == ARRIVING:
+            held[caller] = None
+        elif caller not in held:
+            return place
+    return -1

@@ -1,0 +1,58 @@
+"""A function as a worker runs it, loaded when its first task comes.
+
+Never runs it: what its loading raises is the outcome of whatever task needs it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from ..protocol.payload import unpack_function
+from . import missing
+from .actor_host import constructor
+from .packets import KindDefinition
+
+
+class LoadedKind:
+    """A function as this worker runs it, loaded when its first task comes."""
+
+    __slots__ = (
+        "creates", "error", "function", "max_retries", "missing", "name", "num_returns", "payload",
+        "retry",
+    )  # fmt: skip
+
+    def __init__(self, definition: KindDefinition) -> None:
+        self.name = definition.name
+        self.num_returns = definition.num_returns
+        self.max_retries = definition.max_retries
+        self.payload = definition.payload
+        self.creates = definition.creates
+        self.function: Callable[..., Any] | None = None
+        self.retry: bool | tuple[type[BaseException], ...] = False
+        self.error = ""
+        #: the module for want of which it cannot be loaded
+        self.missing: str | None = None
+
+    def load(self, node: str) -> Callable[..., Any]:
+        """Return the function, unpickled once.
+
+        Raises:
+            ImportError: it cannot be; names the reason and the node.
+            ModuleNotFoundError: that for want of a module.
+        """
+        if not self.error:
+            try:
+                function, self.retry = unpack_function(self.payload)
+                self.function = constructor(function) if self.creates else function
+            except Exception as error:  # noqa: BLE001  # the user's modules may raise anything
+                reason: BaseException = error.__cause__ or error
+                self.missing = missing.module_of(reason)
+                self.error = (
+                    f"the function {self.name} cannot be loaded on node {node}: "
+                    f"{type(reason).__name__}: {reason}"
+                )
+            self.payload = b""
+        if self.function is None:
+            if self.missing is not None:
+                raise ModuleNotFoundError(self.error, name=self.missing)
+            raise ImportError(self.error)
+        return self.function

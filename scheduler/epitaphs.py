@@ -1,0 +1,81 @@
+"""What callers read of actors that ended: the rows and texts of calls that have no value.
+
+Never decides that one has none, and changes nothing.
+"""
+
+from ..protocol.ids import show
+from ..protocol.messages import Failure, Outcome, ValueRow
+from .hosts import Actor
+from .tasks import Kind, TaskRecord
+
+
+def died(actor: Actor, call: bytes, kind: Kind) -> ValueRow:
+    """Return the outcome of a call of an actor that has ended for good."""
+    over = actor.over
+    assert over is not None, "an actor that is over has an outcome"
+    failure = over.failure
+    text = f"{kind.name} cannot run: actor {show(actor.id)} is dead: {why(over)}"
+    row = failed_call(actor, call, kind, "ActorDied", text)
+    if row.failure is not None and failure is not None:
+        if failure.error == "ActorDied":
+            row.failure.cause = failure.cause
+        elif failure.error not in ("TaskCancelled", "ObjectLost"):
+            row.failure.cause = failure
+    row.payload = over.payload
+    return row
+
+
+def why(over: ValueRow) -> str:
+    """Return how an actor ended, as people say it."""
+    failure = over.failure
+    if over.outcome == Outcome.VALUE:
+        return "it has ended, as it was told to"
+    if over.outcome == Outcome.ERROR:
+        return "its constructor raised"
+    if failure is None:
+        return "nothing is known about why"
+    if failure.error == "TaskCancelled":
+        return "it was killed, or whoever created it was cancelled or has left"
+    if failure.error == "ObjectLost":
+        return "it has ended, or was never created: nobody here knows it"
+    return failure.text
+
+
+def call_lost(record: TaskRecord, actor: Actor, last: Failure) -> ValueRow:
+    """Return the outcome of a call that its actor had when it ended, and that is not repeated."""
+    kind = record.kind
+    text = (
+        f"{kind.name} may have run: its actor's process ended while it had the call; "
+        f"max_task_retries={kind.options.max_retries} allows no further attempt; {last.text}"
+    )
+    row = failed_call(actor, record.id, kind, "ActorCallLost", text, last)
+    if row.failure is not None:
+        row.failure.details["maybe_executed"] = True
+    return row
+
+
+def ended_for_good(record: TaskRecord, actor: Actor, last: Failure) -> ValueRow:
+    """Return the outcome of an actor that may not be restarted any more."""
+    kind, before = record.kind, actor.causes[:-1]
+    chain = f"; before that, {'; '.join(reversed(before))}" if before else ""
+    text = (
+        f"{kind.name} has ended, and max_restarts={kind.options.max_retries} allows no further "
+        f"restart: {last.text}{chain}"
+    )
+    return failed_call(actor, record.id, kind, "ActorDied", text, last)
+
+
+def failed_call(
+    actor: Actor, id_: bytes, kind: Kind, error: str, text: str, cause: Failure | None = None
+) -> ValueRow:
+    """Return the row of a call, or of a creation, that an actor is the reason for."""
+    node = "" if cause is None else str(cause.details.get("node") or "")
+    details: dict[str, str | int | float | None] = {
+        "name": kind.name,
+        "task": show(id_),
+        "actor": show(actor.id),
+        "node": node,
+        "incarnation": actor.incarnation,
+    }
+    failure = Failure(error=error, text=text, details=details, cause=cause)
+    return ValueRow(id=id_, outcome=Outcome.FAILURE, failure=failure)

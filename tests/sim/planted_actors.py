@@ -1,0 +1,82 @@
+"""Bugs in what makes actors, one at a time: worlds with actors in them must show each.
+
+With each stand the seeds that were seen to catch it; one of them has to. Never leaves anything
+changed behind.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from drumbeat.node.actors import Actors as NodeActors
+from drumbeat.scheduler.actors import Actors
+from drumbeat.scheduler.lines import Lines
+from drumbeat.scheduler.work import Work
+
+from .planted import Planted
+
+Method = Callable[..., Any]
+
+
+def _does_nothing(_true: Method) -> Method:
+    return lambda *_arguments, **_options: None
+
+
+def _goes_to_the_end(_true: Method) -> Method:
+    def put_back(lines: Any, record: Any) -> None:
+        lines.push(record)
+
+    return put_back
+
+
+def _always_goes_on(true: Method) -> Method:
+    def goes_on(actors: Any, record: Any, final: Any) -> Any:
+        return record.kind.host is not None or true(actors, record, final)
+
+    return goes_on
+
+
+def _is_never_charged(_true: Method) -> Method:
+    return lambda *_: True
+
+
+def _puts_nothing_back(true: Method) -> Method:
+    def come_back(work: Any, record: Any, step: int) -> None:
+        if record.kind.host is None:
+            true(work, record, step)
+
+    return come_back
+
+
+PLANTED_ACTORS: Final[dict[str, tuple[Planted, list[int]]]] = {
+    "overtake": (
+        Planted("a call that came back goes behind others", Lines, "put_back", _goes_to_the_end),
+        [2, 6, 29],
+    ),
+    "leave_the_queued": (
+        Planted("calls of a dead actor are not ended", Actors, "_over", _does_nothing),
+        [0, 1, 2],
+    ),
+    "repeat_what_may_not_be": (
+        Planted("a call that died is run again", Actors, "goes_on", _always_goes_on),
+        [2, 7, 10],
+    ),
+    "restart_for_ever": (
+        Planted("an actor is restarted more often than it may be", Actors, "allows",
+                _is_never_charged),
+        [0, 6, 8],
+    ),
+    "never_let_go": (
+        Planted("an actor that nobody holds does not end", Actors, "_exit", _does_nothing),
+        [4, 5, 6],
+    ),
+    "forget_who_lives": (
+        Planted("a node does not tell the scheduler's next life what lives there", NodeActors,
+                "tell_again", _does_nothing),
+        [14, 21, 30],
+    ),
+    "lose_what_came_back": (
+        Planted("a call that a node gives back is forgotten", Work, "come_back",
+                _puts_nothing_back),
+        [0, 2, 6],
+    ),
+}  # fmt: skip

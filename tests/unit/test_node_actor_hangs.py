@@ -1,0 +1,171 @@
+"""Actors that hang, seen from the node: each call is judged, and nobody who has nothing to do."""
+
+import pytest
+from drumbeat.node import events
+from drumbeat.node.packets import ActorMade, Finished, FinishedRow, Returned
+from drumbeat.node.page import RUNNING_CODE
+from drumbeat.protocol.messages import Beat, Failure, Outcome, Stop, StopMode, ValueRow
+from drumbeat.protocol.running import Stack, Stacks
+from support.node_acting import Stage
+
+SOON = {"hang_timeout_s": 5.0, "cancel_grace_s": 1.0, "term_grace_s": 1.0}
+
+
+@pytest.fixture
+def stage():
+    return Stage(settings=SOON)
+
+
+def in_a_deadlock(stage, seconds, running=2):
+    """Let time pass while the actor is seen with a stale pulse, every thread at a lock."""
+    end_s, commands = stage.now_s + seconds, []
+    while stage.now_s < end_s:
+        new = stage.after(0.05)
+        while new:
+            commands += new
+            answers = [a for c in new for a in answers_to(c, running)]
+            new = stage.feed(*answers) if answers else []
+    return commands
+
+
+def answers_to(command, running):
+    if type(command) is events.ReadPage:
+        return [events.PageRead([(1, running, True)])]
+    if type(command) is events.TakePackets:
+        return [events.PacketsTaken(1, [])]
+    if type(command) is not events.LookAt:
+        return []
+    rows = []
+    for number, depth in command.rows:
+        state = "" if depth == events.PAGE else "S"
+        threads = events.FUTEX if depth == events.THREADS else ""
+        about = (RUNNING_CODE, 9.0, 0, state, 1.0, 5, threads)
+        rows.append(events.Evidence(number, 7, running, *about))
+    return [events.Seen(rows)]
+
+
+def steps(commands):
+    return [c for c in commands if type(c) in (events.Interrupt, events.Signal)]
+
+
+def named(commands):
+    sent = [c.message for c in commands if type(c) is events.Send]
+    return [row.id for message in sent if type(message) is Beat for row in message.running]
+
+
+def test_an_idle_actor_is_not_looked_at_nor_told_of_and_wants_nothing(stage):
+    commands = stage.after(5.0)
+    assert not [c for c in commands if type(c) is events.LookAt]
+    assert not named(commands)
+    assert stage.core._hangs.deadline_s() is None
+
+
+def test_calls_of_an_actor_are_looked_at_again_after_it_was_idle(stage):
+    stage.after(5.0)
+    (call,) = stage.call()
+    assert stage.core._hangs.deadline_s() is not None
+    commands = stage.after(1.5)
+    assert [c for c in commands if type(c) is events.LookAt]
+    assert set(named(commands)) == {call}
+    stage.finish(1, 2)
+    assert not [c for c in stage.after(5.0) if type(c) is events.LookAt]
+
+
+def test_a_look_that_comes_when_the_call_is_over_says_nothing(stage):
+    stage.call()
+    stage.after(0.5)
+    stage.finish(1, 2)
+    stage.feed(*answers_to(events.LookAt([(1, events.THREADS)]), 2))
+    assert not named(stage.after(2.0))
+
+
+def test_a_running_call_is_judged_by_its_own_row(stage):
+    first, second = stage.call(2, expected_s=1e-6)
+    commands = in_a_deadlock(stage, 2.0, running=3)
+    told = [
+        row
+        for c in commands
+        if type(c) is events.Send and type(c.message) is Beat
+        for row in c.message.running
+    ]
+    assert (told[-1].id, told[-1].verdict) == (second, "deadlock")
+    assert first not in {row.id for row in told if row.verdict == "deadlock"}
+
+
+def test_a_constructor_is_judged_as_any_task():
+    stage = Stage(settings=SOON, made=False)
+    commands = in_a_deadlock(stage, 10.0, running=1)
+    assert set(named(commands)) == {stage.actor}
+    assert steps(commands) == [
+        events.Interrupt(1, 1, "hung"), events.Signal(1, "TERM"), events.Signal(1, "KILL")
+    ]  # fmt: skip
+    stage.feed(events.WorkerExited(1, -9, "SIGKILL", ""))
+    (row,) = stage.done()
+    assert (row.id, row.died, row.values[0].failure.error) == (stage.actor, False, "TaskHung")
+
+
+def test_a_call_that_hangs_ends_as_that_and_its_actor_as_if_it_had_died(stage):
+    call, later = stage.call(2)
+    assert not steps(in_a_deadlock(stage, 4.0))
+    commands = in_a_deadlock(stage, 6.0)
+    assert steps(commands) == [
+        events.Interrupt(1, 2, "hung"), events.Signal(1, "TERM"), events.Signal(1, "KILL")
+    ]  # fmt: skip
+    stage.say(1, Returned([3]))
+    stage.die(1, started=2)
+    assert stage.told_back() == [later]
+    assert [(row.id, row.died, row.values[0].failure.error) for row in stage.done()] == [
+        (call, False, "TaskHung"),
+        (stage.actor, True, "WorkerDied"),
+    ]
+
+
+def test_one_that_can_be_interrupted_after_all_costs_its_actor_nothing(stage):
+    (call,) = stage.call()
+    while not steps(in_a_deadlock(stage, 0.25)):
+        assert stage.now_s < 120.0
+    failure = Failure("TaskCancelled", "it was cancelled while it ran")
+    row = ValueRow(call, Outcome.FAILURE, failure=failure)
+    stage.say(1, Finished([FinishedRow(2, (row,), 0.1)]))
+    assert [(row.id, row.values[0].failure.error) for row in stage.done()] == [(call, "TaskHung")]
+    assert not steps(stage.after(10.0))
+    stage.say(1, Returned([]))
+    stage.feed(events.PageRead([(1, 2, False)]))
+    (following,) = stage.call()
+    assert following in stage.core._state.attempts
+
+
+@pytest.mark.parametrize("seconds", [1.0, 4.9])
+def test_one_that_was_cancelled_and_hangs_is_ended_too(stage, seconds):
+    (call,) = stage.call()
+    in_a_deadlock(stage, seconds)
+    asked = stage.hear(Stop([(call, 1, StopMode.SOFT)]))
+    stage.feed(*(answer for command in asked for answer in answers_to(command, 2)))
+    commands = in_a_deadlock(stage, 12.0)
+    assert events.Signal(1, "KILL") in commands
+    stage.die(1, started=2)
+    assert [row.id for row in stage.done()] == [call, stage.actor]
+
+
+def test_an_actor_made_meanwhile_is_not_judged_for_its_constructor():
+    stage = Stage(settings=SOON, made=False)
+    in_a_deadlock(stage, 3.0, running=1)
+    stage.say(1, ActorMade(1))
+    assert not steps(in_a_deadlock(stage, 10.0, running=1))
+
+
+def test_where_a_call_is_can_be_asked_and_where_its_actor_is(stage):
+    (call,) = stage.call()
+    for asked in (call, stage.actor):
+        stage.hear(Stack(7, [asked], []))
+        stage.feed(events.Dumped(1, "File x"))
+        (answer,) = stage.sent(Stacks)
+        assert [(row.task, row.text) for row in answer.rows] == [(call, "File x")]
+    stage.finish(1, 2)
+    stage.hear(Stack(8, [], [], all=True))
+    (answer,) = stage.sent(Stacks)
+    assert not answer.rows, "it does nothing"
+    stage.hear(Stack(9, [stage.actor], []))
+    stage.feed(events.Dumped(1, "File y"))
+    (answer,) = stage.sent(Stacks)
+    assert [(row.task, row.text) for row in answer.rows] == [(stage.actor, "File y")]
