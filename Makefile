@@ -112,7 +112,8 @@ test: unit
 check: .venv/dev.stamp
 	@$(RUN) -m ruff format --check .
 	@$(MAKE) --no-print-directory lint types unit
-	@.ci/unit-on 3.12 "$(PYTHON312)" & other=$$!; .ci/unit-on 3.13 "$(PYTHON313)" && wait $$other
+	@.ci/unit-on 3.12 "$(PYTHON312)"
+	@.ci/unit-on 3.13 "$(PYTHON313)"
 	@$(MAKE) --no-print-directory sim integration
 
 soak: .venv/dev.stamp
