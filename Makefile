@@ -2,6 +2,7 @@
 #
 #   PYTHON=python3.12       the interpreter that .venv is made with (default python3; 3.11 or newer)
 #   PYTHON312= PYTHON313=   interpreters for the further unit test runs of `make check`
+#   JOBS=2                  how many test processes at once (default: one a processor)
 #   SEED=17                 with `make sim`: replay this seed, with every step
 #   SEEDS=100000 START=0    with `make soak`: how many seeds, and the first
 #   MESSAGES=1000000        with `make soak`: how much nonsense is said to a live scheduler
@@ -17,6 +18,9 @@ MINUTES ?= 5
 
 RUN := .venv/bin/python
 PYTEST := $(RUN) -m pytest -o faulthandler_timeout=120
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+# what starts processes mostly waits for them; tests of one file share a cluster
+WAITING := -n $(shell expr $(JOBS) + 1) --dist loadfile
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 # a test run that hangs is ended, where the timeout command exists
 LIMIT := $(shell timeout --foreground 1 true 2>/dev/null && echo timeout --foreground -k 10)
@@ -82,19 +86,19 @@ types: .venv/dev.stamp build/types/drumbeat
 	@$(RUN) -m mypy
 
 unit: .venv/dev.stamp
-	@$(LIMIT) $(if $(LIMIT),300) $(PYTEST) tests/unit
+	@$(LIMIT) $(if $(LIMIT),600) $(PYTEST) -n $(JOBS) tests/unit
 
 ifdef SEED
 sim: .venv/dev.stamp
 	@$(RUN) tests/sim/run.py --seed $(SEED) --verbose
 else
 sim: .venv/dev.stamp
-	@$(LIMIT) $(if $(LIMIT),300) $(PYTEST) tests/sim
+	@$(LIMIT) $(if $(LIMIT),600) $(PYTEST) -n $(JOBS) tests/sim
 endif
 
 integration: .venv/dev.stamp
-	@$(LIMIT) $(if $(LIMIT),600) $(PYTEST) tests/integration tests/platform tests/nemesis tests/fuzz \
-		tests/network
+	@$(LIMIT) $(if $(LIMIT),1800) $(PYTEST) $(WAITING) tests/integration tests/platform \
+		tests/nemesis tests/fuzz tests/network
 
 nemesis: .venv/dev.stamp
 	@$(RUN) tests/nemesis/run.py $(if $(SEED),--seed $(SEED),--start $(START) --minutes $(MINUTES))
@@ -112,8 +116,8 @@ test: unit
 check: .venv/dev.stamp
 	@$(RUN) -m ruff format --check .
 	@$(MAKE) --no-print-directory lint types unit
-	@.ci/unit-on 3.12 "$(PYTHON312)"
-	@.ci/unit-on 3.13 "$(PYTHON313)"
+	@.ci/unit-on 3.12 "$(PYTHON312)" $(JOBS)
+	@.ci/unit-on 3.13 "$(PYTHON313)" $(JOBS)
 	@$(MAKE) --no-print-directory sim integration
 
 soak: .venv/dev.stamp

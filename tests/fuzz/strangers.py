@@ -79,6 +79,8 @@ class Strangers:
         self.said: Counter[str] = Counter()
         self.half_open: list[socket.socket] = []
         self.half_open_max = 20
+        #: what has not been done yet: a short run, too, does each thing once
+        self._undone: list[Callable[[], None]] | None = None
         self.pool = self._messages()
 
     def _messages(self) -> list[tuple[bytes, bool]]:
@@ -116,8 +118,13 @@ class Strangers:
     # ---------------------------------------------------------------------------------- the acts
 
     def act(self) -> None:
-        """Do one thing that nobody should."""
+        """Do one thing that nobody should: each once, and from then on by chance."""
         acts = self.acts()
+        if self._undone is None:
+            self._undone = [one for one, _ in acts]
+        if self._undone:
+            self._undone.pop()()
+            return
         (chosen,) = self.rng.choices([one for one, _ in acts], [weight for _, weight in acts])
         chosen()
 

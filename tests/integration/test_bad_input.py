@@ -57,8 +57,8 @@ def no_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Any]:
-    with drumbeat.init(num_cpus=2, runtime_directory=str(tmp_path / "r")) as made:
+def cluster(root: str) -> Iterator[Any]:
+    with drumbeat.init(num_cpus=2, runtime_directory=root) as made:
         assert drumbeat.get(square.remote(3), timeout=20) == 9
         yield made
 
@@ -109,9 +109,9 @@ def status(cluster: Any) -> dict[str, Any]:
 
 
 def test_where_no_worker_can_be_forked_the_program_is_told_and_the_work_waits(
-    no_fork: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    no_fork: Path, root: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with drumbeat.init(num_cpus=2, runtime_directory=str(tmp_path / "r")):
+    with drumbeat.init(num_cpus=2, runtime_directory=root):
         assert drumbeat.get(square.remote(3), timeout=20) == 9
         no_fork.touch()
         other = square.options(env_vars={"A": "b"}, num_cpus=0.5).remote(4)  # needs a fork

@@ -67,7 +67,9 @@ def sent_to_docker(name: str) -> bool:
     return "__pycache__" not in name and not name.endswith((".pyc", ".cluster"))
 
 
-def test_the_steps_of_the_image_lead_to_a_command_line_that_works(tmp_path: Path) -> None:
+def test_the_steps_of_the_image_lead_to_a_command_line_that_works(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     # Each step is carried out as it stands, with the image's places moved below tmp_path.
     source, target = tmp_path / "src", tmp_path / "opt" / "drumbeat"
     source.mkdir()
@@ -97,8 +99,9 @@ def test_the_steps_of_the_image_lead_to_a_command_line_that_works(tmp_path: Path
     squares = "import drumbeat\nwith drumbeat.init() as c:\n print(sum(drumbeat.map(abs, [-3, 4])))"
     script = tmp_path / "script.py"
     script.write_text(squares)
+    runtime = tmp_path_factory.mktemp("x")  # short: the paths of sockets have little room
     done = run(
-        "env", "-i", f"XDG_RUNTIME_DIR={tmp_path}", "PATH=/usr/bin:/bin", f"HOME={tmp_path}",
+        "env", "-i", f"XDG_RUNTIME_DIR={runtime}", "PATH=/usr/bin:/bin", f"HOME={tmp_path}",
         str(target / "bin" / "python"), str(script), cwd="/",
     )  # fmt: skip
     assert (done.stdout, done.returncode) == ("7\n", 0), done.stderr

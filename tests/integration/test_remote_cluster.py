@@ -179,9 +179,8 @@ def daemon_of(node: Process) -> int:
 # -------------------------------------------------------------------------- what nobody may see
 
 
-def test_a_local_cluster_opens_no_network_port(tmp_path: Path) -> None:
-    runtime = tmp_path / "r"
-    with drumbeat.init(num_cpus=1, nodes=2, runtime_directory=str(runtime)):
+def test_a_local_cluster_opens_no_network_port(root: str) -> None:
+    with drumbeat.init(num_cpus=1, nodes=2, runtime_directory=root):
         assert drumbeat.get(square.remote(3)) == 9
         processes = psutil.Process().children(recursive=True)
         assert len(processes) > 6
