@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from drumbeat.client.actor_pool import ActorPool
     from drumbeat.client.api import (
         ActorHandle,
         as_completed,
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
         cancel,
         cluster_resources,
         get,
+        get_actor,
         is_initialized,
         kill,
         map,  # noqa: A004  # as in concurrent.futures and multiprocessing
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
         wait,
     )
     from drumbeat.client.executor import Executor
+    from drumbeat.client.inside import CurrentCall, current, progress, shield
     from drumbeat.client.local import init, shutdown
     from drumbeat.protocol.actor_calls import exit_actor
     from drumbeat.protocol.errors import (
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
         TaskCancelled,
         TaskError,
         TaskHung,
+        TaskTimedOut,
         VersionMismatch,
         WorkerDied,
         WorkerOutOfMemory,
@@ -66,10 +70,12 @@ __all__ = [
     "ActorDied",
     "ActorError",
     "ActorHandle",
+    "ActorPool",
     "ActorUnavailable",
     "Backpressure",
     "ClusterError",
     "ConfigError",
+    "CurrentCall",
     "DependencyFailed",
     "DrumbeatError",
     "Executor",
@@ -92,6 +98,7 @@ __all__ = [
     "TaskCancelled",
     "TaskError",
     "TaskHung",
+    "TaskTimedOut",
     "VersionMismatch",
     "WorkerDied",
     "WorkerOutOfMemory",
@@ -100,16 +107,20 @@ __all__ = [
     "available_resources",
     "cancel",
     "cluster_resources",
+    "current",
     "exit_actor",
     "get",
+    "get_actor",
     "init",
     "is_initialized",
     "kill",
     "map",
     "method",
     "nodes",
+    "progress",
     "put",
     "remote",
+    "shield",
     "ship_by_value",
     "shutdown",
     "wait",
@@ -119,16 +130,22 @@ __all__ = [
 # `import drumbeat` nor a process that only needs drumbeat.node loads more than it must.
 _HOMES = {
     "ActorHandle": "drumbeat.client.api",
+    "ActorPool": "drumbeat.client.actor_pool",
+    "CurrentCall": "drumbeat.client.inside",
     "Executor": "drumbeat.client.executor",
     "ObjectRef": "drumbeat.protocol.references",
+    "current": "drumbeat.client.inside",
     "exit_actor": "drumbeat.protocol.actor_calls",
     "init": "drumbeat.client.local",
+    "progress": "drumbeat.client.inside",
+    "shield": "drumbeat.client.inside",
     "ship_by_value": "drumbeat.protocol.modules",
     "shutdown": "drumbeat.client.local",
     "as_completed": "drumbeat.client.api",
     "available_resources": "drumbeat.client.api",
     "cancel": "drumbeat.client.api",
     "cluster_resources": "drumbeat.client.api",
+    "get_actor": "drumbeat.client.api",
     "get": "drumbeat.client.api",
     "is_initialized": "drumbeat.client.api",
     "kill": "drumbeat.client.api",
@@ -144,7 +161,12 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'drumbeat' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES.get(name, "drumbeat.protocol.errors")), name)
+    try:
+        value = getattr(import_module(_HOMES.get(name, "drumbeat.protocol.errors")), name)
+    except KeyboardInterrupt as interrupt:
+        from drumbeat.protocol.interrupts import plainly
+
+        raise plainly(interrupt, "while Drumbeat was being loaded") from None
     globals()[name] = value
     return value
 

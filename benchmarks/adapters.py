@@ -83,6 +83,19 @@ class Drumbeat:
             level = [node(left, right) for left, right in zip(level[::2], level[1::2], strict=True)]
         return int(self.drumbeat.get(level[0]))
 
+    def counter(self) -> Any:
+        """Make an actor that counts; return its handle once it has answered."""
+        from .workloads import Counter
+
+        handle = self.drumbeat.remote(Counter).remote()
+        self.drumbeat.get(handle.add.remote())
+        return handle
+
+    def count(self, counter: Any, calls: int) -> int:
+        """Call it so often without waiting in between; return what it has counted by then."""
+        add = counter.add.remote
+        return int(self.drumbeat.get([add() for _ in range(calls)])[-1])
+
     def stop(self) -> None:
         self.drumbeat.shutdown()
 

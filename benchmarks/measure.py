@@ -43,6 +43,30 @@ def throughput(system: Adapter, fast: bool) -> float:  # noqa: ARG001  # the row
     return count / (time.perf_counter() - started_s)
 
 
+def actor_round_trip(system: Adapter, fast: bool) -> float:
+    assert isinstance(system, Drumbeat)
+    warm(system)
+    counter = system.counter()
+    times_s = []
+    for _ in range(300 if fast else 1_000):
+        started_s = time.perf_counter()
+        system.count(counter, 1)
+        times_s.append(time.perf_counter() - started_s)
+    return statistics.median(times_s) * 1e3
+
+
+def actor_calls(system: Adapter, fast: bool) -> float:  # noqa: ARG001  # the row says how many
+    assert isinstance(system, Drumbeat)
+    warm(system)
+    counter, count = system.counter(), 10_000
+    before = system.count(counter, 1_000)
+    started_s = time.perf_counter()
+    after = system.count(counter, count)
+    took_s = time.perf_counter() - started_s
+    assert after == before + count, (before, after)
+    return count / took_s
+
+
 def tree(system: Adapter, fast: bool) -> float:  # noqa: ARG001  # the row says how many
     assert isinstance(system, Drumbeat)
     warm(system)
@@ -105,6 +129,8 @@ def import_time(name: str) -> float:
 MEASUREMENTS: dict[str, Callable[[Any, bool], float]] = {
     "round_trip": round_trip,
     "throughput": throughput,
+    "actor_round_trip": actor_round_trip,
+    "actor_calls": actor_calls,
     "tree": tree,
     "errors": errors,
     "efficiency": efficiency,

@@ -30,6 +30,18 @@ def burn(seconds: float) -> None:
         pass
 
 
+class Counter:
+    """State in place: what an actor is measured with."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self) -> int:
+        """Count one more."""
+        self.count += 1
+        return self.count
+
+
 #: the systems that can do everything
 EVERYONE = ("drumbeat", "executor", "pool")
 
@@ -63,6 +75,19 @@ ROWS = (
         "tasks/s",
         more_is_better=True,
         systems=(*EVERYONE, "network"),
+    ),
+    Row(
+        "actor_round_trip",
+        "call of an actor's method, round trip, median",
+        "ms",
+        systems=("drumbeat", "network"),
+    ),
+    Row(
+        "actor_calls",
+        "10,000 calls of one actor, submit and gather",
+        "calls/s",
+        more_is_better=True,
+        systems=("drumbeat", "network"),
     ),
     Row("tree", "tree reduce, 4,096 leaves, refs as arguments", "s", systems=("drumbeat",)),
     Row("errors", "1,000 tasks that raise", "s"),

@@ -14,6 +14,7 @@ from ..protocol.modules import portable
 from ..protocol.payload import pack_call
 from ..protocol.references import ObjectRef
 from ..protocol.session import current
+from . import limits, names
 from . import options as options_
 from .functions import Callee, Remote, session_or_start, signature_of
 from .handles import ActorHandle, Class, Parameters, ToldClass, ToldMethod, actor_of, class_told
@@ -38,7 +39,7 @@ class ActorClass(Remote, Generic[T]):
         functools.update_wrapper(self, class_, updated=())
         self._class = class_
         self._given = dict(given or {})
-        checked, self._max_task_retries = options_.check_actor(self._given)
+        checked, self._of_calls = options_.check_actor(self._given)
         super().__init__(Callee(class_) if shared is None else shared, checked)
         self._told: Class | None = None
 
@@ -56,6 +57,7 @@ class ActorClass(Remote, Generic[T]):
             TypeError: the arguments do not fit the constructor, or the class is abstract.
             NotPicklable: an argument cannot be sent; says which part of it.
             Infeasible: no node is large enough for what the actor asks for.
+            ValueError: another actor has the name that it is to have.
         """
         session = current()
         if session is None or not session.alive:
@@ -65,6 +67,11 @@ class ActorClass(Remote, Generic[T]):
             raise TypeError(f"{self._shared.name} is abstract: it has to define {some}")
         self._shared.check(args, kwargs)
         packed = pack_call(args, kwargs)
+        creates = self._checked.options.creates
+        if creates is not None and (creates.name or creates.detached):
+            exists = bool(self._given.get("get_if_exists", False))
+            kind, told = self.kind(), self._handles_know()
+            return names.create(session, kind, packed, told, get_if_exists=exists)
         ids = session.submit(self.kind_for(session), packed)
         ref: ObjectRef[None] = ObjectRef(ids[0], session)
         return ActorHandle(ref, actor_of(ref.id, self._handles_know()))
@@ -81,7 +88,7 @@ class ActorClass(Remote, Generic[T]):
     def _handles_know(self) -> Class:
         if self._told is None:
             creates = self._checked.options.creates
-            methods, others = _members_of(self._class, self._max_task_retries)
+            methods, others = _members_of(self._class, self._of_calls)
             self._told = class_told(
                 ToldClass(
                     self._shared.name,
@@ -159,7 +166,7 @@ def method(**given: Any) -> Callable[[F], F]:
 
 
 def _members_of(
-    class_: type, max_task_retries: int
+    class_: type, of_calls: options_.OfCalls
 ) -> tuple[tuple[ToldMethod, ...], tuple[tuple[str, str], ...]]:
     """Return the public methods of a class, inherited ones too, and what else is public."""
     methods: list[ToldMethod] = []
@@ -178,9 +185,10 @@ def _members_of(
                 name,
                 _parameters_of(class_, name, found),
                 given.get("num_returns", 1),
-                given.get("max_task_retries", max_task_retries),
+                given.get("max_task_retries", of_calls.max_task_retries),
                 given.get("retry_exceptions", False),
                 given.get("name", ""),
+                limits.changed(of_calls.limits, given),
             )
         )
     return tuple(methods), tuple(others)

@@ -17,6 +17,7 @@ from .functions import RemoteFunction, remote, session_or_start
 from .futures import as_completed
 from .futures import map_calls as map  # noqa: A004  # its public name
 from .handles import ActorHandle, ActorMethod, kill, no_refs
+from .names import get_actor
 
 __all__ = [
     "ActorClass",
@@ -28,6 +29,7 @@ __all__ = [
     "cancel",
     "cluster_resources",
     "get",
+    "get_actor",
     "is_initialized",
     "kill",
     "map",

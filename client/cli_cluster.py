@@ -13,7 +13,9 @@ from ..protocol.errors import ConfigError, KeyRefused, NotInitialized
 from ..protocol.session import Session, current
 from ..protocol.settings import Settings
 from . import runtime
+from .absence import in_words
 from .addresses import FOR_COMMANDS, may_hold_key, place_of
+from .cli_tables import plain
 
 #: a person waits
 CONNECT_TIMEOUT_S = 5.0
@@ -68,6 +70,34 @@ def find(address: str | None, settings: Settings) -> str:
         f"no local cluster of yours runs (looked in {root}), and no scheduler was ever started"
         f" here; {HOW_TO_START}, `drumbeat scheduler` one of several machines"
     )
+
+
+def where(session: Session) -> str:
+    """Return which cluster a session is of, for people: a directory, or HOST:PORT."""
+    return in_words(str(getattr(session, "endpoint", "")))
+
+
+def others(shown: str) -> list[str]:
+    """Return lines about the other local clusters of this user, where there are any."""
+    found = [path for path in runtime.running(Settings.load()) if str(path) != shown]
+    if not found or not runtime.holds_socket(Path(shown)):
+        return []
+    one = "one other local cluster of yours runs" if len(found) == 1 else ""
+    text = one or f"{len(found)} other local clusters of yours run"
+    lines = [f"{text}, {'which' if one else 'each of which'} --address shows:"]
+    return lines + [f"  {path}{_program_of(path)}" for path in found]
+
+
+def _program_of(path: Path) -> str:
+    """Return which program has started a local cluster, as far as that can be known."""
+    import psutil  # type: ignore[import-untyped]  # only where there are several
+
+    pid = path.name.partition("-")[0]
+    try:
+        words = psutil.Process(int(pid)).cmdline()
+    except (psutil.Error, ValueError):
+        return ""
+    return f"  (started by process {pid}: {plain(' '.join(words)):.60})"
 
 
 def _checked(address: str) -> str:

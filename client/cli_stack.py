@@ -18,13 +18,16 @@ Connect = Callable[[str | None], AbstractContextManager[Session]]
 
 @click.command(
     epilog=examples(
-        "drumbeat stack 5f0c2b9a11d4-0-2a", "drumbeat stack lab3/4121", "drumbeat stack --all"
+        "drumbeat stack 5f0c2b9a11d4-0-2a",
+        "drumbeat stack totals",
+        "drumbeat stack lab3/4121",
+        "drumbeat stack --all",
     )
 )
 @click.pass_obj
 @click.option("--all", "everything", is_flag=True, help="Of every worker that runs something.")
 @click.option("--whole", is_flag=True, help="Show Drumbeat's own frames and threads as well.")
-@click.argument("what", metavar="[TASK|WORKER]", default="")
+@click.argument("what", metavar="[TASK|ACTOR|WORKER]", default="")
 def stack(
     connect: Connect,
     address: str | None,
@@ -33,13 +36,17 @@ def stack(
     everything: bool,
     whole: bool,
 ) -> None:
-    """Show where a running task is, innermost call first.
+    """Show where a running task or an actor is, innermost call first.
 
-    TASK is an id that `drumbeat tasks` shows, WORKER a process id, alone or as NODE/PID. It works
-    for a worker that holds the interpreter's lock too; one that is stopped cannot answer.
+    TASK is an id that `drumbeat tasks` shows, ACTOR one that `drumbeat actors` shows, or the name
+    that it was given, WORKER a process id, alone or as NODE/PID. It works for a worker that holds
+    the interpreter's lock too; one that is stopped cannot answer.
     """
     if bool(what.strip()) == everything:
-        refuse("name a task or a worker, or say --all; `drumbeat tasks` lists tasks", WRONG_USAGE)
+        refuse(
+            "name a task, an actor or a worker, or say --all; `drumbeat tasks` lists tasks",
+            WRONG_USAGE,
+        )
     with connect(address) as session:
         answer = session.query("stack", match=what.strip())
     if isinstance(answer, dict):

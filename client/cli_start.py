@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import click
 
+from ..protocol import interrupts
 from ..protocol import labels as node_labels
 from ..protocol.cluster_file import name_of, read_address, text_of
 from ..protocol.endpoints import ANY_HOST, split_tcp
@@ -39,6 +40,7 @@ def become(module: str, flags: list[str], *, keeps: Iterable[int] = ()) -> NoRet
     sys.stdout.flush()
     sys.stderr.flush()
     command = [sys.executable, "-P", "-m", module, *flags]
+    interrupts.hold()
     os.execve(sys.executable, command, environment())
 
 

@@ -27,6 +27,7 @@ NODE_COLUMNS = {
     "lag_s": "loop lag",
     "last_heard_s": "last heard",
     "host": "host",
+    "cpu": "CPU used",
     "pid": "pid",
     "id": "id",
 }
@@ -39,12 +40,15 @@ TASK_COLUMNS = {
     "attempt": "attempt",
     "running_s": "running",
     "doing": "doing",
+    "progress": "progress",
+    "pid": "pid",
     "age_s": "age",
     "client": "client",
 }
 ACTOR_COLUMNS = {
     "id": "actor",
     "name": "class",
+    "named": "name",
     "state": "state",
     "node": "node",
     "incarnation": "incarnation",
@@ -55,6 +59,7 @@ ACTOR_COLUMNS = {
     "why": "last ends",
 }
 STATUS_HEADINGS = {
+    "actors": "actors alive",
     "uptime_s": "up for",
     "clients": "clients, with this command",
     "rate_per_s": "tasks a second, of late",
@@ -107,6 +112,8 @@ def cell(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
+        if key == "cpu":
+            return f"{100 * value:.0f} %"
         if key in NUMBERS_AS_THEY_ARE:
             return str(value)
         if key.endswith("_bytes"):
@@ -143,11 +150,25 @@ def doing(row: Mapping[str, Any]) -> str:
 
 def task_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows of `tasks` as a table shows them: what is known of a call in one column."""
-    left_out = ("phase", "verdict", "verdict_s", "where", "evidence")
+    left_out = (
+        "phase", "verdict", "verdict_s", "where", "evidence", "actor", "cpu", "memory_bytes",
+        "done", "total", "progress_s",
+    )  # fmt: skip
     return [
-        {key: value for key, value in row.items() if key not in left_out} | {"doing": doing(row)}
+        {key: value for key, value in row.items() if key not in left_out}
+        | {"doing": doing(row), "progress": progress(row)}
         for row in rows
     ]
+
+
+def progress(row: Mapping[str, Any]) -> str:
+    """Return how far a call is by what it has said itself: `310/900 34 %`."""
+    done, total = row.get("done"), row.get("total")
+    if done is None:
+        return ""
+    if not total:
+        return amount(done)
+    return f"{amount(done)}/{amount(total)} {100 * done / total:.0f} %"
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Table:

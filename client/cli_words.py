@@ -3,8 +3,9 @@
 Never talks to a cluster.
 """
 
+import json
 import sys
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -17,6 +18,11 @@ def refuse(text: str, code: int) -> NoReturn:
     """Say in one line what is wrong, and exit."""
     click.echo(f"drumbeat: {text}", err=True)
     sys.exit(code)
+
+
+def print_json(data: Any) -> None:
+    """Print plain data as JSON; ids that are bytes as hexadecimal digits."""
+    click.echo(json.dumps(data, indent=2, default=lambda value: value.hex()))
 
 
 def examples(*lines: str) -> str:

@@ -15,10 +15,12 @@ from ..protocol.actor_calls import MethodCall
 from ..protocol.actors import ANY_NUMBER
 from ..protocol.errors import PendingCallsLimitExceeded
 from ..protocol.ids import ObjectId, show
+from ..protocol.limits import Limits
 from ..protocol.messages import Options, ValueRow
 from ..protocol.payload import pack_call
 from ..protocol.references import ObjectRef
 from ..protocol.session import Kind, Session
+from . import limits
 from . import options as options_
 from .functions import VARIANTS_MAX, Callee, frozen, new_refs
 
@@ -38,6 +40,7 @@ class ToldMethod(NamedTuple):
     retry_exceptions: options_.RetryExceptions
     #: for people; "": that of class and method
     title: str
+    limits: Limits | None = None
 
 
 class ToldClass(NamedTuple):
@@ -112,6 +115,7 @@ class Actor:
             max_retries=changed.get("max_task_retries", told.max_task_retries),
             retry_exceptions=bool(retry_exceptions),
             actor=self.id,
+            limits=limits.changed(told.limits, changed),
         )
         name = changed.get("name", told.title) or method.name
         while True:
@@ -300,13 +304,18 @@ class ActorHandle(Generic[T]):
         return (_unpickled, (self._ref, self._actor.class_.plain))
 
 
-def _unpickled(ref: ObjectRef[None], plain: tuple[Any, ...]) -> ActorHandle[Any]:
-    class_ = _classes.get(plain)  # type: ignore[call-overload]  # equal to what it is made of
+def class_of_plain(plain: tuple[Any, ...]) -> Class:
+    """Return what this process knows of a class that was told of as plain tuples."""
+    class_: Class | None = _classes.get(plain)  # type: ignore[call-overload]  # equal to what it is made of
     if class_ is None:
         name, pending, methods, others = plain
         told = tuple([ToldMethod(*method) for method in methods])
         class_ = class_told(ToldClass(name, pending, told, others))
-    return ActorHandle(ref, actor_of(ref.id, class_))
+    return class_
+
+
+def _unpickled(ref: ObjectRef[None], plain: tuple[Any, ...]) -> ActorHandle[Any]:
+    return ActorHandle(ref, actor_of(ref.id, class_of_plain(plain)))
 
 
 def _unpickled_method(

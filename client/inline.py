@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..protocol.actor_calls import ActorExit, visiting
+from ..protocol.actors import ActorName
 from ..protocol.errors import Interrupted
 from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of, show
+from ..protocol.inside import CurrentCall, running
 from ..protocol.machine import cpu_count
 from ..protocol.messages import Failure, Outcome, ValueRow
 from ..protocol.outcomes import ERROR, VALUE, is_retryable
@@ -59,6 +61,7 @@ class InlineSession:
 
     def __init__(self) -> None:
         self.alive = True
+        self.namespace = "inline"
         self.lends = False
         self._peer = PeerId(os.urandom(6))
         self._ids = IdFactory(self._peer)
@@ -68,14 +71,19 @@ class InlineSession:
         self._functions: dict[bytes, tuple[Callable[..., Any], Any]] = {}
         #: by their creations; as long as somebody holds them
         self._actors: dict[bytes, _Actor] = {}
+        self._names: dict[tuple[str, str], ActorName] = {}
         self._finished = 0
 
     # ------------------------------------------------------------------------------- Session
 
-    def submit(self, kind: Kind, packed: Packed) -> list[ObjectId]:
+    def new_id(self) -> TaskId:
+        """Return an id for a task that is to be submitted by it."""
+        return self._ids()
+
+    def submit(self, kind: Kind, packed: Packed, task: TaskId | None = None) -> list[ObjectId]:
         """Run a call to its end; return the ids of its values."""
         self._free()
-        task = self._ids()
+        task = task or self._ids()
         ids = objects_of(task, kind.options.num_returns)
         if kind.options.creates is not None:
             self._actors[task] = _Actor(kind, packed)
@@ -83,6 +91,8 @@ class InlineSession:
         for index, id_ in enumerate(ids):
             row = rows[index if len(rows) == len(ids) else 0]
             self._keep(id_, row)
+        if kind.options.creates is not None and kind.options.creates.detached:
+            self.hold(ids[0])
         self._finished += 1
         return ids
 
@@ -163,8 +173,12 @@ class InlineSession:
         what: str,
         limit: int = 100,  # noqa: ARG002  # one node, no tasks
         match: str = "",  # noqa: ARG002  # the same
+        *,
+        named: ActorName | None = None,
     ) -> Any:
         """Describe this process as if it were a cluster of one node."""
+        if named is not None:
+            return self._whose(named)
         cpus = float(cpu_count())
         if what == "nodes":
             return [
@@ -187,6 +201,20 @@ class InlineSession:
             "clients": 1,
             "tasks": {"finished": self._finished},
         }
+
+    def _whose(self, named: ActorName) -> dict[str, bytes]:
+        """Say whose a name is, and give it to whoever may have it."""
+        self._free()
+        key = named.namespace, named.name
+        found = self._names.get(key)
+        actor = None if found is None else self._actors.get(found.id)
+        if found is None or (found.id != named.id and (actor is None or actor.end)):
+            if not named.id or named.frees:
+                return {}
+            found = self._names[key] = named
+        elif named.frees:
+            del self._names[key]
+        return {"id": found.id, "told": found.told}
 
     def close(self) -> None:
         """Forget all values."""
@@ -226,10 +254,18 @@ class InlineSession:
         failed = next((row for row in map(self._row, packed.deps) if row.outcome != VALUE), None)
         if failed is not None:
             return [_dependency_failed(failed)]
-        attempt = 0
+        attempt, details = 0, None
         while True:
             attempt += 1
-            rows, retry = self._attempt(kind, packed, task, attempt)
+            actor = kind.options.actor or (task if kind.options.creates is not None else b"")
+            fence = self._actors[actor].attempts if actor else attempt
+            call = CurrentCall(
+                kind.name, show(task), attempt, NODE_NAME, os.getpid(),
+                show(actor) if actor else None, fence, details,
+            )  # fmt: skip
+            with running(call) as inside:
+                rows, retry = self._attempt(kind, packed, task, attempt)
+            details = inside.details or details
             if not retry or attempt > kind.options.max_retries:
                 return rows
 

@@ -14,7 +14,9 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
+from ..protocol.actors import ANONYMOUS
 from ..protocol.errors import ConfigError, DrumbeatError, KeyRefused, SchedulerUnreachable
+from ..protocol.interrupts import plainly
 from ..protocol.machine import identity
 from ..protocol.messages import Environment
 from ..protocol.modules import carry, path_was_told
@@ -192,8 +194,10 @@ def _connect(place: Place, settings: Settings) -> Cluster:
         )
         if session.shapes is None:
             raise _why_unreachable(session, place, settings)
-    except BaseException:
+    except BaseException as error:
         session.close()
+        if isinstance(error, KeyboardInterrupt):
+            plainly(error, f"while it connected to {place.shown}")
         raise
     set_current(session)
     return Cluster(session, place.shown)
@@ -243,10 +247,12 @@ def _launch(nodes: list[tuple[str, list[str]]], settings: Settings) -> Cluster:
                 f"{what} of the local cluster did not start within "
                 f"{settings.connect_timeout_s:g} s (connect_timeout_s)\n{launcher.last_words()}"
             )
-    except BaseException:
+    except BaseException as error:
         if session is not None:
             session.close()
         launcher.stop(settings.exit_grace_s)
+        if isinstance(error, KeyboardInterrupt):
+            plainly(error, "while the local cluster was being started")
         raise
     set_current(session)
     return Cluster(session, str(directory.path), launcher)
@@ -289,6 +295,7 @@ def program_environment(settings: Settings) -> Environment:
         pid=os.getpid(),
         python=f"{sys.version_info[0]}.{sys.version_info[1]}",
         machine=settings.machine or identity(),
+        namespace=settings.namespace or ANONYMOUS + os.urandom(6).hex(),
     )
 
 

@@ -9,11 +9,19 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from ..protocol.actors import ANY_NUMBER, ActorOptions
+from ..protocol.actors import (
+    ANONYMOUS,
+    ANY_NUMBER,
+    CONCURRENCY_MAX,
+    NAME_CHARACTERS_MAX,
+    ActorOptions,
+)
 from ..protocol.forms import AMOUNT_MAX, COUNT_MAX, SECONDS_MAX
 from ..protocol.labels import LABELS_MAX, AskedLabels, fault_of
+from ..protocol.limits import Limits
 from ..protocol.messages import Options
 from ..protocol.resources import STEP
+from . import limits as limits_
 
 #: by how much priorities may differ from 0
 PRIORITY_MAX: Final = 1 << 31
@@ -172,10 +180,34 @@ def _pending(name: str, value: Any) -> int:
     return value
 
 
+def _concurrency(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if not 1 <= value <= CONCURRENCY_MAX:
+        raise ValueError(f"{name} must be from 1 to {CONCURRENCY_MAX}, not {value!r}")
+    return value
+
+
 def _on_partition(name: str, value: Any) -> bool:
     if value not in ("replace", "wait"):
         raise ValueError(f'{name} must be "replace" or "wait", not {value!r}')
     return bool(value == "wait")
+
+
+def _actor_name(name: str, value: Any) -> str:
+    text = _text(name, value)
+    if not text or len(text) > NAME_CHARACTERS_MAX or text.startswith(ANONYMOUS):
+        raise ValueError(
+            f"{name} must be from 1 to {NAME_CHARACTERS_MAX} characters that do not begin with "
+            f"{ANONYMOUS!r}, not {value!r:.80}"
+        )
+    return text
+
+
+def _lifetime(name: str, value: Any) -> bool:
+    if value not in (None, "detached"):
+        raise ValueError(f'{name} must be "detached" or None, not {value!r}')
+    return value is not None
 
 
 Checks = Mapping[str, Callable[[str, Any], Any]]
@@ -200,6 +232,7 @@ _TASK: Final[Checks] = {
     "priority": _priority,
     "name": _text,
     "max_calls": _count(RETRIES_MAX),
+    **limits_.CHECKS,
 }
 _ACTOR: Final[Checks] = {
     **_PLACED,
@@ -208,13 +241,20 @@ _ACTOR: Final[Checks] = {
     "retry_backoff_s": _seconds,
     "max_task_retries": _count(RETRIES_MAX),
     "max_pending_calls": _pending,
+    "max_concurrency": _concurrency,
     "on_partition": _on_partition,
+    "name": _actor_name,
+    "namespace": _actor_name,
+    "get_if_exists": _flag,
+    "lifetime": _lifetime,
+    **limits_.CHECKS,
 }
 _METHOD: Final[Checks] = {
     "num_returns": _count(RETURNS_MAX),
     "max_task_retries": _count(RETRIES_MAX),
     "retry_exceptions": _retry_exceptions,
     "name": _text,
+    **limits_.CHECKS,
 }
 
 #: the options there are
@@ -238,8 +278,15 @@ def check(given: Mapping[str, Any], pool: str = "") -> Checked:
     )
 
 
-def check_actor(given: Mapping[str, Any]) -> tuple[Checked, int]:
-    """Return the options of an actor's creation, and how often its calls may be tried again.
+class OfCalls(NamedTuple):
+    """What an actor's options say of its calls, where a method says nothing else."""
+
+    max_task_retries: int
+    limits: Limits | None
+
+
+def check_actor(given: Mapping[str, Any]) -> tuple[Checked, OfCalls]:
+    """Return the options of an actor's creation, and those of its calls.
 
     Raises:
         TypeError: an unknown option, or a value of the wrong type.
@@ -247,15 +294,24 @@ def check_actor(given: Mapping[str, Any]) -> tuple[Checked, int]:
     """
     values = _values_of(given, "an actor", _ACTOR)
     creates = ActorOptions(
+        max_concurrency=values.pop("max_concurrency", 0),
         max_pending_calls=values.pop("max_pending_calls", ANY_NUMBER),
         restart_window_s=values.pop("restart_window_s", 0.0),
         waits_on_partition=values.pop("on_partition", False),
+        name=values.pop("name", ""),
+        namespace=values.pop("namespace", ""),
+        detached=values.pop("lifetime", False),
     )
-    max_task_retries = values.pop("max_task_retries", 0)
+    if values.pop("get_if_exists", False) and not creates.name:
+        raise ValueError("get_if_exists goes with a name: there is nothing else to find it by")
+    # Its memory is that of its process for life; its other limits are those of each call.
+    memory = {"memory_max": values.pop("memory_max", 0)}
+    of_calls = OfCalls(values.pop("max_task_retries", 0), limits_.taken(values))
+    values.update(memory)
     max_restarts = values.pop("max_restarts", 0)
     values.setdefault("num_cpus", 0.0)
     options = _options(values, max_retries=max_restarts, creates=creates)
-    return Checked(options, "", False), max_task_retries
+    return Checked(options, "", False), of_calls
 
 
 def check_method(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -283,7 +339,8 @@ def check_names(given: Mapping[str, Any]) -> None:
 def _options(values: dict[str, Any], **more: Any) -> Options:
     if isinstance(values.get("node"), tuple):
         values["node_labels"] = values.pop("node")
-    options = Options(**values, **more)
+    limits = limits_.taken(values)
+    options = Options(**values, **more, limits=limits)
     if options.node and options.spread:
         raise ValueError("node and spread exclude each other: one names a node, one takes many")
     return options

@@ -23,6 +23,7 @@ from ..protocol.ids import ObjectId, PeerId
 from ..protocol.keys import Credentials
 from ..protocol.messages import (
     AnyMessage,
+    Notice,
     ValueRow,
 )
 from ..protocol.settings import Settings
@@ -39,6 +40,7 @@ from ..protocol.transport import (
     Up,
 )
 from . import events
+from .absence import Absence
 from .board import Board, Waiter
 from .core import ClientCore
 from .deferral import Deferral
@@ -111,12 +113,14 @@ class Service:
         dial: Callable[[], DialShell],
         show: Callable[[AnyMessage], None],
         ended: Callable[[DrumbeatError], None],
+        absence: Absence,
     ) -> None:
         self.core = core
         self._board = board
         self._inbox = inbox
         self._show = show
         self._ended = ended
+        self._absence = absence
         self._lock = threading.Lock()
         self._wake_fd: int = _spare_fds.pop() if _spare_fds else _new_fd()
         self._fd_is_ours = True
@@ -300,6 +304,8 @@ class Service:
                 core.handle(Received(happening.message), now_s)
             else:
                 self._take(happening, now_s)
+        if not self.connected and not self._stopping:
+            self._notice(self._absence.words(now_s))
         if self._inbox.waits():
             told = True
             self._empty_inbox(now_s)
@@ -320,17 +326,24 @@ class Service:
             case Up():
                 self.connected = True
                 self.unreachable = None
+                self._notice(self._absence.back(now_s))
                 self.core.handle(events.Connected(happening.epoch, happening.resumed), now_s)
             case Down():
                 self.connected = False
+                self._absence.gone(now_s)
                 self.core.handle(events.Disconnected(), now_s)
             case Unreachable():
                 self.unreachable = happening
+                self._absence.because(happening.reason)
                 log.info("no connection to the scheduler: %s", happening.reason)
             case Refused():
                 self._end(error_named(happening.error, happening.reason))
             case Rejected():
                 log.warning("a message from the scheduler was dropped: %s", happening.reason)
+
+    def _notice(self, text: str) -> None:
+        if text:
+            self._show(Notice(text))
 
     def _do(self, command: events.Command) -> None:
         kind = type(command)

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from ..protocol.actors import ActorName
 from ..protocol.drain import Drain
 from ..protocol.errors import (
     Backpressure,
@@ -20,7 +21,7 @@ from ..protocol.errors import (
     NotInitialized,
     SchedulerUnreachable,
 )
-from ..protocol.ids import IdFactory, ObjectId, PeerId, objects_of, task_of
+from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of, task_of
 from ..protocol.keys import Credentials
 from ..protocol.messages import (
     AnyMessage,
@@ -38,6 +39,7 @@ from ..protocol.payload import limit_values
 from ..protocol.session import Kind, Packed
 from ..protocol.settings import Settings
 from ..protocol.transport import Unreachable
+from .absence import Absence, in_words
 from .board import AllWaiter, Board, ConditionWaiter, ReplyWaiter, SomeWaiter
 from .core import ClientCore
 from .events import Asked, Call, CancelAsked
@@ -81,6 +83,7 @@ class ClusterSession:
         self.peer = peer = PeerId(os.urandom(6)) if peer is None else peer
         #: False once shut down; a cluster that failed is alive until then, and says why it failed
         self.alive = True
+        self.namespace = environment.namespace
         #: waiting in the main thread lends nothing
         self.lends = False
         self._open = True
@@ -114,6 +117,7 @@ class ClusterSession:
             dial or (lambda: dialler(endpoint, peer, name, settings, credentials)),
             self._show,
             self._ended,
+            Absence(in_words(endpoint), settings.no_scheduler_notice_s),
         )
         _sessions.add(self)
 
@@ -144,7 +148,11 @@ class ClusterSession:
 
     # --------------------------------------------------------------------------- submitting
 
-    def submit(self, kind: Kind, packed: Packed) -> list[ObjectId]:
+    def new_id(self) -> TaskId:
+        """Return an id for a task that is to be submitted by it."""
+        return self._next_id()
+
+    def submit(self, kind: Kind, packed: Packed, task: TaskId | None = None) -> list[ObjectId]:
         """Queue one call; return the ids of its values."""
         if kind.session is not self:
             self._announce(kind)
@@ -164,7 +172,7 @@ class ClusterSession:
                     and self._submitted_bytes + size - core.finished_bytes
                     <= max(settings.submit_buffer_bytes_max, size)
                 ):
-                    id_ = self._next_id()
+                    id_ = task or self._next_id()
                     self._submitted += 1
                     self._submitted_bytes += size
                     row = TaskRow(id_, kind.number, payload, 0, deps, contained)
@@ -351,9 +359,11 @@ class ClusterSession:
         answer = self._ask(asked.request, lambda: cancels.append(asked), CANCEL_ANSWER_S)
         return [False] * len(ids) if answer is None else list(answer)
 
-    def query(self, what: str, limit: int = 100, match: str = "") -> Any:
+    def query(
+        self, what: str, limit: int = 100, match: str = "", *, named: ActorName | None = None
+    ) -> Any:
         """Ask the scheduler; plain data."""
-        return self.answer_to(Query(0, what, limit, match))
+        return self.answer_to(Query(0, what, limit, match, named=named))
 
     def answer_to(self, message: Query | Drain) -> Any:
         """Return what the scheduler answers to a question, or to an admin's order."""

@@ -3,12 +3,15 @@
 Run it with `make demo`, or `python examples/census.py [DIRECTORY]` for any other tree of Python
 files. A local cluster of two nodes starts, or DRUMBEAT_ADDRESS says which one is used; each task is
 sent one file, parses it and sends back a few numbers; what the tasks print appears here as it
-happens; a table of the packages ends it.
+happens. An actor keeps the running totals. Another one counts headings by a regular expression that
+never comes to an end with one file, which is among the others on purpose: that call is ended after
+two seconds, and says what it hung in. A table of the packages ends it.
 """
 
 import argparse
 import ast
 import os
+import re
 import sysconfig
 import time
 import warnings
@@ -25,6 +28,10 @@ from rich.text import Text
 NOTABLE_LINES = 600
 FOREIGN = {"site-packages", "dist-packages", "__pycache__"}
 SINGLE_MODULES = "(single modules)"
+#: headings of docstrings are underlined; written so, it tries 2 to the power of 60 ways with TRAP
+UNDERLINE = re.compile(r"(?:=+|-+)+$")
+TRAP = "(a trap)"
+TRAP_SOURCE = b'"""A title\n' + b"=" * 60 + b'|\n"""\n'
 
 
 @dataclass
@@ -36,6 +43,7 @@ class Survey:
     longest: tuple[int, str] = (0, "")
     imported: list[str] = field(default_factory=list)
     parsed: bool = True
+    docstring: str = ""
 
 
 @drumbeat.remote
@@ -50,6 +58,7 @@ def survey(name: str, source: bytes) -> Survey:
         print(f"{name} does not parse: {error.args[0]}")
         found.parsed = False
         return found
+    found.docstring = ast.get_docstring(module) or ""
     blocks: list[list[ast.stmt]] = [module.body]
     while blocks:
         for statement in blocks.pop():
@@ -103,6 +112,32 @@ class Package:
         self.imported.update(other.imported)
 
 
+@drumbeat.remote
+class Totals:
+    """Keeps the running totals where it lives; only what is asked for travels."""
+
+    def __init__(self) -> None:
+        self.packages: dict[str, Package] = {}
+
+    def add(self, package: str, one: Survey) -> None:
+        """Enter one file."""
+        self.packages.setdefault(package, Package(package)).add(one)
+
+    def all(self) -> dict[str, Package]:
+        """Return what there is by now: every file whose `add` was called before."""
+        return self.packages
+
+
+@drumbeat.remote(max_restarts=3)
+class Headings:
+    """Counts the underlined headings of docstrings. A text may be fatal to it: see UNDERLINE."""
+
+    @drumbeat.method(timeout=2)
+    def count(self, docstring: str) -> int:
+        """Return how many lines of a docstring underline the one above."""
+        return sum(UNDERLINE.match(line) is not None for line in docstring.splitlines())
+
+
 def python_files(root: Path) -> list[str]:
     """Return the names below root of all Python files that belong to it."""
     found = []
@@ -152,6 +187,17 @@ def print_table(packages: dict[str, Package], rows_max: int) -> None:
     Console().print(table)
 
 
+def sum_of(counts: "dict[str, drumbeat.ObjectRef[int]]") -> int:
+    """Return the sum of what was counted; of a count that was ended, say all that is known."""
+    total = 0
+    for name, ref in counts.items():
+        try:
+            total += drumbeat.get(ref)
+        except drumbeat.TaskTimedOut as error:
+            print(f"\nthe headings of {name} are not counted, the rest goes on:\n{error}")
+    return total
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     stdlib = sysconfig.get_path("stdlib")
@@ -164,25 +210,34 @@ def main() -> None:
     if not names:
         parser.error(f"there is no Python file in {root}")
 
+    # Read here: nodes on other machines may not have these files.
+    sources = [(root / name).read_bytes() for name in names]
+    middle = len(names) // 2
+    names.insert(middle, TRAP)
+    sources.insert(middle, TRAP_SOURCE)
+
     with drumbeat.init(nodes=arguments.nodes):
         started_s = time.perf_counter()
-        packages: dict[str, Package] = {}
+        totals, headings = Totals.remote(), Headings.remote()
+        counts = {}
         unparsed = 0
-        # Read here: nodes on other machines may not have these files.
-        sources = [(root / name).read_bytes() for name in names]
         found = drumbeat.map(survey, names, sources, progress=True)
         for name, one in zip(names, found, strict=True):
-            key = package_of(name)
-            packages.setdefault(key, Package(key)).add(one)
             unparsed += not one.parsed
+            if name != TRAP:
+                totals.add.remote(package_of(name), one)
+            if one.docstring:
+                counts[name] = headings.count.remote(one.docstring)
+        underlined = sum_of(counts)
+        packages = drumbeat.get(totals.all.remote())
         took_s = time.perf_counter() - started_s
         nodes = len(drumbeat.nodes())
 
     print_table(packages, arguments.rows)
     lines = sum(package.lines for package in packages.values())
     print(
-        f"{len(names):,} files, {lines:,} lines, {unparsed} not parsed, in {took_s:.1f} s on "
-        f"{nodes} nodes: {len(names) / took_s:,.0f} tasks a second"
+        f"{len(names) - 1:,} files, {lines:,} lines, {underlined} underlined headings, {unparsed} "
+        f"not parsed, in {took_s:.1f} s on {nodes} nodes: {len(names) / took_s:,.0f} tasks a second"
     )
 
 

@@ -4,6 +4,11 @@ Never loads ZeroMQ: this process becomes the keeper, which must not have a secon
 loads it after its fork.
 """
 
+from ..protocol import interrupts
+
+if __name__ == "__main__":
+    interrupts.leave_at_once()  # before all that takes time to load
+
 import argparse
 import json
 import logging  # noqa: F401  # what daemon and workers need: once for all that is forked from here
@@ -21,7 +26,8 @@ from ..protocol.machine import cpu_count, give_back_memory, gpu_count
 from ..protocol.resources import AMOUNTS, fits
 from ..protocol.settings import Settings
 from . import packets  # noqa: F401  # likewise
-from .keeper import EXIT_REFUSED, House, run
+from .house import House
+from .keeper import EXIT_NO_ADDRESS, run
 from .safe import Safe
 
 SOCKET_NAME = "scheduler.sock"
@@ -50,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 endpoint, _, credentials = address_in(safe.open(), "what --cluster-fd leads to")
             except (OSError, ConfigError) as error:
                 say(f"drumbeat node: no scheduler's address: {error}; start this node anew")
-                return EXIT_REFUSED
+                return EXIT_NO_ADDRESS
         plan = service.Plan(endpoint, given.name, resources, labels, credentials)
         return service.main(house, plan)
 

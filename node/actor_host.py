@@ -7,7 +7,7 @@ The class and its calls say by exceptions what is no value, so that tasks pay no
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..protocol.actor_calls import ActorExit, set_instance
+from ..protocol.actor_calls import ActorExit, is_async, set_instance
 from ..protocol.ids import TaskId, objects_of
 from ..protocol.messages import Outcome, ValueRow
 from ..protocol.payload import pack_value
@@ -17,16 +17,35 @@ _VALUE: Final = int(Outcome.VALUE)
 _NONE: Final = pack_value(None).payload
 
 
+#: of an actor with `async def` methods, where its options do not say
+CONCURRENCY: Final = 1000
+
+
 class _Made(BaseException):
     """The constructor has returned."""
 
+    def __init__(self, concurrency: int, loop: Any) -> None:
+        self.concurrency = concurrency
+        self.loop = loop
 
-def constructor(made_by: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what makes the actor of this process, run as any function is."""
+
+def constructor(made_by: Callable[..., Any], concurrency: int = 0) -> Callable[..., Any]:
+    """Return what makes the actor of this process, run as any function is.
+
+    Args:
+        made_by: its class.
+        concurrency: so many calls may run at once; 0: as the class says.
+    """
 
     def construct(*args: Any, **kwargs: Any) -> None:
-        set_instance(made_by(*args, **kwargs))
-        raise _Made
+        if not is_async(made_by):
+            set_instance(made_by(*args, **kwargs))
+            raise _Made(concurrency if concurrency > 1 else 0, None)
+        from .several_loop import make  # loads asyncio: for those who use it
+
+        instance, loop = make(made_by, args, kwargs)
+        set_instance(instance)
+        raise _Made(concurrency or CONCURRENCY, loop)
 
     return construct
 
@@ -34,13 +53,17 @@ def constructor(made_by: Callable[..., Any]) -> Callable[..., Any]:
 class ActorHost:
     """What the worker knows of its actor."""
 
-    __slots__ = ("creation", "over")
+    __slots__ = ("concurrency", "creation", "loop", "over")
 
     def __init__(self) -> None:
         #: the row that made it; None: there is none
         self.creation: RunRow | None = None
         #: it has ended itself
         self.over = False
+        #: it runs so many calls at once; 0: one after the other
+        self.concurrency = 0
+        #: the event loop on which it lives; None: it lives on none
+        self.loop: Any = None
 
     def outcome(
         self, row: RunRow, num_returns: int, error: BaseException, duration_s: float
@@ -55,7 +78,9 @@ class ActorHost:
         """
         if isinstance(error, _Made):
             self.creation = row
-            return ActorMade(row.seq)
+            self.concurrency, self.loop = error.concurrency, error.loop
+            in_threads = bool(error.concurrency) and error.loop is None
+            return ActorMade(row.seq, [], error.concurrency, in_threads)
         if self.creation is None or not isinstance(error, ActorExit):
             return None
         self.over = True

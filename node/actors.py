@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from msgspec.structs import replace
 
 from ..protocol.actors import ActorsUp
-from ..protocol.ids import ORDINAL_BYTES, PEER_BYTES, show
+from ..protocol.ids import show
 from ..protocol.messages import DoneRow, StopMode, TakenBack
 from .attempts import (
     ARRIVING,
@@ -28,15 +28,13 @@ from .attempts import (
     Hosted,
     Worker,
 )
-from .dispatch import PACKETS_IN_FLIGHT_MAX, Dispatch
-from .events import Revoke, SendWorker, Signal, WorkerExited
+from .dispatch import Dispatch
+from .events import Revoke, Signal, WorkerExited
+from .handing import forget_gone, hand_out, note_begun
 from .lives import Lives
-from .packets import ActorMade, Finished, FinishedRow, KindDefinition, Run, RunRow
-from .state import LOOK_S, NEVER_S, NodeState
+from .packets import ActorMade, Begun, Finished, FinishedRow
+from .state import NodeState
 from .trust import fits
-
-#: a caller is a process: a client, or a worker of a node
-CALLER_BYTES = PEER_BYTES + ORDINAL_BYTES
 
 
 class Actors:
@@ -56,6 +54,8 @@ class Actors:
         self._ups: list[tuple[bytes, int]] = []
         #: whose calls, or whose end, are to be looked at in this turn
         self._due: dict[int, Worker] = {}
+        #: those of them that get nothing before the scheduler is heard again
+        self._held: dict[int, Worker] = {}
         #: calls that cannot run here, to be told
         self._refused: list[tuple[bytes, int]] = []
 
@@ -120,9 +120,15 @@ class Actors:
                 if hosted is None or not hosted.up or worker.exiting or worker.dropped:
                     continue
                 self._send(worker, hosted, now_s)
-                if not hosted.hand and not hosted.back and not _forget_gone(hosted.waiting):
+                if not hosted.hand and not hosted.back and not forget_gone(hosted.waiting):
                     self._look_at_end(worker, hosted, now_s)
         self.tell_refused()
+
+    def heard(self, now_s: float) -> None:
+        """The lease goes on: what was held back is looked at again."""
+        if self._held and self._state.lease.delivers(now_s):
+            held, self._held = self._held, {}
+            self._due.update(held)
 
     def tell(self) -> None:
         """Say which actors have been made."""
@@ -143,6 +149,7 @@ class Actors:
         """The scheduler has given this node up."""
         self._ups.clear()
         self._due.clear()
+        self._held.clear()
         self._refused.clear()
 
     def restarted(self) -> None:
@@ -164,55 +171,15 @@ class Actors:
     def _send(self, worker: Worker, hosted: Hosted, now_s: float) -> None:
         if worker.revoked or worker.taking or worker.ghosts or hosted.leaves:
             return
+        if not self._state.lease.delivers(now_s):
+            self._held[worker.number] = worker
+            return
         if hosted.back:
             calls = [hosted.back[seq] for seq in sorted(hosted.back)]
             hosted.back = {}
             hosted.waiting.extendleft(reversed(calls))
-        while hosted.waiting and len(worker.packets) < PACKETS_IN_FLIGHT_MAX:
-            if not self._send_packet(worker, hosted, now_s):
-                return
-
-    def _send_packet(self, worker: Worker, hosted: Hosted, now_s: float) -> bool:
-        settings = self._state.settings
-        room, budget_s = settings.packet_tasks_max, settings.packet_s
-        rows: list[RunRow] = []
-        definitions: list[KindDefinition] = []
-        hand, defined, gpus, seq = hosted.hand, worker.defined, worker.gpus or None, worker.seq
-        expected_all_s = 0.0
-        while room > 0:
-            place = _next_of(hosted.waiting)
-            if place < 0:
-                break
-            attempt = hosted.waiting[place]
-            row, kind = attempt.row, attempt.kind
-            expected_s = row.expected_s
-            if rows and (expected_s < 0.0 or expected_s > budget_s):
-                break
-            del hosted.waiting[place]
-            seq += 1
-            room -= 1
-            attempt.state, attempt.worker, attempt.seq = SENT, worker.number, seq
-            hand[seq] = attempt
-            if kind.number not in defined:
-                defined.add(kind.number)
-                definitions.append(kind.definition())
-            rows.append(
-                RunRow(seq, row.id, row.attempt, kind.number, row.depth, row.args, row.values, gpus)
-            )
-            if expected_s < 0.0:
-                break
-            budget_s -= expected_s
-            expected_all_s += expected_s
-        if not rows:
-            return False
-        if not worker.packets:
-            worker.since_s = now_s
-        worker.seq = seq
-        worker.packets.append((seq, expected_all_s))
-        if self._state.look_due_s == NEVER_S:
-            self._state.look_due_s = now_s + LOOK_S
-        self._state.commands.append(SendWorker(worker.number, Run(definitions, rows)))
-        return True
+        while hosted.waiting and hand_out(self._state, worker, hosted, now_s):
+            pass
 
     # ----------------------------------------------------------------------------- what workers say
 
@@ -229,6 +196,7 @@ class Actors:
         attempt.pins = ()
         attempt.row = replace(attempt.row, args=None, size=0, contained=(), values=())
         hosted.up = True
+        hosted.concurrency, hosted.in_threads = packet.concurrency, packet.in_threads
         worker.name = attempt.kind.name
         worker.since_s = now_s
         worker.packets.clear()
@@ -255,6 +223,8 @@ class Actors:
         state, count = self._state, 0
         for row in packet.rows:
             call = hosted.hand.pop(row.seq, None)
+            if hosted.begun:
+                hosted.begun.pop(row.seq, None)
             if call is not None and worker.main is None and self._is_plain(call, row):
                 call.state = GONE
                 del state.attempts[call.row.id]
@@ -286,11 +256,18 @@ class Actors:
             finish(worker, attempt, row)
         if not hosted.hand:
             worker.packets.clear()
-        worker.since_s = now_s
+        if not (hosted.concurrency and hosted.hand):
+            worker.since_s = now_s
         state.counters["finished"] += count
         self._due[worker.number] = worker
         if worker.revoked:
             self._clear_revoked(worker, hosted)
+
+    def begun(self, worker: Worker, packet: Begun, now_s: float) -> None:
+        """Calls have run for a while beside others, or progress."""
+        hosted = worker.actor
+        if hosted is not None and hosted.concurrency:
+            note_begun(hosted, packet.rows, now_s)
 
     def _is_plain(self, call: Attempt, row: FinishedRow) -> bool:
         # One small value without refs, as most are: see Reports.finished.
@@ -450,31 +427,3 @@ def _calls_of(hosted: Hosted) -> list[Attempt]:
     """Return all calls that are here for an actor, in order."""
     back = [hosted.back[seq] for seq in sorted(hosted.back)]
     return [*hosted.hand.values(), *back, *hosted.waiting]
-
-
-def _forget_gone(waiting: deque[Attempt]) -> bool:
-    """Let go of calls that are here no more; return whether any other waits."""
-    while waiting and waiting[0].state == GONE:
-        waiting.popleft()
-    return bool(waiting)
-
-
-def _next_of(waiting: deque[Attempt]) -> int:
-    """Return the place of the next call that may go, or -1.
-
-    One that is not whole yet holds back its caller's later ones, and nobody else's.
-    """
-    if not _forget_gone(waiting):
-        return -1
-    if waiting[0].state == CALLED:
-        return 0
-    held: dict[bytes, None] = {}
-    for place, attempt in enumerate(waiting):
-        if attempt.state == GONE:
-            continue
-        caller = attempt.row.id[:CALLER_BYTES]
-        if attempt.state == ARRIVING:
-            held[caller] = None
-        elif caller not in held:
-            return place
-    return -1

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from ..protocol.messages import AssignRow, NodeKindRow, Options
 from ..protocol.resources import units
+from .cases import Case
 from .packets import KindDefinition
 
 # what an attempt is doing
@@ -112,9 +113,11 @@ class Kind:
         """Return what a worker must know of it; its function must have arrived."""
         options, payload = self.options, self.function.payload
         assert payload is not None
+        concurrency = 0 if options.creates is None else options.creates.max_concurrency
         return KindDefinition(
-            self.number, self.name, payload, options.num_returns, options.max_retries, self.creates
-        )
+            self.number, self.name, payload, options.num_returns, options.max_retries,
+            self.creates, concurrency,
+        )  # fmt: skip
 
 
 class Attempt(Struct, gc=False, eq=False):
@@ -134,10 +137,12 @@ class Attempt(Struct, gc=False, eq=False):
     unwanted: bool = False
     #: it is to end because its node is drained, not because anybody cancelled it
     drained: bool = False
-    #: why it is to end, if the node itself found that it hangs
-    hung: str = ""
+    #: why it is to end and what was done about it, if anything beyond an interruption was
+    case: Case | None = None
     #: refs inside its arguments and values, held while it is here
     pins: tuple[bytes, ...] = ()
+    #: what it told last with progress(), pickled
+    details: bytes | None = None
 
 
 class Shape:
@@ -266,10 +271,25 @@ class Waiter(Struct, eq=False):
     stuck: bool = False
 
 
+class Underway(NamedTuple):
+    """A call that runs beside others, as it has been told of."""
+
+    began_s: float
+    #: how often it has said that it progresses, and when that was told last
+    progress: int
+    progressed_s: float
+    #: how far it is; total -1: it did not say
+    done: float
+    total: float
+
+
 class Hosted:
     """An actor in its worker, from the moment that its creation is sent."""
 
-    __slots__ = ("attempt", "back", "exits", "hand", "leaves", "up", "waiting")
+    __slots__ = (
+        "attempt", "back", "begun", "concurrency", "exits", "hand", "in_threads", "leaves",
+        "looked_s", "up", "waiting",
+    )  # fmt: skip
 
     def __init__(self, attempt: Attempt) -> None:
         #: of its creation, first and only in its worker's flight
@@ -284,6 +304,13 @@ class Hosted:
         self.hand: dict[int, Attempt] = {}
         #: calls that came back from it while others may yet: they go before those that wait
         self.back: dict[int, Attempt] = {}
+        #: it runs so many calls at once; 0: one after the other
+        self.concurrency = 0
+        self.in_threads = False
+        #: what is known of calls that have run for a while beside others, by seq
+        self.begun: dict[int, Underway] = {}
+        #: when their limits were looked at last
+        self.looked_s = 0.0
 
 
 class Worker:
@@ -293,7 +320,7 @@ class Worker:
         "actor", "calls", "crew", "defined", "dropped", "exiting", "exiting_since_s", "flight",
         "ghosts", "gpus", "holds", "lent", "long", "main", "name", "nested", "number", "packets",
         "page_slot", "pid", "reading", "ready", "revoked", "seq", "shape", "since_s", "started",
-        "started_s", "taking", "until_s", "waits",
+        "started_s", "taking", "unkillable", "until_s", "waits",
     )  # fmt: skip
 
     def __init__(self, number: int, page_slot: int, crew: Crew, now_s: float) -> None:
@@ -308,6 +335,8 @@ class Worker:
         self.exiting_since_s = 0.0
         #: killed because its client or the link's life ended: whatever it says is ignored
         self.dropped = False
+        #: no signal reaches it: what it had is told of, its process is still there
+        self.unkillable = False
         #: rows sent and not ended, by seq, rising
         self.flight: dict[int, Attempt] = {}
         #: last seq and expected duration of each packet in flight
@@ -366,6 +395,8 @@ class Worker:
 
     def is_next(self, attempt: Attempt) -> bool:
         """Return whether an attempt in its hands is what it runs, or will run next."""
+        if attempt.kind.actor and self.actor is not None and self.actor.concurrency:
+            return attempt.seq <= self.started
         rows = self.rows() if attempt.kind.actor else self.flight
         return next(iter(rows), 0) == attempt.seq
 

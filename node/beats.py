@@ -4,10 +4,11 @@ Never guesses whether something will move that has yet to come: it knows of this
 """
 
 from ..protocol.messages import Beat
-from ..protocol.running import RUNNING_ROWS_MAX
+from ..protocol.running import RUNNING_ROWS_MAX, RunningRow
 from ..protocol.standstill import Looked, WaitRow
 from .dispatch import Dispatch
 from .events import Measured, Seen
+from .handing import beside
 from .hangs import Hangs
 from .intake import Intake
 from .lives import Lives
@@ -44,12 +45,12 @@ class Beats:
         self.due_s = 0.0
         #: numbers of the scheduler's looks that are to be answered at the end of the turn
         self.asked: list[int] = []
-        self._lag_s, self._memory_bytes = 0.0, 0
+        self._lag_s, self._memory_bytes, self._cpu = 0.0, 0, -1.0
 
     def measured(self, event: Measured) -> None:
         """The shell has looked at itself."""
         self._lag_s = max(self._lag_s, event.lag_s)
-        self._memory_bytes = event.memory_bytes
+        self._memory_bytes, self._cpu = event.memory_bytes, event.cpu
 
     def seen(self, event: Seen, now_s: float) -> None:
         """Workers were looked at: news of what runs is told at once."""
@@ -59,15 +60,17 @@ class Beats:
     def beat(self, now_s: float) -> None:
         """Tell that this node lives, and what it does."""
         workers = self._state.workers.values()
-        rows = [self._hangs.row(worker, now_s) for worker in workers if worker.is_busy]
-        running = [row for row in rows if row is not None]
+        running: list[RunningRow] = []
+        for worker in workers:
+            if worker.is_busy:
+                running += beside(worker, self._hangs.row(worker, now_s), now_s)
         if len(running) > RUNNING_ROWS_MAX:
             running.sort(key=lambda row: (row.id not in self.named, -row.elapsed_s))
             del running[RUNNING_ROWS_MAX:]
         self.named.clear()
         blocked, still = len(self._waits.lenders), self.is_still()
         self._state.send(
-            Beat(self._lag_s, len(workers), blocked, running, self._memory_bytes, still)
+            Beat(self._lag_s, len(workers), blocked, running, self._memory_bytes, still, self._cpu)
         )
         self._lag_s = 0.0
         self.due_s = now_s + self._state.settings.heartbeat_interval_s

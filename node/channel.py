@@ -7,11 +7,12 @@ descriptor the packet holds; the receiver does not notice.
 import errno
 import mmap
 import os
+import select
 import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from .kernel import memory_file, socket_pair
@@ -135,6 +136,12 @@ class Channel:
         finally:
             _close(packet.fds[len(fds) :])
 
+    def has_room(self) -> bool:
+        """Whether a packet could be sent without waiting."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLOUT)
+        return bool(poll.poll(0))
+
     def post(self, data: bytes, fds: tuple[int, ...] = _NO_FDS) -> bool:
         """Send a packet now, or when there is room; return whether nothing waits.
 
@@ -256,6 +263,17 @@ def _read_file(fd: int, length: int) -> mmap.mmap:
 def _close(fds: Sequence[int]) -> None:
     for fd in fds:
         os.close(fd)
+
+
+def ready_of(fds: Iterable[int], links: Iterable["Channel | None"], within_s: float) -> set[int]:
+    """Wait for descriptors, and for links that are there; return which are ready."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    for link in links:
+        if link is not None:
+            poll.register(link, select.POLLIN | (select.POLLOUT if link.waits else 0))
+    return {fd for fd, _ in poll.poll(within_s * 1000)}
 
 
 def texts_of(link: Channel | None) -> list[str]:

@@ -106,7 +106,7 @@ class Children:
 
     def ask(self, worker: Worker, packet: Ask) -> None:
         """A worker asks the scheduler something."""
-        message = Query(0, packet.what, packet.limit, packet.match)
+        message = Query(0, packet.what, packet.limit, packet.match, named=packet.named)
         message.request = self._ask(worker, packet.request, message)
         self._state.send(message)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..protocol import messages
+from ..protocol.actors import ActorsGone
 from ..protocol.drain import DrainNode, Farewell
 from ..protocol.ids import PeerId
 from ..protocol.messages import Blocked, Cancel, Fetch, Join, Release, StopMode, Values
@@ -18,7 +19,7 @@ from ..protocol.settings import Settings
 from ..protocol.standstill import Deadlock, Look
 from . import events, invariants
 from .actors import Actors
-from .attempts import Worker
+from .attempts import SENT, Worker
 from .beats import Beats
 from .children import Children
 from .dispatch import Dispatch
@@ -28,12 +29,16 @@ from .events import Command, Event, Send
 from .hangs import Hangs
 from .intake import Intake
 from .inventory import Registration
+from .limits import LimitsOf
 from .lives import Lives
 from .packets import (
     ActorMade,
     Ask,
+    Begun,
+    CallsTold,
     CancelTasks,
     Finished,
+    Progressed,
     Ready,
     Refs,
     Returned,
@@ -41,6 +46,7 @@ from .packets import (
     Want,
     WantOver,
 )  # fmt: skip
+from .pressure import Pressure
 from .reports import Reports
 from .returns import Returns
 from .stacks import StackAsks
@@ -62,6 +68,7 @@ class NodeCore:
         pid: the daemon's process id, told to the scheduler.
         labels: what it carries, for tasks that ask for it.
         machine: whose files it sees; clients there share their sys.path with our workers.
+        keeper: names the process that starts this daemon, and the one before it.
     """
 
     def __init__(
@@ -74,9 +81,10 @@ class NodeCore:
         pid: int = 0,
         labels: Mapping[str, str] | None = None,
         machine: str = "",
+        keeper: str = "",
     ) -> None:
         self._settings = settings
-        self._joining = Join(name, host, pid, dict(resources), dict(labels or {}))
+        self._joining = Join(name, host, pid, dict(resources), dict(labels or {}), keeper=keeper)
         self._state = state = NodeState(settings, peer, name, resources)
         self._waits = Waits(state)
         self._processes = Lives(state, self._waits, machine)
@@ -97,17 +105,22 @@ class NodeCore:
             self._drain, self._stops, self._texts,
         )  # fmt: skip
         self._returns = Returns(state, self._dispatch)
-        self._hangs = Hangs(state, self._stops.hung)
+        self._limits = LimitsOf(state, self._stops.judged, self._stops.runs_away)
+        self._pressure = Pressure(state, self._stops.judged, self._stops.runs_away)
+        self._hangs = Hangs(state, self._stops.hung, self._limits.look)
         self._stack_asks = StackAsks(state)
         self._beats = Beats(state, self._waits, *parts, self._returns, self._hangs)
         rooms = self._dispatch, self._processes, self._waits, self._stops, self._drain
         self._rooms = (*rooms, self._hangs, self._stack_asks)
         #: the scheduler's, when the link's life began; 0: there was none
         self._epoch = 0
+        #: the scheduler is to be told when all that it had given up here is dead
+        self._clears = False
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             events.Connected: self._on_connected,
             events.Disconnected: self._on_disconnected,
             events.Received: self._on_received,
+            events.Confirmed: self._on_confirmed,
             events.BlobReceived: lambda event, _: self._intake.blob(event),
             events.WorkerSpoke: self._on_spoke_up,
             events.WorkerExited: self._reports.exited,
@@ -117,9 +130,9 @@ class NodeCore:
             events.Spoke: lambda event, _: self._texts.spoke(event),
             events.SchedulerLags: lambda event, _: self._texts.lags(event),
             events.Noticed: lambda event, _: self._texts.noticed(event),
-            events.Seen: self._beats.seen,
-            events.Dumped: lambda event, _: self._stack_asks.dumped(event),
-            events.Measured: lambda event, _: self._beats.measured(event),
+            events.Seen: self._on_seen,
+            events.Dumped: self._on_dumped,
+            events.Measured: self._on_measured,
             events.StopAsked: lambda event, now: self._drain.asked(event.times > 1, now),
             events.TimePassed: lambda _, __: None,
         }
@@ -157,6 +170,9 @@ class NodeCore:
             Finished: self._reports.finished,
             Ready: self._reports.ready,
             ActorMade: self._reports.made,
+            Begun: self._actors.begun,
+            CallsTold: lambda worker, packet, _: self._stack_asks.told(worker, packet),
+            Progressed: self._reports.progressed,
             Returned: self._reports.returned,
             Submitted: self._reports.submitted,
             Want: self._reports.want,
@@ -186,6 +202,8 @@ class NodeCore:
     def turn(self, now_s: float) -> list[Command]:
         """Act on all that was handled: once after all events of a loop turn."""
         self._stops.turn(now_s)
+        if self._stops.stuck:
+            self._reports.stuck(now_s)
         if self._intake.later:
             self._stop(messages.Stop(self._intake.assign_later(now_s)), now_s)
         self._waits.settle(now_s)
@@ -271,6 +289,12 @@ class NodeCore:
         self._state.connected = False
         self._state.note(now_s, "the connection to the scheduler closed")
 
+    def _on_confirmed(self, event: events.Confirmed, now_s: float) -> None:
+        lease = self._state.lease
+        if lease.confirmed(event.sent_s):
+            self._state.commands.append(events.LeaseUntil(lease.until_s))
+            self._actors.heard(now_s)
+
     def _on_received(self, event: events.Received, now_s: float) -> None:
         handler = self._messages.get(type(event.message))
         if handler is None:
@@ -294,12 +318,14 @@ class NodeCore:
 
     def _drop_everything(self, now_s: float) -> None:
         state = self._state
+        self._clears = True
         for worker in state.workers.values():
             if not worker.dropped:
                 self._processes.drop(worker, now_s)
         for attempt in list(state.attempts.values()):
             state.forget(attempt)
         self._stops.clear()
+        self._pressure.clear()
         self._hangs.clear()
         self._stack_asks.clear()
         self._children.clear()
@@ -333,7 +359,13 @@ class NodeCore:
                 self._processes.drop(worker, now_s)
                 self._children.worker_gone(worker)
         for attempt in [a for a in state.attempts.values() if a.kind.client == client]:
-            state.forget(attempt)
+            is_held = attempt.kind.actor and attempt.state == SENT
+            if is_held and not state.workers[attempt.worker].dropped:
+                # Its actor outlives the client: what it has begun comes to its end.
+                row = (attempt.row.id, attempt.row.attempt, int(StopMode.UNSTARTED))
+                self._stop(messages.Stop([row]), now_s)
+            else:
+                state.forget(attempt)
         self._intake.forget_client(client)
         self._ended.forget_client(client)
         state.objects.client_left(client)
@@ -348,7 +380,7 @@ class NodeCore:
                 continue
             if mode == StopMode.FORCE and self._ended.stop(task, number):
                 continue
-            if self._stops.stop(task, number, mode, now_s):
+            if self._stops.stop(task, number, mode, now_s, message.reason):
                 self._beats.named[task] = None  # it tells that the attempt runs
                 self._beats.due_s = now_s
 
@@ -361,6 +393,18 @@ class NodeCore:
             state.counters["stale_dropped"] += 1
             return
         self._packets[type(packet)](worker, packet, now_s)
+
+    def _on_seen(self, event: events.Seen, now_s: float) -> None:
+        self._beats.seen(event, now_s)
+        self._pressure.seen(event, now_s)
+
+    def _on_measured(self, event: events.Measured, now_s: float) -> None:
+        self._beats.measured(event)
+        self._pressure.measured(event, now_s)
+
+    def _on_dumped(self, event: events.Dumped, now_s: float) -> None:
+        self._stack_asks.dumped(event)
+        self._stops.dumped(event, now_s)
 
     def _on_page_read(self, event: events.PageRead, now_s: float) -> None:
         for number, started, _running in event.samples:
@@ -377,6 +421,9 @@ class NodeCore:
         if self._children.forgotten:
             self._children.flush()
         self._actors.tell()
+        if self._clears and not any(worker.dropped for worker in state.workers.values()):
+            self._clears = False
+            state.send(ActorsGone())
         if state.blocked:
             rows, state.blocked = state.blocked, []
             state.send(Blocked(rows))
@@ -397,7 +444,7 @@ class NodeCore:
         if released:
             state.send(Release(released))
         if self._drain.active:
-            self._drain.look(bool(self._epoch))
+            self._drain.look(bool(self._epoch), now_s)
         if self._beats.asked:
             self._beats.answer()
         if state.connected and now_s >= self._beats.due_s:

@@ -6,8 +6,8 @@ attempt take what an earlier one waits for.
 
 from collections import deque
 
-from .attempts import SENT, Crew, Demand, Hosted, Shape, Worker, WorkerKey
-from .events import ReadPage, Revoke, SendWorker, TakePackets
+from .attempts import SENT, Attempt, Crew, Demand, Hosted, Shape, Worker, WorkerKey
+from .events import Lease, ReadPage, Revoke, SendWorker, TakePackets
 from .lives import Lives
 from .packets import KindDefinition, Run, RunRow
 from .slots import CPU, GPU
@@ -108,6 +108,8 @@ class Dispatch:
         crew, slots, closed = shape.crew, self._state.slots, self._closed
         if closed and self._is_closed(shape):
             return False
+        if crew.key.hosts and not self._state.lease.delivers(now_s):
+            return False  # another node may be told to make it
         if crew.idle:
             takers = 1 if shape.count == 1 else slots.count(shape.demand, len(crew.idle))
             gpus = slots.take(shape.demand) if takers > 0 else None
@@ -159,7 +161,6 @@ class Dispatch:
         definitions: list[KindDefinition] = []
         flight, defined, gpus = worker.flight, worker.defined, worker.gpus or None
         number, seq, expected_all_s, last = worker.number, worker.seq, 0.0, False
-        crew = worker.crew
         while room > 0 and not last:
             lane = shape.lane()
             if lane is None:
@@ -178,9 +179,10 @@ class Dispatch:
             if kind.number not in defined:
                 defined.add(kind.number)
                 definitions.append(kind.definition())
-            rows.append(
-                RunRow(seq, row.id, row.attempt, kind.number, row.depth, row.args, row.values, gpus)
-            )
+            rows.append(RunRow(
+                seq, row.id, row.attempt, kind.number, row.depth, row.args, row.values, gpus,
+                row.details,
+            ))  # fmt: skip
             if expected_s < 0.0:
                 worker.long = last = True
             else:
@@ -192,9 +194,7 @@ class Dispatch:
                     continue
                 last = True
                 if kind.creates:
-                    worker.actor = Hosted(attempt)
-                    worker.long = True
-                    crew.taken += 1
+                    self._host(worker, attempt)
                 else:
                     worker.exiting = True
         if expected_all_s > settings.packet_overdue_s:
@@ -211,6 +211,15 @@ class Dispatch:
         self._state.commands.append(SendWorker(number, Run(definitions, rows)))
         if worker.exiting:
             self._lives.exit(worker, now_s)
+
+    def _host(self, worker: Worker, creation: Attempt) -> None:
+        """A worker is to become an actor."""
+        worker.actor = Hosted(creation)
+        worker.long = True
+        worker.crew.taken += 1
+        options = creation.kind.options.creates
+        if options is not None and not options.waits_on_partition:
+            self._state.commands.append(Lease(worker.number))
 
     def ended(self, worker: Worker, last_seq: int, now_s: float) -> None:
         """Rows up to `last_seq` have ended, in order."""

@@ -7,6 +7,7 @@ one that is stopped, or has taken the signal for something else, is not signalle
 
 import os
 import re
+import time
 from collections.abc import Callable
 from signal import Signals
 from typing import Final
@@ -108,7 +109,8 @@ class Dumps:
         ):
             return None
         os.ftruncate(awaited.process.stacks, 0)
-        return Dumped(number, text.decode("ascii", "backslashreplace"))
+        at = time.strftime("%H:%M:%S")
+        return Dumped(number, text.decode("ascii", "backslashreplace"), at=at)
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is next due."""

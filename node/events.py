@@ -29,6 +29,12 @@ class Received(Struct, gc=False, frozen=True):
     message: AnyMessage
 
 
+class Confirmed(Struct, gc=False, frozen=True):
+    """The scheduler has acknowledged what was sent up to then."""
+
+    sent_s: float
+
+
 class SchedulerLags(Struct, gc=False, frozen=True):
     """So many bytes wait for the scheduler, which is away or does not read; 0: no longer."""
 
@@ -61,6 +67,8 @@ class WorkerExited(Struct, gc=False, frozen=True):
     stderr_tail: str
     #: killed by the kernel for want of memory, as far as that can be known
     out_of_memory: bool = False
+    #: killed by the keeper at the end of the lease
+    overdue: bool = False
 
 
 class WorkerFailed(Struct, gc=False, frozen=True):
@@ -102,6 +110,11 @@ class Measured(Struct, gc=False, frozen=True):
 
     lag_s: float
     memory_bytes: int
+    #: how busy the processors were, from 0 to 1; -1: unknown
+    cpu: float = -1.0
+    #: left of the memory that this node may use, and of how much; 0 of 0: unknown
+    free_bytes: int = 0
+    total_bytes: int = 0
 
 
 #: how closely to look: at the page, at the process, at each of its threads
@@ -121,7 +134,7 @@ class Evidence(Struct, gc=False, frozen=True):
     phase: int
     #: since that row began
     elapsed_s: float = 0.0
-    #: how often its rows have said that they progress
+    #: how often it has said that it progresses
     progress: int = 0
     #: the letter of its main thread's state; "": not looked
     state: str = ""
@@ -133,6 +146,11 @@ class Evidence(Struct, gc=False, frozen=True):
     threads: str = ""
     #: the system call in which the main thread sleeps; "": none, or unknown
     where: str = ""
+    #: how far the row is by its last progress(), and of how much (-1: it did not say)
+    done: float = 0.0
+    total: float = -1.0
+    #: resident; 0: unknown
+    memory_bytes: int = 0
 
 
 class Seen(Struct, gc=False, frozen=True):
@@ -147,6 +165,8 @@ class Dumped(Struct, gc=False, frozen=True):
     worker: int
     text: str
     why: str = ""
+    #: the time of day, for people: "14:04:12"
+    at: str = ""
 
 
 class StopAsked(Struct, gc=False, frozen=True):
@@ -160,9 +180,9 @@ class TimePassed(Struct, gc=False, frozen=True):
 
 
 Event = (
-    Connected | Disconnected | Received | SchedulerLags | BlobReceived | WorkerSpoke | WorkerExited
-    | WorkerFailed | PacketsTaken | PageRead | Spoke | Noticed | Measured | StopAsked | Seen
-    | Dumped | TimePassed
+    Connected | Disconnected | Received | Confirmed | SchedulerLags | BlobReceived | WorkerSpoke
+    | WorkerExited | WorkerFailed | PacketsTaken | PageRead | Spoke | Noticed | Measured | StopAsked
+    | Seen | Dumped | TimePassed
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- commands
@@ -238,7 +258,7 @@ class Interrupt(Struct, gc=False, frozen=True):
 
     worker: int
     seq: int
-    #: "cancelled" or "drain"
+    #: one of page.REASONS
     reason: str = "cancelled"
 
 
@@ -247,6 +267,18 @@ class Signal(Struct, gc=False, frozen=True):
 
     worker: int
     name: str
+
+
+class Lease(Struct, gc=False, frozen=True):
+    """A worker is to end with this node's lease; carried out before what is sent to it later."""
+
+    worker: int
+
+
+class LeaseUntil(Struct, gc=False, frozen=True):
+    """Leased workers may act until then: show it to the keeper, which kills them."""
+
+    until_s: float
 
 
 class Drains(Struct, gc=False, frozen=True):
@@ -259,5 +291,6 @@ class Finish(Struct, gc=False, frozen=True):
 
 Command = (
     Send | SendBlob | StartWorker | SendWorker
-    | TakePackets | Revoke | ReadPage | LookAt | Dump | Interrupt | Signal | Drains | Finish
+    | TakePackets | Revoke | ReadPage | LookAt | Dump | Interrupt | Signal | Lease
+    | LeaseUntil | Drains | Finish
 )  # fmt: skip

@@ -2,7 +2,8 @@
 
 Never infers one bit from another: that a process exists is the kernel's word, that its interpreter
 turns is its pulse, that a call progresses only the call itself can say. Never ends anything: one
-verdict, a deadlock that lasts, is handed to the ladder (`Stops.hung`); all others are told.
+verdict, a deadlock that lasts, is handed to the ladder, and who is stopped for long if the settings
+say so; all others are told. `limits` judges by what the user set.
 
     verdict     pulse   evidence                                            what follows
     stopped     -       state T or t                                        told
@@ -72,6 +73,8 @@ UNKILLABLE: Final = "unkillable"
 _BUSY_PHASES: Final = (UNPICKLING, PICKLING)
 #: in these nothing but stopped and unkillable is said
 _EXCUSED: Final = (STARTING, IMPORTING, WAITING, IDLE)
+#: before a call's own code begins
+_BEFORE: Final = (STARTING, IDLE, IMPORTING, UNPICKLING)
 
 
 class Verdict(NamedTuple):
@@ -95,10 +98,11 @@ class Watch:
     """
 
     __slots__ = (
-        "_io_bytes", "_quiet_cpu_s", "_unkillable_after_s", "beat", "clock_s", "cpu_s",
-        "elapsed_s", "fresh_s", "handed", "is_judged", "lasts_s", "phase", "probed_s", "probes",
-        "progress", "quiet_s", "row", "seen_s", "seq", "since_s", "stale_cpu_s",
-        "uninterruptible_s", "verdict", "waits_s",
+        "_has_begun", "_io_bytes", "_quiet_cpu_s", "_unkillable_after_s", "beat", "clock_s",
+        "cpu_s", "cpu_share", "done", "elapsed_s", "excused_s", "fresh_s", "handed", "heard_s",
+        "is_judged", "is_near", "lasts_s", "memory_bytes", "peak_bytes", "phase", "probed_s",
+        "probes", "progress", "quiet_s", "row", "seen_s", "seq", "since_s", "stale_cpu_s", "total",
+        "uninterruptible_s", "verdict", "waits_s", "was_probed",
     )  # fmt: skip
 
     def __init__(self, seq: int, now_s: float, unkillable_after_s: float) -> None:
@@ -122,6 +126,8 @@ class Watch:
         self.probed_s: float | None = None
         self.probes = 0
         self.cpu_s = 0.0
+        #: CPU seconds a second between the last two looks; -1: unknown
+        self.cpu_share = -1.0
         self.phase, self.elapsed_s, self.progress = IDLE, 0.0, 0
         self.row: Evidence | None = None
         self.verdict = RUNNING
@@ -133,6 +139,17 @@ class Watch:
         self.is_judged = True
         #: the ladder has it
         self.handed = False
+        #: of the time since it began, what does not count: see `limits`
+        self.excused_s = 0.0
+        self._has_begun = False
+        #: what it said of its progress last; when the count moved, by `spent_s`
+        self.done, self.total, self.heard_s = 0.0, -1.0, 0.0
+        #: resident, as the last look at the process has shown, and the most of all looks
+        self.memory_bytes = self.peak_bytes = 0
+        #: whether the last look was one at the process
+        self.was_probed = False
+        #: a limit is nearly over: the process is to be looked at each time
+        self.is_near = False
 
     @property
     def stale_s(self) -> float:
@@ -140,10 +157,22 @@ class Watch:
         return self.clock_s - self.fresh_s
 
     @property
+    def spent_s(self) -> float:
+        """What the call's limits count."""
+        return max(0.0, self.elapsed_s - self.excused_s)
+
+    @property
+    def unheard_s(self) -> float:
+        """Of that, what has passed since it said last that it progresses."""
+        return max(0.0, self.spent_s - self.heard_s)
+
+    @property
     def depth(self) -> int:
         """How closely to look at it next."""
         if self.stale_s >= PULSE_LATE_S:
             return THREADS
+        if self.is_near:
+            return PROCESS
         # It is as much older when it is looked at; looks come a little early or late.
         if self.elapsed_s < PROBE_AFTER_S - 1.1 * LOOK_S:
             return PAGE
@@ -156,7 +185,10 @@ class Watch:
         """Take in a look; return whether the verdict has changed."""
         passed_s, self.seen_s = now_s - self.seen_s, now_s
         self.clock_s += min(passed_s, STEP_MAX_S)
-        self.phase, self.elapsed_s, self.progress = row.phase, row.elapsed_s, row.progress
+        if row.elapsed_s < self.elapsed_s:  # its function is loaded, and it begins
+            self._has_begun, self.excused_s = False, 0.0
+        self.phase, self.elapsed_s, self.was_probed = row.phase, row.elapsed_s, bool(row.state)
+        self._see_limits(row, passed_s)
         if row.beat != self.beat:
             self.beat, self.fresh_s = row.beat, self.clock_s
             self.stale_cpu_s = self.waits_s = None
@@ -168,8 +200,30 @@ class Watch:
             return False
         return self._settle(row)
 
+    def _see_limits(self, row: Evidence, passed_s: float) -> None:
+        """Take in what `limits` judges by; in doubt, time does not count."""
+        if row.phase in _BEFORE and not self._has_begun:
+            self.excused_s = row.elapsed_s
+        elif not self._has_begun:
+            self._has_begun = True
+            # It began some time since the last look, if there was one.
+            self.excused_s = row.elapsed_s if self.excused_s else 0.0
+        elif passed_s > LATE_S:
+            self.excused_s += passed_s
+        elif row.state in ("T", "t") or self.verdict == STOPPED:
+            # Its pulse tells since when, as far as it was not looked at.
+            self.excused_s += passed_s if self.verdict == STOPPED else max(passed_s, self.stale_s)
+        if row.progress != self.progress:
+            self.progress, self.done, self.total = row.progress, row.done, row.total
+            self.heard_s = self.spent_s
+        if row.memory_bytes:
+            self.memory_bytes = row.memory_bytes
+            self.peak_bytes = max(self.peak_bytes, row.memory_bytes)
+
     def _see_process(self, row: Evidence) -> None:
         clock_s = self.clock_s
+        if self.probed_s is not None and clock_s > self.probed_s:
+            self.cpu_share = max(0.0, row.cpu_s - self.cpu_s) / (clock_s - self.probed_s)
         self.row, self.probed_s, self.cpu_s = row, clock_s, row.cpu_s
         self.probes += 1
         if row.state in ("T", "t"):
@@ -278,14 +332,20 @@ class Hangs:
 
     Args:
         state: shared.
-        hung: told (worker, attempt, verdict, now_s) of a deadlock that has lasted hang_timeout_s.
+        hung: told (worker, attempt, watch, now_s) of a deadlock that has lasted hang_timeout_s, and
+            of who was stopped for stopped_timeout_s.
+        limited: told the same of each call that has limits, its own or its actor's, at each look.
     """
 
     def __init__(
-        self, state: NodeState, hung: Callable[[Worker, Attempt, Verdict, float], None]
+        self,
+        state: NodeState,
+        hung: Callable[[Worker, Attempt, Watch, float], None],
+        limited: Callable[[Worker, Attempt, Watch, float], None],
     ) -> None:
         self._state = state
         self._hung = hung
+        self._limited = limited
         #: by the worker's number
         self._watches: dict[int, Watch] = {}
 
@@ -340,8 +400,13 @@ class Hangs:
             if watch.see(row, now_s):
                 news = True
                 self._note(worker, watch, now_s)
-            if watch.verdict == DEADLOCK and watch.is_judged and not watch.handed:
-                self._hand_over(worker, watch, now_s)
+            attempt = worker.rows().get(watch.seq)
+            if attempt is None:
+                continue
+            if watch.verdict in (DEADLOCK, STOPPED) and watch.is_judged and not watch.handed:
+                self._hand_over(worker, attempt, watch, now_s)
+            if attempt.kind.options.limits is not None or worker.actor is not None:
+                self._limited(worker, attempt, watch, now_s)
         return news
 
     def _note(self, worker: Worker, watch: Watch, now_s: float) -> None:
@@ -350,13 +415,13 @@ class Hangs:
             text = f"{attempt.kind.name} in worker {worker.number} is {watch.verdict}"
             self._state.note(now_s, f"{text}: {watch.told().evidence}")
 
-    def _hand_over(self, worker: Worker, watch: Watch, now_s: float) -> None:
-        if watch.clock_s - watch.lasts_s < self._state.settings.hang_timeout_s:
-            return
-        attempt = worker.rows().get(watch.seq)
-        if attempt is not None:
+    def _hand_over(self, worker: Worker, attempt: Attempt, watch: Watch, now_s: float) -> None:
+        settings = self._state.settings
+        is_stopped = watch.verdict == STOPPED
+        limit_s = settings.stopped_timeout_s if is_stopped else settings.hang_timeout_s
+        if limit_s and watch.clock_s - watch.lasts_s >= limit_s:
             watch.handed = True
-            self._hung(worker, attempt, watch.told(), now_s)
+            self._hung(worker, attempt, watch, now_s)
 
     # -------------------------------------------------------------------------------- what is known
 
@@ -369,14 +434,17 @@ class Hangs:
             if attempt is None:
                 return None
             row = attempt.row
-            return RunningRow(row.id, row.attempt, max(0.0, now_s - worker.since_s))
+            ran_s = max(0.0, now_s - worker.since_s)
+            return RunningRow(row.id, row.attempt, ran_s, pid=worker.pid)
         row, told = attempt.row, watch.told()
         elapsed_s = max(0.0, now_s - worker.since_s)
         if watch.elapsed_s > 0.0:
             elapsed_s = watch.elapsed_s + max(0.0, now_s - watch.seen_s)
         return RunningRow(
             row.id, row.attempt, elapsed_s, PHASE_NAMES[watch.phase], told.name,
-            max(0.0, told.for_s), told.where, told.evidence,
+            max(0.0, told.for_s), told.where, told.evidence, watch.done, watch.total,
+            watch.unheard_s if watch.progress else -1.0, watch.progress, worker.pid,
+            watch.cpu_share, watch.memory_bytes,
         )  # fmt: skip
 
     def clear(self) -> None:

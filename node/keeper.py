@@ -4,9 +4,12 @@ Never decides about work, never has a second thread, never loads ZeroMQ: nothing
 adopts every orphan below it, so nothing that a task started outlives what it belongs to.
 
 What it is told, by packets of plain text: by the template `born TICKET PID`, `failed TICKET
-REASON`, `preload TEXT`; by the daemon `signal PID NUMBER`, `group PID NUMBER`, `drains`. What it
-tells the daemon: those three, `notice TEXT`, `exited PID STATUS`, `stop TIMES`, and `template`
-(with the link to a new template).
+REASON`, `preload TEXT`; by the daemon `signal PID NUMBER`, `group PID NUMBER`, `lease PID 0`,
+`refused REASON`, `drains`. What it tells the daemon: the first three, `notice TEXT`, `exited PID
+STATUS`, `overdue PID`, `stop TIMES`, and `template` (with the link to a new template).
+
+Leased processes are actors. It kills them when their daemon's lease in the pulse page ends: the
+daemon may stand still, and the scheduler counts on it.
 
 A process that a task started in a session of its own lives no longer than its parent: the keeper
 ends it as soon as it is an orphan. When the keeper itself is killed the kernel ends the workers,
@@ -17,24 +20,27 @@ import contextlib
 import faulthandler
 import gc
 import os
-import select
 import signal
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from ..protocol import clock
 from ..protocol.drain import EXIT_DRAINED
 from ..protocol.lines import say
 from ..protocol.machine import give_back_memory
 from ..protocol.notify import ServiceManager
 from ..protocol.settings import Settings
 from . import kernel
-from .channel import Channel, ClosedError, channel_pair, texts_of
+from .channel import Channel, ClosedError, channel_pair, ready_of, texts_of
+from .house import House
 from .ladder import Ladder, Step
 from .page import PulsePage
+from .reaper import Reaper
+from .restarts import CRASHES_MAX, CRASHES_WITHIN_S, Refusals, Restarts, ending
 from .safe import Safe
 from .sweep import sweep
 from .template import Template
@@ -42,31 +48,14 @@ from .watch import DaemonWatch
 
 #: exit code of a daemon or keeper that found a bug of its own
 EXIT_BUG: Final = 70
-#: exit code of a node that the cluster will not have as it is: to start it again changes nothing
-EXIT_REFUSED: Final = 78
-_CRASHES_MAX: Final = 3
-_CRASHES_WITHIN_S: Final = 60.0
-_PAUSE_MIN_S: Final = 0.05
-_PAUSE_MAX_S: Final = 5.0
+#: exit code of a daemon that the cluster will not have as it is: another one tries later
+EXIT_REFUSED: Final = 75
+#: exit code of a node whose next daemon would not know where the scheduler is
+EXIT_NO_ADDRESS: Final = 69
+REFUSED_PAUSE_S: Final = 5.0
 _TICK_S: Final = 1.0
 _END_S: Final = 10.0
 _NOTICES_MAX: Final = 16
-
-
-class House(NamedTuple):
-    """What the keeper hands to the daemon that it has forked."""
-
-    #: the link to the keeper; the link to the template comes through it
-    keeper: Channel
-    page: PulsePage
-    #: a pipe that ends with the keeper
-    lifeline: int
-    keeper_pid: int
-    settings: Settings
-    #: filled by the daemon: its workers by process id
-    workers: dict[int, Any]
-    #: TERM drains the node; else the daemon takes its leave at once
-    drains: bool = False
 
 
 def run(
@@ -87,7 +76,8 @@ def run(
         safe: what daemons ask it for is for them only.
 
     Returns:
-        The exit code: 0, EXIT_BUG when the daemon failed over and over, EXIT_DRAINED, EXIT_REFUSED.
+        The exit code: 0, EXIT_BUG when the daemon failed over and over, EXIT_DRAINED,
+        EXIT_NO_ADDRESS.
     """
     return Keeper(daemon_main, settings, preload, owner_fd, safe).run()
 
@@ -122,16 +112,18 @@ class Keeper:
         self._workers: dict[int, int] = {}  # pid -> ticket
         self._template: Channel | None = None
         self._template_pid = 0
-        self._template_ends: deque[float] = deque()
+        self._template_ends = Restarts()
         self._template_due: float | None = None
         self._daemon: Channel | None = None
         self._daemon_pid = 0
-        self._daemon_ends: deque[float] = deque()
-        self._daemon_bugs: deque[float] = deque()
+        self._daemon_ends, self._daemon_bugs = Restarts(), Restarts()
+        self._refusals = Refusals()
         self._daemon_due: float | None = None
         self._notices: deque[str] = deque(maxlen=_NOTICES_MAX)
         self._manager = ServiceManager.of_environment()
         self._watch = DaemonWatch(settings, _TICK_S, self._manager.alive)
+        # Without a cluster file scheduler and node are on one machine.
+        self._reaper = Reaper(sleeps_along=safe is None)
         self._ladder = Ladder(owner_fd is not None, settings.exit_grace_s)
         #: the daemon has said that the node is drained
         self._drains = False
@@ -174,14 +166,8 @@ class Keeper:
         self._ladder.terms += 1
 
     def _turn(self) -> None:
-        poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
-        if self._owner_fd is not None:
-            poll.register(self._owner_fd, select.POLLIN)
-        for link in (self._template, self._daemon):
-            if link is not None:
-                poll.register(link, select.POLLIN | (select.POLLOUT if link.waits else 0))
-        ready = {fd for fd, _ in poll.poll(self._pause_s() * 1000)}
+        fds = [self._wake] if self._owner_fd is None else [self._wake, self._owner_fd]
+        ready = ready_of(fds, (self._template, self._daemon), self._pause_s())
         now_s = time.monotonic()
         if self._wake in ready:
             kernel.empty(self._wake)
@@ -193,6 +179,7 @@ class Keeper:
             self._exit_code = 0
         self._stop(now_s)
         self._restart(now_s)
+        self._end_overdue(now_s)
         stopped = kernel.process_state(self._daemon_pid) in ("T", "t")
         verdict = self._watch.verdict(self._page.beats(), now_s, stopped)
         if verdict:
@@ -205,7 +192,9 @@ class Keeper:
             for at in (self._template_due, self._daemon_due, self._ladder.due_s)
             if at is not None
         ]
-        return max(0.0, min([_TICK_S, *(at - time.monotonic() for at in due)]))
+        now_s = time.monotonic()
+        lease_s = self._reaper.left_s(clock.now_s(), now_s)
+        return max(0.0, min([_TICK_S, lease_s, *(at - now_s for at in due)]))
 
     def _stop(self, now_s: float) -> None:
         match self._ladder.step(now_s, bool(self._daemon_pid)):
@@ -245,15 +234,9 @@ class Keeper:
                 if self._safe is not None:
                     self._safe.close()
                 Template(
-                    theirs,
-                    self._page,
-                    self._lifeline,
-                    self._pid,
-                    self._mark,
-                    settings.pulse_interval_s,
-                    settings.memory_files,
-                    self._spawns,
-                ).run(self._preload)
+                    theirs, self._page, self._lifeline, self._pid, self._mark,
+                    settings.pulse_interval_s, settings.memory_files, self._spawns,
+                ).run(self._preload)  # fmt: skip
             except BaseException:  # noqa: BLE001  # reported, and the process ends
                 traceback.print_exc()
             finally:
@@ -300,7 +283,11 @@ class Keeper:
 
     def _house(self, theirs: Channel, workers: dict[int, Any]) -> House:
         page, owned = self._page, self._ladder.is_owned
-        return House(theirs, page, self._lifeline, self._pid, self._settings, workers, not owned)
+        lifeline, settings = self._lifeline, self._settings
+        hushed = self._refusals.is_recent(time.monotonic())
+        return House(
+            theirs, page, lifeline, self._pid, self._mark, settings, workers, not owned, hushed
+        )
 
     def _leave(self, mine: Channel) -> None:
         """In a new child: give up all that is the keeper's own."""
@@ -354,9 +341,16 @@ class Keeper:
             if text == "drains":
                 self._drains = True
                 continue
+            if text.startswith("refused "):
+                self._refusals.refused(text.removeprefix("refused "), time.monotonic())
+                continue
             word, pid, number = text.split(" ")
             # Known means not reaped: the number cannot belong to anybody else yet.
-            if int(pid) in self._workers:
+            if int(pid) not in self._workers:
+                continue
+            if word == "lease":
+                self._reaper.lease(int(pid))
+            else:
                 (kernel.signal_group if word == "group" else kernel.signal_to)(
                     int(pid), int(number)
                 )
@@ -388,6 +382,7 @@ class Keeper:
         elif pid == self._safe_pid:
             self._safe_pid = 0
         elif self._workers.pop(pid, None) is not None:
+            self._reaper.gone(pid)
             self._tell_daemon(f"exited {pid} {status}")
             self._tell_template(f"gone {pid}")
 
@@ -399,37 +394,52 @@ class Keeper:
         if self._ladder.terms or self._exit_code is not None:
             return
         now_s = time.monotonic()
-        self._template_due = now_s + _back_off_s(self._template_ends, now_s)
-        text = f"the template ended ({_ending(status)}) and is started again"
+        self._template_due = now_s + self._template_ends.ended(now_s)
+        text = f"the template ended ({ending(status)}) and is started again"
         self._tell_daemon(f"notice {text}")
 
     def _daemon_ended(self, status: int) -> None:
+        self._hear_daemon()
         if self._daemon is not None:
             self._daemon.close()
         self._daemon, self._daemon_pid = None, 0
         self._watch.end()
+        self._reaper.begin()
+        self._page.lease(0.0)
         if self._exit_code is not None:
             return
         if status == 0 or self._ladder.terms or self._drains:
             # What a drained node's daemon had is gone with it, and it is to have nothing new.
             self._exit_code = EXIT_DRAINED if self._drains and self._ladder.is_owned else 0
             if status:
-                say(f"drumbeat node: the daemon ended ({_ending(status)}); none takes its place")
+                say(f"drumbeat node: the daemon ended ({ending(status)}); none takes its place")
             return
-        if status == EXIT_REFUSED:
+        if status == EXIT_NO_ADDRESS:
             self._exit_code = status
             return
         self._end_workers()
         now_s = time.monotonic()
-        say(f"drumbeat node: the daemon ended ({_ending(status)})")
+        if status == EXIT_REFUSED:
+            self._daemon_due = now_s + REFUSED_PAUSE_S
+            return
+        say(f"drumbeat node: the daemon ended ({ending(status)})")
         if status > 0:
-            _back_off_s(self._daemon_bugs, now_s)
-            if len(self._daemon_bugs) >= _CRASHES_MAX:
-                within = f"within {_CRASHES_WITHIN_S:.0f} s"
-                say(f"drumbeat node: {_CRASHES_MAX} times {within}; this node stops for good")
+            self._daemon_bugs.ended(now_s)
+            if self._daemon_bugs.too_many:
+                within = f"within {CRASHES_WITHIN_S:.0f} s"
+                say(f"drumbeat node: {CRASHES_MAX} times {within}; this node stops for good")
                 self._exit_code = EXIT_BUG
                 return
-        self._daemon_due = now_s + _back_off_s(self._daemon_ends, now_s)
+        self._daemon_due = now_s + self._daemon_ends.ended(now_s)
+
+    def _end_overdue(self, now_s: float) -> None:
+        """Kill the actors whose time is up."""
+        overdue = self._reaper.overdue(self._page.lease_until_s(), clock.now_s(), now_s)
+        if overdue:
+            say(f"drumbeat node: the lease has ended; its {len(overdue)} actors are killed")
+        for pid in overdue:
+            self._tell_daemon(f"overdue {pid}")
+            kernel.signal_group(pid, signal.SIGKILL)
 
     def _end_orphans(self) -> bool:
         """End each child that is none of ours and in no worker's group; say if there was one."""
@@ -481,18 +491,6 @@ class Keeper:
             time.sleep(0.001)
         self._end_workers()
         self._reap()
-
-
-def _back_off_s(ends: deque[float], now_s: float) -> float:
-    """Note an end; return how long to wait: doubling with each one in the last minute."""
-    ends.append(now_s)
-    while ends[0] < now_s - _CRASHES_WITHIN_S:
-        ends.popleft()
-    return min(_PAUSE_MAX_S, _PAUSE_MIN_S * 2 ** (len(ends) - 1)) if len(ends) > 1 else 0.0
-
-
-def _ending(status: int) -> str:
-    return signal.Signals(-status).name if status < 0 else f"exit code {status}"
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:

@@ -10,13 +10,13 @@ meant for runs the user's code, or waits; never while a packet is half handled.
 import select
 import signal
 import threading
-import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from time import perf_counter
 from types import FrameType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from ..protocol.codec import decoder, encode
 from ..protocol.errors import Interrupted
@@ -33,6 +33,7 @@ from .packets import (
     Finished,
     FinishedRow,
     NestedKind,
+    Progressed,
     Returned,
     Run,
     RunRow,
@@ -48,6 +49,8 @@ _decode: Callable[[Any], ToWorker] = decoder(ToWorker)
 
 #: so often the main thread, waiting while another thread reads, looks for an interrupt
 _LOOK_S: Final = 0.05
+#: no sooner after the last ones are details told, unless their row ends
+_DETAILS_S: Final = 0.25
 
 Callback = Callable[[Answered], Any]
 T = TypeVar("T")
@@ -77,6 +80,10 @@ class Line:
         self.flushed_s = 0.0
         #: called with the Run packets that come while the main thread waits in get()
         self.while_waiting: Callable[[Run], None] = lambda _run: None
+        #: called with packets that answer nothing
+        self.deliver: Callable[[Any], None] = self.inbox.append
+        #: called by a thread that waits for an answer, and may raise Interrupted
+        self.look_here: Callable[[], None] = _nothing
         self._main = threading.get_ident()
         self._sending = threading.Lock()
         self._lock = threading.Lock()
@@ -96,6 +103,11 @@ class Line:
         self._masked = 0
         #: the main thread waits, holding nothing
         self._interruptible = False
+        #: of the user's shields in the row of that seq, so many are open
+        self._shields = self._shielded = 0
+        #: seq -> what its row told last with progress(), and has not been sent
+        self.details: dict[int, bytes] = {}
+        self.details_due_s = 0.0
 
     def close(self) -> None:
         """Close the socket: in a forked child, whose it is not."""
@@ -112,12 +124,40 @@ class Line:
             self.check_interrupt()
 
     def check_interrupt(self) -> None:
-        """Raise Interrupted if the running task is to stop and has not been told so yet."""
+        """Raise Interrupted if the running task is to stop and has not been told so yet.
+
+        Not while it is in a shield of its own: it will be told at the end of that.
+        """
         words = self._words
         target = words[INTERRUPT]
         if target and target == words[RUNNING]:
+            if self._shields and self._shielded == target:
+                return
             words[INTERRUPT] = 0
             raise Interrupted(REASONS[words[REASON]])
+
+    def cancellation_point(self) -> None:
+        """As `check_interrupt`, for user code: only where a signal would raise it."""
+        is_main = threading.get_ident() == self._main
+        if is_main and not self._masked and self._words[PHASE] == RUNNING_CODE:
+            self.check_interrupt()
+
+    def begin_shield(self) -> int:
+        """Hold interrupts of the running row back; return what `end_shield` wants to know."""
+        seq = self._words[RUNNING]
+        if threading.get_ident() != self._main or not seq:
+            return 0
+        if self._shielded != seq:
+            # One that an earlier row has left open does not count any more.
+            self._shielded, self._shields = seq, 0
+        self._shields += 1
+        return int(seq)
+
+    def end_shield(self, seq: int) -> None:
+        """The shield is over; raise Interrupted if that was to be raised meanwhile."""
+        if seq and seq == self._shielded:
+            self._shields -= 1
+            self.cancellation_point()
 
     @contextmanager
     def _shield(self) -> Iterator[None]:
@@ -159,8 +199,10 @@ class Line:
             if type(item) is Made:
                 send(encode(self._made(item)))
             elif type(item) is ActorMade:
+                self._send_details((item.seq,))
                 # As with results: what it keeps of its arguments is told no later.
-                send(encode(ActorMade(item.seq, self._held.report_held())))
+                held = self._held.report_held()
+                send(encode(ActorMade(item.seq, held, item.concurrency, item.in_threads)))
             else:
                 send(encode(item))
         if finished:
@@ -169,9 +211,35 @@ class Line:
             refs = self._held.report()
             if refs is not None:
                 send(encode(refs))
-        self.flushed_s = time.perf_counter()
+        self.flushed_s = perf_counter()
+
+    def tell_details(self, wait: bool) -> None:
+        """Send what running rows have told since it was sent last, if it is time for that.
+
+        Args:
+            wait: False: leave it to the helper where it would take long.
+        """
+        if perf_counter() < self.details_due_s:
+            return
+        with self._shield():
+            if not self._sending.acquire(blocking=wait):
+                return
+            try:
+                if wait or self._channel.has_room():
+                    self._send_details(tuple(self.details))
+            finally:
+                self._sending.release()
+
+    def _send_details(self, seqs: Iterable[int]) -> None:
+        for seq in seqs:
+            details = self.details.pop(seq, None)
+            if details is not None:
+                self._channel.send(encode(Progressed(seq, details)))
+                self.details_due_s = perf_counter() + _DETAILS_S
 
     def _send_finished(self, rows: list[FinishedRow]) -> None:
+        if self.details:
+            self._send_details([row.seq for row in rows])
         # A task's arguments are unpinned by its result: what it keeps is told no later.
         held = self._held.report_held() if self._held.changed else []
         try:
@@ -243,6 +311,7 @@ class Line:
         try:
             try:
                 while number not in answers:
+                    self.look_here()
                     self._read(lambda: number in answers)
             except Interrupted:
                 self._interruptible = False
@@ -302,6 +371,11 @@ class Line:
         elif waiting and not self._masked:
             self.check_interrupt()
 
+    def read_for_all(self) -> NoReturn:
+        """Receive whatever comes, for ever: in a thread of its own."""
+        while True:
+            self._read(_never)
+
     def _receive(self, wait: bool) -> None:
         packet = self._channel.receive(wait)
         if packet is not None:
@@ -336,7 +410,7 @@ class Line:
         elif type(packet) is Run and self._words[PHASE] == WAITING:
             self.while_waiting(packet)
         else:
-            self.inbox.append(packet)  # type: ignore[arg-type]
+            self.deliver(packet)
 
     def _listen(self) -> None:
         """Have somebody read for those who gave callbacks, while the main thread runs code."""
@@ -360,6 +434,14 @@ class Line:
                     self._listening = False
                     return
             self._read(lambda: bool(called) or not self._callbacks)
+
+
+def _nothing() -> None:
+    """Nothing is to be looked at: the main thread is told by a signal."""
+
+
+def _never() -> bool:
+    return False
 
 
 def start_thread(target: Callable[[], None], name: str) -> None:

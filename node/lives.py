@@ -285,6 +285,11 @@ class Lives:
         self.exiting.pop(worker.number, None)
         self.leave_idle(worker)
 
+    def give_up(self, worker: Worker) -> None:
+        """A worker does not end: nothing more is tried until it does."""
+        self.exiting.pop(worker.number, None)
+        self.leave_idle(worker)
+
     def _kill(self, worker: Worker, why: str, now_s: float) -> None:
         self._state.note(now_s, f"worker {worker.number} is killed: {why}")
         self._state.commands.append(Signal(worker.number, "KILL"))

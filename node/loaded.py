@@ -16,8 +16,8 @@ class LoadedKind:
     """A function as this worker runs it, loaded when its first task comes."""
 
     __slots__ = (
-        "creates", "error", "function", "max_retries", "missing", "name", "num_returns", "payload",
-        "retry",
+        "concurrency", "creates", "error", "function", "max_retries", "missing", "name",
+        "num_returns", "payload", "retry",
     )  # fmt: skip
 
     def __init__(self, definition: KindDefinition) -> None:
@@ -26,6 +26,7 @@ class LoadedKind:
         self.max_retries = definition.max_retries
         self.payload = definition.payload
         self.creates = definition.creates
+        self.concurrency = definition.concurrency
         self.function: Callable[..., Any] | None = None
         self.retry: bool | tuple[type[BaseException], ...] = False
         self.error = ""
@@ -42,7 +43,9 @@ class LoadedKind:
         if not self.error:
             try:
                 function, self.retry = unpack_function(self.payload)
-                self.function = constructor(function) if self.creates else function
+                self.function = (
+                    constructor(function, self.concurrency) if self.creates else function
+                )
             except Exception as error:  # noqa: BLE001  # the user's modules may raise anything
                 reason: BaseException = error.__cause__ or error
                 self.missing = missing.module_of(reason)

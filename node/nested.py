@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..protocol import errors
+from ..protocol.actors import ActorName
 from ..protocol.errors import DrumbeatError, GetTimeoutError
-from ..protocol.ids import IdFactory, ObjectId, PeerId, objects_of, show, task_of
+from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of, show, task_of
 from ..protocol.messages import Failure, Outcome, TaskRow, ValueRow
 from ..protocol.session import Kind, Packed
 from .held import DROP, HOLD, OWN, Held
@@ -66,9 +67,15 @@ class WorkerSession:
         hurry: Callable[[], None],
     ) -> None:
         self.alive = True
+        #: where the names of actors are looked up; set before the first task runs
+        self.namespace = ""
         self.lends = True
         #: the attempt that runs, or ran last
         self.row: RunRow | None = None
+        #: says which runs in the calling thread, where several do at once
+        self.row_here: Callable[[], RunRow | None] | None = None
+        #: False: it cannot be known here whether all that runs waits
+        self.can_be_stuck = True
         self._line = line
         self._words = words
         self._held = held
@@ -92,14 +99,18 @@ class WorkerSession:
 
     # ------------------------------------------------------------------------------------ making
 
-    def submit(self, kind: Kind, packed: Packed) -> list[ObjectId]:
+    def new_id(self) -> TaskId:
+        """Return an id for a task that is to be submitted by it."""
+        return self._ids()
+
+    def submit(self, kind: Kind, packed: Packed, task: TaskId | None = None) -> list[ObjectId]:
         """Queue one call; see Session."""
         parent, depth = self._parent()
         with self._lock:
             definition = None
             if kind.session is not self:
                 definition = self._define(kind)
-            task = self._ids()
+            task = task or self._ids()
             ids = objects_of(task, kind.options.num_returns)
             row = TaskRow(task, kind.number, packed.payload, 0, packed.deps, packed.contained)
             for id_ in ids:
@@ -124,7 +135,7 @@ class WorkerSession:
         return id_
 
     def _parent(self) -> tuple[bytes, int]:
-        row = self.row
+        row = self._row()
         return (b"", 1) if row is None else (row.id, row.depth + 1)
 
     def _define(self, kind: Kind) -> NestedKind:
@@ -309,12 +320,13 @@ class WorkerSession:
         """
         frame = sys._current_frames().get(self._main)
         stuck = frame is not None and frame.f_globals.get("__name__") in _WAITING_MODULES
+        stuck = stuck and self.can_be_stuck
         if answer.text and stuck:
             # Where there are others, one of them may still come to run what is waited for.
             nodes = self.query("nodes", _NODES_MAX)
             if sum(node.get("state") == "alive" for node in nodes) <= 1:
                 return False
-        row, seq = self.row, self._seq()
+        row, seq = self._row(), self._seq()
         self._doubts = self._doubts + 1 if seq == self._doubted else 1
         self._doubted = seq
         if self._doubts == _DOUBTS_MAX and row is not None:
@@ -328,8 +340,11 @@ class WorkerSession:
         return True
 
     def _seq(self) -> int:
-        row = self.row
+        row = self._row()
         return 0 if row is None else row.seq
+
+    def _row(self) -> RunRow | None:
+        return self.row if self.row_here is None else self.row_here()
 
     def _ask(
         self, make: Callable[[int], Want | Ask | CancelTasks], gives_back: bool = False
@@ -384,9 +399,11 @@ class WorkerSession:
         """A ref was pickled outside Drumbeat: it is never dropped."""
         self._change((id_, HOLD))
 
-    def query(self, what: str, limit: int = 100, match: str = "") -> Any:
+    def query(
+        self, what: str, limit: int = 100, match: str = "", *, named: ActorName | None = None
+    ) -> Any:
         """Ask the scheduler; see Session."""
-        answer = self._ask(lambda request: Ask(request, what, limit, match))
+        answer = self._ask(lambda request: Ask(request, what, limit, match, named))
         _raise(answer)
         return answer.data
 

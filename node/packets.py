@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import field
 
+from ..protocol.actors import ActorName
 from ..protocol.forms import (
     Count,
     HashBytes,
@@ -18,7 +19,7 @@ from ..protocol.forms import (
     Seconds,
     TaskBytes,
 )
-from ..protocol.messages import Environment, Options, TaskRow, ValueRow
+from ..protocol.messages import Details, Environment, Options, TaskRow, ValueRow
 
 # ------------------------------------------------------------------------------ daemon -> worker
 
@@ -34,6 +35,8 @@ class KindDefinition(Row):
     max_retries: int
     #: it makes the actor that the worker is for from then on
     creates: bool = False
+    #: so many calls of that may run at once; 0: what its class says, see `ActorMade`
+    concurrency: int = 0
 
 
 class Setup(Message, tag="setup"):
@@ -67,6 +70,8 @@ class RunRow(Row):
     values: tuple[ValueRow, ...]
     #: GPU indexes for CUDA_VISIBLE_DEVICES; None: the task asks for none
     gpus: tuple[int, ...] | None = None
+    #: what an earlier attempt told last with progress(), pickled; None: nothing
+    details: bytes | None = None
 
 
 class Run(Message, tag="run"):
@@ -98,7 +103,19 @@ class Exit(Message, tag="exit"):
     """Exit when the packets before this are done. The row of an actor's creation ends with that."""
 
 
-ToWorker = Setup | Run | Answered | Exit
+class StopCalls(Message, tag="stop_calls"):
+    """Interrupt these calls, each for its reason, of an actor that runs several at once."""
+
+    rows: list[tuple[Count, str]]
+
+
+class TellCalls(Message, tag="tell_calls"):
+    """Tell where the calls are that run; answered by CallsTold of that number."""
+
+    number: Count
+
+
+ToWorker = Setup | Run | Answered | Exit | StopCalls | TellCalls
 
 # ------------------------------------------------------------------------------ worker -> daemon
 
@@ -128,6 +145,42 @@ class ActorMade(Message, tag="actor_made"):
     seq: Count
     #: as in Finished
     held: list[ObjectBytes] = field(default_factory=list)
+    #: it runs so many calls at once, and ends them in any order; 0: one after the other
+    concurrency: Count = 0
+    #: in threads; else on one event loop, where a call that does not run awaits something
+    in_threads: bool = False
+
+
+class BegunRow(Row):
+    """A call that runs beside others."""
+
+    seq: Count
+    #: since it started
+    elapsed_s: Seconds
+    #: how often it has said that it progresses, and how far it is; total -1: it did not say
+    progress: Count = 0
+    done: float = 0.0
+    total: float = -1.0
+
+
+class Begun(Message, tag="begun"):
+    """Calls that have run for a while beside others; each is told of once, and as it progresses."""
+
+    rows: list[BegunRow]
+
+
+class CallsTold(Message, tag="calls_told"):
+    """Where calls are: text in the form that `faulthandler` writes."""
+
+    number: Count
+    text: str
+
+
+class Progressed(Message, tag="progressed"):
+    """What a running row told with progress(), pickled: the last one, and before its result."""
+
+    seq: Count
+    details: Details
 
 
 class Finished(Message, tag="finished"):
@@ -220,8 +273,11 @@ class Ask(Message, tag="ask"):
     what: str
     limit: Count
     match: str
+    #: name: of an actor
+    named: ActorName | None = None
 
 
 ToDaemon = (
-    Ready | ActorMade | Finished | Returned | Submitted | Want | WantOver | Refs | CancelTasks | Ask
-)
+    Ready | ActorMade | Begun | CallsTold | Progressed | Finished | Returned | Submitted | Want
+    | WantOver | Refs | CancelTasks | Ask
+)  # fmt: skip

@@ -15,6 +15,9 @@ _SLOT_BYTES: Final = _WORDS * 8
 
 # the words of a slot
 BEAT: Final = 0
+#: of the daemon's slot: until then its actors may act, by protocol/clock.py, see `times_of`; 0.0:
+#: that has not been said
+LEASE_UNTIL: Final = 1
 #: seq of the row started last
 STARTED: Final = 1
 #: seq of the row that runs; 0: none
@@ -28,11 +31,16 @@ INTERRUPT: Final = 5
 ERRORS_AT: Final = 6
 #: written by the node before INTERRUPT: why, an index into REASONS
 REASON: Final = 7
-REASONS: Final = ("cancelled", "drain", "hung")
+REASONS: Final = ("cancelled", "drain", "hung", "timed_out", "memory")
 #: when the row that runs began, or ran last: seconds of time.perf_counter, see `times_of`
 BEGAN: Final = 8
-#: how often rows of this worker have said that they progress
+#: how often the row has said that it progresses, which PROGRESS_OF names
 PROGRESS: Final = 9
+#: how far the row is that said so last, and of how much (NaN: it did not say), see `times_of`
+PROGRESS_DONE: Final = 10
+PROGRESS_TOTAL: Final = 11
+#: seq of that row: tasks that say nothing write nothing, so what is here may be of an earlier one
+PROGRESS_OF: Final = 12
 
 # the phases of a worker
 STARTING: Final = 0
@@ -47,6 +55,7 @@ PHASE_NAMES: Final = (
 )  # fmt: skip
 
 DAEMON_SLOT: Final = 0
+_UNKNOWN: Final = float("nan")
 
 #: A slot: its words, each 64 bits.
 Words = memoryview
@@ -70,6 +79,9 @@ class Closer(NamedTuple):
     #: by time.perf_counter; of the row that runs
     began_s: float
     progress: int
+    done: float = 0.0
+    #: NaN: not told
+    total: float = 0.0
 
 
 def times_of(words: Words) -> Times:
@@ -121,13 +133,27 @@ class PulsePage:
             # The worker writes when a row began, and then that it runs.
             running, began_s = words[RUNNING], times[BEGAN]
             phase = words[PHASE]
+            # It writes how far it is, then that it has said so once more, then who says so.
+            says = words[PROGRESS_OF]
+            progress = words[PROGRESS]
+            done, total = times[PROGRESS_DONE], times[PROGRESS_TOTAL]
+            if says != running:
+                progress, done, total = 0, 0.0, _UNKNOWN
             if words[RUNNING] == running:
-                return Closer(words[BEAT], running, phase, began_s, words[PROGRESS])
+                return Closer(words[BEAT], running, phase, began_s, progress, done, total)
 
     def beat(self, number: int = DAEMON_SLOT) -> None:
         """Say: I live."""
         words = self.slot(number)
         words[BEAT] = (words[BEAT] + 1) & 0xFFFF_FFFF_FFFF_FFFF
+
+    def lease(self, until_s: float) -> None:
+        """Say until when the actors of this node may act."""
+        times_of(self.slot(DAEMON_SLOT))[LEASE_UNTIL] = until_s
+
+    def lease_until_s(self) -> float:
+        """Return what was said of that last."""
+        return float(times_of(self.slot(DAEMON_SLOT))[LEASE_UNTIL])
 
     def beats(self, number: int = DAEMON_SLOT) -> int:
         """Return how often that slot's owner has said so."""

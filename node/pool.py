@@ -26,24 +26,22 @@ from .events import (
     PacketsTaken,
     PageRead,
     Seen,
-    Spoke,
     StartWorker,
     StopAsked,
     WorkerExited,
     WorkerFailed,
     WorkerSpoke,
 )  # fmt: skip
-from .keeper import House
+from .house import House
 from .memory_kills import MemoryKills
 from .packets import Run, Setup, ToDaemon, ToWorker
-from .page import BEAT, DAEMON_SLOT, ERRORS_AT, IDLE, INTERRUPT, REASON, REASONS, REVOKED
+from .page import BEAT, DAEMON_SLOT, ERRORS_AT, INTERRUPT, REASON, REASONS, REVOKED
 from .probe import look
 from .process import Process, signal_name
+from .writings import Writings, read_output
 
 #: Packets taken from one worker in one turn: a loud one does not starve the others.
 _PACKETS_PER_TURN: Final = 64
-#: So often the output of busy workers is read though they say nothing.
-_OUTPUT_S: Final = 0.25
 _FILES_A_WORKER: Final = 6
 _READ: Final = int(select.EPOLLIN)
 _WRITE: Final = int(select.EPOLLOUT)
@@ -86,8 +84,7 @@ class Pool:
         #: found between turns
         self._events: deque[Event] = deque()
         self._reads: list[tuple[float, list[int]]] = []
-        self._output_due_s: float | None = None
-        self._busy = False
+        self._writings = Writings(house.page, self._workers)
         self._now_s = 0.0
         self._turns = 0
         self._beat = house.page.slot(DAEMON_SLOT)
@@ -107,12 +104,10 @@ class Pool:
         """Return when `turn` is due though nothing is readable; None: never."""
         if self._events:
             return self._now_s
-        due_s = self._output_due_s
+        due_s = self._writings.deadline_s(self._now_s)
         dumps_s = self.dumps.deadline_s()
         if dumps_s is not None:
             return dumps_s
-        if due_s is None and self._busy:
-            due_s = self._now_s + _OUTPUT_S
         for read_s, _ in self._reads:
             if due_s is None or read_s < due_s:
                 due_s = read_s
@@ -157,8 +152,8 @@ class Pool:
             self._hear_keeper(events)
         if self._reads:
             self._do_reads(at_s, events)
-        if self._busy or self._output_due_s is not None:
-            self._look_at_output(at_s, events)
+        if self._writings.busy or self._writings.due_s is not None:
+            self._writings.look(at_s, events)
         return events + self.dumps.turn(at_s)
 
     def beat(self) -> None:
@@ -195,13 +190,13 @@ class Pool:
         )  # fmt: skip
         self._post(worker, encode(setup))
         self._ask_template(worker)
-        self._busy = True
+        self._writings.busy = True
 
     def send(self, number: int, packet: ToWorker) -> None:
         """Send a packet; it waits here while the worker's socket is full."""
         worker = self._workers.get(number)
         if worker is not None:
-            self._busy = True
+            self._writings.busy = True
             self._post(worker, encode(packet), packet)
 
     def take_packets(self, number: int) -> None:
@@ -261,10 +256,21 @@ class Pool:
         if worker is not None:
             self._signal(worker, "group", Signals[f"SIG{name}"])
 
-    def _signal(self, worker: Process, word: str, number: Signals) -> None:
+    def lease(self, number: int) -> None:
+        """Tell the keeper that a worker is to end with this node's lease."""
+        worker = self._workers.get(number)
+        if worker is not None:
+            # Before the worker is told what it is, so that it cannot act without.
+            self._signal(worker, "lease", 0)
+
+    def lease_until(self, until_s: float) -> None:
+        """Show the keeper until when such workers may act."""
+        self._page.lease(until_s)
+
+    def _signal(self, worker: Process, word: str, number: int) -> None:
         worker.killed = worker.killed or number == Signals.SIGKILL
         if worker.pid:
-            self.tell_keeper(f"{word} {worker.pid} {number.value}")
+            self.tell_keeper(f"{word} {worker.pid} {int(number)}")
         else:
             worker.pending.append((word, number))
 
@@ -324,31 +330,8 @@ class Pool:
                 self.signal(number, "KILL")
                 return
             # What it printed before it spoke comes first.
-            self._read_output(worker, events, whole=True)
+            read_output(worker, events, whole=True)
             events.append(WorkerSpoke(number, message))
-
-    def _read_output(self, worker: Process, events: list[Event], *, whole: bool) -> None:
-        number = worker.command.worker
-        pieces = worker.output.read(whole=whole)
-        if pieces:
-            events.append(Spoke([(number, text, dropped) for text, dropped in pieces]))
-        pieces = worker.errors.read(whole=whole)
-        if pieces:
-            events.append(Spoke([(number, text, dropped) for text, dropped in pieces], 2))
-
-    def _look_at_output(self, at_s: float, events: list[Event]) -> None:
-        """Four times a second read what busy workers have printed; idle ones cost nothing."""
-        if self._output_due_s is None:
-            if self._busy:
-                self._output_due_s = at_s + _OUTPUT_S
-        elif at_s >= self._output_due_s:
-            self._busy = False
-            for worker in self._workers.values():
-                if worker.busy:
-                    self._read_output(worker, events, whole=False)
-                worker.busy = self._page.sample(worker.command.page_slot).phase != IDLE
-                self._busy = self._busy or worker.busy
-            self._output_due_s = at_s + _OUTPUT_S if self._busy else None
 
     def _do_reads(self, at_s: float, events: list[Event]) -> None:
         due = [numbers for due_s, numbers in self._reads if due_s <= at_s]
@@ -381,6 +364,8 @@ class Pool:
                 elif word == "exited":
                     pid, status = map(int, rest.split(" "))
                     self._exited(pid, status, events)
+                elif word == "overdue" and (late := self._by_pid.get(int(rest))):
+                    late.overdue = late.killed = True
                 elif word == "failed":
                     asked, _, reason = rest.partition(" ")
                     self._failed(int(asked), reason, events)
@@ -421,13 +406,14 @@ class Pool:
             if len(events) == before:
                 break
             before = len(events)
-        self._read_output(worker, events, whole=True)
+        read_output(worker, events, whole=True)
         events.append(PageRead([self._sample(number)]))
         tail = worker.last_words(self._page.slot(worker.command.page_slot)[ERRORS_AT])
         self._forget(worker)
         kernels = status == -Signals.SIGKILL and not worker.killed
         hungry = kernels and self._memory_kills.claim(self._now_s)
-        events.append(WorkerExited(number, status, signal_name(status), tail, hungry))
+        name, overdue = signal_name(status), worker.overdue
+        events.append(WorkerExited(number, status, name, tail, hungry, overdue))
 
     # --------------------------------------------------------------------------------- template
 

@@ -15,6 +15,9 @@ from .process import Process
 
 #: with more threads than this a process is not looked at closely enough to say what all of them do
 THREADS_MAX: Final = 64
+#: what a worker says of its progress may be anything
+COUNT_MAX: Final = 1e300
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _TICKS_S: Final = 1.0 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
 
 #: machine -> number -> name, of calls in which a process may sleep for long
@@ -48,11 +51,12 @@ _UNKNOWN: Final = ""
 def look(page: PulsePage, worker: Process, depth: int) -> Evidence:
     """Return what there is to see of a worker; of a process not born, or gone, the page only."""
     number, pid = worker.command.worker, worker.pid
-    beat, running, phase, began_s, progress = page.look(worker.command.page_slot)
+    beat, running, phase, began_s, progress, done, total = page.look(worker.command.page_slot)
     elapsed_s = max(0.0, time.perf_counter() - began_s) if running else 0.0
+    done, total = (done if abs(done) <= COUNT_MAX else 0.0), (total if total <= COUNT_MAX else -1.0)
     if depth == PAGE or not pid:
-        return Evidence(number, beat, running, phase, elapsed_s, progress)
-    state, cpu_s = process(pid)
+        return Evidence(number, beat, running, phase, elapsed_s, progress, done=done, total=total)
+    state, cpu_s, memory_bytes = process(pid)
     io_bytes = io_of(pid) if state else -1
     threads, where = "", ""
     if state not in ("R", ""):
@@ -61,30 +65,35 @@ def look(page: PulsePage, worker: Process, depth: int) -> Evidence:
         threads = all_threads(pid)
     return Evidence(
         number, beat, running, phase, elapsed_s, progress, state, cpu_s, io_bytes, threads,
-        "" if where == _ON_CPU else where[:32],
+        "" if where == _ON_CPU else where[:32], done, total, memory_bytes,
     )  # fmt: skip
 
 
-def process(pid: int) -> tuple[str, float]:
-    """Return (letter of the main thread's state, CPU seconds of all); "" if it is gone."""
+def process(pid: int) -> tuple[str, float, int]:
+    """Return (letter of the main thread's state, CPU seconds of all, resident bytes).
+
+    The letter is "" if it is gone.
+    """
     try:
         stat = _read(f"/proc/{pid}/stat")
     except OSError:
         return _process_elsewhere(pid)
     # The name stands in brackets and may hold anything, brackets and blanks too.
     fields = stat.rpartition(b")")[2].split()
-    return fields[0].decode("ascii"), (int(fields[11]) + int(fields[12])) * _TICKS_S
+    cpu_s = (int(fields[11]) + int(fields[12])) * _TICKS_S
+    return fields[0].decode("ascii"), cpu_s, int(fields[21]) * _PAGE_BYTES
 
 
-def _process_elsewhere(pid: int) -> tuple[str, float]:
+def _process_elsewhere(pid: int) -> tuple[str, float, int]:
     import psutil  # type: ignore[import-untyped]  # needed on other systems only
 
     try:
         seen = psutil.Process(pid)
         times = seen.cpu_times()
-        return _LETTERS.get(seen.status(), "S"), times.user + times.system
+        cpu_s, memory_bytes = times.user + times.system, seen.memory_info().rss
+        return _LETTERS.get(seen.status(), "S"), cpu_s, memory_bytes
     except (psutil.Error, OSError):
-        return "", 0.0
+        return "", 0.0, 0
 
 
 def io_of(pid: int) -> int:

@@ -26,7 +26,7 @@ class Process:
 
     __slots__ = (
         "busy", "channel", "command", "errors", "far", "heard", "interest", "killed", "output",
-        "pending", "pid", "sent", "stacks", "ticket", "unreached",
+        "overdue", "pending", "pid", "sent", "stacks", "ticket", "unreached",
     )  # fmt: skip
 
     def __init__(self, command: StartWorker, ticket: int) -> None:
@@ -52,8 +52,10 @@ class Process:
         self.heard = 0
         #: we have asked for its end by SIGKILL
         self.killed = False
+        #: the keeper has killed it at the end of the lease
+        self.overdue = False
         #: signals to be sent when it is born
-        self.pending: list[tuple[str, Signals]] = []
+        self.pending: list[tuple[str, int]] = []
         #: why a packet could not be handed to it: it is ended, for it would wait for that for ever
         self.unreached = ""
 

@@ -6,17 +6,30 @@ Never decides what runs next, and never believes what cannot be true: whoever sa
 from ..protocol.messages import DoneRow
 from . import events
 from .actors import Actors
-from .attempts import GONE, Attempt, Worker
+from .attempts import GONE, KILLED, Attempt, Worker
 from .children import Children
 from .dispatch import Dispatch
 from .drain import Drain
 from .lives import Lives
-from .packets import ActorMade, Finished, FinishedRow, Ready, Refs, Returned, Submitted, Want
+from .packets import (
+    ActorMade,
+    Finished,
+    FinishedRow,
+    Progressed,
+    Ready,
+    Refs,
+    Returned,
+    Submitted,
+    Want,
+)
 from .state import NodeState, how_it_ended
 from .stops import Stops
 from .texts import Texts
 from .trust import fits, put_back, untruth
 from .waits import Waits
+
+#: with so many workers that no signal ends, a node gets no more work
+UNKILLABLE_MAX = 3
 
 
 class Reports:
@@ -109,6 +122,12 @@ class Reports:
         """A worker has become the actor that it was to be."""
         self._actors.made(worker, packet, now_s)
 
+    def progressed(self, worker: Worker, packet: Progressed, _now_s: float) -> None:
+        """A row that runs tells how far it is, in the user's own words."""
+        attempt = worker.has(packet.seq)
+        if attempt is not None:
+            attempt.details = packet.details
+
     def returned(self, worker: Worker, packet: Returned, now_s: float) -> None:
         """A worker has not started these, and will not."""
         if worker.is_up:
@@ -169,6 +188,37 @@ class Reports:
         worker = state.workers.get(event.worker)
         if worker is None:
             return
+        how = self._let_go(worker, event, now_s)
+        self._lives.remove(worker)
+        if not worker.ready and not worker.dropped and not worker.exiting:
+            reason = f"it {how}. {event.stderr_tail}".strip()
+            self._start_failed(worker, reason, now_s, crashed=True)
+
+    def stuck(self, now_s: float) -> None:
+        """Workers have not ended though they were killed: others take their places."""
+        state = self._state
+        workers, self._stops.stuck = self._stops.stuck, []
+        for worker in workers:
+            if worker.dropped or worker.number not in state.workers:
+                continue
+            after_s = state.settings.reap_timeout_s
+            text = f"(pid {worker.pid}) has not ended {after_s:g} s after it was killed"
+            state.note(now_s, f"worker {worker.number} {text}: it is unkillable")
+            self._texts.noticed(events.Noticed(f"node {state.name}: a worker {text}"))
+            state.counters["workers_unkillable"] += 1
+            for attempt in (worker.flight | worker.rows()).values():
+                if attempt.case is not None and attempt.stop == KILLED:
+                    attempt.case.took("its process is given up", now_s)
+            end = events.WorkerExited(worker.number, -9, "SIGKILL", f"Its process {text}.")
+            self._let_go(worker, end, now_s)
+            worker.dropped = worker.unkillable = True
+            self._lives.give_up(worker)
+        if sum(worker.unkillable for worker in state.workers.values()) >= UNKILLABLE_MAX:
+            self._drain.asked(False, now_s)
+
+    def _let_go(self, worker: Worker, event: events.WorkerExited, now_s: float) -> str:
+        """Tell what becomes of all that a worker had; return how it ended, in words."""
+        state = self._state
         flight, worker.flight = worker.flight, {}
         self._dispatch.release(worker)
         self._waits.gone(worker)
@@ -187,10 +237,7 @@ class Reports:
             else:
                 state.died(worker, attempt, event, now_s)
         state.objects.worker_gone(worker)
-        self._lives.remove(worker)
-        if not worker.ready and not worker.dropped and not worker.exiting:
-            reason = f"it {how}. {event.stderr_tail}".strip()
-            self._start_failed(worker, reason, now_s, crashed=True)
+        return how
 
     def _start_failed(self, worker: Worker, reason: str, now_s: float, *, crashed: bool) -> None:
         warning = self._lives.start_failed(worker, reason, now_s, crashed=crashed)

@@ -22,7 +22,7 @@ from ..protocol.frames import Role
 from ..protocol.ids import PEER_BYTES, PeerId
 from ..protocol.keys import Credentials
 from ..protocol.lines import say
-from ..protocol.machine import identity, memory_used_bytes
+from ..protocol.machine import Memory, Processors, identity
 from ..protocol.messages import (
     Leave,
 )
@@ -43,7 +43,8 @@ from ..protocol.transport import (
 from . import events
 from .core import NodeCore
 from .events import Event, Received, Send, SendWorker
-from .keeper import EXIT_BUG, EXIT_REFUSED, House
+from .house import House
+from .keeper import EXIT_BUG, EXIT_REFUSED
 from .pool import Pool
 
 #: the loop comes round at least so often, so that the keeper sees the daemon's beat
@@ -52,12 +53,14 @@ TURN_MAX_S = 1.0
 COLLECT_S = 5.0
 #: and at the latest after so long
 COLLECT_LATEST_S = 60.0
+#: a connection that has lasted for so long is none that is refused
+STANDS_S = 2.0
 #: for what is still to be said to the scheduler at the end
 LINGER_S = 0.2
 
 #: a breach of the protocol may be this daemon's own bug, which the next one may not come across
 EXIT_DROPPED = 1
-#: refusals that every further daemon here would meet with as well
+#: refusals that a further daemon here meets with as well, until somebody does something about it
 FINAL = (ConfigError.__name__, KeyRefused.__name__, VersionMismatch.__name__)
 
 
@@ -86,7 +89,7 @@ class Daemon:
         peer = PeerId(os.urandom(PEER_BYTES))
         self._core = NodeCore(
             settings, peer, plan.name, socket.gethostname(), plan.resources, os.getpid(),
-            plan.labels, settings.machine or identity(),
+            plan.labels, settings.machine or identity(), house.mark,
         )  # fmt: skip
         self._name = plan.name
         self._pool = Pool(house, peer, plan.name)
@@ -112,8 +115,14 @@ class Daemon:
         self._complaints = Complaints()
         self._health = HealthFile(settings.health_file)
         self._connected = False
+        #: it has been refused before: what it says of the connection waits until that has stood
+        self._hushed = house.hushed
+        self._up_s = 0.0
+        #: the last batch that the scheduler has acknowledged was sent then
+        self._confirmed_s = 0.0
         self._lag_s = 0.0
         self._measure_due_s = 0.0
+        self._processors, self._memory = Processors(), Memory()
         self._turn_max_s = min(TURN_MAX_S, settings.heartbeat_interval_s)
         self._worked = True
         #: whether more waits for the scheduler than should
@@ -139,9 +148,12 @@ class Daemon:
         finally:
             self._health.gone()
         if self._refused is not None:
-            text = f"drumbeat node: the scheduler refuses this node: {self._refused.reason}"
-            say(text)
-            return EXIT_REFUSED if self._refused.error in FINAL else EXIT_DROPPED
+            reason = self._refused.reason
+            if self._refused.error in FINAL:
+                self._pool.tell_keeper(f"refused {reason}")
+                return EXIT_REFUSED
+            say(f"drumbeat node: the scheduler refuses this node: {reason}")
+            return EXIT_DROPPED
         self._shell.send(Leave())
         self._shell.flush(now_s())
         self._shell.close(LINGER_S)
@@ -176,7 +188,11 @@ class Daemon:
         happened = pool.turn(at_s, self._pool_fd in readable)
         for event in happened:
             self._tell(event, at_s)
-        for happening in shell.turn(at_s):
+        heard = shell.turn(at_s)
+        if shell.confirmed_s > self._confirmed_s:
+            self._confirmed_s = shell.confirmed_s
+            self._tell(events.Confirmed(self._confirmed_s), at_s)
+        for happening in heard:
             self._worked = True
             if type(happening) is Message:
                 self._tell(Received(happening.message), at_s)
@@ -215,7 +231,7 @@ class Daemon:
             case Blob():
                 self._tell(events.BlobReceived(happening.key, happening.payload), at_s)
             case Up():
-                self._connected = True
+                self._connected, self._up_s = True, at_s
                 self._say_of_connection("connected to")
                 self._tell(events.Connected(happening.epoch, happening.resumed), at_s)
             case Down():
@@ -234,7 +250,7 @@ class Daemon:
 
     def _say_of_connection(self, what: str, more: str = "") -> None:
         """Tell whoever started this node on a machine of the network how it fares."""
-        if self._is_remote:
+        if self._is_remote and not self._hushed:
             where = self._endpoint.removeprefix("tcp://")
             say(f"drumbeat node: {self._name} {what} the scheduler at {where}{more}")
 
@@ -246,7 +262,12 @@ class Daemon:
     def _measure(self, at_s: float) -> None:
         self._measure_due_s = at_s + self._settings.heartbeat_interval_s
         self._pool.measure(at_s)
-        self._tell(events.Measured(self._lag_s, memory_used_bytes()), at_s)
+        if self._hushed and self._connected and at_s >= self._up_s + STANDS_S:
+            self._hushed = False
+            self._say_of_connection("connected to")
+        used = self._processors.used()
+        used_bytes, *left = self._memory.look()
+        self._tell(events.Measured(self._lag_s, used_bytes, used, *left), at_s)
         self._lag_s = 0.0
 
     def _tell_terms(self, terms: int, at_s: float) -> None:
@@ -324,6 +345,10 @@ class Daemon:
                 pool.interrupt(command.worker, command.seq, command.reason)
             case events.Signal():
                 pool.signal(command.worker, command.name)
+            case events.Lease():
+                pool.lease(command.worker)
+            case events.LeaseUntil():
+                pool.lease_until(command.until_s)
             case events.Drains():
                 pool.tell_keeper("drains")
             case events.Finish():

@@ -4,12 +4,15 @@ Never looks itself: `Dump` has the shell do so, `Dumped` says what came of it. W
 answered within ANSWER_S, whatever became of the workers.
 """
 
-from ..protocol.running import STACKS_BYTES_MAX, Stack, StackRow, Stacks
+from ..protocol.running import STACK_BYTES_MAX, STACKS_BYTES_MAX, Stack, StackRow, Stacks
 from .attempts import SENT, Worker
-from .events import Dump, Dumped
+from .events import Dump, Dumped, SendWorker
+from .packets import CallsTold, TellCalls
 from .state import NodeState
 
 ANSWER_S = 1.5
+#: where coroutines are tells the interpreter, which may not turn: no longer is that awaited
+CALLS_S = 0.05
 #: questions that are not answered; more are answered at once, with nothing
 ASKED_MAX = 100
 #: workers that one answer tells of
@@ -17,7 +20,7 @@ WORKERS_MAX = 200
 
 
 class _Asked:
-    __slots__ = ("due_s", "left", "left_off", "number", "rows")
+    __slots__ = ("calls", "due_s", "left", "left_off", "number", "rows")
 
     def __init__(self, number: int, due_s: float) -> None:
         self.number = number
@@ -26,6 +29,8 @@ class _Asked:
         self.left_off = 0
         #: worker -> the row it is to fill
         self.left: dict[int, StackRow] = {}
+        #: the row of a worker -> until when it is awaited where its calls are
+        self.calls: dict[int, tuple[StackRow, float]] = {}
 
 
 class StackAsks:
@@ -58,6 +63,11 @@ class StackAsks:
         for worker in list(chosen.values())[:WORKERS_MAX]:
             asked.left[worker.number] = self._row(worker)
         asked.left_off = max(0, len(chosen) - WORKERS_MAX)
+        for number in asked.left:
+            hosted = state.workers[number].actor
+            if hosted is not None and hosted.concurrency and hosted.hand:
+                asked.calls[number] = asked.left[number], now_s + CALLS_S
+                state.commands.append(SendWorker(number, TellCalls(message.number)))
         if asked.left:
             state.commands.append(Dump(list(asked.left)))
         self.open.append(asked)
@@ -75,13 +85,21 @@ class StackAsks:
         for asked in self.open:
             row = asked.left.pop(event.worker, None)
             if row is not None:
-                row.text, row.why = event.text, event.why
+                row.text, row.why = row.text + event.text, event.why
                 asked.rows.append(row)
+
+    def told(self, worker: Worker, packet: CallsTold) -> None:
+        """A worker says where its calls are: before its threads, of which the main one is last."""
+        for asked in self.open:
+            if asked.number == packet.number and worker.number in asked.calls:
+                row, _ = asked.calls.pop(worker.number)
+                row.text = packet.text[:STACK_BYTES_MAX] + row.text
 
     def turn(self, now_s: float) -> None:
         """Answer what can be answered."""
         for asked in list(self.open):
-            if asked.left and now_s < asked.due_s:
+            waits_s = max((due_s for _, due_s in asked.calls.values()), default=0.0)
+            if now_s < (asked.due_s if asked.left else waits_s):
                 continue
             self.open.remove(asked)
             for row in asked.left.values():
@@ -97,7 +115,15 @@ class StackAsks:
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is due for time alone."""
-        return min((asked.due_s for asked in self.open), default=None)
+        return min(
+            (
+                min((due_s for _, due_s in asked.calls.values()), default=asked.due_s)
+                if not asked.left
+                else asked.due_s
+                for asked in self.open
+            ),
+            default=None,
+        )
 
     def clear(self) -> None:
         """Forget all: whoever asked is gone."""

@@ -13,7 +13,9 @@ from ..protocol.ids import show
 from ..protocol.messages import DoneRow, Failure, Outcome, ValueRow
 from ..protocol.settings import Settings
 from .attempts import GONE, QUEUED, Attempt, Worker
+from .cases import ERRORS, TIMED_OUT, Case
 from .events import Command, Send, SendBlob, SendWorker, WorkerExited
+from .lease import Lease
 from .objects import Objects
 from .packets import Answered
 from .slots import Queue, Slots
@@ -34,6 +36,7 @@ class NodeState:
         self.peer = peer
         self.name = name
         self.slots = Slots(resources)
+        self.lease = Lease(settings)
         self.queue = Queue()
         self.objects = Objects(peer, settings.small_value_bytes)
         #: whether the connection to the scheduler stands, as far as is known
@@ -52,9 +55,9 @@ class NodeState:
         self.story: deque[tuple[float, str]] = deque(maxlen=STORY_LINES_MAX)
         self.counters: dict[str, int] = dict.fromkeys(
             (
-                "cancelled", "deadlocks", "finished", "requeued", "restarts", "scheduler_restarts",
-                "stale_dropped", "taken_back", "workers_died", "workers_distrusted",
-                "workers_failed", "workers_started",
+                "cancelled", "deadlocks", "finished", "judged", "requeued", "restarts",
+                "scheduler_restarts", "stale_dropped", "taken_back", "workers_died",
+                "workers_distrusted", "workers_failed", "workers_started", "workers_unkillable",
             ),
             0,
         )  # fmt: skip
@@ -91,7 +94,9 @@ class NodeState:
     ) -> None:
         """An attempt has ended: tell the scheduler and forget it."""
         row = attempt.row
-        done = DoneRow(row.id, row.attempt, values, duration_s, retry, died, bystander)
+        # Of use for the next attempt only.
+        details = attempt.details if retry or (values and values[0].failure is not None) else None
+        done = DoneRow(row.id, row.attempt, values, duration_s, retry, died, bystander, details)
         self.objects.pin(refs_in(done))
         self.ended(done)
         self.forget(attempt)
@@ -114,6 +119,7 @@ class NodeState:
         duration_s: float = -1.0,
         died: bool = False,
         bystander: bool = False,
+        payload: bytes | None = None,
         **details: Any,
     ) -> None:
         """An attempt has ended without a value, for a reason that is not the user's code."""
@@ -127,7 +133,7 @@ class NodeState:
             "attempt": row.attempt,
         }
         failure = Failure(error, text, details)
-        value = ValueRow(row.id, Outcome.FAILURE, failure=failure)
+        value = ValueRow(row.id, Outcome.FAILURE, payload, failure=failure)
         self.finish(attempt, (value,), duration_s, died=died, bystander=bystander)
 
     def died(self, worker: Worker, attempt: Attempt, event: WorkerExited, now_s: float) -> None:
@@ -148,10 +154,15 @@ class NodeState:
 
     def cancelled(self, attempt: Attempt, duration_s: float = -1.0) -> None:
         """An attempt has ended because it was cancelled, without a value."""
+        case = attempt.case
+        if case is not None and case.is_verdict:
+            self.judged(attempt, case, duration_s)
+            return
         self.counters["cancelled"] += 1
         began = "before it started" if duration_s < 0 else "while it ran"
         text = f"{attempt.kind.name} was cancelled {began}"
-        self.fail(attempt, "TaskCancelled", text, duration_s=duration_s)
+        details = case.details(None) if case is not None else {}
+        self.fail(attempt, "TaskCancelled", text, duration_s=duration_s, **details)
 
     def drained(self, attempt: Attempt, duration_s: float) -> None:
         """An attempt has ended because this node is drained: it is as if the node were lost."""
@@ -160,17 +171,30 @@ class NodeState:
 
     def stopped(self, attempt: Attempt, duration_s: float) -> None:
         """An attempt that was to end has ended, and its worker with it."""
-        if attempt.hung:
-            self.hung(attempt, duration_s)
-        elif attempt.drained:
+        if attempt.drained and (attempt.case is None or not attempt.case.is_verdict):
             self.drained(attempt, duration_s)
         else:
             self.cancelled(attempt, duration_s)
 
-    def hung(self, attempt: Attempt, duration_s: float) -> None:
-        """An attempt has ended because it hung, and by evidence for that."""
-        text = f"{attempt.kind.name} hung on node {self.name}: {attempt.hung}"
-        self.fail(attempt, "TaskHung", text, duration_s=duration_s, verdict=attempt.hung)
+    def judged(self, attempt: Attempt, case: Case, duration_s: float) -> None:
+        """An attempt has ended because of the case against it."""
+        row, worker = attempt.row, self.workers.get(attempt.worker)
+        attempts = attempt.kind.options.max_retries + 1
+        pid = worker.pid if worker else 0
+        text = case.headline(attempt.kind.name, self.name, pid, row.attempt, attempts)
+        # A value that is of no use any more, for whoever can do with it what there is.
+        partial, case.partial = case.partial, None
+        self.fail(
+            attempt,
+            ERRORS[case.reason],
+            text,
+            duration_s=duration_s,
+            died=case.reason != TIMED_OUT,
+            bystander=True,  # if its worker went along, that was our doing: it is no poison
+            payload=partial,
+            attempts=attempts,
+            **case.details(attempt.details),
+        )
 
     def forget(self, attempt: Attempt) -> None:
         """An attempt is no more ours: reported, taken back, or its client has gone."""
@@ -198,6 +222,8 @@ def refs_in(row: DoneRow) -> tuple[bytes, ...]:
 
 def how_it_ended(event: WorkerExited) -> str:
     """Return the end of a worker in words."""
+    if event.overdue:
+        return "was ended because the scheduler had not heard of its node for too long"
     if event.out_of_memory:
         return f"was ended by {event.signal_name}: the kernel had run out of memory"
     if event.signal_name:

@@ -1,10 +1,12 @@
-"""Ends cancelled attempts: called back, interrupted, terminated, killed, in that order.
+"""Ends attempts: looked at, interrupted, terminated, killed, in that order.
 
 Never harms another attempt: nothing is signalled before the page has shown that the worker runs the
-one that is to end, and whatever lay behind it has been taken back. A value that still comes wins.
+one that is to end, and whatever lay behind it has been taken back. Of what was cancelled a value
+that still comes wins; what is judged ends as that, and its stacks are taken before all else.
 """
 
-from ..protocol.messages import StopMode
+from ..protocol.limits import NO_LIMITS
+from ..protocol.messages import Outcome, StopMode
 from .actors import Actors
 from .attempts import (
     ASKED,
@@ -16,9 +18,12 @@ from .attempts import (
     Attempt,
     Worker,
 )
+from .cases import CANCEL, CANCELLED, DRAIN, HUNG, KILL, MEMORY, TERM, TIMED_OUT, Case, seconds
 from .dispatch import Dispatch
-from .events import Interrupt, ReadPage, Signal
-from .hangs import Verdict
+from .events import Dump, Dumped, ReadPage, Signal
+from .handing import interrupt
+from .hangs import STOPPED, Watch
+from .limits import case_of
 from .packets import FinishedRow
 from .state import NodeState
 
@@ -26,6 +31,8 @@ from .state import NodeState
 LOOK_AGAIN_S = 0.01
 #: results of earlier rows come within this time, or the worker cannot send them
 RESULTS_LATE_S = 1.0
+#: so long stacks are awaited; whoever is asked for them answers before that
+DUMP_WAIT_S = 1.5
 
 
 class Stops:
@@ -37,8 +44,12 @@ class Stops:
         self._actors = actors
         #: task -> when the next step is due
         self._due: dict[bytes, tuple[Attempt, float]] = {}
+        #: workers that have not ended though they were killed
+        self.stuck: list[Worker] = []
 
-    def stop(self, task: bytes, number: int, mode: int, now_s: float) -> bool:
+    def stop(
+        self, task: bytes, number: int, mode: int, now_s: float, reason: str = CANCELLED
+    ) -> bool:
         """The scheduler wants an attempt ended; it is answered in Done, whatever comes of it.
 
         Returns whether it runs and goes on, because only one unstarted was to be ended.
@@ -49,6 +60,9 @@ class Stops:
             state.counters["stale_dropped"] += 1
             return False
         if attempt.kind.creates and self._actors.stop(attempt, mode, now_s):
+            return False
+        if reason == TIMED_OUT and mode == StopMode.SOFT and attempt.state == SENT:
+            self._out_of_time(attempt, now_s)
             return False
         if attempt.state != SENT:
             state.cancelled(attempt)
@@ -68,42 +82,93 @@ class Stops:
         attempt.force = attempt.force or force
         state.note(now_s, f"{attempt.kind.name} is to end in worker {worker.number}")
         if force and len(worker.flight) == 1:
-            self._signal(attempt, worker, "KILL", now_s)
+            self._signal(attempt, worker, KILL, now_s)
             return False
         if attempt.kind.creates and worker.is_up:
-            self._signal(attempt, worker, "TERM", now_s)  # there is nothing to interrupt
+            self._signal(attempt, worker, TERM, now_s)  # there is nothing to interrupt
             return False
         attempt.stop = max(attempt.stop, ASKED)
         self._dispatch.call_back(worker, attempt.seq)
         self._due[task] = (attempt, now_s + LOOK_AGAIN_S)
         return False
 
-    def hung(self, worker: Worker, attempt: Attempt, verdict: Verdict, now_s: float) -> None:
-        """An attempt hangs, proven by two bits of evidence: it is to end, as `TaskHung`.
+    def _out_of_time(self, attempt: Attempt, now_s: float) -> None:
+        """The time of all its attempts is over; of what has not begun the scheduler itself tells."""
+        limits = attempt.kind.options.limits or NO_LIMITS
+        limit_s, worker = limits.total_timeout_s, self._state.workers[attempt.worker]
+        offence = f"took longer than its total_timeout of {seconds(limit_s)}"
+        case = Case(TIMED_OUT, offence, limit="total_timeout", limit_s=limit_s)
+        case.elapsed_s = max(0.0, now_s - worker.since_s)
+        self.judged(worker, attempt, case, now_s)
 
-        A call's actor ends with it, as if its process had died: nothing else would end the call.
+    def judged(self, worker: Worker, attempt: Attempt, case: Case, now_s: float) -> None:
+        """An attempt is to end for what was seen of it: by a limit, or by two bits of evidence.
+
+        If need be its actor ends with a call, as if its process had died: nothing else would end
+        the call.
         """
-        is_cancelled = attempt.stop != NOT_STOPPED
-        if attempt.state != SENT or (is_cancelled and (attempt.drained or not attempt.kind.actor)):
+        was_asked = attempt.stop != NOT_STOPPED
+        if attempt.state != SENT or (was_asked and not self._takes_over(attempt)):
             return
-        attempt.hung = f"{verdict.name}: {verdict.evidence}"
-        if is_cancelled:
+        attempt.case = case
+        self._state.counters["judged"] += 1
+        text = f"{attempt.kind.name} in worker {worker.number} {case.offence}"
+        self._state.note(now_s, f"{text}: it is ended; {case.verdict}: {case.evidence}")
+        if was_asked:
             # It was to be interrupted, and no more than that; now all steps are taken.
+            case.took(CANCEL, now_s)
             self._due.setdefault(attempt.row.id, (attempt, now_s))
             return
         attempt.stop = ASKED
-        self._state.note(now_s, f"{attempt.kind.name} hangs in worker {worker.number}")
         self._dispatch.call_back(worker, attempt.seq)
         self._due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
 
+    def hung(self, worker: Worker, attempt: Attempt, watch: Watch, now_s: float) -> None:
+        """An attempt hangs, proven by two bits of evidence; or it is stopped, if that is enough."""
+        told, settings = watch.told(), self._state.settings
+        name, limit_s = "hang_timeout_s", settings.hang_timeout_s
+        if told.name == STOPPED:
+            name, limit_s = "stopped_timeout_s", settings.stopped_timeout_s
+        offence = f"made no progress for {seconds(told.for_s)}"
+        case = case_of(watch, HUNG, offence, name, limit_s, told)
+        self.judged(worker, attempt, case, now_s)
+
+    def runs_away(self, worker: Worker, attempt: Attempt, now_s: float) -> None:
+        """An attempt on its way to its end takes ever more memory: nothing else is tried."""
+        if attempt.state == SENT and INTERRUPTED <= attempt.stop < KILLED:
+            self._signal(attempt, worker, KILL, now_s)
+
+    @staticmethod
+    def _takes_over(attempt: Attempt) -> bool:
+        # Whatever is on its way down the ladder already goes on as it began.
+        case = attempt.case
+        return (
+            attempt.kind.actor != b""
+            and not attempt.drained
+            and (case is None or not case.is_verdict)
+        )
+
     def has_ended(self, attempt: Attempt, row: FinishedRow) -> bool:
-        """Say that an attempt was ended because it hung, if it was; return whether that is told."""
-        first = row.values[0] if row.values else None
-        failure = None if first is None else first.failure
-        if not attempt.hung or failure is None or failure.error != "TaskCancelled":
+        """Say what ended an attempt if that was the case against it; return whether that is told.
+
+        Once a verdict is there it is the outcome, and a value that still comes goes with it.
+        """
+        case = attempt.case
+        if case is None or not case.is_verdict:
             return False
-        self._state.hung(attempt, row.duration_s)
+        values = row.values
+        if len(values) == 1 and values[0].outcome == Outcome.VALUE and not values[0].contained:
+            case.partial = values[0].payload
+        self._state.judged(attempt, case, row.duration_s)
         return True
+
+    def dumped(self, event: Dumped, now_s: float) -> None:
+        """Where a worker's threads are: what waited for that goes on."""
+        for task, (attempt, _) in self._due.items():
+            case = attempt.case
+            if attempt.worker == event.worker and case is not None and case.awaits:
+                case.saw(event.text, event.why, event.at)
+                self._due[task] = (attempt, now_s)
 
     def drain(self, now_s: float) -> None:
         """End whatever has started: this node is drained, and waits no longer."""
@@ -128,15 +193,33 @@ class Stops:
                 continue
             if attempt.force:
                 if attempt.stop != KILLED:
-                    self._signal(attempt, worker, "KILL", now_s)
+                    self._signal(attempt, worker, KILL, now_s)
             elif attempt.stop == ASKED:
-                attempt.stop = INTERRUPTED
-                reason = "drain" if attempt.drained else "hung" if attempt.hung else "cancelled"
-                self._state.commands.append(Interrupt(worker.number, attempt.seq, reason))
-                grace_s = self._state.settings.cancel_grace_s
-                self._due[attempt.row.id] = (attempt, now_s + grace_s)
-                if attempt.kind.actor and not (attempt.drained or attempt.hung):
-                    del self._due[attempt.row.id]  # the next step would end the actor
+                self._begin(attempt, worker, now_s)
+
+    def _begin(self, attempt: Attempt, worker: Worker, now_s: float) -> None:
+        """Take the first step: where it is, if it is judged; then it is interrupted."""
+        case = attempt.case
+        is_judged = case is not None and case.is_verdict
+        if case is not None and is_judged and not case.looked:
+            self._look(attempt, case, worker, now_s)
+            return
+        if case is not None and case.awaits:
+            return
+        attempt.stop = INTERRUPTED
+        reason = case.reason if case is not None else DRAIN if attempt.drained else CANCELLED
+        self._state.commands.append(interrupt(worker, attempt, reason))
+        if case is not None:
+            case.took(CANCEL, now_s)
+        grace_s = self._state.settings.cancel_grace_s
+        self._due[attempt.row.id] = (attempt, now_s + grace_s)
+        if attempt.kind.actor and not (attempt.drained or is_judged):
+            del self._due[attempt.row.id]  # the next step would end the actor
+
+    def _look(self, attempt: Attempt, case: Case, worker: Worker, now_s: float) -> None:
+        case.looked = case.awaits = True
+        self._state.commands.append(Dump([worker.number]))
+        self._due[attempt.row.id] = (attempt, now_s + DUMP_WAIT_S)
 
     def turn(self, now_s: float) -> None:
         """Take the next step where one is due."""
@@ -159,6 +242,7 @@ class Stops:
     def clear(self) -> None:
         """Forget all: the link's life is over."""
         self._due.clear()
+        self.stuck.clear()
 
     @staticmethod
     def _is_alone(worker: Worker, attempt: Attempt, now_s: float) -> bool:
@@ -172,23 +256,45 @@ class Stops:
         return worker.started == attempt.seq and now_s >= worker.since_s + RESULTS_LATE_S
 
     def _step(self, attempt: Attempt, now_s: float) -> None:
-        worker = self._state.workers[attempt.worker]
+        worker, case = self._state.workers[attempt.worker], attempt.case
         made = attempt.kind.creates and worker.is_up
-        if attempt.stop == TERMINATED:
-            self._signal(attempt, worker, "KILL", now_s)
-        elif made or (attempt.stop == INTERRUPTED and self._is_alone(worker, attempt, now_s)):
-            self._signal(attempt, worker, "TERM", now_s)
+        if case is not None and case.awaits:
+            case.saw("", f"nothing came within {DUMP_WAIT_S:g} s", "")
+        if attempt.stop == KILLED:
+            del self._due[attempt.row.id]
+            self.stuck.append(worker)
+        elif attempt.stop == TERMINATED:
+            self._signal(attempt, worker, KILL, now_s)
+        elif made:
+            self._signal(attempt, worker, TERM, now_s)
+        elif attempt.stop == INTERRUPTED and self._is_alone(worker, attempt, now_s):
+            if case is None and not attempt.drained:
+                # Where it is, for whoever wonders why it did not heed the interruption.
+                case = attempt.case = Case(CANCELLED)
+                case.took(CANCEL, now_s - self._state.settings.cancel_grace_s)
+            if case is not None and not case.looked:
+                self._look(attempt, case, worker, now_s)
+            else:
+                self._signal(attempt, worker, TERM, now_s)
+        elif case is not None and case.looked and self._is_alone(worker, attempt, now_s):
+            if case.reason == MEMORY and attempt.kind.actor:
+                # What an actor keeps is not let go of by interrupting a call of it.
+                self._signal(attempt, worker, TERM, now_s)
+            else:
+                self._begin(attempt, worker, now_s)
         else:
             worker.reading += 1
             self._state.commands.append(ReadPage([worker.number]))
             self._due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
 
-    def _signal(self, attempt: Attempt, worker: Worker, name: str, now_s: float) -> None:
+    def _signal(self, attempt: Attempt, worker: Worker, step: str, now_s: float) -> None:
+        name = step.removeprefix("SIG")
         self._state.note(now_s, f"{attempt.kind.name} goes on: {name} to worker {worker.number}")
         self._state.commands.append(Signal(worker.number, name))
-        if name == "KILL":
-            attempt.stop = KILLED
-            self._due.pop(attempt.row.id, None)
-        else:
-            attempt.stop = TERMINATED
-            self._due[attempt.row.id] = (attempt, now_s + self._state.settings.term_grace_s)
+        if attempt.case is not None:
+            attempt.case.took(step, now_s)
+        settings = self._state.settings
+        is_last = step == KILL
+        attempt.stop = KILLED if is_last else TERMINATED
+        wait_s = settings.reap_timeout_s if is_last else settings.term_grace_s
+        self._due[attempt.row.id] = (attempt, now_s + wait_s)

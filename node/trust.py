@@ -5,7 +5,7 @@ is refused there; what decodes and cannot be true is found here, so that it harm
 and so that the scheduler does not drop the whole node for it.
 """
 
-from ..protocol.ids import ORDINAL_BYTES, ObjectId, TaskId, objects_of, show
+from ..protocol.ids import ORDINAL_BYTES, PEER_BYTES, ObjectId, TaskId, objects_of, show
 from ..protocol.messages import Outcome
 from .attempts import Attempt, Worker
 from .packets import FinishedRow, Submitted
@@ -47,10 +47,16 @@ def untruth(worker: Worker, packet: Submitted, state: NodeState) -> str:
     prefix = state.peer + worker.number.to_bytes(ORDINAL_BYTES, "big")
     entries, calls = objects.entries, objects.calls
     seen: dict[bytes, None] = {}
+    # A detached actor is nobody's here: it has an id of its own, and its kind comes with it.
+    detached = [one.number for one in packet.kinds if (how := one.options.creates) and how.detached]
+    strange = [row.id for row in packet.rows if row.kind in detached] if detached else []
     for id_ in (*(row.id for row in packet.rows), *(row.id for row in packet.puts)):
         entry = entries.get(id_)
         used = id_ in calls or (entry is not None and (entry.pending or entry.row is not None))
-        if id_[: len(prefix)] != prefix or used or id_ in seen:
+        is_own = id_[: len(prefix)] == prefix
+        if id_ in strange:
+            is_own = id_[:PEER_BYTES] != state.peer
+        if not is_own or used or id_ in seen:
             return f"it used the id {show(id_)}, which is another's or was used before"
         seen[id_] = None
     return ""

@@ -4,13 +4,11 @@ Never decides what runs or what is tried again elsewhere, and never outlives its
 task does, short of ending the process, the next one runs.
 """
 
-import contextlib
 import faulthandler
 import importlib
 import os
 import signal
 import sys
-import threading
 import types
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,6 +18,7 @@ from typing import Any, Final, NoReturn
 from ..protocol.brought import brought
 from ..protocol.errors import Interrupted
 from ..protocol.ids import NO_PEER, ObjectId, PeerId, TaskId, objects_of, show
+from ..protocol.inside import set_inside
 from ..protocol.messages import Failure, Outcome, ValueRow
 from ..protocol.modules import path_was_told
 from ..protocol.outcomes import is_retryable
@@ -36,7 +35,9 @@ from .actor_host import ActorHost
 from .asyncio_hook import lend_in_loops
 from .channel import Channel, ClosedError
 from .held import Held
-from .line import Line, start_thread
+from .helper import FLUSH_S, Helper, flush_streams
+from .inside import WorkerInside
+from .line import Line
 from .loaded import LoadedKind
 from .nested import WorkerSession
 from .packets import (
@@ -50,7 +51,6 @@ from .packets import (
     Setup,
 )
 from .page import (
-    BEAT,
     BEGAN,
     ERRORS_AT,
     IDLE,
@@ -66,14 +66,8 @@ from .page import (
     Words,
     times_of,
 )  # fmt: skip
+from .several import Tools, serve_calls
 from .streams import errors_at, opened
-
-#: Results wait no longer than this while other tasks of the packet run.
-_FLUSH_S: Final = 0.001
-#: So often the helper looks for results and calls that wait to be sent.
-_FAST_S: Final = 0.004
-_FAST_TICKS: Final = 8
-_IDLE_TICKS: Final = 2
 
 _VALUE: Final = int(Outcome.VALUE)
 _NONE: Final = pack_value(None).payload
@@ -108,7 +102,7 @@ def main(
     except ClosedError:
         pass  # the node is gone
     finally:
-        _flush_streams()
+        flush_streams()
         os._exit(status)
 
 
@@ -151,6 +145,8 @@ class Worker:
                 self._define(packet)
                 self._queue.extend(packet.rows)
                 self._run()
+                if self._host.concurrency:
+                    self._serve_calls()
                 if self._host.over:
                     return 0
             elif type(packet) is Setup:
@@ -164,6 +160,20 @@ class Worker:
                 self._tell_end()
                 self._line.flush()
                 return 0
+
+    def _serve_calls(self) -> None:
+        """Run calls that may run beside each other, until the actor ends."""
+        assert self._session is not None
+        serve_calls(
+            Tools(
+                self._words, self._line, self._helper, self._session, self._host, self._kinds,
+                self._node, self._define, self._load, _values, self._failed, flush_streams,
+            )
+        )  # fmt: skip
+        self._host.over = True
+        self._tell_end()
+        flush_streams()
+        self._line.flush()
 
     def _tell_end(self) -> None:
         """The worker is about to end, and with it its actor."""
@@ -217,7 +227,13 @@ class Worker:
             self._give_back_for_wait,
             self._helper.hurry,
         )
+        self._session.namespace = setup.environment.namespace
         set_current(self._session)
+        set_inside(
+            WorkerInside(
+                self._line, self._words, self._session, self._host, self._kinds, self._node
+            )
+        )
         lend_in_loops(self._session)
         self._helper.start()
         return ""
@@ -260,14 +276,14 @@ class Worker:
                     stream.end_task()
                     words[ERRORS_AT] = errors_at()
             outbox.append(finished)
-            if perf_counter() - line.flushed_s > _FLUSH_S or not kind.max_retries:
-                _flush_streams()
+            if perf_counter() - line.flushed_s > FLUSH_S or not kind.max_retries:
+                flush_streams()
                 line.flush_results()
         words[PHASE] = IDLE
         if self._host.over:
             self._tell_end()
         if outbox or self._held.changes:
-            _flush_streams()
+            flush_streams()
             line.flush_results()
 
     def _attempt(self, row: RunRow, kind: LoadedKind, started_s: float) -> FinishedRow | ActorMade:
@@ -304,6 +320,7 @@ class Worker:
     def _load(self, kind: LoadedKind) -> Callable[..., Any]:
         self._words[PHASE] = IMPORTING
         function = kind.load(self._node)
+        self._times[BEGAN] = perf_counter()  # from here on its limits count
         self._words[PHASE] = UNPICKLING
         return function
 
@@ -403,78 +420,6 @@ def _settle() -> None:
         except OSError:
             continue  # it was removed, or may not be entered
         return
-
-
-class Helper:
-    """The worker's second thread: pulses while a task runs, sends what waits, and else sleeps."""
-
-    def __init__(
-        self, line: Line, held: Held, words: Words, parent_pid: int, pulse_interval_s: float
-    ) -> None:
-        self._line = line
-        self._held = held
-        self._words = words
-        self._parent_pid = parent_pid
-        self._pulse_s = pulse_interval_s
-        # Held while nobody calls: the helper sleeps in acquire().
-        self._bell = threading.Lock()
-        self._bell.acquire()
-        #: seconds between ticks; -1: asleep until called
-        self._tick_s = -1.0
-
-    def start(self) -> None:
-        """Start the thread."""
-        start_thread(self._serve, "drumbeat-helper")
-
-    def begin(self) -> None:
-        """The main thread starts a packet."""
-        if self._tick_s < 0:
-            self._tick_s = self._pulse_s
-            self._ring()
-
-    def hurry(self) -> None:
-        """Something waits to be sent while user code runs."""
-        if self._tick_s != _FAST_S:
-            self._tick_s = _FAST_S
-            self._ring()
-
-    def _ring(self) -> None:
-        with contextlib.suppress(RuntimeError):  # somebody has rung already
-            self._bell.release()
-
-    def _serve(self) -> None:
-        words, line, quiet = self._words, self._line, 0
-        try:
-            while True:
-                rung = self._bell.acquire(timeout=self._tick_s)
-                if os.getppid() != self._parent_pid:
-                    os._exit(1)
-                words[BEAT] = (words[BEAT] + 1) & 0xFFFF_FFFF_FFFF_FFFF
-                quiet = 0 if rung else quiet + 1
-                if (line.outbox or self._held.changes) and (
-                    perf_counter() - line.flushed_s > _FLUSH_S
-                ):
-                    _flush_streams()
-                    line.flush()
-                    quiet = 0
-                if self._tick_s == _FAST_S:
-                    if quiet > _FAST_TICKS and not line.outbox:
-                        self._tick_s, quiet = self._pulse_s, 0
-                elif quiet >= _IDLE_TICKS and not words[RUNNING]:
-                    self._tick_s = -1.0
-                    if words[RUNNING] or line.outbox:
-                        self._tick_s = self._pulse_s
-        except ClosedError:
-            os._exit(1)
-
-
-def _flush_streams() -> None:
-    """Have what was printed arrive before the results; a broken stream is the task's own."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:  # noqa: BLE001  # it may be anything that the user put there
-            continue
 
 
 if __name__ == "__main__":  # a fresh interpreter, see spawn.py

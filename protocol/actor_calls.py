@@ -4,6 +4,7 @@ Never decides which call comes, nor when: whoever runs one has put the instance 
 """
 
 import inspect
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,8 +15,9 @@ _NOBODY: Final = object()
 _instance: Any = _NOBODY
 #: the actor whose call runs here, where several live in one process (inline)
 _visiting: Final[ContextVar[Any]] = ContextVar("drumbeat_actor", default=_NOBODY)
-#: runs `async def` methods; one a process, since what they share belongs to one loop
-_runner: Any = None
+#: runs `async def` methods one after the other; one a thread, since what they share belongs to one
+#: loop
+_runners: Final = threading.local()
 
 
 class ActorExit(BaseException):
@@ -36,8 +38,16 @@ class MethodCall:
         Raises:
             AttributeError: the instance has no such method.
         """
-        value = getattr(instance(), self.name)(*args, **kwargs)
+        value = self.begin(*args, **kwargs)
         return _run(value) if inspect.iscoroutine(value) else value
+
+    def begin(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the method; what an `async def` method gives is a coroutine, to be run elsewhere.
+
+        Raises:
+            AttributeError: the instance has no such method.
+        """
+        return getattr(instance(), self.name)(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (MethodCall, (self.name,))
@@ -92,10 +102,26 @@ def exit_actor() -> NoReturn:
     raise ActorExit
 
 
+def is_async(class_: Any) -> bool:
+    """Return whether actors of a class live on an event loop: a public method is `async def`.
+
+    Args:
+        class_: or whatever else makes an actor.
+    """
+    if not isinstance(class_, type):
+        return False
+    for name in dir(class_):
+        if not name.startswith("_"):
+            found = inspect.getattr_static(class_, name)
+            if inspect.iscoroutinefunction(getattr(found, "__func__", found)):
+                return True
+    return False
+
+
 def _run(coroutine: Any) -> Any:
-    global _runner  # noqa: PLW0603  # one a process
-    if _runner is None:
+    runner = getattr(_runners, "one", None)
+    if runner is None:
         import asyncio  # loads ssl and much else: for those who use it
 
-        _runner = asyncio.Runner()
-    return _runner.run(coroutine)
+        runner = _runners.one = asyncio.Runner()
+    return runner.run(coroutine)

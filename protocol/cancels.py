@@ -6,6 +6,7 @@ Nothing here may hold behaviour.
 from enum import IntEnum
 
 from .forms import Count, Message, TaskBytes
+from .limits import CANCELLED, Reason
 
 
 class Cancel(Message, tag="cancel"):
@@ -47,3 +48,5 @@ class Stop(Message, tag="stop"):
     """Scheduler -> node: cancel these attempts (see `StopMode`); Done rows tell what came of it."""
 
     rows: list[tuple[TaskBytes, Count, int]]
+    #: of all rows: cancelled, or timed_out: a limit of the scheduler's (queue or total) is over
+    reason: Reason = CANCELLED

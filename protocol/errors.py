@@ -10,8 +10,8 @@ attributes and travel with it.
       ClusterError           SchedulerUnreachable, KeyRefused, Infeasible, NotInitialized,
                              Backpressure, ResourceDeadlock
       GetTimeoutError        (also TimeoutError)
-      TaskError              the user's exception; TaskCancelled, TaskHung, NodeLost, WorkerDied
-                             (WorkerOutOfMemory), PoisonTask, DependencyFailed,
+      TaskError              the user's exception; TaskCancelled, TaskTimedOut, TaskHung, NodeLost,
+                             WorkerDied (WorkerOutOfMemory), PoisonTask, DependencyFailed,
                              NotPicklable (also pickle.PicklingError), WorkingDirMissing
       ActorError             ActorDied, ActorUnavailable, ActorCallLost, PendingCallsLimitExceeded
       ObjectLost
@@ -141,11 +141,50 @@ class TaskCancelled(TaskError):
     """The task was cancelled before it had a value."""
 
 
-class TaskHung(TaskError):
-    """The task was ended because it hung; `verdict` says by what evidence."""
+class Supervised:
+    """Of a task that was ended by a limit or by evidence: what was seen of it and done about it."""
 
-    #: "deadlock: GIL not released, no CPU and no IO for 120 s, ..."
+    #: what its node made of it: "deadlock: GIL not released, no CPU and no IO for 120 s, ..."
     verdict: str = ""
+    #: the same without the verdict's name
+    evidence: str = ""
+    #: how many attempts it may have in all
+    attempts: int = 0
+    #: since its start, when it was judged
+    elapsed_s: float = 0.0
+    #: the option that it went beyond: "timeout", ...; hang_timeout_s is a setting; and its value
+    limit: str = ""
+    limit_s: float = 0.0
+    #: what it said last with progress(), and how long ago: '310/900 "tile 310", 121 s ago'
+    progress: str = ""
+    progress_s: float = 0.0
+    #: "stack 14:04:12 · cancel, no effect in 5 s · SIGTERM, no effect in 2 s · SIGKILL"
+    actions: str = ""
+    #: where its main thread was, innermost first: "imgtool.py:88 blur < pipeline.py:31 resize"
+    stack: str = ""
+    #: where all threads of its process were, as `faulthandler` writes it
+    stacks: str = ""
+    #: what it gave to progress() last as `details`
+    last_details: Any = None
+    #: whether a value still came, and that value
+    has_partial: bool = False
+    partial: Any = None
+
+    def __str__(self) -> str:
+        lines = [super().__str__()]
+        for title in ("verdict", "progress", "actions", "stack"):
+            text = getattr(self, title)
+            if text:
+                lines.append(f"  {title:<8}: {text}")
+        return "\n".join(lines)
+
+
+class TaskTimedOut(Supervised, TaskError):
+    """The task took longer than a limit that it was given; it is not tried again."""
+
+
+class TaskHung(Supervised, TaskError):
+    """The task was ended because it hung; `verdict` says by what evidence."""
 
 
 class WorkerDied(TaskError):
@@ -159,8 +198,17 @@ class WorkerDied(TaskError):
     stderr_tail: str = ""
 
 
-class WorkerOutOfMemory(WorkerDied):
-    """The kernel had run out of memory and killed the worker process that ran the task."""
+class WorkerOutOfMemory(Supervised, WorkerDied):
+    """The worker process that ran the task used more memory than it may, or than there was.
+
+    Its memory_max, if `limit` says so; else its node had run out of memory: then the kernel killed
+    the process, or the node ended it before that, as the one that used the most.
+    """
+
+    #: the most that was seen of it; 0: unknown
+    peak_bytes: int = 0
+    #: what it was allowed; 0: no such limit
+    limit_bytes: int = 0
 
 
 class WorkingDirMissing(TaskError):
@@ -240,5 +288,5 @@ class Interrupted(BaseException):
 
     def __init__(self, reason: str = "cancelled") -> None:
         super().__init__(reason)
-        #: "cancelled"
+        #: "cancelled", "drain", "timed_out", "hung" or "memory"
         self.reason = reason

@@ -1,29 +1,41 @@
-"""How many connections a process may have.
+"""The limits that a user sets on a call: how long it may take, and how much memory.
 
-Never opens anything.
+    timeout            one attempt, from its start to its end              the node watches it
+    queue_timeout      from the submission until it starts                 the scheduler
+    total_timeout      from the submission to the outcome, all attempts    the scheduler
+    heartbeat_timeout  between two calls of progress()                     the node
+    memory_max         of its worker's process                             the node
+
+Nothing here may hold behaviour beyond the arithmetic of defaults.
 """
 
-import resource
-from typing import Final
+from typing import Annotated, Final
 
-from .machine import allow_files
+from msgspec import Meta, Struct
 
-#: more are never needed, and each costs memory
-CONNECTIONS_MAX: Final = 8192
-#: descriptors for everything else
-FILES_KEPT: Final = 64
-CONNECTIONS_MIN: Final = 16
+from .forms import SECONDS_MAX, Count
+
+#: 0: no such limit
+Limit = Annotated[float, Meta(ge=0, le=SECONDS_MAX)]
+
+# reasons of a Stop
+CANCELLED: Final = "cancelled"
+TIMED_OUT: Final = "timed_out"
+Reason = Annotated[str, Meta(max_length=32)]
+
+#: `details` of progress(), pickled
+DETAILS_BYTES_MAX: Final = 4 << 10
+Details = Annotated[bytes, Meta(max_length=DETAILS_BYTES_MAX)]
 
 
-def connections_max(setting: int) -> int:
-    """Return how many connections there may be; raises the limit of open files as far as it goes.
+class Limits(Struct, array_like=True, gc=False, frozen=True):
+    """What a call may take; 0: any amount. Hashable."""
 
-    Args:
-        setting: the setting `connections_max`; 0: as many as the limit of open files leaves.
-    """
-    wanted = setting or CONNECTIONS_MAX
-    allow_files(wanted + FILES_KEPT)
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return wanted
-    return min(wanted, max(CONNECTIONS_MIN, soft - FILES_KEPT))
+    timeout_s: Limit = 0.0
+    queue_timeout_s: Limit = 0.0
+    total_timeout_s: Limit = 0.0
+    heartbeat_timeout_s: Limit = 0.0
+    memory_max_bytes: Count = 0
+
+
+NO_LIMITS: Final = Limits()

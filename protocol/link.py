@@ -31,8 +31,8 @@ class Link:
         "_message_bytes_max", "_misses", "_packed", "_queue", "_resend", "_resend_after_s",
         "_resent_from", "_sent_seq", "_unacked", "_unacked_bytes", "_untold_bytes",
         "_window_batches_max", "_window_bytes_max", "ack_due_s", "acked", "acks_sent",
-        "ask_due_s", "batches_received", "batches_resent", "duplicates_dropped", "gaps_dropped",
-        "queued_bytes", "received_seq",
+        "ask_due_s", "batches_received", "batches_resent", "confirmed_s", "duplicates_dropped",
+        "gaps_dropped", "queued_bytes", "received_seq",
     )  # fmt: skip
 
     def __init__(self, settings: Settings) -> None:
@@ -45,8 +45,8 @@ class Link:
         self._queue: deque[bytes] = deque()
         #: bytes queued that no batch carries yet
         self.queued_bytes = 0
-        # (number, frame, messages up to its end) of batches sent and not acknowledged
-        self._unacked: deque[tuple[int, bytes, int]] = deque()
+        # (number, frame, messages up to its end, when) of batches sent and not acknowledged
+        self._unacked: deque[tuple[int, bytes, int, float]] = deque()
         self._unacked_bytes = 0
         self._resend: list[bytes] = []
         # The first batch of the last resend: asked for again, it is on its way.
@@ -59,6 +59,8 @@ class Link:
         self._packed = 0
         #: messages that the peer has acknowledged so far
         self.acked = 0
+        #: when the last batch that the peer has acknowledged was first sent
+        self.confirmed_s = float("-inf")
         #: number of the last batch received
         self.received_seq = 0
         self._ack_told = 0
@@ -124,7 +126,7 @@ class Link:
                 len(unacked) < self._window_batches_max
                 and self._unacked_bytes < self._window_bytes_max
             ):
-                frames.append(self._pack())
+                frames.append(self._pack(now_s))
                 if not self._queue:
                     break
         due_s = self.ack_due_s
@@ -138,7 +140,7 @@ class Link:
             frames.append(self._ask(now_s))
         return frames
 
-    def _pack(self) -> bytes:
+    def _pack(self, now_s: float) -> bytes:
         queue = self._queue
         messages: list[bytes] = []
         queued_bytes = 0
@@ -154,7 +156,7 @@ class Link:
         frame = encode_batch(seq, received_seq, messages)
         self.queued_bytes -= queued_bytes
         self._packed = packed = self._packed + len(messages)
-        self._unacked.append((seq, frame, packed))
+        self._unacked.append((seq, frame, packed, now_s))
         self._unacked_bytes += len(frame)
         self._ack_told = received_seq
         self._untold_bytes = 0
@@ -229,7 +231,7 @@ class Link:
     def _acknowledged(self, ack: int) -> None:
         unacked = self._unacked
         while unacked and unacked[0][0] <= ack:
-            _, acked, self.acked = unacked.popleft()
+            _, acked, self.acked, self.confirmed_s = unacked.popleft()
             self._unacked_bytes -= len(acked)
         # A resent batch says what was received when it was first sent: older news are no news.
         if ack > self._acked_seq:
@@ -248,7 +250,7 @@ class Link:
         if ack != self._acked_seq or self._resent_from == ack + 1:
             return  # old news, or it is on its way
         self._resent_from = ack + 1
-        self._resend = [frame for _, frame, _ in self._unacked]
+        self._resend = [frame for _, frame, _, _ in self._unacked]
         # What is sent again acknowledges what was received when it was first sent: say the rest.
         self.ack_due_s = now_s
 
@@ -263,7 +265,7 @@ class Link:
                 f"received: {peer_received} is not between {self._acked_seq} and {self._sent_seq}"
             )
         self._acknowledged(peer_received)
-        self._resend = [frame for _, frame, _ in self._unacked]
+        self._resend = [frame for _, frame, _, _ in self._unacked]
         # Hello and Welcome have told the peer what this end has received.
         self._told()
         self._misses = False

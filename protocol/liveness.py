@@ -13,8 +13,13 @@ deadline is extended by the gap, and nobody is judged for one interval.
 """
 
 from enum import IntEnum
+from typing import Final
 
 from .ids import PeerId
+
+
+#: of so many peers or more, half are not silent at once by chance
+CROWD_MIN: Final = 4
 
 
 class Life(IntEnum):
@@ -58,20 +63,34 @@ class Liveness:
         lost_after_s: silent for so long: lost.
         closed_grace_s: connection closed and not returned for so long: lost.
         interval_s: how often peers speak; a judge later than this judges nobody for one.
+        self_doubt_s: while more than half of them are silent, of `CROWD_MIN` or more, the judge
+            may be who is cut off: they are lost so much later. Whose connection has closed is not
+            silent: that has been heard.
     """
 
     __slots__ = (
-        "_closed", "_closed_grace_s", "_interval_s", "_lost_after_s", "_news", "_open",
-        "_quiet_until_s", "_suspect_after_s", "_suspects", "_total_late_s", "_watches", "due_s",
+        "_closed", "_closed_grace_s", "_holds_until_s", "_interval_s", "_lost_after_s", "_news",
+        "_open", "_quiet_until_s", "_self_doubt_s", "_suspect_after_s", "_suspects",
+        "_total_late_s", "_watches", "doubts_itself", "due_s",
     )  # fmt: skip
 
     def __init__(
-        self, suspect_after_s: float, lost_after_s: float, closed_grace_s: float, interval_s: float
+        self,
+        suspect_after_s: float,
+        lost_after_s: float,
+        closed_grace_s: float,
+        interval_s: float,
+        self_doubt_s: float = 0.0,
     ) -> None:
         self._suspect_after_s = suspect_after_s
         self._lost_after_s = lost_after_s
         self._closed_grace_s = closed_grace_s
         self._interval_s = interval_s
+        self._self_doubt_s = self_doubt_s
+        #: too many are silent at once
+        self.doubts_itself = False
+        # In the judge's time: after that was over, those who are still silent have so long.
+        self._holds_until_s = float("-inf")
         self._watches: dict[PeerId, _Watch] = {}
         # Alive and suspect peers by when they were heard, closed ones by when they closed: the
         # first is always the first to be judged.
@@ -170,7 +189,7 @@ class Liveness:
             return float("-inf")
         watches = self._watches
         dues = [watches[peer].heard_at_s + self._suspect_after_s for peer in _first(self._open)]
-        dues += [watches[peer].heard_at_s + self._lost_after_s for peer in _first(self._suspects)]
+        dues += [self._lost_s(watches[peer]) for peer in _first(self._suspects)]
         dues += [watches[peer].closed_at_s + self._closed_grace_s for peer in _first(self._closed)]
         return max(min(dues) + self._total_late_s, self._quiet_until_s) if dues else None
 
@@ -211,11 +230,29 @@ class Liveness:
             del self._open[peer]
             self._suspects[peer] = None
             self._set(peer, Life.SUSPECT)
+        if self._suspects or self.doubts_itself:
+            self._look_at_itself(judged_s)
         while self._suspects:
             peer = next(iter(self._suspects))
-            if judged_s < watches[peer].heard_at_s + self._lost_after_s:
+            if judged_s < self._lost_s(watches[peer]):
                 break
             self._lose(peer)
+
+    def _look_at_itself(self, judged_s: float) -> None:
+        watches = self._watches
+        silent = sum(watches[peer].closed_at_s == _OPEN for peer in self._suspects)
+        doubted = self.doubts_itself
+        self.doubts_itself = len(watches) >= CROWD_MIN and 2 * silent > len(watches)
+        if doubted and not self.doubts_itself and self._self_doubt_s:
+            # Some are back: the others have the time to be.
+            self._holds_until_s = judged_s + self._suspect_after_s
+
+    def _lost_s(self, watch: _Watch) -> float:
+        """Return when a silent peer is lost, in the judge's time."""
+        lost_s = watch.heard_at_s + self._lost_after_s
+        if self.doubts_itself:
+            return lost_s + self._self_doubt_s
+        return max(lost_s, self._holds_until_s)
 
     def _lose(self, peer: PeerId) -> None:
         for order in (self._open, self._suspects, self._closed):

@@ -12,6 +12,11 @@ from typing import Final
 
 _PROC: Final = Path("/proc")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
+#: a control group's limit of memory and what it uses: version 2, version 1
+_MEMORY_FILES: Final = (
+    ("memory.max", "memory.current"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 _KIB: Final = 1024
 
 
@@ -87,10 +92,63 @@ def gpu_count(environ: Mapping[str, str] = os.environ, proc: Path = _PROC) -> in
     return count
 
 
-def memory_used_bytes(proc: Path = _PROC) -> int:
-    """Return how much memory of the machine is in use; 0 if the system does not tell."""
-    known = _meminfo(proc)
-    return max(0, known.get("MemTotal", 0) - known.get("MemAvailable", 0))
+class Processors:
+    """How busy the machine's processors are, between one look and the next."""
+
+    def __init__(self, proc: Path = _PROC) -> None:
+        self._proc = proc
+        self._busy, self._all = self._ticks()
+
+    def used(self) -> float:
+        """Return the share of their time that they worked since the last look; -1: unknown."""
+        busy, total = self._ticks()
+        worked, passed = busy - self._busy, total - self._all
+        self._busy, self._all = busy, total
+        return min(1.0, max(0.0, worked / passed)) if passed > 0 else -1.0
+
+    def _ticks(self) -> tuple[int, int]:
+        try:
+            with open(self._proc / "stat", "rb") as file:
+                words = file.readline().split()[1:9]
+            user, nice, system, idle, waits, *others = map(int, words)
+        except (OSError, ValueError):
+            return 0, 0
+        busy = user + nice + system + sum(others)
+        return busy, busy + idle + waits
+
+
+class Memory:
+    """What is left of the memory that this process may use; its limits are looked up once."""
+
+    def __init__(self, proc: Path = _PROC, cgroups: Path = _CGROUPS) -> None:
+        self._proc = proc
+        total_bytes = _meminfo(proc).get("MemTotal", 0)
+        #: files that tell what is used, and what of it is not needed; the limit
+        self._places: list[tuple[Path, Path, int]] = []
+        for directory in _cgroup_directories("memory", proc, cgroups):
+            for limit, used in _MEMORY_FILES:
+                words = _words(directory / limit)
+                # Beyond what the machine has it is none; "max" is none either.
+                if words and words[0].isdigit() and 0 < int(words[0]) < total_bytes:
+                    stat = directory / "memory.stat"
+                    self._places.append((directory / used, stat, int(words[0])))
+
+    def look(self) -> tuple[int, int, int]:
+        """Return (used of the machine, left where it is scarcest, of so much); 0 is unknown."""
+        known = _meminfo(self._proc)
+        total_bytes, free_bytes = known.get("MemTotal", 0), known.get("MemAvailable", 0)
+        used_bytes, share = max(0, total_bytes - free_bytes), free_bytes / max(1, total_bytes)
+        for path, stat, limit_bytes in self._places:
+            words, counts = _words(path), _words(stat)
+            if not words or not words[0].isdigit():
+                continue
+            # Pages of files that nobody uses are given back when they are needed.
+            known_ = dict(zip(counts[::2], counts[1::2], strict=False))
+            kept = int(known_.get("total_inactive_file") or known_.get("inactive_file") or 0)
+            left_bytes = max(0, limit_bytes - int(words[0]) + kept)
+            if left_bytes / limit_bytes < share:
+                share, free_bytes, total_bytes = left_bytes / limit_bytes, left_bytes, limit_bytes
+        return used_bytes, free_bytes, total_bytes
 
 
 def _affinity() -> int:

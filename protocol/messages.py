@@ -16,7 +16,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from .actors import ActorOptions, ActorsUp
+from .actors import ActorOptions, ActorsGone, ActorsUp
 from .cancels import Cancel as Cancel
 from .cancels import Cancelled as Cancelled
 from .cancels import Stop as Stop
@@ -36,6 +36,8 @@ from .forms import (
     TaskBytes,
 )
 from .labels import AskedLabels, Labels
+from .limits import Details as Details
+from .limits import Limits as Limits
 from .questions import Answer as Answer
 from .questions import Query as Query
 from .recovery import HandedOver, Holding, Inventory, Recovered, Registered, Report
@@ -74,6 +76,8 @@ class Options(Struct, array_like=True, gc=False, frozen=True):
     creates: ActorOptions | None = None
     #: the task is a call of this actor, named by its creation; empty: it is not
     actor: ParentBytes = b""
+    #: None: it has none
+    limits: Limits | None = None
 
 
 class KindRow(Row):
@@ -115,6 +119,8 @@ class Environment(Row):
     python: str = ""
     #: whose files it sees: its workers take sys_path and directory only where it is the same
     machine: str = ""
+    #: where the names of its actors are looked up
+    namespace: str = ""
 
 
 class Enter(Message, tag="enter"):
@@ -280,6 +286,9 @@ class Join(Message, tag="join"):
     draining: bool = False
     #: as in Enter, of what its workers submitted
     settled: Count = 0
+    #: its keeper, of which there is but one: it ends all of a daemon's workers before it starts the
+    #: next
+    keeper: str = ""
 
 
 class Beat(Message, tag="beat"):
@@ -294,6 +303,8 @@ class Beat(Message, tag="beat"):
     memory_bytes: Count = 0
     #: whether nothing moves there (see `Looked`)
     still: bool = False
+    #: how busy its machine's processors were since the last beat, from 0 to 1; -1: unknown
+    cpu: Annotated[float, Meta(ge=-1, le=1)] = -1.0
 
 
 class EnvironmentRow(Row):
@@ -346,6 +357,8 @@ class AssignRow(Row):
     contained: tuple[ObjectBytes, ...] = ()
     #: one for each dependency, in the order of the placeholders
     values: tuple[ValueRow, ...] = ()
+    #: what an earlier attempt told last with progress(), pickled; None: nothing
+    details: Details | None = None
 
 
 class Assign(Message, tag="assign"):
@@ -369,6 +382,8 @@ class DoneRow(Row):
     died: bool = False
     #: died: it had come to its end before, and another attempt ran when the worker died
     bystander: bool = False
+    #: no value and no error: what it told last with progress(), pickled, for the next attempt
+    details: Details | None = None
 
 
 class Done(Message, tag="done"):
@@ -458,7 +473,7 @@ FIRST_CREDIT = Credit(10_000, 8 << 20)
 ToScheduler = (
     Define | Forget | Enter | Leave | Submit | Cancel | Values | Fetch | Release | Join | Beat
     | Done | Blocked | TakenBack | Output | Query | Holding | Registered | Inventory | Looked
-    | Drain | Draining | Emptied | Stacks | ActorsUp
+    | Drain | Draining | Emptied | Stacks | ActorsUp | ActorsGone
 )  # fmt: skip
 ToClient = (
     Results | Retried | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice

@@ -4,12 +4,22 @@ Never asks anybody anything: all that is known is in the row. A user's exception
 that is both TaskError and the exception's own type, so that `except ValueError` goes on working.
 """
 
+from base64 import b64decode
 from collections.abc import Callable
+from contextlib import suppress
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final, cast
 
 from . import errors
-from .errors import ActorDied, DependencyFailed, DrumbeatError, Interrupted, NotPicklable, TaskError
+from .errors import (
+    ActorDied,
+    DependencyFailed,
+    DrumbeatError,
+    Interrupted,
+    NotPicklable,
+    Supervised,
+    TaskError,
+)
 from .ids import show
 from .messages import Failure, Outcome, ValueRow
 from .payload import ErrorReport, load_error, load_exception, pack_cause, unpack_value
@@ -23,6 +33,8 @@ _HEAP_TYPE: Final = 1 << 9
 _classes: dict[type[BaseException], "type[TaskError] | None"] = {}
 #: as many types are remembered
 _CLASSES_MAX: Final = 1024
+#: details of progress() that are shown in an error, if they are text
+_WORDS_MAX: Final = 80
 
 
 def value_of(row: ValueRow) -> Any:
@@ -73,9 +85,29 @@ def _told(row: ValueRow) -> BaseException:
     if isinstance(error, DependencyFailed) and row.payload is not None:
         error.cause = task_error(load_error(row.payload))
         error.__cause__ = error.cause
+    elif isinstance(error, Supervised):
+        _add_what_it_left(error, row.payload)
     elif isinstance(error, ActorDied) and row.payload is not None:
         error.__cause__ = task_error(load_error(row.payload))  # its constructor raised
     return error
+
+
+def _add_what_it_left(error: Supervised, payload: bytes | None) -> None:
+    """Add what only whoever asked for the call can read: its last details, and a late value."""
+    told = error.__dict__
+    details = told.pop("pickled_details", "")
+    if isinstance(details, str) and details:
+        with suppress(NotPicklable, ValueError):
+            told["last_details"] = unpack_value(b64decode(details))
+    if payload is not None:
+        with suppress(NotPicklable):
+            told["partial"] = unpack_value(payload)
+            told["has_partial"] = True
+    if error.progress:
+        said, ago_s = error.last_details, told.get("progress_s")
+        words = f' "{said}"' if isinstance(said, str) and len(said) <= _WORDS_MAX else ""
+        ago = f", {ago_s:.0f} s ago" if isinstance(ago_s, (int, float)) else ""
+        told["progress"] = f"{error.progress}{words}{ago}"
 
 
 def _failure(failure: Failure) -> DrumbeatError:

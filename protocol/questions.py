@@ -5,17 +5,24 @@ Nothing here may hold behaviour.
 
 from typing import Any
 
+from .actors import ActorName
 from .forms import Count, Message
 
 
 class Query(Message, tag="query"):
-    """Anyone -> scheduler: `what` is status, nodes, tasks or stack; answered by Answer."""
+    """Anyone -> scheduler: what is there, what runs, what happened; answered by Answer."""
 
     request: int
+    #: status, nodes, tasks, actors, stack, events, top or name
     what: str
     limit: Count = 100
-    #: tasks: only those whose name or id begins so; stack: a task's id, NODE/PID, PID, or all
+    #: tasks, actors: only those whose name or id begins so; stack: the id of a task or an actor,
+    #: NODE/PID, PID, or all; events: only those whose kind, severity, node or id begins so
     match: str = ""
+    #: events: the first `limit` from this number on; 0: the last `limit`
+    since: Count = 0
+    #: name: of an actor
+    named: ActorName | None = None
 
 
 class Answer(Message, tag="answer"):

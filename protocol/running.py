@@ -22,6 +22,8 @@ STACKS_BYTES_MAX = 256 << 10
 
 Word = Annotated[str, Meta(max_length=32)]
 Sentence = Annotated[str, Meta(max_length=400)]
+#: whatever the user counts; infinity and NaN are refused
+Progress = Annotated[float, Meta(ge=-1e300, le=1e300)]
 
 
 class RunningRow(Row):
@@ -41,6 +43,19 @@ class RunningRow(Row):
     where: Word = ""
     #: why the node thinks so, for people
     evidence: Sentence = ""
+    #: how far it is by its last progress(), and of how much; -1: it has not said how much
+    done: Progress = 0.0
+    total: Progress = -1.0
+    #: since the last progress()
+    progress_s: Seconds = -1.0
+    #: how often it has called progress()
+    progresses: Count = 0
+    #: its worker's process; 0: unknown
+    pid: Count = 0
+    #: CPU seconds a second that it used when it was looked at last; -1: unknown
+    cpu: Annotated[float, Meta(ge=-1, le=1e6)] = -1.0
+    #: what its worker keeps in memory; 0: unknown
+    memory_bytes: Count = 0
 
 
 class Stack(Message, tag="stack"):

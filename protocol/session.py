@@ -8,7 +8,8 @@ WorkerSession (node/nested.py), with init(inline=True) an InlineSession (client/
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from .ids import ObjectId
+from .actors import ActorName
+from .ids import ObjectId, TaskId
 from .messages import Options, ValueRow
 
 
@@ -56,11 +57,18 @@ class Session(Protocol):
 
     #: False once shut down
     alive: bool
+    #: where the names of actors are looked up
+    namespace: str
     #: a blocking call of the main thread lends the task's CPUs (true in a worker)
     lends: bool
 
-    def submit(self, kind: Kind, packed: Packed) -> list[ObjectId]:
+    def new_id(self) -> TaskId:
+        """Return an id for a task that is to be submitted by it."""
+
+    def submit(self, kind: Kind, packed: Packed, task: TaskId | None = None) -> list[ObjectId]:
         """Queue one call; return the ids of its values (num_returns many), each held once.
+
+        With `task` it has that id: a new one, or that of a detached actor.
 
         Raises:
             Infeasible: no node could ever run it.
@@ -106,7 +114,9 @@ class Session(Protocol):
     def pin(self, id_: ObjectId) -> None:
         """A ref was pickled outside Drumbeat: keep its value until this process leaves."""
 
-    def query(self, what: str, limit: int = 100, match: str = "") -> Any:
+    def query(
+        self, what: str, limit: int = 100, match: str = "", *, named: ActorName | None = None
+    ) -> Any:
         """Ask the scheduler for "status", "nodes" or "tasks"; plain data."""
 
 

@@ -36,6 +36,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lost_after_intervals: Annotated[
         float, Positive, _help("Silent for so many intervals: the node is given up.")
     ] = 10.0
+    self_doubt_s: Annotated[
+        float,
+        NotNegative,
+        _help("More than half of four or more nodes silent at once: they are lost so much later."),
+    ] = 15.0
     connection_lost_s: Annotated[
         float, Positive, _help("A node whose connection closed and does not return is lost after.")
     ] = 0.7
@@ -122,6 +127,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     small_value_bytes: Annotated[
         int, NotNegative, _help("Known values up to this size are sent along with a dependency.")
     ] = 4 << 10
+    no_scheduler_notice_s: Annotated[
+        float, Positive, _help("Without a connection to the scheduler: the client says so after.")
+    ] = 5.0
     no_node_notice_s: Annotated[
         float, Positive, _help("Work that no node can run: the client says so after.")
     ] = 10.0
@@ -160,10 +168,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     start_timeout_s: Annotated[
         float, Positive, _help("A worker that is not ready after so long is killed.")
     ] = 300.0
+    task_timeout_s: Annotated[
+        float, NotNegative, _help("The timeout of tasks that name none; 0: none.")
+    ] = 0.0
+    call_timeout_s: Annotated[
+        float, NotNegative, _help("The timeout of calls of actors that name none; 0: none.")
+    ] = 0.0
+    stopped_timeout_s: Annotated[
+        float,
+        NotNegative,
+        _help("A task whose process is stopped or traced for so long is ended; 0: never."),
+    ] = 0.0
     cancel_grace_s: Annotated[
         float, NotNegative, _help("From Interrupted to SIGTERM when a running task is cancelled.")
     ] = 5.0
     term_grace_s: Annotated[float, NotNegative, _help("From SIGTERM to SIGKILL.")] = 2.0
+    memory_low_share: Annotated[
+        float,
+        Meta(ge=0, lt=1),
+        _help("With less of its memory left, a node ends the task that uses most; 0: never."),
+    ] = 0.03
+    reap_timeout_s: Annotated[
+        float,
+        Positive,
+        _help("A killed worker that has not ended after so long is replaced all the same."),
+    ] = 10.0
     hang_timeout_s: Annotated[
         float,
         Positive,
@@ -178,6 +207,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     output_bytes_max: Annotated[
         int, Positive, _help("Output of a worker kept until it is forwarded; above, it is cut.")
     ] = 4 << 20
+    events_max: Annotated[
+        int, Positive, _help("So many events the scheduler remembers, for `drumbeat events`.")
+    ] = 10_000
     output_backlog_bytes_max: Annotated[
         int, Positive, _help("With so much waiting for who does not read, output is dropped.")
     ] = 4 << 20
@@ -196,6 +228,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(max_length=256),
         _help("Programs and nodes of the same one see the same files; empty: found out."),
+    ] = ""
+    namespace: Annotated[
+        str,
+        Meta(max_length=255, pattern="^[^~]|^$"),
+        _help("Where the names of this program's actors are looked up; empty: nobody else's."),
     ] = ""
     ship_code: Annotated[
         str,

@@ -16,11 +16,11 @@ from zmq.utils import z85
 
 from . import curve
 from . import door as rule
+from .descriptors import connections_max
 from .errors import ConfigError
 from .excuses import Stage
 from .gate import Gate
 from .keys import Credentials, Door
-from .limits import connections_max
 from .poller import WAITING, Poller, Source
 from .settings import Settings
 

@@ -4,17 +4,21 @@ Never a socket; knows nothing of connections, which come and go below it.
 """
 
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw, Struct
 
 from .blobs import Assembler, Chunker
 from .codec import Reader, decode_chunk, encode
+from .dialer import Dialer
 from .errors import RemoteProtocolError
 from .ids import NO_PEER, PeerId
 from .link import Link
 from .messages import AnyMessage
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .sockets import Dialing
 
 #: Chunks moved to a bulk link in one turn: control messages go in between.
 CHUNKS_PER_TURN_MAX = 4
@@ -53,6 +57,16 @@ class Reached(Struct, gc=False, frozen=True):
 
     peer: PeerId
     marks: list[int]
+
+
+class Line:
+    """One of a dialling peer's two connections."""
+
+    __slots__ = ("dialer", "socket")
+
+    def __init__(self, dialer: Dialer) -> None:
+        self.dialer = dialer
+        self.socket: Dialing | None = None
 
 
 class Traffic:

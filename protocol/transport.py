@@ -33,7 +33,7 @@ from .poller import Poller
 from .route import Route
 from .settings import Settings
 from .sockets import FRAMES_PER_TURN_MAX, Dialing, Listening, open_context
-from .traffic import Blob, Heard, Message, Reached, Rejected, Traffic
+from .traffic import Blob, Heard, Line, Message, Reached, Rejected, Traffic
 
 __all__ = [
     "FRAMES_PER_TURN_MAX", "Blob", "DialHappening", "DialShell", "Disconnected", "Down", "Heard",
@@ -50,16 +50,6 @@ DialHappening = Up | Down | Refused | Unreachable | Message | Blob | Rejected
 ListenHappening = (
     Joined | Returned | Disconnected | Heard | Lags | Reached | Message | Blob | Rejected
 )
-
-
-class _Line:
-    """One of a DialShell's two connections."""
-
-    __slots__ = ("dialer", "socket")
-
-    def __init__(self, dialer_: Dialer) -> None:
-        self.dialer = dialer_
-        self.socket: Dialing | None = None
 
 
 class DialShell:
@@ -99,7 +89,7 @@ class DialShell:
         self._message_bytes_max = message_bytes_max(settings.frame_bytes_max)
         python = f"{sys.version_info[0]}.{sys.version_info[1]}"
         self._control, self._bulk = (
-            _Line(Dialer(role, peer, channel, name, python, settings, rng)) for channel in Channel
+            Line(Dialer(role, peer, channel, name, python, settings, rng)) for channel in Channel
         )
         self._traffic = Traffic(self._reader(), settings)
         self._lines = (self._control, self._bulk)
@@ -118,6 +108,11 @@ class DialShell:
     def queued_bytes(self) -> int:
         """Bytes of messages that no batch carries yet: the window is full, or nobody is there."""
         return self._control.dialer.link.queued_bytes
+
+    @property
+    def confirmed_s(self) -> float:
+        """When the last batch was sent of this link's life that the scheduler has acknowledged."""
+        return self._control.dialer.link.confirmed_s
 
     @property
     def settled(self) -> bool:
@@ -189,7 +184,7 @@ class DialShell:
                 line.socket = None
         self._context.term()
 
-    def _read(self, line: _Line, socket: Dialing, now_s: float, out: list[DialHappening]) -> None:
+    def _read(self, line: Line, socket: Dialing, now_s: float, out: list[DialHappening]) -> None:
         frames = socket.receive()
         for frame in frames:
             commands = line.dialer.received(frame, now_s)
@@ -204,7 +199,7 @@ class DialShell:
             self._do(line, again, now_s, out)
 
     def _do(
-        self, line: _Line, commands: list[dialer.Command], now_s: float, out: list[DialHappening]
+        self, line: Line, commands: list[dialer.Command], now_s: float, out: list[DialHappening]
     ) -> None:
         for command in commands:
             if type(command) is dialer.Delivered:
@@ -216,7 +211,7 @@ class DialShell:
                 self._do_rarely(line, command, now_s, out)
 
     def _do_rarely(
-        self, line: _Line, command: dialer.Command, now_s: float, out: list[DialHappening]
+        self, line: Line, command: dialer.Command, now_s: float, out: list[DialHappening]
     ) -> None:
         match command:
             case dialer.SendFrame() if line.socket is not None:
@@ -255,7 +250,7 @@ class DialShell:
             self._do(control, control.dialer.abandon(str(error), now_s), now_s, out)
 
     def _changed(
-        self, line: _Line, change: Up | Down | Refused, now_s: float, out: list[DialHappening]
+        self, line: Line, change: Up | Down | Refused, now_s: float, out: list[DialHappening]
     ) -> None:
         control, bulk = self._control, self._bulk
         if line is control:

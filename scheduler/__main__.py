@@ -5,6 +5,11 @@ Never more than flags. It listens on a Unix socket in the directory, for a local
 the process that started it is gone.
 """
 
+from ..protocol import interrupts
+
+if __name__ == "__main__":
+    interrupts.leave_at_once()  # before all that takes time to load
+
 import argparse
 import contextlib
 import os
@@ -32,7 +37,6 @@ STATE_NAME = "scheduler.state"
 FILES_WANTED = 1 << 16
 
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 
 class Place(NamedTuple):
@@ -83,7 +87,7 @@ def main() -> int:
         print(f"drumbeat scheduler: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:  # it does not listen yet: there is nothing to tell
-        return EXIT_INTERRUPTED
+        return interrupts.EXIT_INTERRUPTED
     if arguments.ready_fd >= 0:
         os.write(arguments.ready_fd, b"ready\n")
         os.close(arguments.ready_fd)

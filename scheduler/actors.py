@@ -14,7 +14,8 @@ from typing import Final
 
 from ..protocol.ids import ObjectId, PeerId, TaskId, show
 from ..protocol.messages import Outcome, StopMode, TaskRow, ValueRow
-from .epitaphs import call_lost, died, ended_for_good, failed_call, why
+from .chronicle import WARNING
+from .epitaphs import call_lost, cannot_begin, died, ended_for_good, failed_call, why
 from .hosts import CAUSES_MAX, Actor, Doubt, Hosts, bytes_of, caller_of
 from .lines import CALLER_BYTES, TURN_CALLS
 from .objects import Objects
@@ -45,7 +46,7 @@ class Actors:
         end: gives a task its outcome.
     """
 
-    __slots__ = ("_doubted", "_end", "_objects", "_state", "hosts")
+    __slots__ = ("_doubted", "_end", "_objects", "_state", "hosts", "ward_over")
 
     def __init__(
         self,
@@ -60,6 +61,8 @@ class Actors:
         #: actors whose next incarnation waits until the last cannot act any more
         self._doubted: dict[bytes, Actor] = {}
         objects.heard_of = self._heard_of
+        #: called with the end of a detached actor; set by `Wards`
+        self.ward_over: Callable[[TaskRecord, ValueRow], None] = _nobody_waits
 
     # ------------------------------------------------------------------------------------ submitted
 
@@ -67,7 +70,8 @@ class Actors:
         """Return why a new call has no value, if that is known already."""
         actor = kind.host
         if actor is None:
-            return None
+            taken = "" if kind.creates is None else self.hosts.names.refusal(row.id, kind.creates)
+            return cannot_begin(row.id, kind, taken) if taken else None
         if actor.over is not None:
             return died(actor, row.id, kind)
         if actor.calls_max >= 0:
@@ -100,6 +104,7 @@ class Actors:
         actor = self.hosts.of(record.id)
         actor.record = record
         actor.over = None
+        self.hosts.names.born(record)
         if actor.watched:
             actor.watched = False
             self._objects.unwatch(ObjectId(record.id))
@@ -166,6 +171,7 @@ class Actors:
         actor = record.kind.host
         if actor is None:
             self.hosts.active[self.hosts.known[record.id]] = None
+            self._has_come_on(record)
             return
         self._queued(actor, record, -1)
         actor.lines.remove(record)
@@ -203,6 +209,9 @@ class Actors:
             assert actor is not None
             actor.up = node, incarnation
             self.hosts.active[actor] = None
+            self.hosts.came_up(record)
+            lives = f"{record.kind.name} {show(record.id)} lives, incarnation {incarnation}"
+            self._state.tell(lives, "actor lives", node=node.name, task=record.id)
 
     def turn(self) -> Iterator[tuple[Node, list[TaskRecord]]]:
         """Do what is to be done for each actor; yield calls for a node, which takes them."""
@@ -234,6 +243,9 @@ class Actors:
     def _send(self, actor: Actor, node: Node) -> Iterator[tuple[Node, list[TaskRecord]]]:
         settings = self._state.settings
         window, bytes_max = settings.actor_window_calls, settings.results_backlog_bytes_max
+        record = actor.record
+        if record is not None and record.kind.creates is not None:
+            window = max(window, record.kind.creates.max_concurrency)
         # So many bytes at a time that the bound is not far exceeded.
         several = 1 if actor.large else TURN_CALLS
         while actor.in_flight < window and actor.in_flight_bytes < bytes_max:
@@ -287,38 +299,45 @@ class Actors:
     def may_act_until(self, record: TaskRecord, node: Node, until_s: float) -> None:
         """The node of a creation is not heard of: its process may go on for a while."""
         actor = self.hosts.known.get(record.id)
-        options = record.kind.creates
-        if actor is not None and options is not None:
-            until_s = NEVER_S if options.waits_on_partition else until_s
-            actor.doubt = Doubt(node.id, node.name, node.host, until_s)
+        if actor is not None and record.kind.creates is not None:
+            actor.doubt = Doubt(node.id, node.keeper, until_s)
 
     def claim_lost(self, id_: TaskId, node: Node, until_s: float) -> None:
         """A node is not heard of any more that had an actor over from an earlier life."""
         actor = self.hosts.known.get(id_)
         if actor is not None:
-            actor.doubt = Doubt(node.id, node.name, node.host, until_s)
+            actor.doubt = Doubt(node.id, node.keeper, until_s)
 
     def not_before_s(self, record: TaskRecord) -> float:
         """Return when the next incarnation may begin."""
         actor = self.hosts.known.get(record.id)
         if actor is None or actor.doubt is None:
             return 0.0
-        if actor.doubt.until_s <= self._state.now_s:
+        creates = record.kind.creates
+        waits = creates is not None and creates.waits_on_partition
+        if actor.doubt.until_s <= self._state.now_s and not waits:
             actor.doubt = None
             self._doubted.pop(record.id, None)
             return 0.0
         self._doubted[record.id] = actor
-        return actor.doubt.until_s
+        return NEVER_S if waits else actor.doubt.until_s
 
-    def proved_dead(self, node: PeerId, name: str, host: str) -> list[TaskRecord]:
-        """Another daemon has taken a node's place: all that the last one ran is dead.
+    def proved_dead(self, node: PeerId, keeper: str = "") -> list[TaskRecord]:
+        """All that a node ran is dead: it says so itself, or its keeper has started another daemon.
 
-        Returns creations that wait for that.
+        Args:
+            node: that says so, or that other daemon.
+            keeper: of the other daemon; "": the node speaks of itself.
+
+        Returns:
+            Creations that wait for that.
         """
         freed = []
         for id_, actor in list(self._doubted.items()):
             doubt = actor.doubt
-            if doubt is None or (doubt.name, doubt.host) != (name, host) or doubt.node == node:
+            if doubt is None or (doubt.node == node) == bool(keeper):
+                continue
+            if keeper not in ("", doubt.keeper):
                 continue
             actor.doubt = None
             del self._doubted[id_]
@@ -336,9 +355,13 @@ class Actors:
         node = "" if final.failure is None else str(final.failure.details.get("node") or "")
         text = "it raised" if final.failure is None else final.failure.text
         where = f" on {node}" if node else ""
+        if final.failure is not None:
+            actor.ends.append(final.failure)
+            del actor.ends[:-CAUSES_MAX]
         actor.causes.append(f"incarnation {record.attempt}{where}: {text[:CAUSE_TEXT_MAX]}")
         del actor.causes[:-CAUSES_MAX]
-        self._state.tell(f"{record.kind.name} {show(record.id)}: {actor.causes[-1]}")
+        text = f"{record.kind.name} {show(record.id)}: {actor.causes[-1]}"
+        self._state.tell(text, "actor ended", WARNING, node, record.id)
         if _is_moved(actor, record, final):
             actor.moved = record.attempt
             actor.uncharged += 1
@@ -354,6 +377,7 @@ class Actors:
         if creates is None:
             return record.attempt <= options.max_retries
         actor = self.hosts.known[record.id]
+        self._has_come_on(record)
         window_s = creates.restart_window_s
         if not window_s:
             return record.attempt - actor.uncharged <= options.max_retries
@@ -368,6 +392,7 @@ class Actors:
         actor = self.hosts.known.get(record.id)
         if actor is None or record.kind.host is not None:
             return now_s  # of a call: its actor has to be there first
+        self._has_come_on(record)
         if actor.moved == record.attempt:
             return max(now_s, self.not_before_s(record))
         deaths = len(actor.deaths) or record.attempt - actor.uncharged
@@ -376,10 +401,17 @@ class Actors:
         self._state.counters["actors_restarted"] += 1
         return max(now_s + pause_s, self.not_before_s(record))
 
+    def _has_come_on(self, record: TaskRecord) -> None:
+        """An actor's next incarnation is another: of a detached one that is written down."""
+        if record.owner.id in self.hosts.wards:
+            self.hosts.courses[record.owner.id] = None
+
     def final(self, record: TaskRecord, last: ValueRow) -> ValueRow:
         """Return the outcome of a creation or call that is not tried again."""
         if last.outcome != Outcome.FAILURE or last.failure is None:
             return last
+        if record.kind.host is not None and last.failure.details.get("limit"):
+            return last  # it is why its process ended, not one that was there by chance
         if record.kind.host is not None:
             self._state.counters["actor_calls_lost"] += 1
             return call_lost(record, record.kind.host, last.failure)
@@ -398,8 +430,14 @@ class Actors:
             self._state.counters["actors_died"] += 1
         self._over(actor, row)
         actor.record = None
+        self.hosts.names.over(record.id)
+        self.hosts.lives_no_more(record)
+        if record.owner.id in self.hosts.wards:
+            self.ward_over(record, row)
         assert actor.over is not None
         self.hosts.bury(actor, record, actor.over, why(actor.over))
+        ended = f"{record.kind.name} {show(record.id)} is no more: {why(actor.over)}"
+        self._state.tell(ended, "actor gone", task=record.id)
         self.hosts.tidy(actor)
 
     def _over(self, actor: Actor, row: ValueRow) -> None:
@@ -431,3 +469,7 @@ def _is_moved(actor: Actor, record: TaskRecord, final: ValueRow) -> bool:
         return False
     # Told to hurry, a node ends its actors by itself.
     return up[0].drain.active and up[0].peer.here and failure.error == "NodeLost"
+
+
+def _nobody_waits(_record: TaskRecord, _row: ValueRow) -> None:
+    raise AssertionError("the core has not introduced the wards")

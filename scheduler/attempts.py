@@ -14,7 +14,6 @@ from ..protocol.messages import (
     Blocked,
     Done,
     DoneRow,
-    Notice,
     Outcome,
     TakenBack,
     ValueRow,
@@ -24,6 +23,7 @@ from .deliveries import Arrival, Deliveries
 from .kinds import Kinds
 from .objects import Objects
 from .placement import AHEAD_WINDOWS, Board, ShapeQueue
+from .starving import Starving
 from .state import Node, PeerError, State, ignore
 from .tasks import (
     ASSIGN,
@@ -52,7 +52,7 @@ class Attempts:
 
     __slots__ = (
         "_board", "_deliveries", "_inline_bytes_max", "_kinds", "_objects", "_state", "_work",
-        "starved",
+        "starving",
     )  # fmt: skip
 
     def __init__(
@@ -71,8 +71,7 @@ class Attempts:
         self._work = work
         self._deliveries = deliveries
         self._inline_bytes_max = state.settings.inline_bytes_max
-        #: shapes with ready tasks that no node could run if it were idle
-        self.starved: dict[Shape, None] = {}
+        self.starving = Starving(state, board, work)
 
     # ------------------------------------------------------------------------------------ assigning
 
@@ -99,14 +98,7 @@ class Attempts:
                 self._place_level(queues, full)
         ready.tidy()
         for shape in full:
-            if (
-                shape.starved_since_s is None
-                and not self._state.awaits_nodes
-                and not self._board.fits_ever(shape)
-            ):
-                shape.starved_since_s = self._state.now_s
-                shape.noticed = False
-                self.starved[shape] = None
+            self.starving.note(shape)
 
     def _place_calls(self) -> None:
         for node, calls in self._work.actors.turn():
@@ -192,6 +184,7 @@ class Attempts:
         return AssignRow(
             row.id, record.attempt, kind.number, record.order, record.depth, expected_s, args,
             size, row.contained, values,
+            self._work.details.get(row.id) if self._work.details else None,
         )  # fmt: skip
 
     # ---------------------------------------------------------------------------------------- ended
@@ -280,15 +273,20 @@ class Attempts:
         del node.delivering[record.id]
         record.node = None
         values = list(row.values)
+        self._state.ended(node, record, row)
         if row.died:
             # Whoever only lost its result took no worker along, and is no poison.
             record.deaths += not row.bystander
             self._work.cancel_children(record)
+        work = self._work
         if row.died or row.retry:
-            self._work.retry(record, values[0])
+            if row.details is not None:
+                work.details[row.id] = row.details
+            work.retry(record, values[0])
+        elif len(values) == 1:
+            work.end(record, [work.deadlines.outcome(record, values[0])])
         else:
-            nothing = ValueRow(id=row.id, outcome=Outcome.VALUE)
-            self._work.end(record, values or [nothing])
+            work.end(record, values or [ValueRow(id=row.id, outcome=Outcome.VALUE)])
 
     def drop(self, node: Node, row: DoneRow, arrival: Arrival) -> None:
         """Drop what came of a claim that was given up."""
@@ -326,9 +324,11 @@ class Attempts:
                     self._state.counters["stale_dropped"] += 1
                 continue
             node.release(record)
-            if record.stopping or id_ in self._work.asks.open:
+            work = self._work
+            if record.stopping or id_ in work.asks.open or work.deadlines.is_over(record):
                 text = f"{record.kind.name} was cancelled before it started"
-                self._work.end(record, [failed(record, "TaskCancelled", text)])
+                cancelled = failed(record, "TaskCancelled", text)
+                work.end(record, [work.deadlines.outcome(record, cancelled)])
                 continue
             self._work.come_back(record, RETURN)
             self._state.counters["taken_back"] += 1
@@ -368,62 +368,12 @@ class Attempts:
         pause_s = self._state.settings.window_s if short else 0.0
         return max(node.take_back_after_s, node.progress_s + pause_s)
 
-    # ------------------------------------------------------------------------------------- starving
-
-    def complain(self) -> None:
-        """See to tasks that no node could run: tell their clients, and give up after a while."""
-        settings, now_s = self._state.settings, self._state.now_s
-        for shape in list(self.starved):
-            since_s = shape.starved_since_s
-            queues = [queue for queue in self._work.queue.queues() if queue.shape is shape]
-            if since_s is None or not queues or self._board.fits_ever(shape):
-                self._forgive(shape)
-                continue
-            if not shape.noticed and now_s >= since_s + settings.no_node_notice_s:
-                shape.noticed = True
-                self._notice(shape, sum(queue.size for queue in queues))
-            if not shape.wait_for_nodes and not self._board.is_empty:
-                for queue in queues:
-                    self._give_up(shape, queue, since_s)
-
-    def _forgive(self, shape: Shape) -> None:
-        shape.starved_since_s = None
-        shape.noticed = False
-        del self.starved[shape]
-
-    def _give_up(self, shape: Shape, queue: ShapeQueue, since_s: float) -> None:
-        limit_s = self._state.settings.infeasible_timeout_s
-        while (record := queue.head()) is not None:
-            if max(since_s, record.submitted_s) + limit_s > self._state.now_s:
-                return
-            nodes = self._board.describe_nodes()
-            text = f"{record.kind.name} asks for {shape.describe()}; {nodes}"
-            self._work.end(record, [failed(record, "Infeasible", text)])
-
-    def _notice(self, shape: Shape, count: int) -> None:
-        if self._state.client(shape.client) is not None:
-            tasks = "1 task waits" if count == 1 else f"{count} tasks wait"
-            text = f"{tasks} for a node with {shape.describe()}; {self._board.describe_nodes()}"
-            self._state.out.letter(shape.client, Notice(text))
-            self._state.tell(f"notice: {text}")
-
     def due_s(self) -> float | None:
         """Return when taking back or complaining has something to do."""
-        if not self.starved and (len(self._state.nodes) < 2 or not self._board.may_be_overfull):
+        evens_out = len(self._state.nodes) > 1 and self._board.may_be_overfull
+        if not self.starving.shapes and not evens_out:
             return None
-        dues = []
-        settings = self._state.settings
-        for shape in self.starved:
-            if shape.starved_since_s is None:
-                continue
-            if not shape.noticed:
-                dues.append(shape.starved_since_s + settings.no_node_notice_s)
-            if not shape.wait_for_nodes and not self._board.is_empty:
-                for queue in self._work.queue.queues():
-                    head = queue.head() if queue.shape is shape else None
-                    if head is not None:
-                        since_s = max(shape.starved_since_s, head.submitted_s)
-                        dues.append(since_s + settings.infeasible_timeout_s)
+        dues = list(self.starving.dues_s())
         evens_out = not self._work.queue.size or self._state.held_back
         if evens_out and len(self._state.nodes) > 1:
             # Those that may be asked already will be when something else changes.
@@ -456,13 +406,12 @@ class Attempts:
         return {
             "assigned": sum(len(node.assigned) for node in nodes),
             "delivering": sum(len(node.delivering) for node in nodes),
-            "starved": len(self.starved),
+            "starved": len(self.starving.shapes),
         }
 
     def check_invariants(self) -> None:
         """Assert that what starves is known to."""
-        for shape in self.starved:
-            assert shape.starved_since_s is not None
+        self.starving.check_invariants()
 
 
 def _is_plain(row: DoneRow, kind: Kind) -> bool:

@@ -53,10 +53,11 @@ class Bounds:
             # The calls of a node's workers are their clients'.
             clients = [peer.id] if peer.node is None else list(peer.node.clients)
             self._lagging[peer.id] = clients
-            self._state.tell(f"{who} does not read its results: its work waits")
+            text = f"{who} does not read its results: its work waits"
+            self._state.tell(text, "client lags", "warning")
         else:
             del self._lagging[peer.id]
-            self._state.tell(f"{who} has caught up with its results")
+            self._state.tell(f"{who} has caught up with its results", "client lags")
         held_back = self._state.held_back
         held_back.clear()
         for clients in self._lagging.values():
@@ -71,7 +72,19 @@ class Bounds:
 
     def grant(self, client: Peer) -> None:
         """Tell a client how much it may have unfinished."""
-        self._state.out.letter(client.id, self._granted)
+        living, living_bytes = self._state.hosts.living(client.id)
+        granted = self._granted
+        credit = Credit(granted.tasks + living, granted.bytes + living_bytes) if living else granted
+        self._state.out.letter(client.id, credit)
+
+    def grant_again(self) -> None:
+        """Living actors use up no credit: tell clients who have more of them, or fewer."""
+        hosts = self._state.hosts
+        regranted, hosts.regranted = hosts.regranted, {}
+        for id_ in regranted:
+            client = self._state.client(id_)
+            if client is not None:
+                self.grant(client)
 
     def within(self, submit: Callable[[Peer, Submit], None]) -> Callable[[Peer, Submit], None]:
         """Return `submit` for clients, which refuses what is far beyond what was granted."""
@@ -85,18 +98,19 @@ class Bounds:
         return submit_within_bounds
 
     def _charge(self, peer: Peer, rows: list[TaskRow]) -> None:
+        living, living_bytes = self._state.hosts.living(peer.id)
         tasks = len(peer.tasks) + len(rows)
-        if tasks > self._tasks_max:
-            granted = self._granted.tasks
+        if tasks > self._tasks_max + living:
+            granted = self._granted.tasks + living
             raise PeerError(f"it has {tasks} unfinished tasks; it was granted {granted}")
         peer.args_bytes += _args_bytes(rows)
-        if peer.args_bytes > self._bytes_max:
+        if peer.args_bytes > self._bytes_max + living_bytes:
             # Ends are not counted as they come, which would be paid by every task.
             unfinished = [record.row for record in peer.tasks.values()]
             peer.args_bytes = _args_bytes(unfinished) + _args_bytes(rows)
-            if peer.args_bytes > self._bytes_max:
+            if peer.args_bytes > self._bytes_max + living_bytes:
                 text = f"it has {peer.args_bytes} bytes of arguments in unfinished tasks"
-                raise PeerError(f"{text}; it was granted {self._granted.bytes}")
+                raise PeerError(f"{text}; it was granted {self._granted.bytes + living_bytes}")
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ..protocol.actors import ActorsUp
+from ..protocol.actors import ActorsGone, ActorsUp
 from ..protocol.drain import Drain, Draining, Emptied
 from ..protocol.frames import Role
-from ..protocol.ids import ObjectId, PeerId, TaskId, home_of
+from ..protocol.ids import ObjectId, PeerId, TaskId
 from ..protocol.liveness import NEVER_S
 from ..protocol.messages import (
     Answer,
@@ -31,7 +31,6 @@ from ..protocol.messages import (
     Release,
     Submit,
     TakenBack,
-    ValueRow,
     Values,
 )
 from ..protocol.recovery import Holding, Inventory, Registered
@@ -42,6 +41,7 @@ from . import events
 from .attempts import Attempts
 from .bounds import Bounds
 from .claims import Ended
+from .deeds import Will
 from .deliveries import Deliveries
 from .drains import Drains
 from .invariants import check_actors, check_work
@@ -54,9 +54,11 @@ from .recovery import Recovery
 from .roster import Roster
 from .stacks import StackAsks
 from .standstill import Standstill
-from .state import Node, Peer, PeerError, State, ignore
+from .state import Node, Peer, PeerError, State
 from .submissions import Submissions
 from .texts import Texts
+from .values import values_came
+from .wards import Wards
 from .work import Work
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ if TYPE_CHECKING:
 #: what a peer may send of large payloads ahead of the rows that name them
 EARLY_VALUES_MAX: Final = 4
 
+#: so much of what happened is told with a bug
+STORY_LINES: Final = 500
 #: a node speaks for its tasks: of others' work they see numbers only
 TASKS_MAY_ASK: Final = ("status", "nodes")
 
@@ -82,12 +86,13 @@ class SchedulerCore:
         gone: submitters that the life before had given up, with what they had submitted.
         daemons: ids of the nodes that are expected; none: they are not known.
         closed: the last life in which nodes that had not come back were given up.
+        wills: detached actors that the life before has left.
     """
 
     __slots__ = (
         "_attempts", "_board", "_bounds", "_by_role", "_deliveries", "_drains", "_handlers",
         "_kinds", "_objects", "_out", "_presence", "_queries", "_questions", "_rate", "_recovery",
-        "_roster", "_stacks", "_standstill", "_state", "_texts", "_work",
+        "_roster", "_stacks", "_standstill", "_state", "_texts", "_wards", "_work",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +104,7 @@ class SchedulerCore:
         gone: Sequence[str] = (),
         daemons: Sequence[str] = (),
         closed: int = 0,
+        wills: Sequence[Will] = (),
     ) -> None:
         self._state = state = State(settings, epoch, rng)
         self._out = state.out
@@ -116,6 +122,9 @@ class SchedulerCore:
         )  # fmt: skip
         submissions = Submissions(state, self._board, self._objects, self._work, recovery)
         self._standstill = Standstill(*parts[:2], self._work, self._attempts, self._objects)
+        self._wards = Wards(
+            state, self._kinds, self._objects, self._work, submissions, recovery, wills
+        )
         self._drains = drains = Drains(state, self._board, roster)
         self._queries = Queries(state, self._work, self._attempts, recovery, drains)
         self._texts, self._rate = Texts(state), self._queries.rate
@@ -141,6 +150,8 @@ class SchedulerCore:
             events.MessageRejected: self._on_rejected,
             events.DoorTold: self._queries.door_told,
             events.TimePassed: presence.was_late,
+            events.ClockRead: lambda event: state.chronicle.clock_read(event.wall_s, state.now_s),
+            events.Kept: self._wards.kept,
         }
 
     def _doors(self, submissions: Submissions) -> dict[str, dict[type, Handler]]:
@@ -152,7 +163,7 @@ class SchedulerCore:
             Forget: lambda peer, message: self._kinds.forget(peer, message.kinds),
             Submit: submissions.submit,
             Cancel: self._on_cancel,
-            Values: self._on_values,
+            Values: partial(values_came, self._state, self._objects, self._work.arrived),
             Fetch: lambda peer, message: self._objects.fetch(peer.id, message.ids),
             Release: self._on_release,
             Query: self._on_query,
@@ -178,6 +189,7 @@ class SchedulerCore:
                 Inventory: recovery.inventory,
                 Ended: self._on_ended,
                 Looked: self._on_looked,
+                ActorsGone: lambda peer, _: self._work.proved_dead(peer.id),
                 ActorsUp: lambda peer, up: self._work.actors.up(_node_of(peer), up.rows),
                 Draining: lambda peer, said: self._drains.heard(_node_of(peer), said),
                 Emptied: lambda peer, said: self._drains.emptied(_node_of(peer), said),
@@ -192,6 +204,7 @@ class SchedulerCore:
         state.now_s = now_s
         if state.started_s is None:
             state.started_s = now_s
+            self._wards.revive()
         self._handlers[type(event)](event)
         return self._out.take_drops() if self._out.drops else []
 
@@ -212,7 +225,7 @@ class SchedulerCore:
         recovery = self._recovery
         if recovery.open:
             recovery.turn()
-        if work.backoffs:
+        if work.backoffs or work.deadlines.watched:
             work.wake()
         if work.asks.open:
             work.asks.expire(now_s)
@@ -221,12 +234,13 @@ class SchedulerCore:
             queue = work.queue
             if queue.size or state.hosts.active:
                 attempts.place_all()
-            if attempts.starved:
-                attempts.complain()
+            if attempts.starving.shapes:
+                attempts.starving.turn()
             if len(state.nodes) > 1 and (not queue.size or state.held_back):
                 attempts.take_back()
             if presence.shapes_changed:
                 presence.tell_shapes()
+        first = self._see_to_actors()
         finished = state.counters["finished"]
         if finished != self._rate.total:
             self._rate.note(finished, now_s)
@@ -238,8 +252,14 @@ class SchedulerCore:
         if self._standstill.watching or self._standstill.told:
             commands += self._standstill.turn(commands)
         if self._roster.changed:
-            return [*self._roster.commands(), *commands, *last]
-        return commands + last if last else commands
+            first = self._roster.commands() + first
+        return [*first, *commands, *last] if first or last else commands
+
+    def _see_to_actors(self) -> list[events.Command]:
+        """Return what is to be written of detached actors before anything is sent."""
+        if self._state.hosts.regranted:
+            self._bounds.grant_again()
+        return self._wards.turn() if self._wards.active else []
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is to be called though nothing happens; None: never."""
@@ -250,12 +270,14 @@ class SchedulerCore:
             due_s = min(due_s, self._work.backoffs[0][0])
         if self._work.asks.open:
             due_s = min(due_s, self._work.asks.due_s())
+        if self._work.deadlines.watched:
+            due_s = min(due_s, self._work.deadlines.due_s())
         if self._stacks.open:
             due_s = min(due_s, self._stacks.due_s())
         due_s = min(due_s, self._deliveries.due_s, self._standstill.due_s)
         if self._state.recovering:
             return due_s
-        if self._attempts.starved or len(self._state.nodes) > 1:
+        if self._attempts.starving.shapes or len(self._state.nodes) > 1:
             other_s = self._attempts.due_s()
             if other_s is not None and other_s < due_s:
                 due_s = other_s
@@ -266,7 +288,7 @@ class SchedulerCore:
     @property
     def story(self) -> list[tuple[float, str]]:
         """The last rare events, with the time, and why."""
-        return list(self._state.story)
+        return self._state.chronicle.lines(STORY_LINES)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -291,6 +313,7 @@ class SchedulerCore:
             **self._recovery.sizes(),
             **self._standstill.sizes(),
             **self._drains.sizes(),
+            **self._wards.sizes(),
             **self._stacks.sizes(),
             **self._objects.sizes(),
             **self._state.holders.sizes(),
@@ -318,6 +341,7 @@ class SchedulerCore:
         self._presence.check_invariants()
         self._recovery.check_invariants()
         self._drains.check_invariants()
+        self._wards.check_invariants()
 
     # --------------------------------------------------------------------------------------- events
 
@@ -379,10 +403,15 @@ class SchedulerCore:
         client = PeerId(message.client)
         if peer.node is None and client != peer.id:
             raise PeerError("it defined code for another client")
+        if peer.node is None and not peer.works:
+            peer.works = True
+            self._state.came_or_went(peer, "entered")
         self._kinds.define(peer, client, message.rows)
 
     def _on_cancel(self, peer: Peer, message: Cancel) -> None:
         asks = message.request != 0
+        if peer.node is None and not asks:
+            self._state.ordered(peer, message)
         if self._recovery.open and not asks:
             self._recovery.cancel(peer, message)
         if peer.node is not None and not self._state.claims.open:
@@ -398,28 +427,18 @@ class SchedulerCore:
     def _may_cancel(self, node: Node, id_: bytes) -> bool:
         """Return whether a task is not of a client whose work this node never had."""
         record = self._state.find(TaskId(id_))
-        return record is None or node.knows(record.kind.client)
-
-    def _on_values(self, peer: Peer, message: Values) -> None:
-        for row in message.rows:
-            if home_of(ObjectId(row.id)) != peer.id:
-                raise PeerError("it sent a value whose home it is not")
-            large = row.payload is None and row.size > 0
-            if not self._objects.awaits(ObjectId(row.id)):
-                # Whoever wanted it has gone meanwhile.
-                self._state.counters["stale_dropped"] += 1
-                if large:
-                    peer.expect(row.id, ignore)
-            elif large:
-                peer.expect(row.id, partial(_complete, row, self._work.arrived))
-            else:
-                self._work.arrived(row)
+        if record is None or record.owner.id in self._state.hosts.wards:
+            return True  # whoever has a handle may kill a detached actor
+        return node.knows(record.kind.client)
 
     def _on_release(self, peer: Peer, message: Release) -> None:
         for id_, count in message.rows:
             self._out.released(ObjectId(id_), peer.id, count)
 
     def _on_query(self, peer: Peer, message: Query) -> None:
+        if message.what == "name":
+            self._state.hosts.names.asked(peer, message)
+            return
         if peer.node is not None and message.what not in TASKS_MAY_ASK:
             text = f"a task may ask for {' and '.join(TASKS_MAY_ASK)}, not for {message.what!r}"
             self._out.letter(peer.id, Answer(message.request, {"error": text}))
@@ -444,7 +463,12 @@ class SchedulerCore:
         node.workers = message.workers
         node.workers_blocked = message.blocked
         node.memory_bytes = message.memory_bytes
+        node.used = message.cpu
         node.running = message.running
+        if message.running or node.told:
+            node.told = self._state.chronicle.watch(
+                self._state.now_s, node.name, node.told, message.running, node.name_of
+            )
         node.still = message.still
         if message.still:
             self._standstill.beat(node)
@@ -466,11 +490,6 @@ class SchedulerCore:
 
     def _on_taken_back(self, peer: Peer, message: TakenBack) -> None:
         self._attempts.taken_back(_node_of(peer), message)
-
-
-def _complete(row: ValueRow, then: Callable[[ValueRow], None], payload: bytes) -> None:
-    row.payload = payload
-    then(row)
 
 
 def _node_of(peer: Peer) -> Node:

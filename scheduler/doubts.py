@@ -14,8 +14,8 @@ from ..protocol.messages import ValueRow
 from .deliveries import Deliveries
 from .roster import Roster, Standing
 from .state import Peer, State
-from .tasks import BACKOFF, FINISHED, LACK, QUEUED, WAITING, TaskRecord, failed, move
-from .work import Condemned, Work
+from .tasks import BACKOFF, FINISHED, LACK, QUEUED, WAITING, Condemned, TaskRecord, failed, move
+from .work import Work
 
 BACK_LATE: Final = "which has not come back"
 STOPPED: Final = "which had it over from an earlier life of the scheduler, and stopped it"
@@ -174,7 +174,7 @@ class Doubts:
     def _condemns(self, record: TaskRecord, rows: list[ValueRow], force: bool) -> bool:
         """Keep the end of a cancelled task if one who is not back may yet start it."""
         work, id_, failure = self._work, record.id, rows[0].failure
-        cancelled = failure is not None and failure.error == "TaskCancelled"
+        cancelled = failure is not None and failure.error in ("TaskCancelled", "TaskTimedOut")
         # Nobody waits for what its submitter has left behind.
         if not cancelled or id_ not in work.elsewhere or not record.owner.here:
             return False

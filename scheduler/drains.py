@@ -85,11 +85,13 @@ class Drains:
             drain.active = True
             self._board.retire(node)
             self._news = True
-            self._state.tell(f"node {node.name!r} is drained, with {len(node.assigned)} attempts")
+            text = f"node {node.name!r} is drained, with {len(node.assigned)} attempts"
+            self._state.tell(text, "node drains", node=node.name)
         self._state.hosts.touch(node)  # they go elsewhere
         if cancel and not drain.hurries:
             drain.hurries = True
-            self._state.tell(f"node {node.name!r} ends what it runs")
+            text = f"node {node.name!r} ends what it runs"
+            self._state.tell(text, "node drains", node=node.name)
 
     # ------------------------------------------------------------------------------------ each turn
 

@@ -25,6 +25,16 @@ def died(actor: Actor, call: bytes, kind: Kind) -> ValueRow:
     return row
 
 
+def cannot_begin(id_: bytes, kind: Kind, why_not: str) -> ValueRow:
+    """Return the outcome of a creation that does not begin."""
+    text = f"{kind.name} cannot be created: {why_not}"
+    details: dict[str, str | int | float | bool | None] = {
+        "name": kind.name, "task": show(id_), "actor": show(id_), "node": "", "incarnation": 0,
+    }  # fmt: skip
+    failure = Failure("ActorDied", text, details)
+    return ValueRow(id=id_, outcome=Outcome.FAILURE, failure=failure)
+
+
 def why(over: ValueRow) -> str:
     """Return how an actor ended, as people say it."""
     failure = over.failure
@@ -62,7 +72,16 @@ def ended_for_good(record: TaskRecord, actor: Actor, last: Failure) -> ValueRow:
         f"{kind.name} has ended, and max_restarts={kind.options.max_retries} allows no further "
         f"restart: {last.text}{chain}"
     )
-    return failed_call(actor, record.id, kind, "ActorDied", text, last)
+    return failed_call(actor, record.id, kind, "ActorDied", text, _chain(actor, last))
+
+
+def _chain(actor: Actor, last: Failure) -> Failure:
+    """Return what ended the last incarnation, with what ended the one before it as its cause."""
+    cause: Failure | None = None
+    for failure in actor.ends:
+        if failure is not last:
+            cause = Failure(failure.error, failure.text, failure.details, cause)
+    return last if cause is None else Failure(last.error, last.text, last.details, cause)
 
 
 def failed_call(

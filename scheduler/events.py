@@ -10,6 +10,7 @@ from ..protocol.ids import PeerId
 from ..protocol.messages import (
     AnyMessage,
 )
+from .deeds import Course, Deed
 
 # ------------------------------------------------------------------------------------------ events
 
@@ -92,9 +93,23 @@ class TimePassed(Struct, gc=False, frozen=True):
     late_s: float = 0.0
 
 
+class ClockRead(Struct, gc=False, frozen=True):
+    """What the clock on the wall shows at this moment: for people to read, never to decide by."""
+
+    wall_s: float
+
+
+class Kept(Struct, gc=False, frozen=True):
+    """A Keep was carried out."""
+
+    id: bytes
+    #: why it could not be; ""
+    error: str = ""
+
+
 Event = (
     PeerJoined | PeerReturned | PeerDisconnected | PeerHeard | Received | BlobReceived | PeerLags
-    | Reached | MessageRejected | DoorTold | TimePassed
+    | Reached | MessageRejected | DoorTold | TimePassed | ClockRead | Kept
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- commands
@@ -146,4 +161,23 @@ class Remember(Struct, gc=False, frozen=True):
     closed: int = 0
 
 
-Command = Send | SendBlob | Drop | Mark | Remember
+class Keep(Struct, gc=False, frozen=True):
+    """Write down, safe from any crash, what a detached actor is made of; answered by Kept."""
+
+    deed: Deed
+
+
+class KeepCourse(Struct, gc=False, frozen=True):
+    """Write down how far a detached actor has come, before what follows is sent."""
+
+    id: bytes
+    course: Course
+
+
+class Unkeep(Struct, gc=False, frozen=True):
+    """A detached actor has ended for good: remove what was written of it."""
+
+    id: bytes
+
+
+Command = Send | SendBlob | Drop | Mark | Remember | Keep | KeepCourse | Unkeep

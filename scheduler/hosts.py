@@ -4,28 +4,30 @@ Never decides: it keeps the records, by the task that created the actor, and say
 to be looked at. A dead actor is remembered as long as anybody names it, and a while longer.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ..protocol.ids import PeerId, TaskId
-from ..protocol.messages import ValueRow
+from ..protocol.ids import NO_PEER, PeerId, TaskId
+from ..protocol.messages import Failure, ValueRow
 from .lines import CALLER_BYTES, Lines
+from .names import Names
 from .tasks import ASSIGNED, TaskRecord
 
 if TYPE_CHECKING:
-    from .state import Node, State
+    from .state import Node, Peer, State
 
 #: so many of the dead are remembered after the last who named them
 GRAVES_MAX: Final = 10_000
 #: of the lives of one actor, the ends of so many of the last are told
-CAUSES_MAX: Final = 3
+CAUSES_MAX: Final = 5
 
 
 class Doubt(NamedTuple):
     """A node that is not heard of, where an actor may still act."""
 
     node: PeerId
-    name: str
-    host: str
+    #: whose next daemon proves that this one is dead; "": that is not known
+    keeper: str
     #: then it acts no more
     until_s: float
 
@@ -35,7 +37,7 @@ class Grave(NamedTuple):
 
     #: the outcome of its creation
     row: ValueRow
-    #: the client whose it was
+    #: the client whose it was; empty: nobody's, it was detached
     client: PeerId
     #: what its class is called
     name: str
@@ -49,9 +51,9 @@ class Actor:
     """One actor, from the first word about it to the last."""
 
     __slots__ = (
-        "_active", "at", "calls_max", "causes", "deaths", "doubt", "exit_asked", "exit_told", "id",
-        "in_flight", "in_flight_bytes", "kinds", "large", "lines", "moved", "over", "pending",
-        "queued", "record", "uncharged", "up", "watched",
+        "_active", "at", "calls_max", "causes", "deaths", "doubt", "ends", "exit_asked",
+        "exit_told", "id", "in_flight", "in_flight_bytes", "kinds", "large", "lines", "moved",
+        "over", "pending", "queued", "record", "uncharged", "up", "watched",
     )  # fmt: skip
 
     def __init__(self, id_: TaskId, active: "dict[Actor, None]") -> None:
@@ -90,8 +92,9 @@ class Actor:
         self.uncharged = 0
         #: when incarnations died, of those that count
         self.deaths: list[float] = []
-        #: what the last deaths were
+        #: what the last deaths were, and the same as they are told
         self.causes: list[str] = []
+        self.ends: list[Failure] = []
         #: the last incarnation may not be dead
         self.doubt: Doubt | None = None
 
@@ -155,10 +158,24 @@ def bytes_of(record: TaskRecord) -> int:
 class Hosts:
     """All actors, and those of the dead that are remembered."""
 
-    __slots__ = ("_graves", "_state", "active", "known")
+    __slots__ = (
+        "_graves", "_living", "_state", "active", "courses", "forgets", "known", "names",
+        "regranted", "wards",
+    )  # fmt: skip
 
     def __init__(self, state: "State") -> None:
         self._state = state
+        self.names = Names(state)
+        #: the clients, which are no processes, of those who are detached
+        self.wards: dict[PeerId, Peer] = {}
+        #: of those, whose actor may have come to another incarnation
+        self.courses: dict[PeerId, None] = {}
+        #: called with a peer that is gone
+        self.forgets: Callable[[PeerId], None] = _nobody_cares
+        #: how many actors of each client live, and the bytes that they were made of
+        self._living: dict[PeerId, dict[TaskId, int]] = {}
+        #: clients of which that has changed
+        self.regranted: dict[PeerId, None] = {}
         self.known: dict[TaskId, Actor] = {}
         #: those for whom something may be done now
         self.active: dict[Actor, None] = {}
@@ -200,13 +217,16 @@ class Hosts:
         """Nobody will name what was said to be up before."""
         for actor in list(self.known.values()):
             self.tidy(actor)
+        self.names.turn()
 
     def bury(self, actor: Actor, record: TaskRecord, row: ValueRow, why: str) -> None:
         """An actor has ended: remember why, for those who call it later."""
         kind, graves = record.kind, self._graves
-        if self._state.client(kind.client) is None:
+        client = self._state.client(kind.client)
+        if client is None:
             return
-        graves[actor.id] = Grave(row, kind.client, kind.name, record.attempt, why)
+        whose = client.id if client.here else NO_PEER
+        graves[actor.id] = Grave(row, whose, kind.name, record.attempt, why)
         if len(graves) > GRAVES_MAX:
             del graves[next(iter(graves))]
 
@@ -216,6 +236,35 @@ class Hosts:
             self._graves = {
                 id_: grave for id_, grave in self._graves.items() if grave.client != client
             }
+
+    def forget_peer(self, peer: PeerId) -> None:
+        """A peer is gone, with what it was about to create."""
+        self.names.forget_peer(peer)
+        self._living.pop(peer, None)
+        self.regranted.pop(peer, None)
+        self.forgets(peer)
+
+    # ----------------------------------------------------------------------------------- that live
+
+    def came_up(self, record: TaskRecord) -> None:
+        """An actor lives: as long as it does, its client may have one task more under way."""
+        owner = record.owner
+        if owner.here and owner.node is None:
+            self._living.setdefault(owner.id, {})[record.id] = bytes_of(record)
+            self.regranted[owner.id] = None
+
+    def lives_no_more(self, record: TaskRecord) -> None:
+        """An actor has ended for good."""
+        living = self._living.get(record.owner.id)
+        if living is not None and living.pop(record.id, None) is not None:
+            self.regranted[record.owner.id] = None
+            if not living:
+                del self._living[record.owner.id]
+
+    def living(self, client: PeerId) -> tuple[int, int]:
+        """Return how many actors of a client live, and the bytes of arguments they were made of."""
+        living = self._living.get(client)
+        return (len(living), sum(living.values())) if living else (0, 0)
 
     # --------------------------------------------------------------------------------- at the nodes
 
@@ -247,8 +296,14 @@ class Hosts:
             "calls_queued": sum(actor.queued for actor in actors),
             "calls_in_flight": sum(actor.in_flight for actor in actors),
             "calls_pending": sum(len(actor.pending) for actor in actors),
+            "actors_living": len(self._living),
+            **self.names.sizes(),
         }
 
     def registered(self) -> dict[str, int]:
         """Return the sizes of all maps that hold whom peers have named."""
         return {"actors_known": len(self.known), "graves": len(self._graves)}
+
+
+def _nobody_cares(_peer: PeerId) -> None:
+    """Do nothing: nobody has said what is to be done."""

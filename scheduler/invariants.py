@@ -82,7 +82,9 @@ def check_work(work: "Work", state: "State") -> None:
     assert not work.sizes()["ending"]
     queued = {id(record) for queue in work.queue.queues() for record in queue}
     in_line = {id(record) for actor in state.hosts.known.values() for record in actor.lines}
-    tasks = [r for peer in state.peers.values() for r in peer.tasks.values()]
+    wards = state.hosts.wards
+    owners = (*state.peers.values(), *wards.values())
+    tasks = [r for peer in owners for r in peer.tasks.values()]
     for record in tasks:
         node, is_call = record.node, record.kind.host is not None
         assert (record.state == QUEUED and not is_call) == (id(record) in queued)
@@ -110,7 +112,8 @@ def check_work(work: "Work", state: "State") -> None:
             assert child.id == id_
             assert child.state != FINISHED
     assert all(id_ in work.backing_off for id_ in work.untold)
-    assert all(record.owner.here for record in work.parked.values())
+    parked = work.parked.values()
+    assert all(record.owner.here or record.owner.id in wards for record in parked)
     assert all(work.parked[id_].stopping for id_ in work.condemned)
     assert len(work.backing_off) == sum(record.state == BACKOFF for record in tasks)
 

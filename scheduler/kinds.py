@@ -6,14 +6,18 @@ stands for a kind everywhere.
 
 from functools import partial
 
+from msgspec.structs import replace
+
 from ..protocol.ids import PeerId, TaskId
 from ..protocol.labels import AskedLabels
+from ..protocol.limits import NO_LIMITS
 from ..protocol.messages import (
     EnvironmentRow,
     KindRow,
     NodeKindRow,
     Options,
 )
+from ..protocol.settings import Settings
 from .placement import Board
 from .state import Node, Peer, PeerError, State, ignore
 from .tasks import Function, Kind, Shape
@@ -62,6 +66,24 @@ class Kinds:
                 peer.expect(row.function, partial(self._complete, function))
             elif function.payload is None and not function.size:
                 raise PeerError(f"it defined {row.name!r} without its code, never sent before")
+
+    def own(self, peer: Peer, row: KindRow) -> Kind:
+        """Return the kind that a peer of our own making has by this number."""
+        kind = self._intern(peer.id, row)
+        kind.uses += 1
+        peer.kinds[row.number] = kind
+        if row.payload is not None:
+            self._complete(kind.function, row.payload)
+        return kind
+
+    def complete_later(self, function: Function, source: Function) -> None:
+        """The code of a function is that of another one, which is on its way."""
+
+        def came() -> None:
+            assert source.payload is not None
+            self._complete(function, source.payload)
+
+        source.waiting.append(came)
 
     def forget(self, peer: Peer, numbers: list[int]) -> None:
         """A peer will not use these numbers any more."""
@@ -118,12 +140,14 @@ class Kinds:
         client = kind.client
         if client not in node.clients:
             node.clients[client] = None
-            environment = self._state.peers[client].environment
-            out.introduce(node.id, EnvironmentRow(client, environment))
+            introduced = self._state.client(client)
+            assert introduced is not None, "kinds are their clients'"
+            out.introduce(node.id, EnvironmentRow(client, introduced.environment))
         node.kinds[kind.number] = kind
         function = kind.function
         key = client, function.hash
-        row = NodeKindRow(kind.number, client, function.hash, kind.name, kind.options)
+        options = defaulted(kind.options, self._state.settings)
+        row = NodeKindRow(kind.number, client, function.hash, kind.name, options)
         users = node.functions.get(key, 0)
         node.functions[key] = users + 1
         if not users:
@@ -183,7 +207,8 @@ class Kinds:
     def check_invariants(self) -> None:
         """Assert that everything is used as often as is counted."""
         uses: dict[int, int] = {}
-        for peer in self._state.peers.values():
+        wards = self._state.hosts.wards
+        for peer in (*self._state.peers.values(), *wards.values()):
             for kind in peer.kinds.values():
                 if kind is not None:
                     uses[kind.number] = uses.get(kind.number, 0) + 1
@@ -192,7 +217,7 @@ class Kinds:
         for node in self._state.nodes.values():
             for record in node.records():
                 # Those whose submitter is gone are known to their node alone.
-                if not record.owner.here:
+                if not record.owner.here and record.owner.id not in wards:
                     uses[record.kind.number] = uses.get(record.kind.number, 0) + 1
         functions: dict[tuple[PeerId, bytes], int] = {}
         for kind in self._kinds.values():
@@ -204,6 +229,16 @@ class Kinds:
         assert not uses
         assert functions == {key: function.kinds for key, function in self._functions.items()}
         assert sum(shape.kinds for shape in self._shapes.values()) == len(self._kinds)
+
+
+def defaulted(options: Options, settings: Settings) -> Options:
+    """Return options with the timeout that the settings say, if they name none themselves."""
+    timeout_s = settings.call_timeout_s if options.actor else settings.task_timeout_s
+    limits = options.limits or NO_LIMITS
+    # How long an actor lives is nobody's limit.
+    if not timeout_s or limits.timeout_s or options.creates is not None:
+        return options
+    return replace(options, limits=replace(limits, timeout_s=timeout_s))
 
 
 def _shape_key(client: PeerId, options: Options) -> _ShapeKey:

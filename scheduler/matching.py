@@ -133,6 +133,8 @@ class Matching:
         # It may not have been in the list of clients, but it has something of this one.
         node.former[record.kind.client] = None
         node.take(record)
+        if claim.phase == Phase.QUEUED and record.kind.is_timed:
+            self._work.deadlines.queued(record)
         if claim.phase == Phase.BLOCKED:
             node.set_blocked(record, True)
         self._board.touch(node)
@@ -143,7 +145,8 @@ class Matching:
         if record.stopping and claim.ended is None:
             condemned = self._work.condemned.get(record.id)
             force = condemned is not None and condemned.force
-            out.stop(node.id, record.id, record.attempt, stop_mode(record.kind, force))
+            mode, reason = stop_mode(record.kind, force), self._work.deadlines.reason(record)
+            out.stop(node.id, record.id, record.attempt, mode, reason)
         self._work.condemned.pop(record.id, None)
 
     def give_up(self, claim: Claim, why: str, *, known: bool = True) -> None:
@@ -182,4 +185,4 @@ class Matching:
             self._state.out.stop(claim.node.id, claim.id, claim.attempt, StopMode.FORCE)
         self._state.counters["stale_dropped"] += 1
         task = f"{show(claim.id)} attempt {claim.attempt} at {claim.node.name!r}"
-        self._state.tell(f"stops {task}: {why}")
+        self._state.tell(f"stops {task}: {why}", "stop", node=claim.node.name, task=claim.id)

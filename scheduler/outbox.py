@@ -5,6 +5,7 @@ since that is the moment at which the receiver begins to hold them.
 """
 
 from ..protocol.ids import ObjectId, PeerId, TaskId, home_of
+from ..protocol.limits import CANCELLED
 from ..protocol.messages import (
     AnyMessage,
     Assign,
@@ -75,7 +76,8 @@ class Outbox:
         #: filled by the hot path directly
         self.assigns: dict[PeerId, list[AssignRow]] = {}
         self.results: dict[PeerId, list[ValueRow]] = {}
-        self._stops: dict[PeerId, list[tuple[bytes, int, int]]] = {}
+        #: by node and reason
+        self._stops: dict[PeerId, dict[str, list[tuple[bytes, int, int]]]] = {}
         self._retried: dict[PeerId, list[tuple[bytes, int]]] = {}
         self._values: dict[PeerId, list[ValueRow]] = {}
         self._wanted: dict[PeerId, list[bytes]] = {}
@@ -197,10 +199,18 @@ class Outbox:
         self._rare = True
         self._wanted.setdefault(home, []).append(object_id)
 
-    def stop(self, node: PeerId, task: TaskId, attempt: int, mode: StopMode) -> None:
-        """Cancel an attempt."""
+    def stop(
+        self,
+        node: PeerId,
+        task: TaskId,
+        attempt: int,
+        mode: StopMode,
+        reason: str = CANCELLED,
+    ) -> None:
+        """End an attempt."""
         self._rare = True
-        self._stops.setdefault(node, []).append((task, attempt, int(mode)))
+        rows = self._stops.setdefault(node, {}).setdefault(reason, [])
+        rows.append((task, attempt, int(mode)))
 
     def retry(self, submitter: PeerId, task: TaskId, attempt: int) -> None:
         """An attempt is charged, this one is the next: whoever submitted the task is to know."""
@@ -277,7 +287,8 @@ class Outbox:
             self.assigns.clear()
         if rare:
             commands += [Send(peer, Report(reports)) for peer, reports in self._reports.items()]
-            commands += [Send(peer, Stop(stops)) for peer, stops in self._stops.items()]
+            for peer, stops in self._stops.items():
+                commands += [Send(peer, Stop(ended, reason)) for reason, ended in stops.items()]
             commands += self._texts
             self._texts.clear()
         if self.results:

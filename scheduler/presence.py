@@ -78,6 +78,7 @@ class Presence:
             settings.lost_after_intervals * interval_s,
             settings.connection_lost_s,
             interval_s,
+            settings.self_doubt_s,
         )
         # A client is judged by its connection: silence makes it suspect, which changes nothing.
         self.clients_alive = Liveness(
@@ -211,7 +212,7 @@ class Presence:
             peer.connected = False
             self._watch(peer).closed(peer.id, self._state.now_s)
             if peer.entered:
-                self._state.tell(f"{peer.role} {peer.name!r} disconnected")
+                self._state.came_or_went(peer, "disconnected")
 
     def rejected(self, event: events.MessageRejected) -> None:
         """A message of a peer made no sense: as an introduction that is not good enough."""
@@ -222,6 +223,7 @@ class Presence:
     def was_late(self, event: events.TimePassed) -> None:
         """The scheduler itself was away."""
         self.late_s = max(self.late_s, event.late_s)
+        self._work.deadlines.was_late(event.late_s)
         if self._recovery.open:
             self._recovery.was_late(event.late_s)
 
@@ -235,6 +237,7 @@ class Presence:
         if self._state.now_s >= self.strangers_due_s:
             self._dismiss_strangers()
         now_s, late_s, self.late_s = self._state.now_s, self.late_s, 0.0
+        doubted = self.nodes_alive.doubts_itself
         for watch in (self.nodes_alive, self.clients_alive):
             for peer_id, life in watch.verdicts(now_s, late_s):
                 peer = self._state.peers.get(peer_id)
@@ -247,7 +250,11 @@ class Presence:
                     peer.node.suspect = life is Life.SUSPECT
                     self._board.touch(peer.node)
                     self._state.hosts.touch(peer.node)
-                    self._state.tell(f"node {peer.name!r} is {life.name.lower()}")
+                    self._state.came_or_went(peer, f"is {life.name.lower()}")
+
+        if self.nodes_alive.doubts_itself and not doubted:
+            text = "more than half of the nodes are silent: this scheduler may be cut off itself"
+            self._state.tell(f"{text}, and gives up none of them before self_doubt_s have passed")
 
     def due_s(self) -> float:
         """Return when somebody is to be judged at the latest."""
@@ -273,7 +280,7 @@ class Presence:
         state, node = self._state, peer.node
         until_s = 0.0 if is_dead or node is None else self._acts_until_s(peer)
         if peer.entered:
-            state.tell(f"{peer.role} {peer.name!r} {why}")
+            state.came_or_went(peer, why)
             if peer.python:
                 same = self._pythons[peer.python]
                 del same[peer.id]
@@ -303,6 +310,7 @@ class Presence:
         elif peer.entered:
             state.counters["clients_gone"] += 1
             self._work.forget_client(peer)
+        state.hosts.forget_peer(peer.id)
         self._kinds.forget_peer(peer)
         if node is None and peer.entered:
             self._kinds.forget_client(peer.id)
@@ -336,7 +344,6 @@ class Presence:
         peer.name = message.name
         peer.environment = message.environment
         self._judge_behind(peer, message.settled)
-        self._state.tell(f"client {peer.name!r} entered")
         if peer.epoch in (0, self._state.epoch):
             # It counts by itself what this very scheduler had stopped.
             self._roster.counts(peer.id)
@@ -356,22 +363,24 @@ class Presence:
             # One that is drained may have its successor beside it already.
             if node.name != message.name or node.drain.active:
                 continue
-            if node.peer.connected and node.host != message.host:
+            # The same keeper has ended all that its last daemon had.
+            is_next = node.keeper == message.keeper != ""
+            if node.peer.connected and not node.suspect and not is_next:
                 text = (
-                    f"there is a node named {message.name!r} on host {node.host!r} already; "
-                    "give this one another name"
+                    f"there is a node named {message.name!r} already, on host {node.host!r} (pid "
+                    f"{node.pid}), and nothing is wrong with it; give this one another name, or end"
+                    " that one"
                 )
                 self._out.drop(peer.id, "ConfigError", text)
                 self.forget(peer, "has the name of another node")
                 return
-            # The same daemon in its next life.
-            text = f"another daemon on this host has joined as {message.name!r}"
+            text = f"another daemon, on host {message.host!r}, has joined as {message.name!r}"
             self._out.drop(node.id, "ConfigError", text)
-            is_dead = node.host == message.host
-            self.forget(node.peer, "was replaced by a daemon of the same name", is_dead=is_dead)
+            self.forget(node.peer, "was replaced by a daemon of the same name", is_dead=is_next)
         if not self._fits(peer):
             return
-        self._work.proved_dead(peer.id, message.name, message.host)
+        if message.keeper:
+            self._work.proved_dead(peer.id, message.keeper)
         peer.name = message.name
         self._judge_behind(peer, message.settled)
         self._serial += 1
@@ -387,7 +396,7 @@ class Presence:
         if self._recovery.open:
             self._recovery.came(peer)
         self.shapes_changed = True
-        self._state.tell(f"node {node.name!r} joined")
+        self._state.came_or_went(peer, "joined")
 
     def _judge_behind(self, peer: Peer, settled: int) -> None:
         """See whether a submitter of an earlier life was away when nodes were struck out."""

@@ -5,6 +5,7 @@ single tasks, and stops at its limit.
 """
 
 from collections.abc import Iterable, Iterator
+from heapq import nlargest
 from typing import Any, Final
 
 from ..protocol.frames import Role
@@ -28,6 +29,8 @@ RATE_SECONDS: Final = 10
 LIMIT_MAX: Final = 10_000
 #: with `match`, so many tasks are looked at, not one more: an answer must not hold up the rest
 LOOK_AT: Final = 200_000
+#: the same for `top`, which asks again and again
+TOP_LOOK_AT: Final = 20_000
 
 Data = dict[str, Any]
 
@@ -93,7 +96,12 @@ class Queries:
             return self.tasks(min(query.limit, LIMIT_MAX), query.match)
         if query.what == "actors":
             return actor_rows(self._state, min(query.limit, LIMIT_MAX), query.match)
-        known = "status, nodes, tasks, actors or stack"
+        if query.what == "top":
+            return self.top(min(query.limit, LIMIT_MAX))
+        if query.what == "events":
+            told = self._state.chronicle.answer(query, self._state.now_s)
+            return {"epoch": self._state.epoch, **told}
+        known = "status, nodes, tasks, actors, events, top or stack"
         return {"error": f"nobody can ask for {query.what!r}; ask for {known}"}
 
     def status(self) -> Data:
@@ -114,6 +122,7 @@ class Queries:
             "nodes": {"alive": len(nodes) - suspect, "suspect": suspect},
             "clients": len(clients),
             "workers": sum(node.workers for node in nodes),
+            "actors": sum(node.actors for node in nodes),
             "tasks": {
                 # Tasks of a node that is gone end with their attempt and are known there alone.
                 "waiting": max(0, live - self._work.queue.size - at_nodes),
@@ -164,6 +173,7 @@ class Queries:
             "workers": node.workers,
             "lag_s": node.lag_s,
             "memory_bytes": node.memory_bytes,
+            "cpu": None if node.used < 0 else round(node.used, 3),
             "last_heard_s": max(0.0, self._state.now_s - node.beat_s),
         }
 
@@ -184,6 +194,20 @@ class Queries:
                 continue
             found.append(self._task(record, row))
         return found
+
+    def top(self, limit: int) -> Data:
+        """Return what `drumbeat top` shows: the figures, the nodes, the calls that run longest."""
+        now_s, count = self._state.now_s, 0
+        running: list[tuple[float, int, TaskRecord, RunningRow]] = []
+        for node in self._state.nodes.values():
+            age_s = now_s - node.beat_s
+            for row in node.running:
+                count += 1
+                record = node.find(row.id) if count <= TOP_LOOK_AT else None
+                if record is not None and record.attempt == row.attempt:
+                    running.append((row.elapsed_s + age_s, -count, record, row))
+        calls = [self._task(record, row) for _, _, record, row in nlargest(limit, running)]
+        return {"status": self.status(), "nodes": self.nodes(), "calls": calls, "running": count}
 
     def _named(self, match: str) -> Data | None:
         """Return the task whose id this is, if there is one."""
@@ -238,6 +262,8 @@ class Queries:
             "attempt": record.attempt,
             "age_s": self._state.now_s - record.submitted_s,
             "running_s": None if row is None else row.elapsed_s + age_s,
+            "actor": "" if record.kind.host is None else show(record.kind.host.id),
+            **(_NOTHING if row is None else _of_process(row)),
             "phase": "" if row is None else row.phase,
             "verdict": "" if row is None else row.verdict,
             "verdict_s": row.verdict_s + age_s if row is not None and row.verdict else None,
@@ -247,10 +273,26 @@ class Queries:
         }
 
 
+def _of_process(row: RunningRow) -> Data:
+    """Return what is known of the process that runs a call, and how far it is."""
+    return {
+        "pid": row.pid or None,
+        "cpu": None if row.cpu < 0 else round(row.cpu, 2),
+        "memory_bytes": row.memory_bytes or None,
+        "done": row.done if row.progresses else None,
+        "total": row.total if row.progresses and row.total >= 0 else None,
+        "progress_s": row.progress_s if row.progresses else None,
+    }
+
+
+#: of a task that does not run
+_NOTHING: Final = dict.fromkeys(("pid", "cpu", "memory_bytes", "done", "total", "progress_s"), None)
+
+
 def actor_rows(state: State, limit: int, match: str) -> list[Data]:
     """Return up to `limit` actors, those that live first, then the last that died.
 
-    `match` is how a name or id begins.
+    `match` is how the name of the class, the actor's own name or its id begins.
     """
     hosts = state.hosts
     rows: list[Data] = []
@@ -258,11 +300,16 @@ def actor_rows(state: State, limit: int, match: str) -> list[Data]:
         record = actor.record
         if len(rows) >= limit:
             return rows
-        if record is not None and _matches(match, record.kind.name, actor.id):
+        creates = None if record is None else record.kind.creates
+        if record is None or creates is None:
+            continue
+        if _matches(match, record.kind.name, actor.id) or creates.name.startswith(match):
             rows.append(
                 {
                     "id": show(actor.id),
                     "name": record.kind.name,
+                    "named": creates.name,
+                    "namespace": creates.namespace,
                     "state": _life_of(actor, record),
                     "node": "" if record.node is None else record.node.name,
                     "incarnation": record.attempt,
@@ -281,6 +328,8 @@ def actor_rows(state: State, limit: int, match: str) -> list[Data]:
                 {
                     "id": show(id_),
                     "name": grave.name,
+                    "named": "",
+                    "namespace": "",
                     "state": "dead",
                     "node": "",
                     "incarnation": grave.incarnation,

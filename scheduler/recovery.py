@@ -117,7 +117,7 @@ class Recovery:
         self._last_s = max(self._end_s, now_s + settings.client_silence_s)
         self._heard_s = now_s
         waits = ", ".join(self._roster.names(Standing.AWAITED)) or "nobody"
-        self._state.tell(f"restarted in epoch {self._state.epoch}; waits for {waits}")
+        self._state.tell(f"restarted in epoch {self._state.epoch}; waits for {waits}", "recovery")
 
     def was_late(self, late_s: float) -> None:
         """The scheduler itself was away: nobody could come back meanwhile."""
@@ -165,7 +165,7 @@ class Recovery:
                 lacking = f"without {', '.join(self.waits_for())}" if awaited else "with all nodes"
                 state.recovering = False
                 self.doubts.changed()
-                state.tell(f"placing begins {lacking}")
+                state.tell(f"placing begins {lacking}", "recovery")
         if not self._clients_given_up and now_s >= self._client_due_s:
             self._give_up_clients()
         if self.doubts.in_time and now_s >= self._missing_due_s:
@@ -218,7 +218,7 @@ class Recovery:
                 state.out.letter(peer.id, Recovered())
         state.awaits_nodes = False
         state.hosts.end_of_absence()
-        state.tell("recovery is over")
+        state.tell("recovery is over", "recovery")
 
     def _give_up_clients(self) -> None:
         """Clients that have not come back by now are gone."""
@@ -245,7 +245,7 @@ class Recovery:
             node = self._state.nodes.get(node_id)
             if node is not None and node.former.pop(client, 0) is None:
                 self._state.out.discard_client(node_id, client)
-        self._state.tell(f"client {client.hex()} has not come back")
+        self._state.tell(f"client {client.hex()} has not come back", "recovery", "warning")
 
     # --------------------------------------------------------------------------------- peers' words
 
@@ -257,7 +257,7 @@ class Recovery:
             client = PeerId(client_bytes)
             node.former[client] = None
             may_come = self.open and not self._clients_given_up
-            if client in self._state.peers:
+            if self._state.client(client) is not None or client in self._state.peers:
                 continue
             if may_come and client not in self._state.claims.gone:
                 self._named.setdefault(client, {})[node.id] = None
@@ -270,7 +270,7 @@ class Recovery:
         for row in message.rows:
             self.matching.claim(node, row)
         if message.last:
-            self._state.tell(f"node {node.name!r} has told what it has")
+            self._state.tell(f"node {node.name!r} has told what it has", "recovery")
 
     def holding(self, peer: Peer, message: Holding) -> None:
         """A peer holds refs, which it got in an earlier life."""
@@ -287,7 +287,7 @@ class Recovery:
         if self._state.claims.telling.pop(peer.id, None) is None:
             return
         self.doubts.changed()
-        self._state.tell(f"{peer.role} {peer.name!r} has registered again")
+        self._state.tell(f"{peer.role} {peer.name!r} has registered again", "recovery")
         if peer.role == Role.CLIENT:
             self._release(peer.id)
         else:
@@ -358,7 +358,7 @@ class Recovery:
         if isinstance(message, Forget):
             return self._kept.add_forget(peer, message)
         client = PeerId(message.client)
-        if not self._awaits_client(client):
+        if client in self._state.hosts.wards or not self._awaits_client(client):
             return False
         kept_bytes = self._kept.add(client, peer, message)
         bytes_max = self._state.settings.recovery_bytes_max
@@ -423,7 +423,7 @@ class Recovery:
             f"{count} cancels were dropped: the scheduler was restarted and remembers no more than "
             f"{CANCELS_MAX} of tasks that nobody has told it of yet; cancel again"
         )
-        state.tell(f"{peer.role} {peer.name!r}: {text}")
+        state.tell(f"{peer.role} {peer.name!r}: {text}", "recovery")
         if peer.node is None:
             state.out.letter(peer.id, Notice(text))
 

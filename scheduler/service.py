@@ -10,6 +10,7 @@ import gc
 import os
 import random
 import signal
+import time
 import traceback
 from types import FrameType
 from typing import Final
@@ -37,6 +38,7 @@ from ..protocol.transport import (
 )
 from . import events
 from .core import SchedulerCore
+from .deed_files import DeedFiles
 from .statefile import StateFile
 
 EXIT_BUG: Final = 70
@@ -46,6 +48,8 @@ TURN_MAX_S: Final = 1.0
 LATE_S: Final = 0.1
 #: garbage is collected when there is nothing to do, at most so often
 COLLECT_S: Final = 5.0
+#: the core is told what the clock on the wall shows
+CLOCK_S: Final = 60.0
 #: what could not be written is tried again after
 WRITE_AGAIN_S: Final = 1.0
 #: for what is still to be said at the end
@@ -80,9 +84,14 @@ class Service:
         # Before anybody can hear of it, this life's number is safe: none is ever used twice.
         memory = state.begin()
         epoch = memory.epoch
+        #: detached actors, beside the state
+        self._deeds = DeedFiles(state.path.with_name(state.path.name + ".actors"))
+        wills = self._deeds.load()
         self._core = SchedulerCore(
-            settings, epoch, rng, memory.nodes, memory.gone, memory.daemons, memory.closed
+            settings, epoch, rng, memory.nodes, memory.gone, memory.daemons, memory.closed, wills
         )
+        #: detached actors that were written down, or could not be; the core has yet to hear of it
+        self._kept: list[events.Kept] = []
         #: what could not be written down yet
         self._unwritten: events.Remember | None = None
         self._write_again_s = 0.0
@@ -106,6 +115,7 @@ class Service:
         self._refusals = 0
         self._worked = True
         self._collected_s = 0.0
+        self._clock_due_s = 0.0
         # The descriptor wakes the poll, whatever it is that the signal interrupts.
         signal.set_wakeup_fd(self._stop_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -114,6 +124,8 @@ class Service:
 
     def run(self) -> int:
         """Serve until told to stop; return the exit code."""
+        for complaint in self._deeds.complaints:
+            self._complain(complaint, now_s())
         gc.disable()
         gc.collect()
         gc.freeze()
@@ -153,6 +165,9 @@ class Service:
             return
         if self._asked:
             self._say_sizes()
+        if at_s >= self._clock_due_s:
+            self._clock_due_s = at_s + CLOCK_S
+            self._tell(events.ClockRead(time.time()), at_s)
         happenings = shell.turn(at_s)
         if shell.refusals != self._refusals:
             self._refusals = shell.refusals
@@ -194,6 +209,11 @@ class Service:
             self._dump("in its turn")
             raise _CoreFailedError from bug
         self._carry_out(commands)
+        if self._kept:
+            kept, self._kept = self._kept, []
+            for event in kept:
+                self._tell(event, at_s)
+            self._act(at_s)
 
     def _carry_out(self, commands: list[events.Command]) -> None:
         shell = self._shell
@@ -207,6 +227,13 @@ class Service:
                 shell.send_blob(command.peer, command.key, command.payload)
             elif isinstance(command, events.Remember):
                 self._remember(command)
+            elif isinstance(command, events.Keep):
+                why = self._deeds.keep(command.deed)
+                self._kept.append(events.Kept(command.deed.id, why))
+            elif isinstance(command, events.KeepCourse):
+                self._look_at(self._deeds.keep_course(command.id, command.course))
+            elif isinstance(command, events.Unkeep):
+                self._look_at(self._deeds.drop(command.id))
             elif isinstance(command, events.Drop):
                 if command.error:
                     self._complain(f"dropped: {command.reason}", now_s())
@@ -222,6 +249,10 @@ class Service:
             self._complain(f"cannot write down which nodes there are: {error}", now_s())
         else:
             self._unwritten = None
+
+    def _look_at(self, why: str) -> None:
+        if why:
+            self._complain(f"cannot write down how a detached actor fares: {why}", now_s())
 
     def _complain(self, text: str, at_s: float) -> None:
         for line in self._complaints.lines(text, at_s):

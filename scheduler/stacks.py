@@ -3,16 +3,19 @@
 Never waits for a node that does not answer: after ANSWER_S what is there is told, and who is
 missing. Never reads a stack: it is text of somebody's program.
 
-What may be asked for: a task by its whole id, a worker by NODE/PID or PID (of all nodes that have
-one of that number), or nothing: all workers that run something.
+What may be asked for: a task or an actor by its whole id, an actor by its name, a worker by
+NODE/PID or PID (of all nodes that have one of that number), or nothing: all workers that run
+something.
 """
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from ..protocol.ids import parse, show
 from ..protocol.messages import Answer, Query
 from ..protocol.running import Stack, Stacks
 from .state import Node, Peer, State
+from .tasks import TaskRecord
 
 ANSWER_S: Final = 3.0
 #: questions that are not answered; more are refused
@@ -80,13 +83,25 @@ class StackAsks:
         try:
             task = parse(match)
         except ValueError:
-            return f"{match!r} is neither the id of a task nor a worker, which is NODE/PID or PID"
+            found = [r for r in self._actors() if r.kind.creates and r.kind.creates.name == match]
+            if not found:
+                return (
+                    f"{match!r} is neither the id of a task or an actor, nor an actor's name, nor "
+                    "a worker, which is NODE/PID or PID"
+                )
+            return [(r.node, Stack(0, [r.id], [])) for r in found if r.node is not None]
         record = self._state.find(task)
         if record is None:
-            return f"there is no unfinished task {match}"
+            return f"there is no unfinished task and no living actor {match}"
         if record.node is None:
-            return f"the task {match} runs nowhere at the moment"
+            what = "task" if record.kind.creates is None else "actor"
+            return f"the {what} {match} runs nowhere at the moment"
         return [(record.node, Stack(0, [task], []))]
+
+    def _actors(self) -> Iterator[TaskRecord]:
+        for actor in self._state.hosts.known.values():
+            if actor.record is not None:
+                yield actor.record
 
     def told(self, node: Node, message: Stacks) -> None:
         """A node has answered."""

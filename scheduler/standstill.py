@@ -202,7 +202,7 @@ class Standstill:
                 return False
         if state.held_back and any(q.shape.client in state.held_back for q in work.queue.queues()):
             return False
-        if not all(shape.wait_for_nodes for shape in self._attempts.starved):
+        if not all(shape.wait_for_nodes for shape in self._attempts.starving.shapes):
             return False  # they fail before long
         return not any(
             record.stopping for node in state.nodes.values() for record in node.records()

@@ -5,18 +5,21 @@ Never decides; it holds the records and keeps each node's account of resources t
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..protocol.frames import Hello, Role
 from ..protocol.ids import NO_PEER, ObjectId, PeerId, TaskId, home_of
 from ..protocol.labels import carries, show
 from ..protocol.messages import (
+    Cancel,
+    DoneRow,
     Environment,
     Join,
 )
 from ..protocol.resources import units
 from ..protocol.running import RunningRow
 from ..protocol.settings import Settings
+from .chronicle import INFO, WARNING, Chronicle, Told, order_of, peers_ways
 from .claims import Claims
 from .holders import Holders
 from .hosts import Hosts
@@ -26,8 +29,6 @@ from .tasks import FINISHED, Kind, Shape, TaskRecord
 
 if TYPE_CHECKING:
     from random import Random
-
-STORY_LINES_MAX: Final = 500
 
 BlobTaker = Callable[[bytes], None]
 
@@ -61,6 +62,7 @@ class Peer:
         "role",
         "tasks",
         "unread_bytes",
+        "works",
     )
 
     def __init__(self, peer: PeerId, hello: Hello, proven: str = Role.ADMIN) -> None:
@@ -93,6 +95,8 @@ class Peer:
         self.payload_lag_bytes = 0
         #: bytes of output that were dropped since it was last sent some
         self.unread_bytes = 0
+        #: it has named work
+        self.works = False
         #: large payloads whose row has not come
         self.early: dict[bytes, deque[bytes]] = {}
         self.early_bytes = 0
@@ -150,44 +154,12 @@ class Node:
     """A machine's daemon: what it can do, what it has been given, what it told."""
 
     __slots__ = (
-        "actors",
-        "assigned",
-        "beat_s",
-        "blocked",
-        "calls",
-        "clients",
-        "counts",
-        "cpu",
-        "delivering",
-        "drain",
-        "former",
-        "free",
-        "free_cpu",
-        "functions",
-        "host",
-        "id",
-        "joined_s",
-        "kinds",
-        "labels",
-        "lag_s",
-        "lent_cpu",
-        "memory_bytes",
-        "name",
-        "peer",
-        "pid",
-        "progress_s",
-        "resources",
-        "running",
-        "serial",
-        "still",
-        "suspect",
-        "take_back_after_s",
-        "taking_back",
-        "total",
-        "work_s",
-        "workers",
-        "workers_blocked",
-    )
+        "actors", "assigned", "beat_s", "blocked", "calls", "clients", "counts", "cpu",
+        "delivering", "drain", "former", "free", "free_cpu", "functions", "host", "id", "joined_s",
+        "keeper", "kinds", "labels", "lag_s", "lent_cpu", "memory_bytes", "name", "peer", "pid",
+        "progress_s", "resources", "running", "serial", "still", "suspect", "take_back_after_s",
+        "taking_back", "told", "total", "used", "work_s", "workers", "workers_blocked",
+    )  # fmt: skip
 
     def __init__(self, peer: Peer, join: Join, serial: int, now_s: float) -> None:
         self.id = peer.id
@@ -196,6 +168,7 @@ class Node:
         self.serial = serial
         self.name = join.name
         self.host = join.host
+        self.keeper = join.keeper
         self.pid = join.pid
         self.resources = dict(join.resources)
         self.labels = dict(join.labels)
@@ -240,7 +213,10 @@ class Node:
         self.workers = 0
         self.workers_blocked = 0
         self.memory_bytes = 0
+        self.used = -1.0
         self.running: list[RunningRow] = []
+        #: what of that the chronicle was told
+        self.told: Told = {}
         #: whether nothing moved there when it last beat
         self.still = False
 
@@ -272,6 +248,11 @@ class Node:
     def find(self, id_: bytes) -> TaskRecord | None:
         """Return an attempt that it has, of whatever sort."""
         return self.assigned.get(id_) or self.calls.get(id_)
+
+    def name_of(self, id_: bytes) -> str:
+        """Return what an attempt that it has is called, for people."""
+        record = self.find(id_)
+        return "a task" if record is None else record.kind.name
 
     def records(self) -> list[TaskRecord]:
         """Return all that it has, and what is on its way from it."""
@@ -378,24 +359,10 @@ class State:
     """What the parts of the core share."""
 
     __slots__ = (
-        "awaits_nodes",
-        "claims",
-        "counters",
-        "epoch",
-        "held_back",
-        "holders",
-        "hosts",
-        "nodes",
-        "nodes_version",
-        "now_s",
-        "out",
-        "peers",
-        "recovering",
-        "rng",
-        "settings",
+        "awaits_nodes", "chronicle", "claims", "counters", "epoch", "held_back", "holders", "hosts",
+        "nodes", "nodes_version", "now_s", "out", "peers", "recovering", "rng", "settings",
         "started_s",
-        "story",
-    )
+    )  # fmt: skip
 
     def __init__(self, settings: Settings, epoch: int, rng: "Random") -> None:
         self.settings = settings
@@ -425,20 +392,49 @@ class State:
              "cancels_dropped", "actors_restarted", "actors_moved", "actors_died",
              "actor_calls_lost"), 0
         )  # fmt: skip
-        self.story: deque[tuple[float, str]] = deque(maxlen=STORY_LINES_MAX)
+        self.chronicle = Chronicle(settings.events_max)
 
-    def tell(self, line: str) -> None:
-        """Remember a rare event and why."""
-        self.story.append((self.now_s, line))
+    def tell(
+        self,
+        text: str,
+        kind: str = "scheduler",
+        severity: str = INFO,
+        node: str = "",
+        task: bytes = b"",
+    ) -> None:
+        """Remember a rare event and why: for people, see `Chronicle.note`."""
+        self.chronicle.note(self.now_s, text, kind, severity, node, task)
+
+    def came_or_went(self, peer: Peer, what: str) -> None:
+        """Remember what became of a peer: `joined`, `is suspect`, `lost its connection`.
+
+        Clients are told of once they have named work: others come only to ask, again and again.
+        """
+        if peer.role != Role.NODE and not peer.works:
+            return
+        kind, bad = peers_ways(what)
+        severity = WARNING if bad and peer.role == Role.NODE else INFO
+        node = peer.name if peer.role == Role.NODE else ""
+        self.tell(f"{peer.role} {peer.name!r} {what}", f"{peer.role} {kind}", severity, node)
+
+    def ended(self, node: Node, record: TaskRecord, row: DoneRow) -> None:
+        """Remember the end of an attempt, if it is no ordinary one."""
+        self.chronicle.ended(self.now_s, node.name, record.kind.name, row)
+
+    def ordered(self, peer: Peer, message: Cancel) -> None:
+        """Remember who has what ended."""
+        first = self.find(TaskId(message.ids[0])) if message.ids else None
+        name = "" if first is None else first.kind.name
+        self.tell(*order_of(peer.name, message, name))
 
     def find(self, task: TaskId) -> TaskRecord | None:
         """Return a task that has no outcome yet and whose submitter is there."""
-        peer = self.peers.get(home_of(task))
+        peer = self.peers.get(home := home_of(task)) or self.hosts.wards.get(home)
         return None if peer is None else peer.tasks.get(task)
 
     def client(self, peer: PeerId) -> Peer | None:
         """Return a client that has entered."""
-        found = self.peers.get(peer)
+        found = self.peers.get(peer) or self.hosts.wards.get(peer)
         if found is None or found.role != Role.CLIENT or not found.entered:
             return None
         return found

@@ -43,6 +43,11 @@ class StateFile:
         self._path = path
         self._epoch = 0
 
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self._path
+
     def begin(self) -> Memory:
         """Begin a life: return its epoch, and what the life before has left.
 

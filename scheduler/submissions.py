@@ -4,6 +4,7 @@ Never places a task, nor ends one that runs. What is new is on the hot path, wha
 not: it has a way of its own, so that the first pays nothing for the second.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,9 @@ UNWANTED = Failure(
 class Submissions:
     """See the module."""
 
-    __slots__ = ("_actors", "_board", "_objects", "_order", "_recovery", "_state", "_work")
+    __slots__ = (
+        "_actors", "_board", "_objects", "_order", "_recovery", "_state", "_work", "adopt",
+    )  # fmt: skip
 
     def __init__(
         self, state: State, board: Board, objects: Objects, work: Work, recovery: "Recovery"
@@ -38,6 +41,8 @@ class Submissions:
         self._actors = work.actors
         self._recovery = recovery
         self._order = 0
+        #: takes the creation of a detached actor, with its running number; set by `Wards`
+        self.adopt: Callable[[Peer, TaskRow, Kind | None, int], None] = _nobody_adopts
 
     # ------------------------------------------------------------------------------------------ new
 
@@ -59,11 +64,12 @@ class Submissions:
         for row in message.rows:
             id_ = row.id
             if id_ in known:
-                self._drop_args(peer, row)
+                self.drop_args(peer, row)
                 continue
-            if id_[:PEER_BYTES] != peer_id:
-                raise PeerError("it submitted a task under another's id")
             kind = kinds.get(row.kind)
+            if id_[:PEER_BYTES] != peer_id:
+                self._hand_over(peer, row, kind, parent)
+                continue
             if kind is None or parent is None:
                 self._refuse(peer, row, UNWANTED)
                 continue
@@ -84,10 +90,10 @@ class Submissions:
                 continue
             known[id_] = record
             kind.uses += 1
-            if parent:
-                self._work.children.setdefault(parent, {})[id_] = record
+            if parent or kind.is_timed:
+                self._note(record)
             if row.deps or (row.size and row.args is None) or kind.function.payload is None:
-                self._await(peer, record)
+                self.wait_for(peer, record)
             else:
                 ready.append(record)
         if ready:
@@ -113,25 +119,32 @@ class Submissions:
         self._enlist(peer, record)
         if _is_whole(record):
             record.state = QUEUED  # as `move` would: there is nothing that it waits for
+            if kind.is_timed:
+                self._work.deadlines.queued(record)
         self._actors.submitted(record)
         if record.state == FINISHED:
-            self._drop_args(peer, row)  # its actor has just turned out to be no more
+            self.drop_args(peer, row)  # its actor has just turned out to be no more
         elif record.state == WAITING:
-            self._await(peer, record)
+            self.wait_for(peer, record)
         return True
 
     def _enlist(self, peer: Peer, record: TaskRecord) -> None:
-        """A task is one of its submitter's, and of its parent's."""
+        """A task is one of its submitter's, and of its parent's; its time begins."""
         peer.tasks[record.row.id] = record
         record.kind.uses += 1
+        self._note(record)
+
+    def _note(self, record: TaskRecord) -> None:
         if record.parent:
             self._work.children.setdefault(record.parent, {})[record.row.id] = record
+        if record.kind.is_timed:
+            self._work.deadlines.submitted(record)
 
     def _has_failed(self, peer: Peer, row: TaskRow, kind: Kind) -> bool:
         """Tell whoever calls an actor that is no more; return whether it is."""
         failed = self._actors.refusal(row, kind)
         if failed is not None:
-            self._drop_args(peer, row)
+            self.drop_args(peer, row)
             told = self._state.out.packed(peer.id, failed)
             self._state.out.results.setdefault(peer.id, []).append(told)
         return failed is not None
@@ -141,6 +154,9 @@ class Submissions:
         for record in records:
             record.state = QUEUED  # as `move` would: they are new
         first = records[0]
+        if first.kind.is_timed:
+            for record in records:
+                self._work.deadlines.queued(record)
         queue = self._work.queue.queue_of(level_of(first), first.kind.shape)
         self._work.queue.extend(queue, records)
 
@@ -169,24 +185,39 @@ class Submissions:
         # an attempt that was given up.
         return NO_TASK if not parent or state.find(parent) is None else None
 
+    def _hand_over(
+        self, peer: Peer, row: TaskRow, kind: Kind | None, parent: TaskId | None
+    ) -> None:
+        """A peer submits what is not its own: it can only be a detached actor."""
+        if parent is None:
+            self._refuse(peer, row, UNWANTED)
+        else:
+            self.adopt(peer, row, kind, self.next_order())
+
+    def next_order(self) -> int:
+        """Return a running number that no submission has."""
+        self._order += 1
+        return self._order
+
     def _refuse(self, peer: Peer, row: TaskRow, failure: Failure) -> None:
         if row.kind not in peer.kinds:
             raise PeerError(f"it submitted a task of kind {row.kind}, which it never defined")
-        self._drop_args(peer, row)
+        self.drop_args(peer, row)
         told = ValueRow(id=row.id, outcome=Outcome.FAILURE, failure=failure)
         self._state.out.results.setdefault(peer.id, []).append(told)
 
-    def _drop_args(self, peer: Peer, row: TaskRow) -> None:
+    def drop_args(self, peer: Peer, row: TaskRow) -> None:
+        """What a row names is of no use."""
         if row.size and row.args is None:
             peer.expect(row.id + ARGS, ignore)
 
-    def _await(self, peer: Peer, record: TaskRecord) -> None:
+    def wait_for(self, peer: Peer, record: TaskRecord) -> None:
         """Have a new task wait for what it needs."""
         # One more than it waits for, so that what is there already does not make it ready twice.
         record.unmet += 1
         bad = self._objects.need(record)
         if bad is not None:
-            self._drop_args(peer, record.row)
+            self.drop_args(peer, record.row)
             self._work.end(record, [dependency_failed(record, bad)])
             return
         self._expect(peer, record)
@@ -221,11 +252,12 @@ class Submissions:
         for row, told in zip(rows, attempts, strict=True):
             self._order += 1
             if row.id in known:
-                self._drop_args(peer, row)
+                self.drop_args(peer, row)
                 continue
-            if row.id[:PEER_BYTES] != peer.id:
-                raise PeerError("it submitted a task under another's id")
             kind = peer.kinds.get(row.kind)
+            if row.id[:PEER_BYTES] != peer.id:
+                self._hand_over(peer, row, kind, parent)
+                continue
             # Nobody is told that it is cancelled while it may yet start somewhere.
             may_run = open_for and bool(told) and not sure
             if kind is None or (parent is None and not may_run):
@@ -246,7 +278,7 @@ class Submissions:
             is_clear = sure and told and not kind.is_special and _is_whole(record)
             if not is_clear or is_known_of(record.id):
                 self._queue_up_all(ready)
-                self._resume(peer, record, told)
+                self.resume(peer, record, told)
                 if parent is None:
                     self._work.cancel([row.id], False, True, False)
                 continue
@@ -262,16 +294,18 @@ class Submissions:
         for queue, records in ready.items():
             for record in records:
                 record.state = QUEUED  # as `move` would: there is nothing that it waits for
+                if record.kind.is_timed:
+                    self._work.deadlines.queued(record)
             self._work.queue.extend(queue, records)
         ready.clear()
 
-    def _resume(self, peer: Peer, record: TaskRecord, told: int) -> None:
+    def resume(self, peer: Peer, record: TaskRecord, told: int) -> None:
         """Have a task go on where it was, wait until that is known, or begin."""
         record.attempt = max(1, told)
         if record.kind.is_special:
             self._actors.submitted(record)
             if record.state == FINISHED:
-                self._drop_args(peer, record.row)
+                self.drop_args(peer, record.row)
                 return
         if self._recovery.matching.met(record):
             # What it depends on may be needed for another attempt: it is still expected.
@@ -282,11 +316,15 @@ class Submissions:
             if told:
                 self._recovery.doubts.settle(record)
             if record.state == FINISHED:
-                self._drop_args(peer, record.row)
+                self.drop_args(peer, record.row)
                 return
             assert record.state == WAITING
-            self._await(peer, record)
+            self.wait_for(peer, record)
         self._recovery.remember_cancel(record)
+
+
+def _nobody_adopts(_peer: Peer, _row: TaskRow, _kind: Kind | None, _order: int) -> None:
+    raise AssertionError("the core has not introduced the wards")
 
 
 def _is_whole(record: TaskRecord) -> bool:

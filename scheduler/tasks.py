@@ -5,12 +5,13 @@ for one task from its submission to its outcome, so each field is paid for a mil
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
 
 from ..protocol.ids import PeerId, TaskId, show
 from ..protocol.labels import show_asked
+from ..protocol.limits import NO_LIMITS
 from ..protocol.messages import Failure, Options, Outcome, StopMode, TaskRow, ValueRow
 from ..protocol.resources import UNITS, units
 
@@ -148,6 +149,8 @@ class Kind:
         "host",
         "is_plain",
         "is_special",
+        "is_timed",
+        "limits",
         "name",
         "number",
         "options",
@@ -179,6 +182,11 @@ class Kind:
         self.host: Actor | None = None
         #: one of the two
         self.is_special = options.creates is not None or options.actor != b""
+        self.limits = options.limits or NO_LIMITS
+        #: the scheduler has a limit of theirs to watch; how long an actor lives has none
+        self.is_timed = options.creates is None and bool(
+            self.limits.queue_timeout_s or self.limits.total_timeout_s
+        )
         #: its tasks end with one value, and with them nothing else does
         self.is_plain = options.num_returns == 1 and options.creates is None
 
@@ -221,6 +229,13 @@ class TaskRecord(Struct, gc=False, eq=False):
     def id(self) -> TaskId:
         """The task's id."""
         return TaskId(self.row.id)
+
+
+class Condemned(NamedTuple):
+    """What a cancelled task ends as, should no node that comes back have it."""
+
+    rows: list[ValueRow]
+    force: bool
 
 
 def move(record: TaskRecord, step: int) -> None:
@@ -272,6 +287,23 @@ def failed(
         outcome=Outcome.FAILURE,
         failure=Failure(error=error, text=text, details=details),
     )
+
+
+#: failures of attempts that were cut short: what they had submitted is cancelled
+CUT_SHORT: Final = frozenset(
+    {"TaskCancelled", "TaskTimedOut", "TaskHung", "WorkerDied", "WorkerOutOfMemory", "NodeLost",
+     "PoisonTask", "ActorDied", "ActorCallLost"}
+)  # fmt: skip
+
+
+def poisoned(record: TaskRecord, last: ValueRow) -> ValueRow:
+    """Return the row of a task that has taken too many workers along."""
+    why = "" if last.failure is None else f"; the last one: {last.failure.text}"
+    text = f"{record.deaths} attempts of {record.kind.name} ended with their worker{why}"
+    row = failed(record, "PoisonTask", text, deaths=record.deaths)
+    if row.failure is not None and last.failure is not None:
+        row.failure.details = {**last.failure.details, **row.failure.details}
+    return row
 
 
 def lost(id_: bytes, text: str) -> ValueRow:

@@ -28,13 +28,14 @@ class Texts:
     def rejected(self, event: events.MessageRejected) -> None:
         """A message made no sense and was dropped."""
         self._state.counters["messages_rejected"] += 1
-        self._state.tell(f"rejected from {event.peer.hex()}: {event.reason}")
+        text = f"rejected from {event.peer.hex()}: {event.reason}"
+        self._state.tell(text, "refused", "warning")
 
     def output(self, _node: Peer, message: Output) -> None:
         """Forward what a client's workers wrote, unless too much waits for that client."""
         client = self._state.client(PeerId(message.client))
         rows = message.rows
-        if client is None or not rows:
+        if client is None or not client.here or not rows:
             return
         forwarded = self.forwarded.get(client.id, 0)
         if client.lag_bytes + forwarded > self._state.settings.output_backlog_bytes_max:

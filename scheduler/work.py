@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from heapq import heapify, heappop, heappush
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..protocol.ids import NO_TASK, PeerId, TaskId
 from ..protocol.messages import Outcome, StopMode, ValueRow
 from .actors import Actors
 from .asks import Asks
+from .deadlines import Deadlines
 from .deliveries import Deliveries
 from .kinds import Kinds
 from .objects import Objects
@@ -22,6 +23,7 @@ from .state import Peer, State
 from .tasks import (
     ASSIGNED,
     BACKOFF,
+    CUT_SHORT,
     DELIVERING,
     END,
     FINISHED,
@@ -32,28 +34,18 @@ from .tasks import (
     RETRY,
     RETURN,
     WAITING,
+    Condemned,
     TaskRecord,
     backoff_s,
     dependency_failed,
     failed,
     move,
+    poisoned,
     stop_mode,
 )
 
 #: blob key of a task's arguments: its id and this
 ARGS: Final = b"a"
-#: failures of attempts that were cut short: what they had submitted is cancelled
-CUT_SHORT: Final = frozenset(
-    {"TaskCancelled", "TaskHung", "WorkerDied", "WorkerOutOfMemory", "NodeLost", "PoisonTask",
-     "ActorDied", "ActorCallLost"}
-)  # fmt: skip
-
-
-class Condemned(NamedTuple):
-    """What a cancelled task ends as, should no node that comes back have it."""
-
-    rows: list[ValueRow]
-    force: bool
 
 
 class Work:
@@ -61,8 +53,8 @@ class Work:
 
     __slots__ = (
         "_board", "_deliveries", "_ending", "_ending_now", "_kinds", "_objects", "_state", "actors",
-        "asks", "backing_off", "backoffs", "children", "condemned", "condemns", "elsewhere",
-        "parked", "queue", "untold",
+        "asks", "backing_off", "backoffs", "children", "condemned", "condemns", "deadlines",
+        "details", "elsewhere", "parked", "queue", "untold",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +73,9 @@ class Work:
         self.queue = ReadyQueue()
         self.asks = Asks(state.out)
         self.actors = Actors(state, objects, self.end)
+        self.deadlines = Deadlines(state, self.asks, self.end)
+        #: what earlier attempts told last of how far they were, pickled
+        self.details: dict[bytes, bytes] = {}
         #: tasks of running tasks, by their parent
         self.children: dict[bytes, dict[bytes, TaskRecord]] = {}
         #: tasks that wait to be tried again, with the time they are due
@@ -131,6 +126,8 @@ class Work:
         self._push(record)
 
     def _push(self, record: TaskRecord) -> None:
+        if record.kind.is_timed:
+            self.deadlines.queued(record)
         if record.kind.host is None:
             self.queue.push(record)
         else:
@@ -181,7 +178,8 @@ class Work:
 
     def end_plain(self, ended: list[tuple[TaskRecord, ValueRow]]) -> None:
         """Give tasks, which were at a node, their one value each, without refs in it."""
-        if self._objects.entries or self.children or self.asks.open:
+        rare = self._objects.entries or self.children or self.asks.open
+        if rare or self.deadlines.watched or self.details:
             for record, value in ended:
                 self.end(record, [value])
             return
@@ -203,14 +201,7 @@ class Work:
 
     def _end(self, record: TaskRecord, rows: list[ValueRow]) -> None:
         state = record.state
-        if state == QUEUED:
-            if record.kind.host is None:
-                self.queue.discard(record)
-        elif state == BACKOFF:
-            del self.backing_off[record.id]
-            self.untold.pop(record.id, None)
-        elif self.parked and self.parked.pop(record.id, None) is not None:
-            self.condemned.pop(record.id, None)
+        self._leave_state(record)
         move(record, END)
         id_, owner, counters = record.row.id, record.owner, self._state.counters
         del owner.tasks[id_]
@@ -238,6 +229,22 @@ class Work:
             if record.row.deps:
                 self._objects.release(record)
         self._kinds.unuse(record.kind)
+
+    def _leave_state(self, record: TaskRecord) -> None:
+        """A task is about to have its outcome: nothing about what it was doing is kept."""
+        id_ = record.row.id
+        if record.state == QUEUED:
+            if record.kind.host is None:
+                self.queue.discard(record)
+        elif record.state == BACKOFF:
+            del self.backing_off[id_]
+            self.untold.pop(id_, None)
+        elif self.parked and self.parked.pop(id_, None) is not None:
+            self.condemned.pop(id_, None)
+        if record.kind.is_timed:
+            self.deadlines.ended(id_)
+        if self.details:
+            self.details.pop(id_, None)
 
     def _supply(self, record: TaskRecord, rows: list[ValueRow]) -> None:
         """Hand a task's values to those who wait for them."""
@@ -285,12 +292,12 @@ class Work:
             record: the task.
             final: its outcome if no attempt is left.
         """
-        options = record.kind.options
-        if record.stopping:
-            if final.outcome == Outcome.FAILURE:
-                final = failed(record, "TaskCancelled", f"{record.kind.name} was cancelled")
-            self.end(record, [final])
+        options, failure = record.kind.options, final.failure
+        over = failure is not None and failure.error == "TaskTimedOut" and not record.kind.creates
+        if record.stopping or over:
+            self.end(record, [self.deadlines.stopped(record, final)])
             return
+        self.deadlines.begins_anew(record)
         special = record.kind.is_special
         if (
             not self.actors.goes_on(record, final)
@@ -323,9 +330,9 @@ class Work:
         self.backing_off[record.id] = due_s
         heappush(self.backoffs, (due_s, record.order, record))
 
-    def proved_dead(self, node: PeerId, name: str, host: str) -> None:
-        """A daemon takes the place of one that was lost: actors that waited for that begin."""
-        for record in self.actors.proved_dead(node, name, host):
+    def proved_dead(self, node: PeerId, keeper: str = "") -> None:
+        """What a node ran is dead, see `Actors`: actors that waited for that begin."""
+        for record in self.actors.proved_dead(node, keeper):
             self._back_off(record, self._state.now_s)
 
     def _told(self, record: TaskRecord, attempt: int) -> None:
@@ -342,16 +349,13 @@ class Work:
             return self.actors.final(record, last)
         record.attempt += 1
         if last.outcome == Outcome.FAILURE and record.deaths >= self._state.settings.poison_deaths:
-            why = "" if last.failure is None else f"; the last one: {last.failure.text}"
-            text = f"{record.deaths} attempts of {record.kind.name} ended with their worker{why}"
-            row = failed(record, "PoisonTask", text, deaths=record.deaths)
-            if row.failure is not None and last.failure is not None:
-                row.failure.details = {**last.failure.details, **row.failure.details}
-            return row
+            return poisoned(record, last)
         return last
 
     def wake(self) -> None:
-        """Queue what is due to be tried again."""
+        """Queue what is due to be tried again; end what has taken too long."""
+        if self.deadlines.due_s() <= self._state.now_s:
+            self.deadlines.turn()
         heap, due = self.backoffs, self.backing_off
         while heap and (heap[0][0] <= self._state.now_s or heap[0][2].state != BACKOFF):
             due_s, _, record = heappop(heap)
@@ -486,6 +490,8 @@ class Work:
             # As long as nodes are awaited it is full of what may start there.
             "elsewhere": 0 if self._state.claims.open else len(self.elsewhere),
             "asks": len(self.asks.open),
+            "details": len(self.details),
+            **self.deadlines.sizes(),
         }
 
 

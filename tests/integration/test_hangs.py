@@ -165,13 +165,25 @@ def test_without_a_limit_nothing_but_a_proven_deadlock_is_ended(
 
 
 def test_a_deadlock_is_ended_after_hang_timeout_and_says_by_what_evidence(tell: Tell) -> None:
-    ref = drumbeat.remote(locks_twice_with_the_gil).remote()
+    ref = drumbeat.remote(locks_twice_with_the_gil).options(max_retries=0).remote()
     other = drumbeat.remote(time.sleep).remote(HANG_S + 3.0)
     with pytest.raises(drumbeat.TaskHung) as caught:
         drumbeat.get(ref, timeout=30)
     assert caught.value.verdict.startswith("deadlock: GIL not released, no CPU and no IO for ")
-    assert "locks_twice_with_the_gil hung on node" in str(caught.value)
+    assert "locks_twice_with_the_gil made no progress for 3" in str(caught.value)
+    assert "locks_twice_with_the_gil" in caught.value.stack
+    assert re.fullmatch(
+        r"stack \d\d:\d\d:\d\d · cancel, no effect in 0.3\d* s · SIGTERM(, no .* s · SIGKILL)?",
+        caught.value.actions,
+    )
     assert drumbeat.get(other) is None
+
+
+def test_a_task_that_hangs_each_time_is_tried_again_as_one_that_died_and_is_no_poison() -> None:
+    ref = drumbeat.remote(locks_twice_with_the_gil).options(max_retries=1).remote()
+    with pytest.raises(drumbeat.TaskHung) as caught:
+        drumbeat.get(ref, timeout=60)
+    assert (caught.value.attempt, caught.value.attempts) == (2, 2)
 
 
 def test_a_deadlock_among_short_calls_is_ended_too_and_costs_the_others_nothing() -> None:
@@ -180,7 +192,7 @@ def test_a_deadlock_among_short_calls_is_ended_too_and_costs_the_others_nothing(
             locks_twice_with_the_gil()
         return number
 
-    task = drumbeat.remote(locks_at)
+    task = drumbeat.remote(locks_at).options(max_retries=0)
     # So many, that they are known to be short and go to a worker several at a time.
     drumbeat.get([task.remote(number, -1) for number in range(3000)])
     refs = [task.remote(number, 33) for number in range(100)]

@@ -16,8 +16,11 @@ from .operations import Scenario
 from .scripts import Spec, distinct
 
 if TYPE_CHECKING:
+    from drumbeat.node.packets import RunRow
+
     from .oracle import Execution, Known, Oracle
     from .users import User
+    from .worker import Worker
 
 CALLER_BYTES = 9
 #: in one world
@@ -80,6 +83,29 @@ class Acts:
         self._last: dict[tuple[bytes, bytes, int, bytes], bytes] = {}
         #: by actor and caller: the last call that ran for the first time
         self._newest: dict[tuple[bytes, bytes], bytes] = {}
+        #: by actor: the processes that have been it, the last one to act last, with its incarnation
+        self._lives: dict[bytes, dict[Worker, int]] = {}
+
+    def acts(self, worker: "Worker", creation: "RunRow") -> None:
+        """A process does something as an actor: then no other one may, nor ever again."""
+        lives = self._lives.setdefault(creation.id, {})
+        now_s = self._oracle.clock.now_s
+        for other, incarnation in list(lives.items()):
+            if other is worker:
+                continue
+            if incarnation > creation.attempt:
+                text = f"incarnation {creation.attempt} of {creation.id.hex()} acts after"
+                self._oracle.wrong(f"{text} incarnation {incarnation}")
+            if not other.is_alive:
+                if incarnation < creation.attempt:
+                    del lives[other]
+            elif now_s >= other.stopped_until_s:
+                text = f"incarnation {creation.attempt} of {creation.id.hex()} acts while"
+                self._oracle.wrong(f"{text} incarnation {incarnation} lives on {other.pool.node}")
+        lives.pop(worker, None)
+        lives[worker] = creation.attempt
+        if len(lives) > 1 or creation.attempt > 1:
+            self._oracle.count("actor acts in a later life")
 
     def ran(self, known: "Known", execution: "Execution", worker: int, hosts: bytes) -> None:
         """A call begins to run in a worker."""
@@ -120,10 +146,11 @@ def why_dead(oracle: "Oracle", known: "Known", error: str) -> str:
 def with_actors(scenario: Scenario) -> Scenario:
     """Return the same world with actors in it."""
     random = Random(f"cast {scenario.seed}")
-    tape: list[Any] = []
-    until_s = scenario.chaos_s
+    tape: list[Any] = _partitions(random, scenario)
+    until_s = max([scenario.chaos_s, *(fault.at_s + fault.for_s + 0.5 for fault in tape)])
     for number in range(random.choice((1, 1, 2, ACTORS_MAX))):
-        client, at_s = random.randrange(scenario.clients), random.uniform(0.0, 0.5 * until_s)
+        client = random.randrange(scenario.clients)
+        at_s = random.uniform(0.0, 0.5 * scenario.chaos_s)
         label = 500_000 + 1000 * number
         tape.append(op.CreateActor(at_s=at_s, client=client, spec=_constructor(random, label)))
         for call in range(random.choice((2, 5, 12))):
@@ -141,7 +168,11 @@ def with_actors(scenario: Scenario) -> Scenario:
             how = random.choice(("drop", "kill", "restart"))
             end_s = random.uniform(at_s, until_s)
             tape.append(op.EndActor(at_s=end_s, client=client, pick=random.randrange(3), how=how))
-    made = msgspec.structs.replace(scenario, settings=dict(scenario.settings))
+    made = msgspec.structs.replace(
+        scenario, settings=dict(scenario.settings), chaos_s=until_s
+    )
+    # It covers what clocks differ by, and how seldom the scheduler notes that it has heard a node.
+    made.settings["lease_margin_s"] = max(0.3, made.settings.get("lease_margin_s", 2.0))
     if "submit_credit_tasks" in made.settings:
         # Each is an unfinished task for as long as it lives.
         made.settings["submit_credit_tasks"] += ACTORS_MAX
@@ -149,11 +180,29 @@ def with_actors(scenario: Scenario) -> Scenario:
     return made
 
 
+def _partitions(random: Random, scenario: Scenario) -> list[Any]:
+    """Return times in which a node, or its daemon alone, is not heard, around its lease's end."""
+    settings = scenario.settings
+    lease_s = settings["lost_after_intervals"] * settings["heartbeat_interval_s"]
+    made: list[Any] = []
+    for _ in range(random.choice((0, 1, 1, 2, 4))):
+        at_s, for_s = random.uniform(0.0, scenario.chaos_s), lease_s * random.uniform(0.3, 2.0)
+        who = f"n{random.randrange(len(scenario.nodes))}"
+        if random.random() < 0.3:
+            made.append(op.Pause(at_s=at_s, who=who, for_s=for_s))
+        else:
+            ways = random.choice((("up",), ("down",), ("up", "down")))
+            made += [op.Stall(at_s=at_s, who=who, way=way, for_s=for_s) for way in ways]
+    return made
+
+
 def _constructor(random: Random, label: int) -> Spec:
     options: dict[str, Any] = {
-        "creates": {}, "num_cpus": 0.0, "max_retries": random.choice((0, 1, 3, 20)),
+        "creates": {}, "num_cpus": 0.0, "max_retries": random.choice((0, 1, 3, 20, 20)),
     }  # fmt: skip
     spec = Spec(label=label, function=random.randrange(5), options=options)
+    if random.random() < 0.2:
+        options["creates"] = {"waits_on_partition": True}
     spec.seconds = random.choice((0.0005, 0.01, 0.2))
     spec.deaths = random.choice((0, 0, 0, 0, 0, 1, -1))
     spec.errors = random.choice((0, 0, 0, 0, 0, 0, 0, -1))

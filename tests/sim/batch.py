@@ -20,6 +20,7 @@ import msgspec
 
 from .actors import with_actors
 from .draw import draw
+from .limits import with_limits
 from .operations import Scenario
 from .world import Outcome, World
 
@@ -52,7 +53,15 @@ def simulate(scenario: Scenario) -> Outcome:
     return World(scenario).run()
 
 
-def serve(*, actors: bool = False) -> None:
+def scenario_of(seed: int, *, actors: bool = False, limits: bool = False) -> Scenario:
+    """Return the world of a seed, with what it is to have besides."""
+    scenario = draw(seed)
+    if actors:
+        scenario = with_actors(scenario)
+    return with_limits(scenario) if limits else scenario
+
+
+def serve(*, actors: bool = False, limits: bool = False) -> None:
     """Run the seeds that come on standard input, a line each; answer on standard output."""
     # What was imported lives for ever: it need not be looked at again after every world.
     gc.collect()
@@ -60,8 +69,7 @@ def serve(*, actors: bool = False) -> None:
     for line in sys.stdin.buffer:
         began_s = time.process_time()
         seed = int(line)
-        scenario = draw(seed)
-        made = simulate(with_actors(scenario) if actors else scenario)
+        made = simulate(scenario_of(seed, actors=actors, limits=limits))
         answer = Answer(
             seed, made.violations, made.steps, made.faults, made.digest, dict(made.counts),
             time.process_time() - began_s,
@@ -73,13 +81,16 @@ def serve(*, actors: bool = False) -> None:
 class Runner:
     """A process that runs seeds."""
 
-    def __init__(self, hash_seed: str, planted: str = "", actors: bool = False) -> None:
+    def __init__(
+        self, hash_seed: str, planted: str = "", actors: bool = False, limits: bool = False
+    ) -> None:
         environment = {"PYTHONHASHSEED": hash_seed, "PATH": "/usr/bin:/bin"}
         kept = [name for name in ("PYTHONPATH",) if name in os.environ]
         environment |= {name: os.environ[name] for name in kept}
         command = [sys.executable, str(RUN), "--serve"]
         command += ["--planted", planted] if planted else []
         command += ["--actors"] if actors else []
+        command += ["--limits"] if limits else []
         self.given: list[int] = []
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -130,6 +141,7 @@ def run_seeds(
     planted: str = "",
     twice_each: int = TWICE_EACH,
     actors: bool = False,
+    limits: bool = False,
 ) -> Iterator[Answer]:
     """Run seeds and yield what came of each, as they come.
 
@@ -139,16 +151,18 @@ def run_seeds(
         planted: the bug to plant, by name.
         twice_each: one seed in so many is run twice; 0: none.
         actors: whether there are actors in every world.
+        limits: whether calls have limits.
     """
     remaining = iter(seeds)
     once: dict[int, Answer] = {}
     with ExitStack() as stack, DefaultSelector() as selector:
         runners = [
-            stack.enter_context(Runner(str(1 + job), planted, actors)) for job in range(jobs)
+            stack.enter_context(Runner(str(1 + job), planted, actors, limits))
+            for job in range(jobs)
         ]
         twin = None
         if twice_each:
-            twin = stack.enter_context(Runner(OTHER_HASH_SEED, planted, actors))
+            twin = stack.enter_context(Runner(OTHER_HASH_SEED, planted, actors, limits))
         for runner in runners:
             for seed in _next(remaining, AHEAD):
                 runner.give(seed)

@@ -73,6 +73,8 @@ class Judge:
             return why_dead(self.oracle, known, error)
         if error == "TaskCancelled":
             return "" if self._may_be_cancelled(known) else "TaskCancelled; nobody cancelled it"
+        if error == "TaskTimedOut":
+            return "" if known.options.limits is not None else "TaskTimedOut without a limit"
         if error == "NodeLost":
             return "" if lost else "NodeLost; no node was given up"
         if error in ("WorkerDied", "WorkerOutOfMemory", "PoisonTask"):
@@ -114,6 +116,8 @@ class Judge:
             above = oracle.tasks.get(above.parent) if above.parent else None
             if above is not None and (above.died or self._fails(above) or oracle.lives_lost):
                 return True
+            if above is not None and above.options.limits is not None:
+                return True  # it may have timed out, and nobody have asked for its value
             if above is not None and any(
                 execution.peer in oracle.lives_late for execution in above.executions
             ):

@@ -6,6 +6,7 @@ that?) is judged at the end, in `judge.py`.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from drumbeat.protocol.standstill import Deadlock
 
 from . import scripts
 from .actors import Acts
+from .limits import Limited
 from .scripts import Script, Spec, Thing, Value
 
 if TYPE_CHECKING:
@@ -122,6 +124,9 @@ class Oracle:
         self._gpus: dict[tuple[str, int], float] = {}
         self._hashes: dict[int, bytes] = {}
         self.acts = Acts(self)
+        self.limited = Limited(self)
+        #: whether a node may not have been heard for a while; set by the world
+        self.may_be_silent: Callable[[bytes], bool] = lambda _peer: True
 
     def wrong(self, text: str) -> None:
         """A promise is broken."""
@@ -135,6 +140,12 @@ class Oracle:
         """A link life of this peer ended."""
         if peer not in self.clients_gone and peer not in self.parted:
             self.lives_lost[peer] = self.lives_lost.get(peer, 0) + 1
+
+    def reaped(self, peer: bytes, node: str) -> None:
+        """The lease of a node has ended, and with it an actor."""
+        self.count("actor ended with its node's lease")
+        if not self.may_be_silent(peer):
+            self.wrong(f"the lease of {node} has ended, and nothing is wrong with it")
 
     def life_late(self, peer: bytes) -> None:
         """The scheduler's next life goes on without this node."""
@@ -258,6 +269,7 @@ class Oracle:
             self.wrong(f"{row.id.hex()} starts though its canceller was told it never will")
         if known.cancelled_s >= 0 and not self.lives_lost:
             self.wrong(f"{row.id.hex()} starts though its user saw TaskCancelled")
+        self.limited.started(known)
         self._take(made, 1.0)
         self._check_capacity(made)
         return made
@@ -310,6 +322,7 @@ class Oracle:
         if execution.is_running:
             execution.is_running = False
             execution.ended_s = self.clock.now_s
+            self.limited.ended(execution)
             self._take(execution, -1.0)
 
     def _take(self, execution: Execution, sign: float) -> None:
@@ -360,6 +373,8 @@ class Oracle:
             return
         if row.failure is not None and row.failure.error == "TaskCancelled":
             known.cancelled_s = self.clock.now_s
+        if row.failure is not None and row.failure.error == "TaskTimedOut":
+            self.limited.saw(known, row.failure)
         # What a task saw and its submitter did not is void when the submitter is given up: it may
         # have no attempt left, or the next one may end otherwise.
         life = self.lives_lost.get(known.id[:6], 0)

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from drumbeat.node.actors import Actors as NodeActors
+from drumbeat.node.lease import Lease
 from drumbeat.scheduler.actors import Actors
 from drumbeat.scheduler.lines import Lines
+from drumbeat.scheduler.presence import Presence
 from drumbeat.scheduler.work import Work
 
 from .planted import Planted
@@ -47,6 +49,17 @@ def _puts_nothing_back(true: Method) -> Method:
     return come_back
 
 
+def _counts_from_the_answer(true: Method) -> Method:
+    def confirmed(lease: Any, sent_s: float) -> Any:
+        return true(lease, sent_s + 0.5 * lease._lasts_s)
+
+    return confirmed
+
+
+def _is_at_once(_true: Method) -> Method:
+    return lambda *_: 0.0
+
+
 PLANTED_ACTORS: Final[dict[str, tuple[Planted, list[int]]]] = {
     "overtake": (
         Planted("a call that came back goes behind others", Lines, "put_back", _goes_to_the_end),
@@ -78,5 +91,15 @@ PLANTED_ACTORS: Final[dict[str, tuple[Planted, list[int]]]] = {
         Planted("a call that a node gives back is forgotten", Work, "come_back",
                 _puts_nothing_back),
         [0, 2, 6],
+    ),
+    "lease_for_longer": (
+        Planted("a node counts its lease from later than it was heard", Lease, "confirmed",
+                _counts_from_the_answer),
+        [110, 176],
+    ),
+    "replace_at_once": (
+        Planted("actors of a lost node begin elsewhere at once", Presence, "_acts_until_s",
+                _is_at_once),
+        [145, 217, 233],
     ),
 }  # fmt: skip

@@ -53,6 +53,9 @@ class FakePool:
         self._forking: dict[int, str] = {}
         self.fork_fails_until_s = 0.0
         self.alive = True
+        #: the keeper's part of the lease, in the world's time
+        self._lease_until_s = 0.0
+        self._leased: dict[int, None] = {}
         self._tell = tell
         self._record = record
         self._last_s: dict[int, float] = {}
@@ -82,16 +85,45 @@ class FakePool:
                 self.clock.after(max(command.after_s, 1e-6), self._read_page, list(command.workers))
             case events.LookAt():
                 self.clock.after(1e-6, self._look_at, list(command.rows))
+            case events.Dump():
+                for number in command.workers:
+                    dumped = events.Dumped(number, "", "nobody can look into it")
+                    self.clock.after(self._hop_s(), self._deliver, dumped)
             case events.Interrupt():
                 worker = self.workers.get(command.worker)
                 if worker is not None:
                     worker.interrupt_seq = command.seq
-                self.clock.after(self._hop_s(), self._interrupt, command.worker, command.seq)
+                self.clock.after(
+                    self._hop_s(), self._interrupt, command.worker, command.seq, command.reason
+                )
             case events.Signal():
                 self.clock.after(self._hop_s(), self.signal, command.worker, command.name)
+            case events.Lease():
+                self._leased[command.worker] = None
+                self.lease_until(self._lease_until_s)
             case _:
                 return False
         return True
+
+    def lease_until(self, until_s: float) -> None:
+        """The daemon has written into its page until when its actors may act."""
+        self._lease_until_s = until_s
+        if until_s and self._leased:
+            self.clock.at(max(until_s, self.clock.now_s), self._look_at_lease, until_s)
+
+    def _look_at_lease(self, until_s: float) -> None:
+        """The keeper looks: it does so even while the daemon stands still.
+
+        Of a host that stands still as a whole the actors do nothing, and die before they go on.
+        """
+        if not self.alive or self._lease_until_s > until_s:
+            return
+        leased, self._leased = self._leased, {}
+        for number in leased:
+            worker = self.workers.get(number)
+            if worker is not None and worker.is_alive:
+                self.oracle.reaped(self.peer, self.node)
+                worker.die(-9, "SIGKILL", overdue=True)
 
     def _look_at(self, rows: list[tuple[int, int]]) -> None:
         seen = []
@@ -104,7 +136,11 @@ class FakePool:
             beat = 0 if stopped else int(4 * self.clock.now_s)
             phase = RUNNING_CODE if worker.running else IDLE
             state = "" if depth == events.PAGE else "T" if stopped else "R"
-            seen.append(events.Evidence(number, beat, worker.running, phase, state=state))
+            run = worker.execution
+            elapsed_s = 0.0 if run is None else self.clock.now_s - run.began_s
+            seen.append(
+                events.Evidence(number, beat, worker.running, phase, elapsed_s, state=state)
+            )
         self._tell(events.Seen(seen))
 
     def _hop_s(self) -> float:
@@ -158,9 +194,10 @@ class FakePool:
         ]
         self._tell(events.PageRead(samples))
 
-    def _interrupt(self, number: int, seq: int) -> None:
+    def _interrupt(self, number: int, seq: int, reason: str) -> None:
         worker = self.workers.get(number)
         if worker is not None and worker.running == seq:
+            self.oracle.limited.judged(worker.execution, reason)
             worker.interrupt()
 
     def signal(self, number: int, name: str) -> None:
@@ -188,7 +225,9 @@ class FakePool:
         """A worker printed."""
         self._in_order(worker.number, events.Spoke([(worker.number, text, 0)]))
 
-    def exited(self, worker: Worker, status: int, signal_name: str, no_memory: bool) -> None:
+    def exited(
+        self, worker: Worker, status: int, signal_name: str, no_memory: bool, overdue: bool = False
+    ) -> None:
         """A worker's process ended: its page is told, then its end."""
         started, running = worker.started, worker.running
         if not self.alive:
@@ -196,8 +235,10 @@ class FakePool:
         number = worker.number
         sample = (number, started, running == started and running != 0)
         self._in_order(number, events.PageRead([sample]), self.random.uniform(0.0005, 0.01))
+        words = "the last words"
         self._in_order(
-            number, events.WorkerExited(number, status, signal_name, "the last words", no_memory)
+            number,
+            events.WorkerExited(number, status, signal_name, words, no_memory, overdue),
         )
         self.clock.at(self._last_s[number], self._reaped, number)
 

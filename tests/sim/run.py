@@ -20,9 +20,7 @@ if __name__ == "__main__":
     sys.path[0] = str(HERE.parents[1])
 
 import msgspec  # noqa: E402
-from sim.actors import with_actors  # noqa: E402
-from sim.batch import TWICE_EACH, run_seeds, serve, simulate  # noqa: E402
-from sim.draw import draw  # noqa: E402
+from sim.batch import TWICE_EACH, run_seeds, scenario_of, serve, simulate  # noqa: E402
 from sim.operations import FAULTS, Scenario, dump, load  # noqa: E402
 from sim.planted import PLANTED, write_seeds  # noqa: E402
 from sim.shrink import kind_of, shrink  # noqa: E402
@@ -117,7 +115,9 @@ def _many(options: argparse.Namespace) -> int:
     tally = Tally()
     seeds = range(options.start, options.start + options.seeds)
     twice_each = 0 if options.planted else TWICE_EACH
-    for answer in run_seeds(seeds, options.jobs, options.planted, twice_each, options.actors):
+    for answer in run_seeds(
+        seeds, options.jobs, options.planted, twice_each, options.actors, options.limits
+    ):
         tally.seeds += 1
         tally.steps += answer.steps
         tally.faults += answer.faults
@@ -130,8 +130,8 @@ def _many(options: argparse.Namespace) -> int:
             tally.broken.append(answer.seed)
             print(report(answer.seed, answer.violations, options.planted), flush=True)
             if options.shrink_s and len(tally.broken) == 1:
-                scenario = draw(answer.seed)
-                scenario = with_actors(scenario) if options.actors else scenario
+                seed, actors, limits = answer.seed, options.actors, options.limits
+                scenario = scenario_of(seed, actors=actors, limits=limits)
                 _say_shortest(scenario, options.shrink_s)
             if len(tally.broken) >= options.failures_max:
                 break
@@ -185,6 +185,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=cores, help="how many processes")
     parser.add_argument("--progress", default="", help="add lines of progress to this file")
     parser.add_argument("--actors", action="store_true", help="with actors in every world")
+    parser.add_argument("--limits", action="store_true", help="with limits of calls")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--verbose", action="store_true", help="print the tape and the counters")
     parser.add_argument("--digest", action="store_true", help="print the digest alone")
@@ -202,14 +203,14 @@ def main() -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if options.serve:
-        serve(actors=options.actors)
+        serve(actors=options.actors, limits=options.limits)
         return 0
     if options.story:
         scenario = load(Path(options.story).read_bytes())
         return _one(scenario.seed, scenario, options)
     if options.seed is not None:
-        scenario = draw(options.seed)
-        return _one(options.seed, with_actors(scenario) if options.actors else scenario, options)
+        scenario = scenario_of(options.seed, actors=options.actors, limits=options.limits)
+        return _one(options.seed, scenario, options)
     return _many(options)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 from drumbeat.protocol.actors import ActorOptions
+from drumbeat.protocol.limits import Limits
 from drumbeat.protocol.messages import Options
 
 #: what stands for the pickle of function i; some are larger than what may ride in a row
@@ -121,6 +122,8 @@ def options_of(spec: Spec) -> Options:
     }
     if "creates" in given:
         given["creates"] = ActorOptions(**given["creates"])
+    if "limits" in given:
+        given["limits"] = Limits(**given["limits"])
     return Options(**given)
 
 

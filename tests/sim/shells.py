@@ -369,12 +369,15 @@ class NodeProcess(_DiallingProcess):
             name,
             f"host of {name}",
             dict(world.scenario.nodes[name]),
+            keeper=f"keeper of {name}",
         )
         self.pool = FakePool(
             self.clock, self.random, world.oracle, self.peer, name, self.tell, world.record
         )
         #: when it has been drained, it is started again so much later
         self.back_s = 0.0
+        #: the last batch that the scheduler has acknowledged was sent then
+        self._confirmed_s = float("-inf")
         self._finishes = False
         self.wake()
 
@@ -382,6 +385,14 @@ class NodeProcess(_DiallingProcess):
         """The daemon is gone, so its keeper kills the workers."""
         super().crash()
         self.pool.kill_all()
+
+    def _happenings(self, now_s: float) -> list[Any]:
+        events = super()._happenings(now_s)
+        confirmed_s = self.shell.confirmed_s
+        if confirmed_s > self._confirmed_s:
+            self._confirmed_s = confirmed_s
+            events.insert(0, node_events.Confirmed(confirmed_s))
+        return events
 
     def _carry_out(self, commands: list[Any]) -> None:
         for command in commands:
@@ -394,6 +405,8 @@ class NodeProcess(_DiallingProcess):
                 self.shell.send(command.message)
             elif isinstance(command, node_events.SendBlob):
                 self.shell.send_blob(command.key, command.payload)
+            elif isinstance(command, node_events.LeaseUntil):
+                self.pool.lease_until(self.host_clock.true_s(command.until_s))
             elif isinstance(command, node_events.Drains):
                 self.world.oracle.drain_begun(self.name, self.peer)
             elif isinstance(command, node_events.Finish):

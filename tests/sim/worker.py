@@ -116,7 +116,9 @@ class Worker:
         """SIGSTOP, and SIGCONT later."""
         self.stopped_until_s = max(self.stopped_until_s, self.clock.now_s + for_s)
 
-    def die(self, status: int, signal_name: str, *, no_memory: bool = False) -> None:
+    def die(
+        self, status: int, signal_name: str, *, no_memory: bool = False, overdue: bool = False
+    ) -> None:
         """The process ends here and now."""
         if not self.is_alive:
             return
@@ -128,7 +130,7 @@ class Worker:
                 self.oracle.died(running)
         for execution in self._unreported:
             self.oracle.died(execution)
-        self.pool.exited(self, status, signal_name, no_memory)
+        self.pool.exited(self, status, signal_name, no_memory, overdue)
 
     def _go_on(self, packet: ToWorker | None, token: int) -> None:
         if token != self._token or not self.is_alive:
@@ -224,6 +226,8 @@ class Worker:
         self.running = row.seq
         hosts = b"" if self._hosts is None else self._hosts.id
         self.execution = self.oracle.started(self.pool, self.number, row, script, hosts)
+        if kind.creates or self._hosts is not None:
+            self.oracle.acts.acts(self, self._hosts or row)
         began_s = self.clock.now_s
         self._interruptible = True
         retry = False

@@ -60,6 +60,10 @@ class World:
         self.settings = Settings(**scenario.settings)
         self.clock = Clock()
         self.oracle = Oracle(self.clock, scenario.nodes, self.settings.retry_backoff_max_s)
+        self.oracle.limited.begin(
+            scenario, self.settings.cancel_grace_s, self.settings.term_grace_s
+        )
+        self.oracle.may_be_silent = self._may_be_silent
         self._digest = hashlib.blake2b(digest_size=16)
         self.record = self._digest.update
         self._numbers = 0
@@ -161,6 +165,16 @@ class World:
                     or max(one.paused_until_s, troubled_s, self._scheduler_back_s) > since_s
                 )
         return True  # it crashed, and another one has its name
+
+    def _may_be_silent(self, peer: bytes) -> bool:
+        """Say whether a node's words, or the answers to them, may not have come for a while."""
+        scheduler = self.scheduler
+        if not scheduler.is_alive or self.may_be_given_up(peer):
+            return True
+        return scheduler.paused_until_s > self.clock.now_s - self._lease_s()
+
+    def _lease_s(self) -> float:
+        return self.settings.lost_after_intervals * self.settings.heartbeat_interval_s
 
     def remember(self, scheduler: SchedulerProcess, noted: Remember) -> None:
         """The scheduler writes down its nodes."""

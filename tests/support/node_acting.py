@@ -14,9 +14,11 @@ CREATION, CALL = 10, 11
 class Stage(NodeBench):
     """A node with one actor, made and told of, in worker 1."""
 
-    def __init__(self, resources=None, settings=None, *, made=True, num_cpus=0.0):
+    def __init__(self, resources=None, settings=None, *, made=True, num_cpus=0.0, limits=None):
         super().__init__(resources, settings, prepare=False)
-        self.prepare(CREATION, creates=ActorOptions(), num_cpus=num_cpus, max_retries=0)
+        self.prepare(
+            CREATION, creates=ActorOptions(), num_cpus=num_cpus, max_retries=0, limits=limits
+        )
         (self.actor,) = self.assign(kind=CREATION)
         self.knows(self.actor)
         self.ready(1)

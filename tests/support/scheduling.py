@@ -33,6 +33,7 @@ from drumbeat.protocol.running import RunningRow
 from drumbeat.protocol.settings import Settings
 from drumbeat.scheduler import events
 from drumbeat.scheduler.core import SchedulerCore
+from drumbeat.scheduler.deeds import Course, Deed, Will
 
 M = TypeVar("M")
 
@@ -47,6 +48,7 @@ class Stage:
         gone: submitters that it had given up.
         daemons: ids of the expected nodes.
         closed: the last life in which nodes that had not come back were given up.
+        wills: detached actors that the life before has left.
         settings: the scheduler's.
     """
 
@@ -58,12 +60,18 @@ class Stage:
         gone: Sequence[str] = (),
         daemons: Sequence[str] = (),
         closed: int = 0,
+        wills: Sequence[Will] = (),
         **settings: Any,
     ) -> None:
         self.now_s = 100.0
         self.core = SchedulerCore(
-            Settings(**settings), epoch, Random(seed), expected, gone, daemons, closed
+            Settings(**settings), epoch, Random(seed), expected, gone, daemons, closed, wills
         )
+        #: detached actors as they are written down, and why they cannot be
+        self.deeds: dict[bytes, Deed] = {}
+        self.courses: dict[bytes, Course] = {}
+        self.disk_error = ""
+        self._kept: list[events.Kept] = []
         #: what was to be written down, each time: nodes, and clients that were given up
         self.remembered: list[list[str]] = []
         self.gone: list[list[str]] = []
@@ -89,6 +97,12 @@ class Stage:
                 self.reach(peer)
         self._keep(self.core.turn(self.now_s))
         self.core.check_invariants()
+        while self._kept:
+            kept, self._kept = self._kept, []
+            for event in kept:
+                self.event(event)
+            self._keep(self.core.turn(self.now_s))
+            self.core.check_invariants()
         return self
 
     def live(self, for_s: float, step_s: float = 0.25, *silent: PeerId) -> "Stage":
@@ -109,10 +123,23 @@ class Stage:
                 self.remembered.append(command.nodes)
                 self.gone.append(command.gone)
                 self.closed.append(command.closed)
+            elif isinstance(command, events.Keep):
+                if not self.disk_error:
+                    self.deeds[command.deed.id] = command.deed
+                self._kept.append(events.Kept(command.deed.id, self.disk_error))
+            elif isinstance(command, events.KeepCourse):
+                self.courses[command.id] = command.course
+            elif isinstance(command, events.Unkeep):
+                self.deeds.pop(command.id, None)
+                self.courses.pop(command.id, None)
             elif isinstance(command, events.Mark):
                 self.marks.setdefault(command.peer, []).append(command.mark)
             else:
                 self.drops.append(command)
+
+    def wills(self) -> list[Will]:
+        """Return what this life of the scheduler leaves to the next."""
+        return [Will(deed, self.courses.get(id_, Course())) for id_, deed in self.deeds.items()]
 
     def reach(self, peer: PeerId, count: int | None = None) -> None:
         """Have a peer acknowledge what was sent before its first `count` marks, or all."""
@@ -161,7 +188,8 @@ class Stage:
         peer = PeerId(letter.encode() * 6)
         self.hello(peer, "node", name or letter)
         resources = {"CPU": float(cpus), **more}
-        self.say(peer, Join(name or letter, "host", 1, resources, labels=labels or {}))
+        given, keeper = name or letter, f"keeper of {name or letter}"
+        self.say(peer, Join(given, "host", 1, resources, labels=labels or {}, keeper=keeper))
         return peer
 
     # -------------------------------------------------------------------------------------- work

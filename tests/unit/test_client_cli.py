@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from drumbeat.client import cli, cli_tables
+from drumbeat.client import cli_commands, cli_tables
 from drumbeat.client.cli_cluster import NoCluster
 from drumbeat.protocol.errors import SchedulerUnreachable
 from drumbeat.protocol.ids import ObjectId, parse
@@ -67,7 +67,7 @@ class Terminal:
     def type(self, line: str) -> tuple[int, str, str]:
         code = 0
         try:
-            cli.main(line.split(), self.connect)
+            cli_commands.main(line.split(), self.connect)
         except SystemExit as exit_:
             code = int(exit_.code or 0)
         out, err = self.capsys.readouterr()
@@ -90,7 +90,7 @@ def test_status_is_a_line_for_each_group(terminal: Terminal) -> None:
 def test_status_in_json_is_what_the_scheduler_answered(terminal: Terminal) -> None:
     code, out, _ = terminal.type("status --json")
 
-    assert (code, json.loads(out)) == (0, STATUS)
+    assert (code, json.loads(out)) == (0, {"cluster": "", **STATUS})
 
 
 def test_nodes_are_a_table_with_their_resources(terminal: Terminal) -> None:
@@ -167,7 +167,7 @@ def test_cancel_passes_force_and_spares_children_when_asked(terminal: Terminal) 
 def test_cancel_of_a_finished_task_says_so_and_still_cancels_the_others(terminal: Terminal) -> None:
     code, out, err = terminal.type("cancel 5f0c2b9a11d4-0-2a 5f0c2b9a11d4-0-99")
 
-    assert code == cli.FAILED
+    assert code == cli_commands.FAILED
     assert "5f0c2b9a11d4-0-2a: was running" in out
     assert err.startswith("drumbeat: no unfinished task 5f0c2b9a11d4-0-99; `drumbeat tasks`")
 
@@ -176,7 +176,7 @@ def test_cancel_of_a_finished_task_says_so_and_still_cancels_the_others(terminal
 def test_what_is_no_id_is_refused_before_anything_is_asked(terminal: Terminal, id_: str) -> None:
     code, _, err = terminal.type(f"cancel 5f0c2b9a11d4-0-2a {id_ or '-'}")
 
-    assert (code, terminal.addresses) == (cli.WRONG_USAGE, [])
+    assert (code, terminal.addresses) == (cli_commands.WRONG_USAGE, [])
     assert "is not a task id, which looks like" in err
     assert err.count("\n") == 1
 
@@ -184,16 +184,17 @@ def test_what_is_no_id_is_refused_before_anything_is_asked(terminal: Terminal, i
 def test_a_mistyped_command_is_answered_with_the_nearest(terminal: Terminal) -> None:
     code, out, err = terminal.type("statsu")
 
-    assert (code, out) == (cli.WRONG_USAGE, "")
+    assert (code, out) == (cli_commands.WRONG_USAGE, "")
     assert err == "drumbeat: there is no command 'statsu'; did you mean `drumbeat status`?\n"
 
 
 def test_a_command_like_none_is_answered_with_all(terminal: Terminal) -> None:
     code, _, err = terminal.type("xyzzy")
+    names = ", ".join(sorted(cli_commands.commands.commands))
 
     assert (code, err) == (
-        cli.WRONG_USAGE,
-        f"drumbeat: there is no command 'xyzzy'; try {', '.join(sorted(cli.commands.commands))}\n",
+        cli_commands.WRONG_USAGE,
+        f"drumbeat: there is no command 'xyzzy'; try {names}\n",
     )
 
 
@@ -212,7 +213,7 @@ def test_a_wrong_option_is_one_line_that_leads_to_help(
 ) -> None:
     code, out, err = terminal.type(line)
 
-    assert (code, out) == (cli.WRONG_USAGE, "")
+    assert (code, out) == (cli_commands.WRONG_USAGE, "")
     assert says in err
     assert f"`drumbeat {line.split()[0]} --help`" in err
     assert err.count("\n") == 1
@@ -221,12 +222,27 @@ def test_a_wrong_option_is_one_line_that_leads_to_help(
 def test_drumbeat_alone_prints_its_help(terminal: Terminal) -> None:
     code, _, err = terminal.type("")
 
-    assert code == cli.WRONG_USAGE
+    assert code == cli_commands.WRONG_USAGE
     assert "status" in err
 
 
 @pytest.mark.parametrize(
-    "command", ["status", "nodes", "tasks", "actors", "cancel", "drain", "up", "down", "hosts"]
+    "command",
+    [
+        "status",
+        "nodes",
+        "tasks",
+        "actors",
+        "cancel",
+        "drain",
+        "up",
+        "down",
+        "hosts",
+        "events",
+        "top",
+        "kill",
+        "stack",
+    ],
 )
 def test_each_command_has_help_with_examples(terminal: Terminal, command: str) -> None:
     code, out, _ = terminal.type(f"{command} --help")
@@ -240,7 +256,7 @@ def test_without_a_cluster_the_way_to_start_one_is_told(terminal: Terminal) -> N
 
     code, out, err = terminal.type("status")
 
-    assert (code, out) == (cli.NO_CLUSTER, "")
+    assert (code, out) == (cli_commands.NO_CLUSTER, "")
     assert err == "drumbeat: no local cluster of yours runs; start one\n"
 
 
@@ -248,7 +264,7 @@ def test_a_cluster_that_does_not_answer_is_one_line(terminal: Terminal) -> None:
     terminal.trouble = SchedulerUnreachable("no scheduler answers\nwith more below")
 
     assert terminal.type("nodes --address /x") == (
-        cli.FAILED,
+        cli_commands.FAILED,
         "",
         "drumbeat: no scheduler answers\n",
     )
@@ -293,7 +309,7 @@ def test_stack_wants_a_task_a_worker_or_all(terminal: Terminal) -> None:
     for line in ("stack", "stack 41 --all"):
         code, _, said = terminal.type(line)
         assert code == 2
-        assert "name a task or a worker, or say --all" in said
+        assert "name a task, an actor or a worker, or say --all" in said
 
 
 def test_a_stack_that_there_is_not_says_why(terminal: Terminal) -> None:

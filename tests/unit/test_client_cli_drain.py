@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from drumbeat.client import cli, cli_drain
+from drumbeat.client import cli_commands, cli_drain
 from drumbeat.protocol.drain import Drain
 
 
@@ -32,7 +32,7 @@ def typed(session: FakeSession, *words: str) -> int:
         yield session
 
     try:
-        cli.main(["drain", *words], connect)
+        cli_commands.main(["drain", *words], connect)
     except SystemExit as ended:
         return int(ended.code or 0)
     return 0
@@ -52,7 +52,7 @@ def test_a_name_that_nobody_has_is_an_error_and_the_others_are_drained(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     session = FakeSession([LAB, {"name": "la3", "id": "", "state": "unknown"}])
-    assert typed(session, "lab3", "la3") == cli.FAILED
+    assert typed(session, "lab3", "la3") == cli_commands.FAILED
     said = capsys.readouterr()
     assert said.out == "lab3: is being drained\n"
     assert "there is no node la3" in said.err
@@ -60,7 +60,7 @@ def test_a_name_that_nobody_has_is_an_error_and_the_others_are_drained(
 
 def test_who_may_not_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
     session = FakeSession({"error": "'me' may not drain nodes: that takes an admin"})
-    assert typed(session, "lab3") == cli.FAILED
+    assert typed(session, "lab3") == cli_commands.FAILED
     assert "may not drain nodes" in capsys.readouterr().err
 
 

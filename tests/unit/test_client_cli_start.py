@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drumbeat.client import cli, cli_start
+from drumbeat.client import cli_commands, cli_start
 from drumbeat.protocol.cluster_file import address_in, write_address, write_private
 from drumbeat.protocol.keys import Address, Credentials, show_address, show_key
 
@@ -49,16 +49,16 @@ def instead(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def became(*words: str | Path) -> Becoming:
     with pytest.raises(Becoming) as caught:
-        cli.main([str(word) for word in words])
+        cli_commands.main([str(word) for word in words])
     return caught.value
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
     """Return the one line that says what is wrong."""
     with pytest.raises(SystemExit) as caught:
-        cli.main([str(word) for word in words])
+        cli_commands.main([str(word) for word in words])
     out, err = capsys.readouterr()
-    assert (caught.value.code, out) == (cli.WRONG_USAGE, "")
+    assert (caught.value.code, out) == (cli_commands.WRONG_USAGE, "")
     assert err.startswith("drumbeat: ")
     assert err.count("\n") == 1
     assert show_key(SECRET) not in err
@@ -124,7 +124,7 @@ def test_a_role_is_shown_on_a_terminal_as_the_lines_to_paste(
     files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    cli.main(["scheduler", "--directory", str(files), "--show", "node"])
+    cli_commands.main(["scheduler", "--directory", str(files), "--show", "node"])
     out = capsys.readouterr().out
     assert out == f" export DRUMBEAT_ADDRESS={show_address(*address('node'))}\ndrumbeat node\n"
 
@@ -283,5 +283,5 @@ def test_a_cluster_file_that_cannot_be_trusted_starts_no_node(
 
 @pytest.mark.parametrize("command", ["scheduler", "node"])
 def test_each_has_help_with_examples(capsys: pytest.CaptureFixture[str], command: str) -> None:
-    cli.main([command, "--help"])
+    cli_commands.main([command, "--help"])
     assert f"Examples:\n    drumbeat {command}" in capsys.readouterr().out

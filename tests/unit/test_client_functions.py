@@ -117,7 +117,7 @@ def test_keyword_only_and_variable_arguments_are_checked(session):
 
 
 def test_an_unknown_option_names_the_valid_ones():
-    for make in (lambda: remote(timeout=3), lambda: decorated.options(memory_max=3)):
+    for make in (lambda: remote(time_out=3), lambda: decorated.options(memory=3)):
         with pytest.raises(TypeError, match="not an option of a task") as caught:
             make()
         for name in NAMES:

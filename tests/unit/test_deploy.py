@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from drumbeat.client import cli
-from drumbeat.node.keeper import EXIT_REFUSED
+from drumbeat.client import cli_commands
 from drumbeat.protocol.settings import ENVIRONMENT_PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +39,7 @@ def seconds(text: str) -> float:
 
 def parses(arguments: list[str]) -> None:
     """Fail unless the command line takes this; nothing is carried out."""
-    command = cli.commands.commands[arguments[0]]
+    command = cli_commands.commands.commands[arguments[0]]
     command.make_context(arguments[0], arguments[1:])
 
 
@@ -220,13 +219,12 @@ def test_the_command_of_a_unit_is_one_that_the_command_line_takes(unit: Path) ->
 
 
 @every_unit
-def test_a_unit_is_watched_started_again_and_not_when_it_was_refused(unit: Path) -> None:
+def test_a_unit_is_watched_started_again_and_not_when_its_settings_are_wrong(unit: Path) -> None:
     found = unit_of(unit)
     assert found["Type"] == ["notify"]
     assert found["NotifyAccess"] == ["main"]
     assert float(found["WatchdogSec"][0]) >= 3 * 5.0
-    refused = [cli.WRONG_USAGE, *([EXIT_REFUSED] if "node" in unit.stem else [])]
-    assert found["RestartPreventExitStatus"] == [" ".join(map(str, refused))]
+    assert found["RestartPreventExitStatus"] == [str(cli_commands.WRONG_USAGE)]
     assert found["User"] == ["drumbeat"]
     assert found["NoNewPrivileges"] == ["yes"]
 

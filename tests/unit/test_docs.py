@@ -20,8 +20,8 @@ PROMISES = ROOT / "docs" / "promises.md"
 TEST = re.compile(r"`((?:unit|integration|sim|nemesis|network)/[\w/]+\.py)::(\w+)`")
 
 #: fields of Options that users do not name: what Executors and actors set, and the form of `node`
-#: with labels
-NOT_OF_USERS = {"pool", "node_labels", "creates", "actor"}
+#: with labels; limits have names of their own, see `ACTOR_NAMES`
+NOT_OF_USERS = {"pool", "node_labels", "creates", "actor", "limits"}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 

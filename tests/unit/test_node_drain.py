@@ -200,11 +200,38 @@ def test_a_task_that_waits_for_its_children_goes_on_when_they_have_run_elsewhere
     assert bench.answers(1)[0].rows[0].payload == b"value"
 
 
-def test_it_waits_for_a_scheduler_that_is_away_but_not_for_one_that_never_was() -> None:
+def test_empty_it_ends_as_soon_as_it_would_be_given_up_when_the_scheduler_is_away() -> None:
     bench = NodeBench({"CPU": 1.0}, prepare=False)
     bench.feed(events.Disconnected())
     stop(bench)
+    assert not bench.of(events.Finish), "it may be back in a moment"
+    away_s = bench.settings.connection_lost_s
+    bench.after(0.9 * away_s)
     assert not bench.of(events.Finish)
+    bench.after(0.2 * away_s)
+    assert bench.of(events.Finish) == [events.Finish()]
+
+
+def test_a_scheduler_that_is_back_before_that_is_told_as_ever() -> None:
+    bench = NodeBench({"CPU": 1.0}, prepare=False)
+    bench.feed(events.Disconnected())
+    stop(bench)
+    bench.feed(events.Connected(1, True))
+    bench.after(10.0)
+    assert not bench.of(events.Finish)
+
+
+def test_results_that_the_scheduler_has_not_are_kept_while_it_is_away() -> None:
+    bench = NodeBench.ready_with_two()
+    bench.assign()
+    bench.feed(events.Disconnected())
+    stop(bench)
+    bench.finish(next(iter(bench.rows)))
+    bench.after(10.0)
+    assert not bench.of(events.Finish)
+
+
+def test_it_does_not_wait_for_a_scheduler_that_never_was() -> None:
     never = NodeBench.__new__(NodeBench)
     core = type(bench.core)(bench.settings, NODE, "lab", "here", {"CPU": 1.0}, 7)
     never.core, never.now_s, never.rows = core, 100.0, {}

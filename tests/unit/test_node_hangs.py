@@ -29,6 +29,7 @@ from drumbeat.node.hangs import (
     Watch,
 )  # fmt: skip
 from drumbeat.node.page import IDLE, IMPORTING, PICKLING, RUNNING_CODE, UNPICKLING, WAITING
+from drumbeat.protocol.messages import Options
 from drumbeat.protocol.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -193,6 +194,7 @@ class FakeWorker:
     def __init__(self, number: int, busy: bool = True, since_s: float = 0.0) -> None:
         self.number = number
         self.dropped = False
+        self.actor = None
         self.since_s = since_s
         self.is_busy = busy
         self.flight = {1: FakeAttempt()} if busy else {}
@@ -207,6 +209,7 @@ class FakeRow:
 
 class FakeKind:
     name = "resize"
+    options = Options()
 
 
 class FakeAttempt:
@@ -226,7 +229,11 @@ class FakeState:
 
 def judge(*workers: FakeWorker) -> tuple[Hangs, FakeState, list[Any]]:
     state, hung = FakeState(*workers), []
-    hangs = Hangs(state, lambda *told: hung.append(told))  # type: ignore[arg-type]
+    hangs = Hangs(
+        state,  # type: ignore[arg-type]
+        lambda *told: hung.append(told),
+        lambda *told: pytest.fail(f"it has no limits: {told}"),
+    )
     return hangs, state, hung
 
 
@@ -321,8 +328,8 @@ def run_deadlock(seconds: float, **changes: Any) -> tuple[list[Any], FakeState, 
 def test_a_deadlock_is_handed_over_once_when_it_has_lasted_for_hang_timeout() -> None:
     assert run_deadlock(HANG_S)[0] == []
     hung, _, _ = run_deadlock(3 * HANG_S)
-    ((worker, attempt, verdict, now_s),) = hung
-    assert (worker.number, attempt.row.attempt, verdict.name) == (1, 1, DEADLOCK)
+    ((worker, attempt, watch, now_s),) = hung
+    assert (worker.number, attempt.row.attempt, watch.verdict) == (1, 1, DEADLOCK)
     assert HANG_S <= now_s <= HANG_S + 2.0
 
 

@@ -15,21 +15,23 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="it is /proc that is 
 
 @linux
 def test_a_process_has_a_state_and_cpu_time_that_grows() -> None:
-    state, before_s = probe.process(os.getpid())
+    state, before_s, memory_bytes = probe.process(os.getpid())
+    assert 1 << 20 < memory_bytes < 1 << 40
     assert state == "R"
     while probe.process(os.getpid())[1] <= before_s:
         sum(range(10_000))
 
 
 def test_without_proc_the_state_and_the_time_are_known_still() -> None:
-    state, cpu_s = probe._process_elsewhere(os.getpid())
+    state, cpu_s, memory_bytes = probe._process_elsewhere(os.getpid())
     assert state in ("R", "S")
     assert cpu_s > 0.0
-    assert probe._process_elsewhere(NOBODY) == ("", 0.0)
+    assert memory_bytes > 1 << 20
+    assert probe._process_elsewhere(NOBODY) == ("", 0.0, 0)
 
 
 def test_of_a_process_that_is_gone_nothing_is_known() -> None:
-    assert probe.process(NOBODY) == ("", 0.0)
+    assert probe.process(NOBODY) == ("", 0.0, 0)
     assert probe.io_of(NOBODY) == -1
     assert probe.call_of(NOBODY, NOBODY) == ""
     assert probe.all_threads(NOBODY) == ""

@@ -243,13 +243,21 @@ def test_a_running_attempt_is_interrupted_then_terminated_then_killed(bench):
     bench.after(4.9)
     assert not bench.of(events.Signal)
     bench.after(0.2)
+    assert bench.of(events.Dump) == [events.Dump([worker])]
+    assert not bench.of(events.Signal), "where it is comes before its end"
+    bench.feed(events.Dumped(worker, STACKS, at="14:04:12"))
     assert bench.of(events.Signal) == [events.Signal(worker, "TERM")]
     bench.after(2.0)
     assert bench.of(events.Signal) == [events.Signal(worker, "KILL")]
     bench.die(worker, 1)
     (row,) = bench.done()
     assert row.id == task
-    assert row.values[0].failure.error == "TaskCancelled"
+    failure = row.values[0].failure
+    assert failure.error == "TaskCancelled"
+    assert failure.details["stack"] == "imgtool.py:88 _native_blur < pipeline.py:31 resize"
+    assert failure.details["actions"] == (
+        "stack 14:04:12 · cancel, no effect in 5.1 s · SIGTERM, no effect in 2 s · SIGKILL"
+    )
     assert not row.died
     assert at_rest(bench) == {}
 
@@ -330,6 +338,19 @@ def test_a_stopped_attempt_that_is_interrupted_in_get_lends_no_more(bench):
 # ------------------------------------------------------------------------------------ who hangs
 
 
+STACKS = (
+    "Thread 0x00007f (most recent call first):\n"
+    '  File "/site/drumbeat/node/worker.py", line 457 in _serve\n'
+    "\n"
+    "Current thread 0x00007e (most recent call first):\n"
+    '  File "/home/u/imgtool.py", line 88 in _native_blur\n'
+    '  File "/home/u/pipeline.py", line 31 in resize\n'
+    '  File "/site/drumbeat/node/worker.py", line 307 in _attempt\n'
+    '  File "/site/drumbeat/node/worker.py", line 97 in main\n'
+    '  File "<string>", line 1 in <module>\n'
+)
+
+
 def in_a_deadlock(bench, seconds):
     """Let time pass while worker 1 is seen with a stale pulse, every thread at a lock."""
     end_s, commands = bench.now_s + seconds, []
@@ -346,6 +367,8 @@ def in_a_deadlock(bench, seconds):
 def answer_to(command):
     if type(command) is events.ReadPage:
         return events.PageRead([(number, 1, True) for number in command.workers])
+    if type(command) is events.Dump:
+        return events.Dumped(command.workers[0], STACKS, at="14:04:12")
     if type(command) is not events.LookAt:
         return None
     rows = []
@@ -363,15 +386,18 @@ def test_an_attempt_that_hangs_goes_down_the_ladder_and_ends_as_that():
     commands = in_a_deadlock(bench, 4.0)
     assert not [c for c in commands if type(c) in (events.Interrupt, events.Signal)]
     commands = in_a_deadlock(bench, 6.0)
-    steps = [c for c in commands if type(c) in (events.Interrupt, events.Signal)]
+    steps = [c for c in commands if type(c) in (events.Dump, events.Interrupt, events.Signal)]
     assert steps == [
-        events.Interrupt(1, 1, "hung"), events.Signal(1, "TERM"), events.Signal(1, "KILL")
+        events.Dump([1]), events.Interrupt(1, 1, "hung"), events.Signal(1, "TERM"), events.Signal(1, "KILL")
     ]  # fmt: skip
     bench.feed(events.WorkerExited(1, -9, "SIGKILL", ""))
     (done,) = bench.done()
-    assert (done.id, done.died, done.retry) == (task, False, False)
-    assert done.values[0].failure.error == "TaskHung"
-    assert done.values[0].failure.details["verdict"].startswith("deadlock: GIL not released")
+    assert (done.id, done.died, done.bystander, done.retry) == (task, True, True, False)
+    failure = done.values[0].failure
+    assert failure.error == "TaskHung"
+    assert failure.details["verdict"].startswith("deadlock: GIL not released")
+    assert failure.details["stack"] == "imgtool.py:88 _native_blur < pipeline.py:31 resize"
+    assert (failure.details["limit"], failure.details["limit_s"]) == ("hang_timeout_s", 5.0)
 
 
 def test_a_change_of_verdict_is_told_at_once():

@@ -289,3 +289,22 @@ def test_everything_arrives_once_and_in_order_whatever_the_network_does(
             break
     assert wire.got == [sent[1], sent[0]]
     assert all(link.at_rest and not link.unacked for link in wire.links)
+
+
+def test_it_knows_when_that_was_sent_which_was_acknowledged_last() -> None:
+    near, far = Link(DEFAULTS), Link(DEFAULTS)
+    assert near.confirmed_s == float("-inf")
+    near.queue(item(1))
+    first = near.flush(10.0)
+    near.queue(item(2))
+    lost = near.flush(11.0)
+    take(far, first, 10.5)
+    take(near, [far.acknowledge()], 12.0)
+    assert near.confirmed_s == 10.0
+    # What is sent again counts from when it was first sent.
+    near.resume(1)
+    again = near.flush(20.0)
+    assert again[0] == lost[0]
+    take(far, again, 20.1)
+    take(near, [far.acknowledge()], 20.2)
+    assert near.confirmed_s == 11.0

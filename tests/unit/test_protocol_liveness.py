@@ -166,3 +166,67 @@ def test_verdicts_are_those_of_a_judge_that_looks_at_everybody(
                 elif state is Life.ALIVE and now_s >= heard[one] + 3:
                     believed[one] = Life.SUSPECT
             assert {one: judge.state(one) for one in believed} == believed
+
+
+# ------------------------------------------------------------------------------------- self-doubt
+
+CROWD = [PeerId(bytes([number]) * 6) for number in range(1, 5)]
+
+
+def doubter(peers: int = 4) -> Liveness:
+    one = Liveness(3, 10, 0.7, 1, self_doubt_s=15)
+    for peer in CROWD[:peers]:
+        one.heard(peer, 0)
+    return one
+
+
+def lost(judge: Liveness, upto_s: float, speaks: tuple[PeerId, ...] = ()) -> dict[PeerId, float]:
+    """Return who is lost and when, if only these speak."""
+    found: dict[PeerId, float] = {}
+    for tenth in range(1, int(10 * upto_s) + 1):
+        for peer in speaks:
+            judge.heard(peer, tenth / 10)
+        for peer, life in judge.verdicts(tenth / 10):
+            if life is Life.LOST:
+                found[peer] = tenth / 10
+    return found
+
+
+def test_when_most_of_four_are_silent_they_are_lost_fifteen_seconds_later() -> None:
+    assert lost(doubter(), 30, (CROWD[0],)) == dict.fromkeys(CROWD[1:], 25.0)
+
+
+def test_half_of_them_are_lost_in_time() -> None:
+    assert lost(doubter(), 30, (CROWD[0], CROWD[1])) == dict.fromkeys(CROWD[2:], 10.0)
+
+
+def test_of_three_all_are_lost_in_time() -> None:
+    assert lost(doubter(3), 30) == dict.fromkeys(CROWD[:3], 10.0)
+
+
+def test_those_whose_connection_closed_are_lost_after_their_grace() -> None:
+    judge = doubter()
+    for peer in CROWD[1:]:
+        judge.closed(peer, 0)
+    assert lost(judge, 30, (CROWD[0],)) == dict.fromkeys(CROWD[1:], 0.7)
+
+
+def test_when_the_first_are_back_the_others_have_a_moment_more() -> None:
+    judge = doubter()
+    assert lost(judge, 12) == {}
+    assert judge.doubts_itself
+    for peer in CROWD[:2]:
+        judge.heard(peer, 12)
+    assert judge.verdicts(12.0) == [(peer, Life.ALIVE) for peer in CROWD[:2]]
+    assert not judge.doubts_itself
+    assert judge.verdicts(14.9) == []
+    for peer in CROWD[:2]:
+        judge.heard(peer, 14.9)
+    assert sorted(judge.verdicts(15.1)) == [(peer, Life.LOST) for peer in CROWD[2:]]
+
+
+def test_a_judge_in_doubt_does_not_ask_to_be_asked_before_it_will_judge() -> None:
+    judge = doubter()
+    judge.verdicts(3.0)
+    assert judge.deadline_s() == 25.0
+    assert judge.verdicts(25.0) == [(peer, Life.LOST) for peer in CROWD]

@@ -4,13 +4,7 @@ import platform
 from pathlib import Path
 
 import pytest
-from drumbeat.protocol.machine import (
-    cpu_count,
-    give_back_memory,
-    gpu_count,
-    identity,
-    memory_used_bytes,
-)  # fmt: skip
+from drumbeat.protocol.machine import Memory, cpu_count, give_back_memory, gpu_count, identity
 
 GIB = 1 << 30
 
@@ -50,7 +44,34 @@ def test_memory_that_was_freed_goes_back_where_the_c_library_can() -> None:
 def test_the_real_machine_has_a_cpu_and_memory() -> None:
     assert cpu_count() >= 1
     assert gpu_count() >= 0
-    assert memory_used_bytes() > 0
+    used_bytes, free_bytes, total_bytes = Memory().look()
+    assert used_bytes > 0
+    assert 0 < free_bytes <= total_bytes
+
+
+def test_memory_is_that_of_the_machine_where_no_group_limits_it(machine: Machine) -> None:
+    machine.write("proc/meminfo", "MemTotal: 8388608 kB\nMemAvailable: 2097152 kB\n")
+    machine.write("proc/self/cgroup", "0::/user/job\n")
+    machine.write("cgroup/user/job/memory.max", "max\n")
+    machine.write("cgroup/user/job/memory.current", f"{GIB}\n")
+    assert Memory(machine.proc, machine.cgroups).look() == (6 * GIB, 2 * GIB, 8 * GIB)
+
+
+def test_memory_is_what_the_tightest_group_leaves_without_the_pages_of_idle_files(
+    machine: Machine,
+) -> None:
+    machine.write("proc/meminfo", "MemTotal: 8388608 kB\nMemAvailable: 4194304 kB\n")
+    machine.write("proc/self/cgroup", "0::/user/job\n")
+    machine.write("cgroup/user/job/memory.max", f"{2 * GIB}\n")
+    machine.write("cgroup/user/job/memory.current", f"{2 * GIB}\n")
+    machine.write("cgroup/user/job/memory.stat", f"anon 5\ninactive_file {GIB // 4}\n")
+    machine.write("cgroup/user/memory.max", f"{4 * GIB}\n")
+    machine.write("cgroup/user/memory.current", f"{GIB}\n")
+    assert Memory(machine.proc, machine.cgroups).look() == (4 * GIB, GIB // 4, 2 * GIB)
+
+
+def test_memory_is_unknown_where_the_system_does_not_tell(machine: Machine) -> None:
+    assert Memory(machine.proc, machine.cgroups).look() == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

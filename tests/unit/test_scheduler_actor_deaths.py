@@ -1,6 +1,7 @@
 """An actor's process dies, or its node is gone: what is lost, what is tried again, and when."""
 
 import pytest
+from drumbeat.protocol.actors import ActorsGone
 from drumbeat.protocol.drain import Drain, Draining, DrainNode
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.messages import Cancel, Join, Retried, StopMode
@@ -267,6 +268,35 @@ def test_the_same_daemon_or_another_host_proves_nothing() -> None:
     stage.live(2.0)
     assert not stage.sent(node)
     assert not stage.sent(stranger)
+
+
+def test_a_node_of_its_name_with_another_keeper_proves_nothing() -> None:
+    stage = Acting()
+    node = stage.node(name="lab")
+    begun(stage, node, restarts=1)
+    stage.event(events.PeerDisconnected(node))
+    namesake = PeerId(b"s" * 6)
+    stage.hello(namesake, "node", "lab")
+    stage.say(namesake, Join("lab", "host", 1, {"CPU": 2.0}, keeper="another keeper"))
+    stage.live(2.0)
+    assert not stage.sent(namesake)
+    stage.live(LEASE_S)
+    assert len(stage.sent(namesake)) == 1
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_node_that_is_back_proves_that_all_is_dead_which_it_had(waits: bool) -> None:
+    stage = Acting()
+    node = stage.node(name="lab")
+    actor, _ = begun(stage, node, restarts=1, waits_on_partition=waits)
+    stage.event(events.PeerDisconnected(node))
+    stage.live(2.0, 0.25, node)
+    stage.node(name="lab")
+    stage.live(2.0)
+    assert not stage.sent(node)
+    stage.say(node, ActorsGone())
+    stage.live(0.5, 0.1)
+    assert stage.sent(node) == [actor]
 
 
 def test_an_actor_that_waits_for_its_node_is_never_replaced_without_proof() -> None:

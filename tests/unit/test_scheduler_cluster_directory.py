@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from drumbeat.protocol import interrupts
 from drumbeat.protocol.cluster_file import read_address, write_private
 from drumbeat.protocol.errors import ConfigError
 from drumbeat.protocol.keys import show_key
@@ -181,5 +182,5 @@ def test_ctrl_c_before_the_scheduler_listens_is_no_traceback(
 
     monkeypatch.setattr(scheduler_main, "_local", interrupted)
     monkeypatch.setattr("sys.argv", ["scheduler", "--directory", str(tmp_path)])
-    assert scheduler_main.main() == scheduler_main.EXIT_INTERRUPTED
+    assert scheduler_main.main() == interrupts.EXIT_INTERRUPTED
     assert capsys.readouterr() == ("", "")

@@ -408,14 +408,39 @@ def test_a_daemon_in_its_next_life_replaces_the_one_before() -> None:
     assert row.attempt == 2
 
 
-def test_a_node_of_another_host_may_not_take_a_name_that_is_in_use() -> None:
+def namesake(stage: Stage, letter: str = "b", keeper: str = "another keeper") -> PeerId:
+    """Let another machine's node join as "lab", from a host that is called the same."""
+    other = PeerId(letter.encode() * 6)
+    stage.hello(other, "node", "lab")
+    stage.say(other, Join("lab", "host", 1, {"CPU": 1.0}, keeper=keeper))
+    stage.turn()
+    return other
+
+
+@pytest.mark.parametrize("keeper", ["another keeper", ""])
+def test_a_node_of_another_keeper_is_put_off_by_a_healthy_one_of_its_name(keeper: str) -> None:
     stage = Stage()
     stage.node("a", name="lab")
-    other = PeerId(b"bbbbbb")
-    stage.hello(other, "node", "lab")
-    stage.say(other, Join("lab", "elsewhere", 1, {"CPU": 1.0}))
-    stage.turn()
-    assert [(drop.peer, drop.error) for drop in stage.drops] == [(other, "ConfigError")]
+    other = namesake(stage, keeper=keeper)
+    (drop,) = stage.drops
+    assert (drop.peer, drop.error) == (other, "ConfigError")
+    assert drop.reason == (
+        "there is a node named 'lab' already, on host 'host' (pid 1), and nothing is wrong with"
+        " it; give this one another name, or end that one"
+    )
+    assert stage.core.registered()["nodes"] == 1
+
+
+@pytest.mark.parametrize("trouble", ["silent", "disconnected"])
+def test_it_takes_the_place_of_one_that_is_not_heard_of(trouble: str) -> None:
+    stage = Stage()
+    old = stage.node("a", name="lab")
+    if trouble == "disconnected":
+        stage.event(events.PeerDisconnected(old))
+    else:
+        stage.live(4.0, 0.25, old)
+    namesake(stage)
+    assert [drop.peer for drop in stage.drops] == [old]
     assert stage.core.registered()["nodes"] == 1
 
 

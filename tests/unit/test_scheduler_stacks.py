@@ -59,9 +59,13 @@ def test_workers_are_asked_for_by_number_by_node_and_all_together(match: str, as
 @pytest.mark.parametrize(
     ("match", "text"),
     [
-        ("what", "'what' is neither the id of a task nor a worker, which is NODE/PID or PID"),
+        (
+            "what",
+            "'what' is neither the id of a task or an actor, nor an actor's name, nor a worker, "
+            "which is NODE/PID or PID",
+        ),
         ("far/41", "there is no node 'far'"),
-        ("5f0c2b9a11d4-0-2a", "there is no unfinished task 5f0c2b9a11d4-0-2a"),
+        ("5f0c2b9a11d4-0-2a", "there is no unfinished task and no living actor 5f0c2b9a11d4-0-2a"),
     ],
 )
 def test_what_is_not_there_is_an_error_in_words(match: str, text: str) -> None:

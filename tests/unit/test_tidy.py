@@ -19,14 +19,14 @@ REST = sorted(
 
 #: files that decide: what they do follows from their arguments alone
 PURE = {
-    "actors", "arrivals", "attempts", "blobs", "bounds", "budget", "children", "claims",
+    "actors", "arrivals", "attempts", "blobs", "bounds", "budget", "cases", "children", "claims",
     "complaints", "core", "credits", "curve", "deliveries", "dialer", "dispatch", "door", "doubts",
     "drain", "drains", "ended", "endpoints", "events", "excuses", "hangs", "holders", "home", "ids",
-    "intake", "invariants", "inventory", "kept", "keys", "kinds", "ladder", "link", "listener",
-    "liveness", "lives", "matching", "messages", "objects", "outbox", "packets", "placement",
-    "presence", "queries", "recovery", "reports", "resources", "returns", "roster", "slots",
-    "stack_text", "stacks",
-    "state", "stops", "submissions", "tasks", "texts", "traffic", "trust", "waits", "work",
+    "intake", "invariants", "inventory", "kept", "keys", "kinds", "ladder", "lease", "limits", "link",
+    "listener", "liveness", "lives", "matching", "messages", "objects", "outbox", "packets",
+    "placement", "presence", "pressure", "queries", "reaper", "recovery", "reports", "resources", "returns",
+    "roster", "slots", "stack_text", "stacks", "state", "stops", "submissions", "tasks", "texts",
+    "traffic", "trust", "waits", "work",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "ctypes", "datetime", "io", "logging", "mmap", "multiprocessing", "os",

@@ -1,0 +1,70 @@
+"""Limits of calls that run beside each other in one actor.
+
+Never judges by what the pulse page says of one of them: each is timed from when its worker says
+that it began. Time counts as it does for others: not while the actor is stopped, and not while this
+node could not look. Memory is the process's, and judged as that of any other.
+"""
+
+from collections.abc import Iterator
+
+from ..protocol.limits import Limits
+from .attempts import Attempt, Hosted, Underway
+from .cases import HUNG, TIMED_OUT, Case, progress_text, seconds
+from .hangs import STEP_MAX_S, STOPPED, Watch
+from .state import LOOK_S
+
+
+def beyond(hosted: Hosted, watch: Watch, now_s: float) -> Iterator[tuple[Attempt, Case]]:
+    """Yield the calls that are beyond a limit, each with the case against it.
+
+    Args:
+        hosted: their actor.
+        watch: of its process, as it was seen just now.
+        now_s: the time.
+    """
+    looked_s, hosted.looked_s = hosted.looked_s, now_s
+    is_stopped = watch.verdict == STOPPED
+    for seq, one in list(hosted.begun.items()):
+        since_s = now_s - max(looked_s, one.began_s)
+        if is_stopped or since_s > STEP_MAX_S:
+            hosted.begun[seq] = _later(one, since_s if is_stopped else since_s - LOOK_S, now_s)
+            continue
+        attempt = hosted.hand.get(seq)
+        limits = None if attempt is None else attempt.kind.options.limits
+        if attempt is None or limits is None or _is_judged(attempt):
+            continue
+        case = _case(one, limits, watch, now_s)
+        if case is not None:
+            yield attempt, case
+
+
+def _later(one: Underway, excused_s: float, now_s: float) -> Underway:
+    """Return a call as if it had begun, and told of itself, so much later."""
+    return one._replace(
+        began_s=min(now_s, one.began_s + excused_s),
+        progressed_s=min(now_s, one.progressed_s + excused_s),
+    )
+
+
+def _is_judged(attempt: Attempt) -> bool:
+    return attempt.case is not None and attempt.case.is_verdict
+
+
+def _case(one: Underway, limits: Limits, watch: Watch, now_s: float) -> Case | None:
+    spent_s, unheard_s = now_s - one.began_s, now_s - one.progressed_s
+    if limits.timeout_s and spent_s >= limits.timeout_s:
+        reason, limit, limit_s = TIMED_OUT, "timeout", limits.timeout_s
+        offence = f"took longer than its timeout of {seconds(limit_s)}"
+    elif limits.heartbeat_timeout_s and unheard_s >= limits.heartbeat_timeout_s:
+        reason, limit, limit_s = HUNG, "heartbeat_timeout", limits.heartbeat_timeout_s
+        offence = f"made no progress for {seconds(unheard_s)}"
+    else:
+        return None
+    told = watch.told()
+    case = Case(
+        reason, offence, told.name, told.evidence, limit=limit, limit_s=limit_s, elapsed_s=spent_s
+    )
+    if one.progress:
+        case.progress = progress_text(one.done, one.total)
+        case.progress_s = unheard_s
+    return case

@@ -1,0 +1,75 @@
+"""Ctrl-C while a process only begins: one plain line, and no page of tracebacks.
+
+Never loads what takes time: it is there before all else is. While modules are loaded there is
+nothing to be cleaned up, and an exception in the middle of that may turn up anywhere; so the
+process simply ends. Once a program is about to do something, Ctrl-C raises KeyboardInterrupt as
+everywhere.
+"""
+
+import os
+import signal
+import sys
+from types import FrameType, TracebackType
+from typing import Final
+
+#: as shells say it of a process that a signal has ended: 128 and the signal's number
+EXIT_INTERRUPTED: Final = 130
+
+_WORDS: Final = "drumbeat: interrupted"
+
+
+def leave_at_once() -> None:
+    """From here on Ctrl-C ends the process, with one line."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))  # see `hold`
+
+
+def hold() -> None:
+    """Keep a Ctrl-C until this process has become another program that can take it."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+
+
+def as_usual() -> None:
+    """From here on Ctrl-C raises KeyboardInterrupt, as it does in any Python program."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    os.write(2, f"{_WORDS}\n".encode())
+    os._exit(EXIT_INTERRUPTED)
+
+
+def say_and_exit() -> None:
+    """Say that it was interrupted, and exit; a second Ctrl-C does not disturb that."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print(_WORDS, file=sys.stderr)
+    sys.exit(EXIT_INTERRUPTED)
+
+
+def plainly(interrupt: KeyboardInterrupt, doing: str) -> KeyboardInterrupt:
+    """Return an interrupt for the program to catch; if it does not, one line is printed of it.
+
+    What Drumbeat was about to do when Ctrl-C came says nothing to anybody.
+
+    Args:
+        interrupt: that came while Drumbeat was busy with itself.
+        doing: what it did then, for people: "while the cluster was being started".
+    """
+    before = sys.excepthook
+    if before is sys.__excepthook__:
+
+        def hook(
+            type_: type[BaseException], error: BaseException, traceback: TracebackType | None
+        ) -> None:
+            if error is interrupt:
+                print(f"{_WORDS} {doing}", file=sys.stderr)
+            else:
+                before(type_, error, traceback)
+
+        sys.excepthook = hook
+    return interrupt

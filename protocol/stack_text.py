@@ -1,0 +1,119 @@
+"""Stacks as `faulthandler` writes them, taken apart.
+
+Never trusts what it reads: a worker's process has written it. What does not look like a stack is
+kept as it stands.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+_THREAD: Final = re.compile(
+    r"^(Current thread|Thread) (0x[0-9a-f]+)(.*) \(most recent call first\):$"
+)
+_FRAME: Final = re.compile(r'^  File "(.*)", line (\d+|\?\?\?) in (.*)$')
+#: what Drumbeat's frames are called here
+_OWN: Final = ("client", "node", "protocol", "scheduler")
+#: what every thread begins with
+_THREADING: Final = {"_bootstrap", "_bootstrap_inner"}
+_ENTRY: Final = re.compile(r"[/\\]node[/\\](worker|several_loop|several_threads)\.py$")
+#: where a call is that awaits something, and which call a thread runs: a worker's own words
+_COROUTINE: Final = re.compile(r"^Coroutine (.*) \(most recent call first\):$")
+_NAMED: Final = re.compile(r"^Named (0x[0-9a-f]+) (.*)$")
+_DIRECTORY: Final = re.compile(r"^.*[/\\]")
+
+#: a stack in one line has so many frames, and none longer than that
+_FRAMES_MAX: Final = 8
+_FRAME_LENGTH_MAX: Final = 120
+
+
+class Frame(NamedTuple):
+    """One line of a stack."""
+
+    file: str
+    line: str
+    function: str
+    is_own: bool
+
+
+class Thread(NamedTuple):
+    """The stack of one thread, innermost first."""
+
+    is_main: bool
+    frames: list[Frame]
+    #: lines that are no frames: "...", or whatever else
+    others: list[str]
+    #: the call that runs in it, or the coroutine that it is none but; "": not known
+    name: str = ""
+    is_coroutine: bool = False
+
+
+def read(text: str) -> list[Thread]:
+    """Return the threads of what `faulthandler` wrote, the main one first, coroutines last."""
+    threads: list[Thread] = []
+    names: dict[int, str] = {}
+    for line in text.splitlines():
+        frame = _FRAME.match(line)
+        thread, coroutine, named = _THREAD.match(line), _COROUTINE.match(line), _NAMED.match(line)
+        if thread is not None:
+            threads.append(Thread(False, [], [], names.get(int(thread[2], 16), "")))
+        elif coroutine is not None:
+            threads.append(Thread(False, [], [], coroutine[1], True))
+        elif named is not None:
+            names[int(named[1], 16)] = named[2]
+        elif not threads:
+            threads.append(Thread(False, [], [line]))
+        elif frame is None:
+            if line.strip():
+                threads[-1].others.append(line)
+        else:
+            file, number, function = frame.groups()
+            threads[-1].frames.append(Frame(file, number, function, False))
+    if threads and not threads[-1].is_coroutine:
+        # The interpreter lists the newest thread first, so its first one comes last.
+        threads[-1] = threads[-1]._replace(is_main=True)
+    root = _root(threads)
+    marked = [_marked(thread, root) for thread in threads]
+    coroutines = [thread for thread in marked if thread.is_coroutine]
+    return [thread for thread in reversed(marked) if not thread.is_coroutine] + coroutines
+
+
+def in_a_line(text: str) -> str:
+    """Return where the main thread is in one line: "tool.py:88 blur < pipeline.py:31 resize"."""
+    frames = [frame for thread in read(text)[:1] for frame in thread.frames if not frame.is_own]
+    shown = [
+        f"{_DIRECTORY.sub('', frame.file)}:{frame.line} {frame.function}"[:_FRAME_LENGTH_MAX]
+        for frame in frames[:_FRAMES_MAX]
+    ]
+    if len(frames) > _FRAMES_MAX:
+        shown.append(f"{len(frames) - _FRAMES_MAX} more")
+    line = " < ".join(shown)
+    # It is printed by whoever meets the error: nothing in it may steer a terminal.
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
+
+
+def _root(threads: list[Thread]) -> str:
+    """Return the directory of the package that runs the worker; "" if none of it is seen."""
+    for thread in threads:
+        for frame in thread.frames:
+            entry = _ENTRY.search(frame.file)
+            if entry is not None:
+                return frame.file[: entry.start()]
+    return ""
+
+
+def _marked(thread: Thread, root: str) -> Thread:
+    """Mark Drumbeat's frames: what called the user's code, and what that called of us."""
+    frames = [frame._replace(is_own=_is_own(frame, root)) for frame in thread.frames]
+    entries = [i for i, frame in enumerate(frames) if frame.is_own and _ENTRY.search(frame.file)]
+    if entries:  # whatever is outside of the worker is how the process came to be
+        frames = frames[: entries[-1] + 1]
+    return thread._replace(frames=frames)
+
+
+def _is_own(frame: Frame, root: str) -> bool:
+    if frame.function in _THREADING:
+        return True
+    if not root or not frame.file.startswith(root):
+        return False
+    parts = frame.file[len(root) :].replace("\\", "/").split("/")
+    return len(parts) == 3 and parts[1] in _OWN

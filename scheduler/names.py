@@ -1,0 +1,146 @@
+"""The names of actors: who has which, and who asks for one.
+
+Never ends an actor, and keeps no name that nobody has. A name is taken before its actor is
+submitted, so that of two who want it one is told so at once; it is free again when its actor has
+ended for good, or when whoever took it leaves without having submitted anything.
+
+After a restart of the scheduler a name that nobody has yet may be that of an actor whose program
+has still to come back: whoever asks for it waits until all have.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from ..protocol.ids import TASK_BYTES, PeerId, TaskId, home_of, show
+from ..protocol.messages import Answer, Query
+
+if TYPE_CHECKING:
+    from ..protocol.actors import ActorName, ActorOptions
+    from .state import Peer, State
+    from .tasks import TaskRecord
+
+#: a name within its namespace
+Key = tuple[str, str]
+
+
+class _Entry:
+    __slots__ = ("id", "is_born", "taker", "told")
+
+    def __init__(self, id_: TaskId, told: bytes, taker: PeerId) -> None:
+        #: the creation
+        self.id = id_
+        #: what handles know of the class
+        self.told = told
+        #: who has taken it
+        self.taker = taker
+        #: its actor has been submitted
+        self.is_born = False
+
+
+class Names:
+    """All names in use."""
+
+    __slots__ = ("_entries", "_keys", "_state", "_waiting")
+
+    def __init__(self, state: "State") -> None:
+        self._state = state
+        self._entries: dict[Key, _Entry] = {}
+        self._keys: dict[bytes, Key] = {}
+        #: who has to wait for the answer until all are back
+        self._waiting: list[tuple[Peer, Query]] = []
+
+    # --------------------------------------------------------------------------------- who asks
+
+    def asked(self, peer: "Peer", query: Query) -> None:
+        """A peer asks whose a name is, and perhaps takes it."""
+        named = query.named
+        if named is None:
+            self._answer(peer, query, {"error": "a question for a name that names none"})
+            return
+        entry = self._entries.get(_key(named))
+        if named.frees:
+            if entry is not None and entry.id == named.id and not entry.is_born:
+                self._free(entry.id)
+            entry = None
+        elif entry is None and self._state.claims.open:
+            self._waiting.append((peer, query))
+            return
+        elif entry is None and named.id:
+            if len(named.id) != TASK_BYTES:
+                self._answer(peer, query, {"error": "an actor's creation has an id of 14 bytes"})
+                return
+            entry = self._take(_key(named), TaskId(named.id), named.told, peer.id)
+        found = {} if entry is None else {"id": entry.id, "told": entry.told}
+        self._answer(peer, query, found)
+
+    def _answer(self, peer: "Peer", query: Query, data: Any) -> None:
+        self._state.out.letter(peer.id, Answer(query.request, data))
+
+    def turn(self) -> None:
+        """Answer those who had to wait, once all are back."""
+        if self._state.claims.open:
+            return
+        waiting, self._waiting = self._waiting, []
+        for peer, query in waiting:
+            if peer.here:
+                self.asked(peer, query)
+
+    # --------------------------------------------------------------------------------- who has one
+
+    def _take(self, key: Key, id_: TaskId, told: bytes, taker: PeerId) -> _Entry:
+        entry = self._entries[key] = _Entry(id_, told, taker)
+        self._keys[id_] = key
+        return entry
+
+    def refusal(self, id_: bytes, options: "ActorOptions") -> str:
+        """Return why an actor may not have the name that it asks for, or ""."""
+        if not options.name:
+            return ""
+        entry = self._entries.get((options.namespace, options.name))
+        if entry is None or entry.id == id_:
+            return ""
+        return f"its name {options.name!r} is that of another actor, {show(entry.id)}"
+
+    def born(self, record: "TaskRecord") -> None:
+        """An actor has been submitted: its name is its own from now on."""
+        options = record.kind.creates
+        if options is None or not options.name:
+            return
+        key = options.namespace, options.name
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._take(key, record.id, options.told, home_of(record.id))
+        if entry.id == record.id:
+            entry.is_born = True
+
+    def over(self, id_: TaskId) -> None:
+        """An actor has ended for good."""
+        if id_ in self._keys:
+            self._free(id_)
+
+    def _free(self, id_: bytes) -> None:
+        del self._entries[self._keys.pop(id_)]
+
+    def forget_peer(self, peer: PeerId) -> None:
+        """A peer is gone: what it has taken and not submitted is free, and it asks no more."""
+        taken = [e.id for e in self._entries.values() if e.taker == peer and not e.is_born]
+        for id_ in taken:
+            self._free(id_)
+        self._waiting = [asked for asked in self._waiting if asked[0].id != peer]
+
+    # -------------------------------------------------------------------------------------- insight
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of all maps."""
+        return {"names": len(self._entries), "names_asked": len(self._waiting)}
+
+    def check_invariants(self) -> None:
+        """Assert that both maps agree, and that each name is somebody's."""
+        assert self._keys == {entry.id: key for key, entry in self._entries.items()}
+        for entry in self._entries.values():
+            actor = self._state.hosts.known.get(entry.id)
+            submitted = actor is not None and actor.record is not None
+            assert submitted if entry.is_born else entry.taker in self._state.peers
+
+
+def _key(named: "ActorName") -> Key:
+    return named.namespace, named.name

@@ -1,0 +1,106 @@
+"""A command on a pseudo terminal: what it draws, and keys pressed.
+
+Knows of terminals only what `drumbeat top` uses: the whole screen is drawn anew from its corner.
+"""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+HOME = "\x1b[H"
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Terminal:
+    """See the module.
+
+    Args:
+        arguments: of the command line, without `drumbeat`.
+        environ: additional environment.
+        width: columns.
+        height: lines.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environ: Mapping[str, str] | None = None,
+        width: int = 100,
+        height: int = 30,
+    ) -> None:
+        self._fd, other = pty.openpty()
+        self.resize(width, height, tell=False)
+        command = [sys.executable, "-m", "drumbeat.client.cli", *arguments]
+        self.before = termios.tcgetattr(other)
+        environ = {**os.environ, "TERM": "xterm-256color", **(environ or {})}
+        environ.pop("NO_COLOR", None)
+        self.process = subprocess.Popen(
+            command, stdin=other, stdout=other, stderr=other, env=environ, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        self._other = other
+        self.raw = ""
+
+    def resize(self, width: int, height: int, *, tell: bool = True) -> None:
+        """Give the terminal another size."""
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        if tell:
+            os.killpg(self.process.pid, signal.SIGWINCH)
+
+    def press(self, keys: str) -> None:
+        """Type."""
+        os.write(self._fd, keys.encode())
+
+    def read(self, for_s: float) -> None:
+        """Take in what is written for a while, or until it ends."""
+        ready, _, _ = select.select([self._fd], [], [], for_s)
+        if ready:
+            try:
+                self.raw += os.read(self._fd, 65_536).decode(errors="replace")
+            except OSError:
+                time.sleep(min(for_s, 0.05))  # the other side is closed
+
+    def screen(self) -> list[str]:
+        """Return the lines of the last whole picture, without colours."""
+        pictures = self.raw.split(HOME)
+        text = pictures[-2] if len(pictures) > 2 else ""
+        return [line.rstrip() for line in STYLE.sub("", text).replace("\r", "").split("\n")]
+
+    def until(self, seen: Callable[[str], object], timeout_s: float = 20.0) -> list[str]:
+        """Read until a picture is right; return its lines."""
+        until_s = time.monotonic() + timeout_s
+        while time.monotonic() < until_s:
+            lines = self.screen()
+            if seen("\n".join(lines)):
+                return lines
+            self.read(0.2)
+        raise AssertionError(f"it does not show that; the last picture:\n{self.raw[-6000:]}")
+
+    def end(self, timeout_s: float = 10.0) -> int:
+        """Wait for the command; return its exit code."""
+        until_s = time.monotonic() + timeout_s
+        while self.process.poll() is None and time.monotonic() < until_s:
+            self.read(0.1)
+        self.read(0.1)
+        return self.process.wait(1.0)
+
+    def is_as_before(self) -> bool:
+        """Return whether keys are given as they were before the command."""
+        return termios.tcgetattr(self._other) == self.before
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._fd)
+        os.close(self._other)

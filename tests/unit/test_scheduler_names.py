@@ -1,0 +1,160 @@
+"""The names of actors at the scheduler: who has which, and who is told so."""
+
+from typing import Any
+
+from drumbeat.protocol.actors import ActorName, ActorOptions
+from drumbeat.protocol.ids import PeerId, TaskId
+from drumbeat.protocol.messages import Answer, Leave, Query, Submit, TaskRow
+from drumbeat.protocol.recovery import Registered
+from drumbeat.scheduler import events
+from support.acting import Acting
+from support.restarts import CLIENT, Restarted, ids
+from support.scheduling import Stage, value_done
+
+SPACE = "space"
+
+
+def said(stage: Stage, peer: PeerId) -> list[Any]:
+    """Return what a peer was answered since it was asked last."""
+    stage.turn()
+    return [answer.data for answer in stage.take(peer, Answer)]
+
+
+def asks(stage: Stage, peer: PeerId, name: str = "one", **more: Any) -> None:
+    named = ActorName(name, more.pop("namespace", SPACE), **more)
+    stage.say(peer, Query(7, "name", named=named))
+
+
+def takes(stage: Acting, peer: PeerId, name: str = "one", **more: Any) -> TaskId:
+    """Have a peer take a name for what it is about to create."""
+    actor = stage.name(peer)
+    asks(stage, peer, name, id=actor, told=b"class", **more)
+    return actor
+
+
+def creates(stage: Acting, peer: PeerId, actor: TaskId, name: str = "one", **more: Any) -> None:
+    options = ActorOptions(name=name, namespace=SPACE, told=b"class")
+    kind = stage.define(peer, name="Counter", creates=options, num_cpus=0.0, **more)
+    stage.submit(peer, kind, [actor])
+
+
+def test_a_name_is_whose_it_is_from_the_moment_it_is_taken() -> None:
+    stage = Acting()
+    asks(stage, stage.caller)
+    assert said(stage, stage.caller) == [{}]
+    actor = takes(stage, stage.caller)
+    assert said(stage, stage.caller) == [{"id": actor, "told": b"class"}]
+    other = stage.client("d")
+    asks(stage, other)
+    takes(stage, other)
+    assert said(stage, other) == [{"id": actor, "told": b"class"}] * 2
+
+
+def test_a_name_is_one_in_its_namespace() -> None:
+    stage = Acting()
+    first = takes(stage, stage.caller)
+    second = takes(stage, stage.caller, namespace="elsewhere")
+    assert [one["id"] for one in said(stage, stage.caller)] == [first, second]
+
+
+def test_a_name_is_free_again_when_its_actor_has_ended_for_good() -> None:
+    stage = Acting()
+    node = stage.node()
+    actor = takes(stage, stage.caller)
+    creates(stage, stage.caller, actor)
+    row = stage.started(actor, node)
+    stage.done(node, value_done(row, b""))
+    stage.turn()
+    said(stage, stage.caller)
+    asks(stage, stage.caller)
+    assert said(stage, stage.caller) == [{}]
+
+
+def test_a_name_stays_while_its_actor_is_restarted() -> None:
+    stage = Acting()
+    node = stage.node()
+    actor = takes(stage, stage.caller)
+    creates(stage, stage.caller, actor, max_retries=1)
+    stage.process_ends(node, stage.started(actor, node))
+    said(stage, stage.caller)
+    asks(stage, stage.caller)
+    assert said(stage, stage.caller)[0]["id"] == actor
+
+
+def test_a_name_that_was_taken_and_not_used_is_let_go() -> None:
+    stage = Acting()
+    actor = takes(stage, stage.caller)
+    asks(stage, stage.caller, id=actor, frees=True)
+    asks(stage, stage.caller)
+    assert said(stage, stage.caller)[1:] == [{}, {}]
+    other = stage.client("d")
+    takes(stage, other)
+    stage.say(other, Leave())
+    stage.turn()
+    asks(stage, stage.caller)
+    assert said(stage, stage.caller) == [{}]
+
+
+def test_only_whoever_took_a_name_lets_it_go_and_not_once_its_actor_is_submitted() -> None:
+    stage = Acting()
+    actor = takes(stage, stage.caller)
+    asks(stage, stage.caller, id=stage.name(stage.caller), frees=True)
+    creates(stage, stage.caller, actor)
+    asks(stage, stage.caller, id=actor, frees=True)
+    asks(stage, stage.caller)
+    assert said(stage, stage.caller)[-1]["id"] == actor
+
+
+def test_an_actor_whose_name_is_anothers_is_not_created() -> None:
+    stage = Acting()
+    node = stage.node()
+    takes(stage, stage.caller)
+    late = stage.name(stage.caller)
+    creates(stage, stage.caller, late)
+    stage.turn()
+    failure = stage.failure(late)
+    assert failure.error == "ActorDied"
+    assert "its name 'one' is that of another actor" in failure.text
+    assert stage.sent(node) == []
+
+
+def test_a_task_may_ask_for_a_name_and_take_one() -> None:
+    stage = Acting()
+    node = stage.node()
+    actor = takes(stage, node)
+    assert said(stage, node) == [{"id": actor, "told": b"class"}]
+
+
+def test_a_question_that_names_nothing_is_answered_in_words() -> None:
+    stage = Acting()
+    stage.say(stage.caller, Query(7, "name"))
+    asks(stage, stage.caller, id=b"short")
+    first, second = said(stage, stage.caller)
+    assert "names none" in first["error"]
+    assert "14 bytes" in second["error"]
+
+
+def test_after_a_restart_nobody_is_told_that_a_name_is_free_before_all_are_back() -> None:
+    stage = Restarted("n")
+    stage.client("d")
+    asks(stage, PeerId(b"d" * 6))
+    assert said(stage, PeerId(b"d" * 6)) == []
+    stage.client_enters()
+    (actor,) = ids(1)
+    creates_ = ActorOptions(name="one", namespace=SPACE, told=b"class")
+    kind = stage.define(CLIENT, name="Counter", creates=creates_, num_cpus=0.0)
+    stage.say(CLIENT, Submit(CLIENT, b"", 0, [TaskRow(actor, kind)], [1]))
+    stage.say(CLIENT, Registered())
+    asks(stage, PeerId(b"d" * 6))
+    assert said(stage, PeerId(b"d" * 6)) == [{"id": actor, "told": b"class"}]
+    stage.at(20.0)
+    assert said(stage, PeerId(b"d" * 6)) == [{"id": actor, "told": b"class"}]
+
+
+def test_whoever_asks_and_leaves_before_all_are_back_is_forgotten() -> None:
+    stage = Restarted("n")
+    other = stage.client("d")
+    asks(stage, other)
+    stage.event(events.PeerDisconnected(other))
+    stage.at(40.0)
+    assert stage.core.at_rest()["names_asked"] == 0
