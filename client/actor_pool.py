@@ -1,4 +1,4 @@
-"""A pool of actors: work goes to whichever is idle, results come in order or as they are ready.
+"""A pool of actors: work goes to whichever is idle; results in order, or as they come.
 
 Never makes or ends an actor, and never gives one more than one call at a time: what finds none idle
 waits here, in this process. For one thread at a time.

@@ -9,7 +9,8 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
-from ..protocol.actors import ANY_NUMBER
+from ..protocol.actor_calls import is_async
+from ..protocol.actors import ANY_NUMBER, ActorOptions
 from ..protocol.modules import portable
 from ..protocol.payload import pack_call
 from ..protocol.references import ObjectRef
@@ -40,6 +41,7 @@ class ActorClass(Remote, Generic[T]):
         self._class = class_
         self._given = dict(given or {})
         checked, self._of_calls = options_.check_actor(self._given)
+        _check_checkpoints(class_, checked.options.creates)
         super().__init__(Callee(class_) if shared is None else shared, checked)
         self._told: Class | None = None
 
@@ -163,6 +165,26 @@ def method(**given: Any) -> Callable[[F], F]:
         return function
 
     return keep
+
+
+def _check_checkpoints(class_: type, creates: ActorOptions | None) -> None:
+    """Refuse checkpoints of a class that cannot make them."""
+    if creates is None or not (creates.checkpoint_every_calls or creates.checkpoint_interval_s):
+        return
+    name = class_.__qualname__
+    for method_name in ("__checkpoint__", "__restore__"):
+        found = getattr(class_, method_name, None)
+        if not callable(found) or inspect.iscoroutinefunction(found):
+            raise TypeError(
+                f"checkpoints of {name} are made with __checkpoint__(self), which returns its "
+                f"state, and __restore__(self, state); {method_name} is no method of it"
+            )
+    if creates.max_concurrency > 1 or is_async(class_):
+        raise ValueError(
+            f"checkpoints are made between calls, and {name} may run several at once: leave out "
+            "max_concurrency and `async def` methods, or checkpoint_every_calls and "
+            "checkpoint_interval_s"
+        )
 
 
 def _members_of(

@@ -34,13 +34,15 @@ class How(NamedTuple):
 class Asks:
     """All that is open."""
 
-    __slots__ = ("abroad", "cancelled", "cancels", "questions")
+    __slots__ = ("_freed", "abroad", "cancelled", "cancels", "questions")
 
     def __init__(self) -> None:
         #: own unfinished tasks whose cancelling was asked for, and how
         self.cancelled: dict[TaskId, How] = {}
         #: the same of tasks submitted elsewhere, while one of their values is awaited here
         self.abroad: dict[TaskId, How] = {}
+        #: of those, whose values are awaited no more, though the scheduler may not have heard
+        self._freed: dict[TaskId, None] = {}
         #: asked, not answered: request -> (answers so far, task ids at the places still open, how)
         self.cancels: dict[int, tuple[list[bool], dict[int, TaskId], How]] = {}
         self.questions: dict[int, Query | Drain] = {}
@@ -98,10 +100,23 @@ class Asks:
             return None
         return Reply(message.request, message.data)
 
-    def ended(self, resolved: list[ValueRow], freed: list[ObjectId]) -> None:
-        """Forget tasks of others that have ended, or of which nobody here waits for anything."""
-        for id_ in (*(ObjectId(row.id) for row in resolved), *freed):
-            self.abroad.pop(task_of(id_), None)
+    def ended(self, resolved: list[ValueRow], freed: list[ObjectId], *, is_up: bool) -> None:
+        """Forget tasks of others that have ended, or of which nobody here waits for anything.
+
+        While there is no connection the latter are kept: a scheduler in its next life is to hear.
+        """
+        for row in resolved:
+            self._forget(task_of(ObjectId(row.id)))
+        for id_ in freed:
+            task = task_of(id_)
+            if is_up:
+                self._forget(task)
+            elif task in self.abroad:
+                self._freed[task] = None
+
+    def _forget(self, task: TaskId) -> None:
+        self.abroad.pop(task, None)
+        self._freed.pop(task, None)
 
     def again(self, *, restarted: bool) -> list[Command]:
         """Return all that is open, for a new link life.
@@ -117,9 +132,15 @@ class Asks:
                 for task, how in noted.items():
                     alike.setdefault(how, []).append(task)
             commands += [how.message(ids) for how, ids in alike.items()]
+        self.told_all()
         for request, (_, places, how) in self.cancels.items():
             commands.append(how.message(list(places.values()), request))
         return commands + [Send(query) for query in self.questions.values()]
+
+    def told_all(self) -> None:
+        """There is a connection again, and what was asked for without one is on its way."""
+        for task in list(self._freed):
+            self._forget(task)
 
     def sizes(self) -> dict[str, int]:
         """Return the size of every map."""

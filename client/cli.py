@@ -1,6 +1,6 @@
-"""Where `drumbeat` begins: Ctrl-C in its first moment is one line, then the commands are loaded.
+"""Where `drumbeat` begins: Ctrl-C in its first moments is one line, no traceback.
 
-Never loads anything before that. The commands are in cli_commands.py.
+Never loads anything before that is so. The commands are in cli_commands.py.
 """
 
 from collections.abc import Callable, Sequence

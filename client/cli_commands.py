@@ -9,8 +9,9 @@ Exit codes: 0 done, 1 the cluster could not do it, 2 the command line was wrong,
 import difflib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -40,8 +41,19 @@ SECRETS = re.compile(r"drumbeat://\S+")
 Connect = Callable[[str | None], AbstractContextManager[Session]]
 
 
+class _CtrlC(Exception):  # noqa: N818  # it is no error
+    """Ctrl-C, past click, which would print an empty line."""
+
+
 class Commands(click.Group):
     """A group of commands that answers a mistyped one with the nearest it has."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            raise _CtrlC from None
 
     def resolve_command(
         self, context: click.Context, args: list[str]
@@ -131,7 +143,7 @@ def nodes(connect: Connect, address: str | None, json_wanted: bool) -> None:
     if json_wanted:
         print_json(rows)
     elif rows:
-        cli_tables.show(cli_tables.rows_table(rows, cli_tables.NODE_COLUMNS))
+        show_rows(rows, cli_tables.NODE_COLUMNS)
     else:
         click.echo("the cluster has no node at the moment")
 
@@ -161,7 +173,7 @@ def tasks(connect: Connect, address: str | None, json_wanted: bool, limit: int, 
         print_json(rows)
     elif rows:
         shown = cli_tables.task_rows(rows)
-        cli_tables.show(cli_tables.rows_table(shown, cli_tables.TASK_COLUMNS))
+        show_rows(shown, cli_tables.TASK_COLUMNS)
         if len(rows) == limit:
             click.echo(f"the first {limit}; more with --limit", err=True)
     else:
@@ -192,7 +204,7 @@ def actors(
     if json_wanted:
         print_json(rows)
     elif rows:
-        cli_tables.show(cli_tables.rows_table(rows, cli_tables.ACTOR_COLUMNS))
+        show_rows(rows, cli_tables.ACTOR_COLUMNS)
         if len(rows) == limit:
             click.echo(f"the first {limit}; more with --limit", err=True)
     else:
@@ -265,6 +277,15 @@ for command in (*own, *cli_hosts.COMMANDS):
     commands.add_command(command)
 
 
+def show_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+    """Print a table that fits the terminal; say what did not."""
+    table = cli_tables.rows_table(rows, columns, cli_tables.terminal_width())
+    cli_tables.show(table)
+    left_out = len({key for row in rows for key in row}) - len(table.columns)
+    if left_out > 0:
+        click.echo(f"{left_out} columns are empty or did not fit; --json shows all", err=True)
+
+
 def state_of(session: Session, text: str) -> str:
     """Return the state of an unfinished task, or "" if there is none of that id."""
     for row in session.query("tasks", limit=1000, match=text):
@@ -289,7 +310,7 @@ def main(arguments: Sequence[str] | None = None, connect: Connect | None = None)
         text = SECRETS.sub("drumbeat://...", cli_tables.plain(error.format_message().rstrip(".")))
         path = error.ctx.command_path if error.ctx else "drumbeat"
         refuse(f"{text}; `{path} --help` shows what it takes", WRONG_USAGE)
-    except click.Abort:  # what click makes of Ctrl-C
+    except (click.Abort, _CtrlC):
         raise KeyboardInterrupt from None
     except cli_cluster.NoCluster as error:
         refuse(cli_tables.plain(error), NO_CLUSTER)

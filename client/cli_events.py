@@ -1,4 +1,4 @@
-"""`drumbeat events`: what the scheduler saw and did, and with --follow what it sees and does.
+"""`drumbeat events`: what the scheduler saw and did, and with --follow what it does.
 
 Never trusts text: names come from anybody's program.
 """
@@ -6,7 +6,7 @@ Never trusts text: names come from anybody's program.
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, cast
 
@@ -66,19 +66,28 @@ def events(
     """
     with connect(address) as session:
         ask = cast("AskingSession", session).answer_to
-        answer = latest(ask, match, limit)
-        rows = [in_time(row) for row in answer["events"]]
-        if json_wanted and not follow:
-            print_json(rows)
-            return
-        for row in rows:
-            show(row, json_wanted)
-        if not rows and not follow:
-            which = f" like {cli_tables.plain(match)!r}" if match else ""
-            click.echo(f"no event{which}", err=True)
-        if follow:
-            with suppress(KeyboardInterrupt):  # how everybody ends this
-                go_on(ask, match, answer, json_wanted)
+        try:
+            _print(ask, match, limit, json_wanted=json_wanted, follow=follow)
+        except KeyboardInterrupt:  # how everybody ends what would go on for ever
+            if not follow:
+                raise
+
+
+def _print(
+    ask: Callable[[Query], Any], match: str, limit: int, *, json_wanted: bool, follow: bool
+) -> None:
+    answer = latest(ask, match, limit)
+    rows = [in_time(row) for row in answer["events"]]
+    if json_wanted and not follow:
+        print_json(rows)
+        return
+    for row in rows:
+        show(row, json_wanted)
+    if follow:
+        go_on(ask, match, answer, json_wanted)
+    elif not rows:
+        which = f" like {cli_tables.plain(match)!r}" if match else ""
+        click.echo(f"no event{which}", err=True)
 
 
 def latest(ask: Callable[[Query], Any], match: str, limit: int) -> Any:

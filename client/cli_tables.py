@@ -7,6 +7,7 @@ read from them and control characters are shown, not sent to the terminal.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -69,6 +70,8 @@ STATUS_HEADINGS = {
     "refused": "refused of peers and strangers",
     "calls": "calls that do not run",
 }
+#: on a narrow terminal, what is longer is broken into lines
+SENTENCE_WIDTH = 20
 #: identities, not amounts
 NUMBERS_AS_THEY_ARE = {"epoch", "pid", "attempt", "incarnation"}
 
@@ -171,10 +174,49 @@ def progress(row: Mapping[str, Any]) -> str:
     return f"{amount(done)}/{amount(total)} {100 * done / total:.0f} %"
 
 
-def rows_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Table:
-    """Return a table of maps, one a row."""
+def terminal_width() -> int:
+    """Return how wide the terminal is; 0: there is none, and whatever is printed may be wide."""
+    console = Console()
+    return console.width if console.is_terminal else 0
+
+
+def keys_that_fit(
+    rows: Sequence[Mapping[str, Any]], keys: Sequence[str], columns: Mapping[str, str], width: int
+) -> list[str]:
+    """Return the first keys whose columns fit side by side; what is empty is left out before."""
+
+    def least(key: str) -> int:
+        words = columns.get(key, heading(key)).split() or [""]
+        cells = max((cell_len(cell(key, row.get(key))) for row in rows), default=0)
+        # Names and amounts stay in one line, sentences need not.
+        return max(max(map(len, words)), min(cells, SENTENCE_WIDTH))
+
+    fit: list[str] = []
+    left = width
+    for key in keys:
+        if all(cell(key, row.get(key)) in ("", "no") for row in rows):
+            continue
+        left -= least(key) + (2 if fit else 0)
+        if left < 0 and fit:
+            break
+        fit.append(key)
+    return fit
+
+
+def rows_table(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], width: int = 0
+) -> Table:
+    """Return a table of maps, one a row.
+
+    Args:
+        rows: the maps.
+        columns: what comes first, and the headings.
+        width: there is room for no more; 0: for all.
+    """
     keys = [key for key in columns if any(key in row for row in rows)]
     keys += sorted({key for row in rows for key in row} - set(columns))
+    if width:
+        keys = keys_that_fit(rows, keys, columns, width)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for key in keys:
         numbers = all(isinstance(row.get(key), int | float | None) for row in rows)

@@ -1,7 +1,7 @@
 """`drumbeat top`: the cluster on the terminal, as it is from moment to moment.
 
-Never decides what is shown (top_model.py) nor how (top_view.py): it asks, reads keys and draws. The
-terminal is left as it was found, however this ends.
+Never decides what is shown (top_model.py) nor how (cli_top_view.py): it asks, reads keys and draws.
+The terminal is left as it was found, however this ends.
 """
 
 import logging
@@ -105,8 +105,11 @@ def top(
 
 def is_terminal() -> bool:
     """Return whether there is a terminal to draw on and to read keys from."""
-    streams = (sys.stdin, sys.stdout)
-    return os.environ.get("TERM") != "dumb" and all(s is not None and s.isatty() for s in streams)
+    if not all(one is not None and one.isatty() for one in (sys.stdin, sys.stdout)):
+        return False
+    from rich.console import Console
+
+    return not Console().is_dumb_terminal
 
 
 def asked(session: Session, what: str, limit: int, match: str = "") -> Any:
@@ -121,7 +124,7 @@ def print_once(model: Model, data: Any, where: str) -> None:
     """Print one picture."""
     from rich.console import Console
 
-    from . import top_view  # rich takes long to import: not for other commands
+    from . import cli_top_view as top_view  # rich takes long to import: not for other commands
 
     model.take(data)
     console = Console()
@@ -222,6 +225,7 @@ class Top:
         log.propagate = False
         self._asker.start()
         before = signal.signal(signal.SIGTSTP, self._on_suspend)
+        signal.signal(signal.SIGTERM, _on_term)
         words = ""
         try:
             with taken_over():
@@ -324,7 +328,7 @@ class Top:
         from rich.control import Control
         from rich.screen import Screen
 
-        from . import top_view
+        from . import cli_top_view as top_view
 
         console, size = self._console, self._console.size
         picture = top_view.screen(
@@ -341,6 +345,11 @@ class Top:
         self._suspended = False
         with given_back():
             os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _on_term(number: int, _frame: FrameType | None) -> None:
+    """Leave as after any exception: the terminal is given back."""
+    sys.exit(128 + number)
 
 
 def clock() -> str:

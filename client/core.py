@@ -129,7 +129,7 @@ class ClientCore:
             self._commands += [SendBlob(key, payload) for key, payload in home.blobs]
             home.blobs = []
         if self._asks.abroad and (home.resolved or home.freed):
-            self._asks.ended(home.resolved, home.freed)
+            self._asks.ended(home.resolved, home.freed, is_up=self._up)
         if home.resolved:
             self._commands.append(Resolve(home.resolved))
             home.resolved = []
@@ -417,6 +417,7 @@ class ClientCore:
         self._up = True
         self.story.append((now_s, f"connected: epoch {event.epoch}, resumed {event.resumed}"))
         if event.resumed and earlier:
+            self._asks.told_all()
             self._send_on()
             return
         self._commands, never_sent = lives.without_sends(self._commands)

@@ -42,7 +42,7 @@ def _memory(name: str, value: Any) -> int:
         return 0
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError(f'{name} must be bytes, a text like "2 GiB", or None, not {value!r}')
-    amount = value
+    amount = 0 if isinstance(value, str) else value
     if isinstance(value, str):
         match = _AMOUNT.fullmatch(value)
         unit = None if match is None else _UNITS.get(match[2].upper())

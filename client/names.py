@@ -1,4 +1,4 @@
-"""Actors with names, and those that outlive their program: how they are made, and found again.
+"""Actors with names, and those that outlive their program: how they are made and found.
 
 Never decides whose a name is: the scheduler does, before the actor is submitted.
 """

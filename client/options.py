@@ -243,6 +243,8 @@ _ACTOR: Final[Checks] = {
     "max_pending_calls": _pending,
     "max_concurrency": _concurrency,
     "on_partition": _on_partition,
+    "checkpoint_every_calls": _count(COUNT_MAX),
+    "checkpoint_interval_s": _seconds,
     "name": _actor_name,
     "namespace": _actor_name,
     "get_if_exists": _flag,
@@ -301,6 +303,8 @@ def check_actor(given: Mapping[str, Any]) -> tuple[Checked, OfCalls]:
         name=values.pop("name", ""),
         namespace=values.pop("namespace", ""),
         detached=values.pop("lifetime", False),
+        checkpoint_every_calls=values.pop("checkpoint_every_calls", 0),
+        checkpoint_interval_s=values.pop("checkpoint_interval_s", 0.0),
     )
     if values.pop("get_if_exists", False) and not creates.name:
         raise ValueError("get_if_exists goes with a name: there is nothing else to find it by")

@@ -12,6 +12,7 @@ from ..protocol.ids import TaskId, objects_of
 from ..protocol.messages import Outcome, ValueRow
 from ..protocol.payload import pack_value
 from .packets import ActorMade, FinishedRow, RunRow
+from .saving import Saver, restored
 
 _VALUE: Final = int(Outcome.VALUE)
 _NONE: Final = pack_value(None).payload
@@ -24,36 +25,50 @@ CONCURRENCY: Final = 1000
 class _Made(BaseException):
     """The constructor has returned."""
 
-    def __init__(self, concurrency: int, loop: Any) -> None:
+    def __init__(self, concurrency: int, loop: Any, saver: Saver | None = None) -> None:
         self.concurrency = concurrency
         self.loop = loop
+        self.saver = saver
 
 
-def constructor(made_by: Callable[..., Any], concurrency: int = 0) -> Callable[..., Any]:
-    """Return what makes the actor of this process, run as any function is.
+class Constructor:
+    """Makes the actor of this process, run as any function is.
 
     Args:
         made_by: its class.
         concurrency: so many calls may run at once; 0: as the class says.
+        saver: tells its state; None: it never does.
     """
 
-    def construct(*args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, made_by: Callable[..., Any], concurrency: int = 0, saver: Saver | None = None
+    ) -> None:
+        self._made_by = made_by
+        self._concurrency = concurrency
+        self._saver = saver
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> None:
+        """Make it of the arguments that it was created with."""
+        made_by, concurrency = self._made_by, self._concurrency
         if not is_async(made_by):
             set_instance(made_by(*args, **kwargs))
-            raise _Made(concurrency if concurrency > 1 else 0, None)
+            raise _Made(concurrency if concurrency > 1 else 0, None, self._saver)
         from .several_loop import make  # loads asyncio: for those who use it
 
         instance, loop = make(made_by, args, kwargs)
         set_instance(instance)
         raise _Made(concurrency or CONCURRENCY, loop)
 
-    return construct
+    def restore(self, checkpoint: bytes) -> None:
+        """Make it of what it told of itself in its last incarnation."""
+        set_instance(restored(self._made_by, checkpoint))
+        raise _Made(0, None, self._saver)
 
 
 class ActorHost:
     """What the worker knows of its actor."""
 
-    __slots__ = ("concurrency", "creation", "loop", "over")
+    __slots__ = ("concurrency", "creation", "inline_bytes_max", "loop", "over", "saver")
 
     def __init__(self) -> None:
         #: the row that made it; None: there is none
@@ -64,6 +79,10 @@ class ActorHost:
         self.concurrency = 0
         #: the event loop on which it lives; None: it lives on none
         self.loop: Any = None
+        #: tells its state; None: it never does
+        self.saver: Saver | None = None
+        #: see `Saver.begin`
+        self.inline_bytes_max = 0
 
     def outcome(
         self, row: RunRow, num_returns: int, error: BaseException, duration_s: float
@@ -80,6 +99,9 @@ class ActorHost:
             self.creation = row
             self.concurrency, self.loop = error.concurrency, error.loop
             in_threads = bool(error.concurrency) and error.loop is None
+            self.saver = error.saver
+            if self.saver is not None:
+                self.saver.begin(self.inline_bytes_max)
             return ActorMade(row.seq, [], error.concurrency, in_threads)
         if self.creation is None or not isinstance(error, ActorExit):
             return None

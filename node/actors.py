@@ -28,6 +28,7 @@ from .attempts import (
     Hosted,
     Worker,
 )
+from .checkpoints import Checkpoints
 from .dispatch import Dispatch
 from .events import Revoke, Signal, WorkerExited
 from .handing import forget_gone, hand_out, note_begun
@@ -48,6 +49,7 @@ class Actors:
 
     def __init__(self, state: NodeState, lives: Lives, dispatch: Dispatch) -> None:
         self._state = state
+        self.checkpoints = Checkpoints(state)
         self._lives = lives
         self._dispatch = dispatch
         #: made, and not told yet: creation, incarnation
@@ -144,6 +146,7 @@ class Actors:
             if worker.actor is not None and worker.actor.up
         ]
         self.tell()
+        self.checkpoints.tell_again()
 
     def clear(self) -> None:
         """The scheduler has given this node up."""
@@ -151,6 +154,7 @@ class Actors:
         self._due.clear()
         self._held.clear()
         self._refused.clear()
+        self.checkpoints.clear()
 
     def restarted(self) -> None:
         """The scheduler is another: what was to be told is told in another way."""
@@ -194,7 +198,10 @@ class Actors:
         # What it was made of is not needed again: another life of it is given its own.
         objects.unpin(attempt.pins)
         attempt.pins = ()
-        attempt.row = replace(attempt.row, args=None, size=0, contained=(), values=())
+        self.checkpoints.made(worker, attempt)
+        attempt.row = replace(
+            attempt.row, args=None, size=0, contained=(), values=(), checkpoint=None
+        )
         hosted.up = True
         hosted.concurrency, hosted.in_threads = packet.concurrency, packet.in_threads
         worker.name = attempt.kind.name
@@ -395,6 +402,8 @@ class Actors:
         hosted.attempt.stop = max(hosted.attempt.stop, ASKED if hosted.exits else NOT_STOPPED)
         for call in started:
             if call.stop:
+                if call.case is not None and call.case.is_verdict:
+                    hosted.attempt.case = call.case.blamed_on(call.kind.name)
                 self._state.stopped(call, max(0.0, now_s - worker.since_s))
             else:
                 self._state.died(worker, call, event, now_s)

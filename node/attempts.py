@@ -113,11 +113,15 @@ class Kind:
         """Return what a worker must know of it; its function must have arrived."""
         options, payload = self.options, self.function.payload
         assert payload is not None
-        concurrency = 0 if options.creates is None else options.creates.max_concurrency
-        return KindDefinition(
-            self.number, self.name, payload, options.num_returns, options.max_retries,
-            self.creates, concurrency,
-        )  # fmt: skip
+        creates = options.creates
+        definition = KindDefinition(
+            self.number, self.name, payload, options.num_returns, options.max_retries, self.creates
+        )
+        if creates is not None:
+            definition.concurrency = creates.max_concurrency
+            definition.checkpoint_every_calls = creates.checkpoint_every_calls
+            definition.checkpoint_interval_s = creates.checkpoint_interval_s
+        return definition
 
 
 class Attempt(Struct, gc=False, eq=False):

@@ -40,9 +40,9 @@ class Case:
     """
 
     __slots__ = (
-        "awaits", "elapsed_s", "evidence", "limit", "limit_bytes", "limit_s", "looked", "no_stack",
-        "offence", "partial", "peak_bytes", "progress", "progress_s", "reason", "stacks",
-        "stacks_at", "steps", "verdict",
+        "awaits", "beside", "elapsed_s", "evidence", "limit", "limit_bytes", "limit_s", "looked",
+        "no_stack", "offence", "partial", "peak_bytes", "progress", "progress_s", "reason",
+        "stacks", "stacks_at", "steps", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +72,8 @@ class Case:
         #: its stacks were asked for; they are not here yet
         self.looked = self.awaits = False
         self.stacks = self.stacks_at = self.no_stack = ""
+        #: of a call that runs beside others: where it is, by its worker's own word
+        self.beside = ""
         #: a value that came all the same, pickled
         self.partial: bytes | None = None
 
@@ -80,10 +82,15 @@ class Case:
         """Whether the outcome is this, whatever still comes."""
         return self.reason in ERRORS
 
+    def blamed_on(self, name: str) -> "Case":
+        """Return why an actor ended together with the call of that name, which this is against."""
+        return Case(CANCELLED, f"{name} {self.offence.rstrip(',')}")
+
     def saw(self, text: str, why: str, at: str) -> None:
         """Where its threads are, or why that is not known."""
         self.awaits = False
-        self.stacks, self.no_stack, self.stacks_at = text, why, at
+        self.stacks = self.beside + text[-(STACKS_BYTES_MAX - len(self.beside)) :]
+        self.no_stack, self.stacks_at = why, at
 
     def took(self, step: str, now_s: float) -> None:
         """A step was taken."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..protocol import messages
 from ..protocol.actors import ActorsGone
+from ..protocol.checkpoints import CheckpointsGone, CheckpointsKept
 from ..protocol.drain import DrainNode, Farewell
 from ..protocol.ids import PeerId
 from ..protocol.messages import Blocked, Cancel, Fetch, Join, Release, StopMode, Values
@@ -37,6 +38,7 @@ from .packets import (
     Begun,
     CallsTold,
     CancelTasks,
+    Checkpointed,
     Finished,
     Progressed,
     Ready,
@@ -163,6 +165,8 @@ class NodeCore:
             DrainNode: lambda message, now: self._drain.asked(message.cancel, now),
             Farewell: lambda message, _: self._drain.farewell(message),
             Stack: self._stack_asks.asked,
+            CheckpointsKept: lambda message, _: self._actors.checkpoints.are_kept(message),
+            CheckpointsGone: lambda message, _: self._actors.checkpoints.are_gone(message),
         }
 
     def _packet_handlers(self) -> dict[type, Callable[[Worker, Any, float], None]]:
@@ -171,7 +175,7 @@ class NodeCore:
             Ready: self._reports.ready,
             ActorMade: self._reports.made,
             Begun: self._actors.begun,
-            CallsTold: lambda worker, packet, _: self._stack_asks.told(worker, packet),
+            CallsTold: self._on_calls_told,
             Progressed: self._reports.progressed,
             Returned: self._reports.returned,
             Submitted: self._reports.submitted,
@@ -180,6 +184,7 @@ class NodeCore:
             Refs: self._reports.refs,
             CancelTasks: lambda worker, packet, _: self._children.cancel(worker, packet),
             Ask: lambda worker, packet, _: self._children.ask(worker, packet),
+            Checkpointed: self._actors.checkpoints.came,
         }
 
     # ---------------------------------------------------------------------------------- the face
@@ -247,6 +252,7 @@ class NodeCore:
             "later": self._intake.later_count,
             "stops": self._stops.count(),
             "take_backs": len(self._returns.waiting),
+            **self._actors.checkpoints.sizes(),
             **self._ended.sizes(),
         }
 
@@ -372,6 +378,7 @@ class NodeCore:
         self._children.forget_client(client)
         self._dispatch.forget_client(client)
         self._processes.forget_client(client)
+        self._actors.checkpoints.forget_client(client)
         self._texts.forget_client(client)
 
     def _stop(self, message: messages.Stop, now_s: float) -> None:
@@ -405,6 +412,10 @@ class NodeCore:
     def _on_dumped(self, event: events.Dumped, now_s: float) -> None:
         self._stack_asks.dumped(event)
         self._stops.dumped(event, now_s)
+
+    def _on_calls_told(self, worker: Worker, packet: CallsTold, _now_s: float) -> None:
+        self._stack_asks.told(worker, packet)
+        self._stops.told(worker, packet)
 
     def _on_page_read(self, event: events.PageRead, now_s: float) -> None:
         for number, started, _running in event.samples:

@@ -181,7 +181,7 @@ class Dispatch:
                 definitions.append(kind.definition())
             rows.append(RunRow(
                 seq, row.id, row.attempt, kind.number, row.depth, row.args, row.values, gpus,
-                row.details,
+                row.details, row.checkpoint,
             ))  # fmt: skip
             if expected_s < 0.0:
                 worker.long = last = True

@@ -146,6 +146,7 @@ class Drain:
         if not self._empty:
             self._is_told = False
         elif not has_met or is_alone:
+            self._empty = False  # there is nothing to look at any more
             self._state.commands.append(Finish())
         elif not self._is_told:
             self._is_told = True

@@ -13,7 +13,8 @@ say so; all others are told. `limits` judges by what the user set.
     gil-held    stale   no CPU, no IO, some other call, or not to be known  told
     blocked     beats   no CPU, no IO                                       told
     running     else                                                        told
-    starting, importing, unpickling, pickling, waiting, idle: the phase, where no worse is proven
+    starting, importing, unpickling, pickling, checkpointing, waiting, idle: the phase, where no
+                        worse is proven
 
 How it looks: `turn` says whom (`LookAt`), the shell answers at once (`Seen`). Only calls older than
 LOOK_S are looked at, and of processes only those whose pulse is late or that have run for
@@ -29,6 +30,7 @@ from ..protocol.running import RunningRow
 from .attempts import Attempt, Worker
 from .events import FUTEX, IN_CPU, PAGE, PROCESS, THREADS, Evidence, LookAt, Seen
 from .page import (
+    CHECKPOINTING,
     IDLE,
     IMPORTING,
     PHASE_NAMES,
@@ -70,7 +72,7 @@ STOPPED: Final = "stopped"
 UNKILLABLE: Final = "unkillable"
 
 #: in these the interpreter may well be busy with one thing for long
-_BUSY_PHASES: Final = (UNPICKLING, PICKLING)
+_BUSY_PHASES: Final = (UNPICKLING, PICKLING, CHECKPOINTING)
 #: in these nothing but stopped and unkillable is said
 _EXCUSED: Final = (STARTING, IMPORTING, WAITING, IDLE)
 #: before a call's own code begins
@@ -208,14 +210,15 @@ class Watch:
             self._has_begun = True
             # It began some time since the last look, if there was one.
             self.excused_s = row.elapsed_s if self.excused_s else 0.0
-        elif passed_s > LATE_S:
-            self.excused_s += passed_s
+        elif passed_s > LATE_S or row.phase == CHECKPOINTING:
+            self.excused_s += passed_s  # its actor's state is not its own doing
         elif row.state in ("T", "t") or self.verdict == STOPPED:
             # Its pulse tells since when, as far as it was not looked at.
             self.excused_s += passed_s if self.verdict == STOPPED else max(passed_s, self.stale_s)
         if row.progress != self.progress:
             self.progress, self.done, self.total = row.progress, row.done, row.total
             self.heard_s = self.spent_s
+            self.quiet_s = None  # who says so is not blocked, however little it takes
         if row.memory_bytes:
             self.memory_bytes = row.memory_bytes
             self.peak_bytes = max(self.peak_bytes, row.memory_bytes)
@@ -365,7 +368,7 @@ class Hangs:
             watch = watches.get(number)
             if watch is not None:
                 self._watches[number] = watch
-            depth = PAGE if watch is None else watch.depth
+            depth = _first_depth(worker) if watch is None else watch.depth
             (pages if depth == PAGE else closer).append((number, depth))
         state.look_due_s = now_s + LOOK_S if is_busy else NEVER_S
         if len(closer) > PROBES_MAX:
@@ -377,8 +380,10 @@ class Hangs:
 
     def _probed_s(self, number: int) -> float:
         # Those longest not looked at come first.
-        watch = self._watches[number]
-        return -NEVER_S if watch.probed_s is None else watch.probed_s - watch.clock_s
+        watch = self._watches.get(number)
+        if watch is None or watch.probed_s is None:
+            return -NEVER_S
+        return watch.probed_s - watch.clock_s
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is next due for time alone."""
@@ -450,3 +455,9 @@ class Hangs:
     def clear(self) -> None:
         """Forget all: the link's life is over."""
         self._watches.clear()
+
+
+def _first_depth(worker: Worker) -> int:
+    """Return how closely to look at a call for the first time: its limit may be over already."""
+    attempt = next(iter(worker.rows().values()))
+    return PAGE if attempt.kind.options.limits is None else PROCESS

@@ -6,6 +6,7 @@ large ones come on the bulk link, before or after the rows that name them.
 
 from msgspec.structs import replace
 
+from ..protocol.checkpoints import CHECKPOINT
 from ..protocol.ids import show
 from ..protocol.messages import Assign, AssignRow, NodeKindRow, Options, Prepare, ValueRow
 from ..protocol.resources import UNITS
@@ -17,8 +18,9 @@ from .events import BlobReceived
 from .lives import Lives
 from .state import NodeState
 
-#: place of a large payload in an attempt, where it is not one of its values
+#: places of large payloads in an attempt, where they are not among its values
 ARGUMENTS = -1
+STATE = -2
 #: what the scheduler counts in one life is less
 ORDER_OF_A_LIFE = 1 << 62
 
@@ -140,6 +142,8 @@ class Intake:
             attempts[row.id] = attempt
             if row.values or row.contained or (row.args is None and row.size):
                 self._gather(attempt)
+            if row.checkpoint_size:
+                self._expect(attempt, STATE, row.id + CHECKPOINT)
             if kind.function.payload is None:
                 attempt.missing += 1
                 kind.function.waiting.append(attempt)
@@ -285,6 +289,9 @@ def _fill(attempt: Attempt, place: int, payload: bytes) -> None:
     row = attempt.row
     if place == ARGUMENTS:
         attempt.row = replace(row, args=payload)
+        return
+    if place == STATE:
+        attempt.row = replace(row, checkpoint=payload, checkpoint_size=0)
         return
     values = list(row.values)
     values[place] = replace(values[place], payload=payload)

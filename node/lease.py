@@ -1,4 +1,4 @@
-"""How long actors may act here though the scheduler is not heard: until its patience has ended.
+"""How long actors may act here though the scheduler is not heard.
 
 Never reads the clock, and never ends anything: the keeper does, since a daemon that stands still
 could not. The scheduler counts from when it last heard of this node; here the time is counted from

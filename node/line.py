@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from types import FrameType
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
@@ -29,6 +29,7 @@ from .packets import (
     Answered,
     Ask,
     CancelTasks,
+    CheckpointKept,
     Exit,
     Finished,
     FinishedRow,
@@ -107,6 +108,8 @@ class Line:
         self._shields = self._shielded = 0
         #: seq -> what its row told last with progress(), and has not been sent
         self.details: dict[int, bytes] = {}
+        #: number of the last checkpoint that is known to be safe
+        self._kept = 0
         self.details_due_s = 0.0
 
     def close(self) -> None:
@@ -172,6 +175,10 @@ class Line:
             self._masked -= 1
         if not self._masked and self._words[PHASE] == RUNNING_CODE:
             self.check_interrupt()
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Hold interrupts back for as long as the user's code runs that belongs to no call."""
+        return self._shield()
 
     # ----------------------------------------------------------------------------------- sending
 
@@ -287,6 +294,21 @@ class Line:
             self._read(lambda: bool(self.inbox))
         return self.inbox.popleft()
 
+    def has_next(self, timeout_s: float) -> bool:
+        """Return whether there is such a packet, after some time if need be."""
+        until_s = perf_counter() + timeout_s
+        while not self.inbox:
+            left_s = until_s - perf_counter()
+            if left_s <= 0.0:
+                return False
+            self._read(lambda: bool(self.inbox), left_s)
+        return True
+
+    def wait_until_kept(self, number: int) -> None:
+        """Wait until the checkpoint of that number is safe."""
+        while self._kept < number:
+            self._read(lambda: self._kept >= number)
+
     def request(
         self,
         make: Callable[[int], Want | Ask | CancelTasks],
@@ -345,7 +367,7 @@ class Line:
         finally:
             self._masked -= 1
 
-    def _read(self, done: Callable[[], bool]) -> None:
+    def _read(self, done: Callable[[], bool], timeout_s: float | None = None) -> None:
         """Receive one packet for whoever it is, or wait while another thread does."""
         waiting = self._words[PHASE] == WAITING and threading.get_ident() == self._main
         with self._lock:
@@ -356,13 +378,15 @@ class Line:
                 self._reading = True
             else:
                 self._sleepers += 1
-                self._woken.wait(_LOOK_S if waiting else None)
+                self._woken.wait(_LOOK_S if waiting else timeout_s)
                 self._sleepers -= 1
         if mine:
             try:
                 if waiting:
                     self._await_packet()
-                self._receive(wait=not waiting)
+                elif timeout_s is not None:
+                    self._await_until(timeout_s)
+                self._receive(wait=not waiting and timeout_s is None)
             finally:
                 with self._lock:
                     self._reading = False
@@ -380,6 +404,11 @@ class Line:
         packet = self._channel.receive(wait)
         if packet is not None:
             self._dispatch(_decode(packet.data))
+
+    def _await_until(self, timeout_s: float) -> None:
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.poll(timeout_s * 1000.0)
 
     def _await_packet(self) -> None:
         """Wait until there is a packet; being interrupted loses nothing here."""
@@ -407,6 +436,8 @@ class Line:
                 del self._expected[packet.request]
                 self._callbacks -= 1
                 self._called.append((callback, packet))
+        elif type(packet) is CheckpointKept:
+            self._kept = packet.number
         elif type(packet) is Run and self._words[PHASE] == WAITING:
             self.while_waiting(packet)
         else:

@@ -4,12 +4,14 @@ Never runs it: what its loading raises is the outcome of whatever task needs it.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..protocol.payload import unpack_function
 from . import missing
-from .actor_host import constructor
+from .actor_host import Constructor
 from .packets import KindDefinition
+from .saving import Often, Saver
 
 
 class LoadedKind:
@@ -17,7 +19,7 @@ class LoadedKind:
 
     __slots__ = (
         "concurrency", "creates", "error", "function", "max_retries", "missing", "name",
-        "num_returns", "payload", "retry",
+        "num_returns", "often", "payload", "retry",
     )  # fmt: skip
 
     def __init__(self, definition: KindDefinition) -> None:
@@ -27,6 +29,8 @@ class LoadedKind:
         self.payload = definition.payload
         self.creates = definition.creates
         self.concurrency = definition.concurrency
+        #: of what it makes
+        self.often = Often(definition.checkpoint_every_calls, definition.checkpoint_interval_s)
         self.function: Callable[..., Any] | None = None
         self.retry: bool | tuple[type[BaseException], ...] = False
         self.error = ""
@@ -43,9 +47,7 @@ class LoadedKind:
         if not self.error:
             try:
                 function, self.retry = unpack_function(self.payload)
-                self.function = (
-                    constructor(function, self.concurrency) if self.creates else function
-                )
+                self.function = self._constructor(function) if self.creates else function
             except Exception as error:  # noqa: BLE001  # the user's modules may raise anything
                 reason: BaseException = error.__cause__ or error
                 self.missing = missing.module_of(reason)
@@ -59,3 +61,13 @@ class LoadedKind:
                 raise ModuleNotFoundError(self.error, name=self.missing)
             raise ImportError(self.error)
         return self.function
+
+    def restorer(self, checkpoint: bytes) -> Callable[[], Any]:
+        """Return what makes the actor of its last checkpoint; once it is loaded."""
+        made_by = self.function
+        assert isinstance(made_by, Constructor), "actors alone have checkpoints"
+        return partial(made_by.restore, checkpoint)
+
+    def _constructor(self, made_by: Callable[..., Any]) -> Constructor:
+        saver = Saver(self.often, self.name) if any(self.often) else None
+        return Constructor(made_by, self.concurrency, saver)

@@ -20,6 +20,7 @@ from ..protocol.forms import (
     TaskBytes,
 )
 from ..protocol.messages import Details, Environment, Options, TaskRow, ValueRow
+from ..protocol.running import Progress
 
 # ------------------------------------------------------------------------------ daemon -> worker
 
@@ -37,6 +38,9 @@ class KindDefinition(Row):
     creates: bool = False
     #: so many calls of that may run at once; 0: what its class says, see `ActorMade`
     concurrency: int = 0
+    #: it tells its state after so many calls, and so many seconds after it did last; 0: never
+    checkpoint_every_calls: int = 0
+    checkpoint_interval_s: float = 0.0
 
 
 class Setup(Message, tag="setup"):
@@ -56,6 +60,8 @@ class Setup(Message, tag="setup"):
     num_cpus: float
     #: settings.value_bytes_max: larger results are errors of their task
     value_bytes_max: int
+    #: settings.inline_bytes_max: larger checkpoints are waited for
+    inline_bytes_max: int = 64 << 10
 
 
 class RunRow(Row):
@@ -72,6 +78,8 @@ class RunRow(Row):
     gpus: tuple[int, ...] | None = None
     #: what an earlier attempt told last with progress(), pickled; None: nothing
     details: bytes | None = None
+    #: of a creation: the state that the actor is to have; None: it is made by its class
+    checkpoint: bytes | None = None
 
 
 class Run(Message, tag="run"):
@@ -115,7 +123,13 @@ class TellCalls(Message, tag="tell_calls"):
     number: Count
 
 
-ToWorker = Setup | Run | Answered | Exit | StopCalls | TellCalls
+class CheckpointKept(Message, tag="checkpoint_kept"):
+    """The large checkpoint of that number is where it is safe: another one may be sent."""
+
+    number: Count
+
+
+ToWorker = Setup | Run | Answered | Exit | StopCalls | TellCalls | CheckpointKept
 
 # ------------------------------------------------------------------------------ worker -> daemon
 
@@ -159,8 +173,8 @@ class BegunRow(Row):
     elapsed_s: Seconds
     #: how often it has said that it progresses, and how far it is; total -1: it did not say
     progress: Count = 0
-    done: float = 0.0
-    total: float = -1.0
+    done: Progress = 0.0
+    total: Progress = -1.0
 
 
 class Begun(Message, tag="begun"):
@@ -181,6 +195,17 @@ class Progressed(Message, tag="progressed"):
 
     seq: Count
     details: Details
+
+
+class Checkpointed(Message, tag="checkpointed"):
+    """The pickled state of the actor that lives here, before the result of the call after which.
+
+    After one that does not ride in its row on the wire the next waits for CheckpointKept.
+    """
+
+    #: rises by one from 1
+    number: Count
+    payload: bytes
 
 
 class Finished(Message, tag="finished"):
@@ -279,5 +304,5 @@ class Ask(Message, tag="ask"):
 
 ToDaemon = (
     Ready | ActorMade | Begun | CallsTold | Progressed | Finished | Returned | Submitted | Want
-    | WantOver | Refs | CancelTasks | Ask
+    | WantOver | Refs | CancelTasks | Ask | Checkpointed
 )  # fmt: skip

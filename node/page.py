@@ -50,8 +50,11 @@ RUNNING_CODE: Final = 3
 PICKLING: Final = 4
 WAITING: Final = 5
 IMPORTING: Final = 6
+#: an actor tells its state
+CHECKPOINTING: Final = 7
 PHASE_NAMES: Final = (
     "starting", "idle", "unpickling", "running", "pickling", "waiting", "importing",
+    "checkpointing",
 )  # fmt: skip
 
 DAEMON_SLOT: Final = 0

@@ -186,7 +186,7 @@ class Pool:
         setup = Setup(
             command.worker, self._peer, command.client, self._node, command.environment,
             command.same_machine, command.env_vars, command.working_dir, command.num_cpus,
-            self._settings.value_bytes_max,
+            self._settings.value_bytes_max, self._settings.inline_bytes_max,
         )  # fmt: skip
         self._post(worker, encode(setup))
         self._ask_template(worker)

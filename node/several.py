@@ -1,4 +1,4 @@
-"""Calls of an actor that runs several at once: what is common to an event loop and to threads.
+"""Calls of an actor that runs several at once: what event loop and threads have in common.
 
 Never decides which call comes next: they begin in the order in which the node sent them, and end in
 any. A thread of its own reads all that the node says, so that a call that blocks keeps nobody from
@@ -214,8 +214,6 @@ class Several:
             self._line.flush()
             return None
         call = Call(row, self.tools.kinds[row.kind])
-        if not self.open:
-            self.tools.helper.begin()
         self.open[row.seq] = call
         return call
 
@@ -231,6 +229,7 @@ class Several:
             words[RUNNING] = 0
             self._times[BEGAN] = call.began_s
             words[RUNNING] = call.seq
+            self.tools.helper.begin()  # at last: it sleeps while nothing runs
         words[PHASE] = phase
 
     def outcome(self, call: Call, error: BaseException | None, value: Any) -> FinishedRow:

@@ -1,4 +1,4 @@
-"""Calls of an actor with `async def` methods: on one event loop, in the worker's main thread.
+"""Calls of an actor with `async def` methods: on one event loop, in the main thread.
 
 Never runs a call in another thread. Each call is a task of the loop, also that of a plain method.
 It is interrupted by cancelling its task; one that does not come to an `await` is interrupted as a

@@ -93,7 +93,8 @@ class StackAsks:
         for asked in self.open:
             if asked.number == packet.number and worker.number in asked.calls:
                 row, _ = asked.calls.pop(worker.number)
-                row.text = packet.text[:STACK_BYTES_MAX] + row.text
+                text = packet.text[:STACK_BYTES_MAX].encode("ascii", "backslashreplace")
+                row.text = text[:STACK_BYTES_MAX].decode("ascii") + row.text
 
     def turn(self, now_s: float) -> None:
         """Answer what can be answered."""

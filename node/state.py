@@ -140,10 +140,11 @@ class NodeState:
         """An attempt has ended with its worker."""
         where = f"(pid {worker.pid}, node {self.name})"
         tail = f"\n{event.stderr_tail}" if event.stderr_tail else ""
+        why = f", since {attempt.case.offence}" if attempt.case and attempt.case.offence else ""
         self.fail(
             attempt,
             "WorkerOutOfMemory" if event.out_of_memory else "WorkerDied",
-            f"{attempt.kind.name}: its worker {where} {how_it_ended(event)}{tail}",
+            f"{attempt.kind.name}: its worker {where} {how_it_ended(event)}{why}{tail}",
             duration_s=max(0.0, now_s - worker.since_s),
             died=True,
             bystander=attempt.seq < worker.started,

@@ -5,8 +5,10 @@ one that is to end, and whatever lay behind it has been taken back. Of what was 
 that still comes wins; what is judged ends as that, and its stacks are taken before all else.
 """
 
+from ..protocol.ids import show
 from ..protocol.limits import NO_LIMITS
 from ..protocol.messages import Outcome, StopMode
+from ..protocol.stack_text import part_of
 from .actors import Actors
 from .attempts import (
     ASKED,
@@ -20,11 +22,11 @@ from .attempts import (
 )
 from .cases import CANCEL, CANCELLED, DRAIN, HUNG, KILL, MEMORY, TERM, TIMED_OUT, Case, seconds
 from .dispatch import Dispatch
-from .events import Dump, Dumped, ReadPage, Signal
+from .events import Dump, Dumped, ReadPage, SendWorker, Signal
 from .handing import interrupt
 from .hangs import STOPPED, Watch
 from .limits import case_of
-from .packets import FinishedRow
+from .packets import CallsTold, FinishedRow, TellCalls
 from .state import NodeState
 
 #: the page is read again when it could not tell
@@ -33,6 +35,8 @@ LOOK_AGAIN_S = 0.01
 RESULTS_LATE_S = 1.0
 #: so long stacks are awaited; whoever is asked for them answers before that
 DUMP_WAIT_S = 1.5
+#: of where a coroutine is
+BESIDE_BYTES_MAX = 4 << 10
 
 
 class Stops:
@@ -93,7 +97,7 @@ class Stops:
         return False
 
     def _out_of_time(self, attempt: Attempt, now_s: float) -> None:
-        """The time of all its attempts is over; of what has not begun the scheduler itself tells."""
+        """The time of all its attempts is over; of what has not begun the scheduler tells."""
         limits = attempt.kind.options.limits or NO_LIMITS
         limit_s, worker = limits.total_timeout_s, self._state.workers[attempt.worker]
         offence = f"took longer than its total_timeout of {seconds(limit_s)}"
@@ -170,6 +174,14 @@ class Stops:
                 case.saw(event.text, event.why, event.at)
                 self._due[task] = (attempt, now_s)
 
+    def told(self, worker: Worker, packet: CallsTold) -> None:
+        """Where calls are that run beside each other: each case gets what is about its own."""
+        for task, (attempt, _) in self._due.items():
+            case = attempt.case
+            if attempt.worker == worker.number and case is not None and case.awaits:
+                text = part_of(packet.text, show(task))[:BESIDE_BYTES_MAX]
+                case.beside = text.encode("ascii", "replace").decode("ascii")
+
     def drain(self, now_s: float) -> None:
         """End whatever has started: this node is drained, and waits no longer."""
         self._actors.drain()
@@ -218,6 +230,8 @@ class Stops:
 
     def _look(self, attempt: Attempt, case: Case, worker: Worker, now_s: float) -> None:
         case.looked = case.awaits = True
+        if attempt.kind.actor and worker.actor is not None and worker.actor.concurrency:
+            self._state.commands.append(SendWorker(worker.number, TellCalls(0)))
         self._state.commands.append(Dump([worker.number]))
         self._due[attempt.row.id] = (attempt, now_s + DUMP_WAIT_S)
 

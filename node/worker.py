@@ -66,6 +66,7 @@ from .page import (
     Words,
     times_of,
 )  # fmt: skip
+from .saving import Saver
 from .several import Tools, serve_calls
 from .streams import errors_at, opened
 
@@ -140,7 +141,7 @@ class Worker:
         """Do what the node says; return the exit code."""
         signal.signal(signal.SIGUSR1, self._line.on_signal)
         while True:
-            packet = self._line.next()
+            packet = self._line.next() if self._host.saver is None else self._next()
             if type(packet) is Run:
                 self._define(packet)
                 self._queue.extend(packet.rows)
@@ -160,6 +161,21 @@ class Worker:
                 self._tell_end()
                 self._line.flush()
                 return 0
+
+    def _next(self) -> Setup | Run | Exit:
+        """Return the next packet; meanwhile the actor tells its state when that is due."""
+        saver, line = self._host.saver, self._line
+        assert saver is not None
+        assert self._session is not None
+        while True:
+            wait_s = saver.wait_s()
+            if wait_s is None or line.has_next(wait_s):
+                return line.next()
+            self._session.row = self._host.creation
+            saver.save_idle(line, self._words)
+            self._words[PHASE] = IDLE
+            flush_streams()
+            line.flush_results()
 
     def _serve_calls(self) -> None:
         """Run calls that may run beside each other, until the actor ends."""
@@ -186,6 +202,7 @@ class Worker:
     def _set_up(self, setup: Setup) -> str:
         """Become what the node says; return what went wrong."""
         self._node = setup.node
+        self._host.inline_bytes_max = setup.inline_bytes_max
         limit_values(setup.value_bytes_max)
         count = str(max(1, int(setup.num_cpus)))
         for variable in self._free_variables:
@@ -249,6 +266,7 @@ class Worker:
         line, helper = self._line, self._helper
         outbox, kinds, session = line.outbox, self._kinds, self._session
         assert session is not None
+        saver = self._host.saver
         helper.begin()
         words[ERRORS_AT] = errors_at()
         while queue:
@@ -270,6 +288,8 @@ class Worker:
             times[BEGAN] = started_s = perf_counter()
             words[RUNNING] = seq
             finished = self._attempt(row, kind, started_s)
+            if saver is not None and type(finished) is FinishedRow and not self._host.over:
+                finished = self._save(saver, row, kind, finished)
             words[RUNNING] = 0
             for stream in opened:
                 if stream.written:
@@ -322,7 +342,35 @@ class Worker:
         function = kind.load(self._node)
         self._times[BEGAN] = perf_counter()  # from here on its limits count
         self._words[PHASE] = UNPICKLING
+        if kind.creates and self._session is not None:
+            row = self._session.row
+            if row is not None and row.checkpoint is not None:
+                return kind.restorer(row.checkpoint)
         return function
+
+    def _save(
+        self, saver: Saver, row: RunRow, kind: LoadedKind, finished: FinishedRow
+    ) -> FinishedRow:
+        """Have the actor tell its state, if it is time; return what is told of the call."""
+        why = saver.ended(self._line, self._words)
+        if not why:
+            return finished
+        creation = self._host.creation
+        assert creation is not None
+        details = self._details_of(row, kind)
+        details |= {"actor": show(creation.id), "incarnation": creation.attempt}
+        failure = Failure("CheckpointFailed", f"{kind.name} has run, but {why}", {**details})
+        value = ValueRow(row.id, Outcome.FAILURE, failure=failure)
+        return FinishedRow(row.seq, (value,), finished.duration_s)
+
+    def _details_of(self, row: RunRow, kind: LoadedKind) -> dict[str, str | int | float | None]:
+        return {
+            "name": kind.name,
+            "task": show(row.id),
+            "node": self._node,
+            "pid": self._pid,
+            "attempt": row.attempt,
+        }
 
     def _failed(
         self, row: RunRow, kind: LoadedKind, error: BaseException, duration_s: float
@@ -332,13 +380,7 @@ class Worker:
             if self._host.over:
                 self._queue.clear()  # the node knows that what it has not heard of did not start
             return outcome
-        details: dict[str, str | int | float | None] = {
-            "name": kind.name,
-            "task": show(row.id),
-            "node": self._node,
-            "pid": self._pid,
-            "attempt": row.attempt,
-        }
+        details = self._details_of(row, kind)
         if isinstance(error, Interrupted):
             failure = Failure("TaskCancelled", f"{kind.name} was cancelled while it ran", details)
             value = ValueRow(row.id, Outcome.FAILURE, failure=failure)
@@ -346,7 +388,8 @@ class Worker:
         error = missing.explained(error, self._node)
         packed = pack_error(error, **details)  # type: ignore[arg-type]
         value = ValueRow(row.id, Outcome.ERROR, packed.payload, 0, packed.contained)
-        retry = is_retryable(error, kind.retry)
+        # Another incarnation may fare better with the same checkpoint, but none without it.
+        retry = row.checkpoint is not None or is_retryable(error, kind.retry)
         # The frames hold the task's arguments, perhaps refs: they go now, not some time later.
         error.__traceback__ = None
         return FinishedRow(row.seq, (value,), duration_s, retry)

@@ -1,4 +1,4 @@
-"""What workers write to stdout and stderr: read before they are heard, and while they are busy.
+"""What workers write to stdout and stderr, and when it is read.
 
 Never decides who is told of it.
 """

@@ -13,7 +13,8 @@ attributes and travel with it.
       TaskError              the user's exception; TaskCancelled, TaskTimedOut, TaskHung, NodeLost,
                              WorkerDied (WorkerOutOfMemory), PoisonTask, DependencyFailed,
                              NotPicklable (also pickle.PicklingError), WorkingDirMissing
-      ActorError             ActorDied, ActorUnavailable, ActorCallLost, PendingCallsLimitExceeded
+      ActorError             ActorDied, ActorUnavailable, ActorCallLost, CheckpointFailed,
+                             PendingCallsLimitExceeded
       ObjectLost
     Interrupted              (a BaseException) raised inside a task that is to stop
 """
@@ -272,6 +273,13 @@ class ActorCallLost(ActorError):
     """The actor's process ended while it had the call, which is not tried again."""
 
     #: whether the call may have begun
+    maybe_executed: bool = True
+
+
+class CheckpointFailed(ActorError):
+    """The call has run, but its actor's state could not be saved (checkpoint_every_calls=1)."""
+
+    #: whether the call may have begun: it has
     maybe_executed: bool = True
 
 

@@ -17,7 +17,6 @@ from typing import Final
 
 from .ids import PeerId
 
-
 #: of so many peers or more, half are not silent at once by chance
 CROWD_MIN: Final = 4
 

@@ -21,6 +21,7 @@ from .cancels import Cancel as Cancel
 from .cancels import Cancelled as Cancelled
 from .cancels import Stop as Stop
 from .cancels import StopMode as StopMode
+from .checkpoints import Checkpoint, CheckpointsGone, CheckpointsKept
 from .drain import Drain, Draining, DrainNode, Emptied, Farewell
 from .forms import (
     SECONDS_MAX,
@@ -359,6 +360,9 @@ class AssignRow(Row):
     values: tuple[ValueRow, ...] = ()
     #: what an earlier attempt told last with progress(), pickled; None: nothing
     details: Details | None = None
+    #: an actor is made of this state; None with size 0: by its class. Blob key: id + b"c"
+    checkpoint: bytes | None = None
+    checkpoint_size: Count = 0
 
 
 class Assign(Message, tag="assign"):
@@ -473,7 +477,7 @@ FIRST_CREDIT = Credit(10_000, 8 << 20)
 ToScheduler = (
     Define | Forget | Enter | Leave | Submit | Cancel | Values | Fetch | Release | Join | Beat
     | Done | Blocked | TakenBack | Output | Query | Holding | Registered | Inventory | Looked
-    | Drain | Draining | Emptied | Stacks | ActorsUp | ActorsGone
+    | Drain | Draining | Emptied | Stacks | ActorsUp | ActorsGone | Checkpoint
 )  # fmt: skip
 ToClient = (
     Results | Retried | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice
@@ -482,6 +486,6 @@ ToClient = (
 ToNode = (
     Prepare | Discard | Assign | Stop | TakeBack | Results | Retried | Cancelled | Values
     | Wanted | Shared | Unshared | Answer | Recovered | HandedOver | Report | Look | Deadlock
-    | DrainNode | Farewell | Stack
+    | DrainNode | Farewell | Stack | CheckpointsKept | CheckpointsGone
 )  # fmt: skip
 AnyMessage = ToScheduler | ToClient | ToNode

@@ -78,8 +78,13 @@ def read(text: str) -> list[Thread]:
 
 
 def in_a_line(text: str) -> str:
-    """Return where the main thread is in one line: "tool.py:88 blur < pipeline.py:31 resize"."""
-    frames = [frame for thread in read(text)[:1] for frame in thread.frames if not frame.is_own]
+    """Return where the main thread is in one line: "tool.py:88 blur < pipeline.py:31 resize".
+
+    Of a call that runs beside others, where that is.
+    """
+    threads = read(text)
+    named = [thread for thread in threads if thread.name] or threads
+    frames = [frame for thread in named[:1] for frame in thread.frames if not frame.is_own]
     shown = [
         f"{_DIRECTORY.sub('', frame.file)}:{frame.line} {frame.function}"[:_FRAME_LENGTH_MAX]
         for frame in frames[:_FRAMES_MAX]
@@ -89,6 +94,23 @@ def in_a_line(text: str) -> str:
     line = " < ".join(shown)
     # It is printed by whoever meets the error: nothing in it may steer a terminal.
     return "".join(letter if letter.isprintable() else "?" for letter in line)
+
+
+def part_of(text: str, name: str) -> str:
+    """Return what a worker says of one call among those that run beside each other.
+
+    Args:
+        text: where its calls are.
+        name: of the one, or its id.
+    """
+    part: list[str] = []
+    is_it = False
+    for line in text.splitlines(keepends=True):
+        if _COROUTINE.match(line.rstrip()) or _NAMED.match(line.rstrip()):
+            is_it = name in line
+        if is_it:
+            part.append(line)
+    return "".join(part)
 
 
 def _root(threads: list[Thread]) -> str:

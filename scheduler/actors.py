@@ -210,6 +210,7 @@ class Actors:
             actor.up = node, incarnation
             self.hosts.active[actor] = None
             self.hosts.came_up(record)
+            hosts.checkpoints.up(record.id, node.id, incarnation)
             lives = f"{record.kind.name} {show(record.id)} lives, incarnation {incarnation}"
             self._state.tell(lives, "actor lives", node=node.name, task=record.id)
 
@@ -300,13 +301,13 @@ class Actors:
         """The node of a creation is not heard of: its process may go on for a while."""
         actor = self.hosts.known.get(record.id)
         if actor is not None and record.kind.creates is not None:
-            actor.doubt = Doubt(node.id, node.keeper, until_s)
+            actor.doubt = Doubt(node.id, node.keeper, until_s, node.peer.met)
 
     def claim_lost(self, id_: TaskId, node: Node, until_s: float) -> None:
         """A node is not heard of any more that had an actor over from an earlier life."""
         actor = self.hosts.known.get(id_)
         if actor is not None:
-            actor.doubt = Doubt(node.id, node.keeper, until_s)
+            actor.doubt = Doubt(node.id, node.keeper, until_s, node.peer.met)
 
     def not_before_s(self, record: TaskRecord) -> float:
         """Return when the next incarnation may begin."""
@@ -322,12 +323,13 @@ class Actors:
         self._doubted[record.id] = actor
         return NEVER_S if waits else actor.doubt.until_s
 
-    def proved_dead(self, node: PeerId, keeper: str = "") -> list[TaskRecord]:
+    def proved_dead(self, node: PeerId, keeper: str = "", met: int = 0) -> list[TaskRecord]:
         """All that a node ran is dead: it says so itself, or its keeper has started another daemon.
 
         Args:
             node: that says so, or that other daemon.
             keeper: of the other daemon; "": the node speaks of itself.
+            met: `Peer.met` of the other daemon.
 
         Returns:
             Creations that wait for that.
@@ -337,7 +339,7 @@ class Actors:
             doubt = actor.doubt
             if doubt is None or (doubt.node == node) == bool(keeper):
                 continue
-            if keeper not in ("", doubt.keeper):
+            if keeper and (keeper != doubt.keeper or met < doubt.met):
                 continue
             actor.doubt = None
             del self._doubted[id_]
@@ -353,7 +355,7 @@ class Actors:
         actor = self.hosts.known.get(record.id)
         assert actor is not None, "a creation without an outcome is known"
         node = "" if final.failure is None else str(final.failure.details.get("node") or "")
-        text = "it raised" if final.failure is None else final.failure.text
+        text = self._raised(record) if final.failure is None else final.failure.text
         where = f" on {node}" if node else ""
         if final.failure is not None:
             actor.ends.append(final.failure)
@@ -370,6 +372,10 @@ class Actors:
         if actor.exit_asked and not actor.has_calls():
             return False
         return self.allows(record)
+
+    def _raised(self, record: TaskRecord) -> str:
+        restored = self.hosts.checkpoints.of(record.id) is not None
+        return "its __restore__ raised" if restored else "it raised"
 
     def allows(self, record: TaskRecord) -> bool:
         """Return whether an attempt that died leaves another one."""
@@ -450,6 +456,7 @@ class Actors:
         )
         actor.doubt = None
         self._doubted.pop(actor.id, None)
+        self.hosts.checkpoints.over(actor.id)
         for call in list(actor.lines):
             self._end(call, [died(actor, call.row.id, call.kind)])
 

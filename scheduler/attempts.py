@@ -51,8 +51,8 @@ class Attempts:
     """All that nodes have been given."""
 
     __slots__ = (
-        "_board", "_deliveries", "_inline_bytes_max", "_kinds", "_objects", "_state", "_work",
-        "starving",
+        "_board", "_checkpoints", "_deliveries", "_inline_bytes_max", "_kinds", "_objects",
+        "_state", "_work", "starving",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +71,7 @@ class Attempts:
         self._work = work
         self._deliveries = deliveries
         self._inline_bytes_max = state.settings.inline_bytes_max
+        self._checkpoints = state.hosts.checkpoints
         self.starving = Starving(state, board, work)
 
     # ------------------------------------------------------------------------------------ assigning
@@ -169,6 +170,10 @@ class Attempts:
         # One whose duration nobody knows fills a slot's window.
         record.expected_s = expected_s if expected_s >= 0 else state.settings.window_s
         node.take(record)
+        if kind.creates is not None:
+            again = self._checkpoints.assigned(node, record)
+            if again is not None:
+                return again
         args = row.args
         size = row.size
         if args is not None and len(args) > self._inline_bytes_max:
@@ -197,7 +202,7 @@ class Attempts:
     def end(self, node: Node, rows: list[DoneRow], arrival: Arrival) -> None:
         """Attempts of a node ended; they came in a message that counts as taken in with them."""
         assigned, work, claims = node.assigned, self._work, self._state.claims
-        calls = node.calls
+        calls, arriving = node.calls, self._checkpoints.arriving
         quick: list[tuple[TaskRecord, ValueRow]] = []
         kinds: dict[Kind, None] = {}
         last_kind: Kind | None = None
@@ -217,7 +222,7 @@ class Attempts:
                 kind.average_s = (
                     duration_s if average_s < 0 else average_s + FRESH * (duration_s - average_s)
                 )
-            if _is_plain(row, kind):
+            if _is_plain(row, kind) and not (arriving and kind.options.actor in arriving):
                 node.release(record)
                 quick.append((record, row.values[0]))
                 continue
@@ -249,7 +254,18 @@ class Attempts:
             arrival.expect()
             taker = partial(self._value_came, record, attempt, value, row, arrival)
             node.peer.expect(value.id, taker)
+        if self._checkpoints.arriving:
+            # What was said after that is taken in after it.
+            then = partial(self._go_on, record, attempt, row, arrival)
+            if self._checkpoints.after(record.kind.options.actor or record.id, node, then):
+                record.unmet += 1
+                arrival.expect()
         self._deliver(record, row)
+
+    def _go_on(self, record: TaskRecord, attempt: int, row: DoneRow, arrival: Arrival) -> None:
+        if record.state == DELIVERING and record.attempt == attempt:
+            self._deliver(record, row)
+        arrival.came()
 
     def _value_came(
         self,
@@ -370,12 +386,12 @@ class Attempts:
 
     def due_s(self) -> float | None:
         """Return when taking back or complaining has something to do."""
-        evens_out = len(self._state.nodes) > 1 and self._board.may_be_overfull
-        if not self.starving.shapes and not evens_out:
+        several = len(self._state.nodes) > 1
+        if not self.starving.shapes and not (several and self._board.may_be_overfull):
             return None
         dues = list(self.starving.dues_s())
         evens_out = not self._work.queue.size or self._state.held_back
-        if evens_out and len(self._state.nodes) > 1:
+        if evens_out and several:
             # Those that may be asked already will be when something else changes.
             at_s = [self._asks_back_at_s(node) for node in self._board.overfull()]
             dues += [due_s for due_s in at_s if self._state.now_s < due_s < NEVER_S]

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ..protocol.actors import ActorsGone, ActorsUp
+from ..protocol.checkpoints import Checkpoint
 from ..protocol.drain import Drain, Draining, Emptied
 from ..protocol.frames import Role
 from ..protocol.ids import ObjectId, PeerId, TaskId
@@ -157,6 +158,7 @@ class SchedulerCore:
     def _doors(self, submissions: Submissions) -> dict[str, dict[type, Handler]]:
         """Return who hears what each may say, by role."""
         presence, recovery, bounds = self._presence, self._recovery, self._bounds
+        checkpoints = self._state.hosts.checkpoints
         either: dict[type, Handler] = {
             Leave: presence.leave,
             Define: self._on_define,
@@ -190,6 +192,7 @@ class SchedulerCore:
                 Ended: self._on_ended,
                 Looked: self._on_looked,
                 ActorsGone: lambda peer, _: self._work.proved_dead(peer.id),
+                Checkpoint: lambda peer, said: checkpoints.came(_node_of(peer), said),
                 ActorsUp: lambda peer, up: self._work.actors.up(_node_of(peer), up.rows),
                 Draining: lambda peer, said: self._drains.heard(_node_of(peer), said),
                 Emptied: lambda peer, said: self._drains.emptied(_node_of(peer), said),

@@ -13,9 +13,12 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Final
 
+from ..protocol.ids import show
 from ..protocol.limits import CANCELLED, TIMED_OUT
 from ..protocol.messages import Failure, Outcome, StopMode, ValueRow
 from .asks import Asks
+from .chronicle import WARNING
+from .epitaphs import unavailable
 from .state import State
 from .tasks import (
     ASSIGNED,
@@ -121,7 +124,12 @@ class Deadlines:
         if record.state in (WAITING, QUEUED, BACKOFF):
             # Where one who is not back may yet start it, its end is kept, not told.
             self.told[record.row.id] = limit
-            self._end(record, [self._row(record, limit)])
+            text = f"{record.kind.name} {show(record.id)} had not ended within its {limit}"
+            self._state.tell(text, "timed out", WARNING, task=record.id)
+            row = self._row(record, limit)
+            if limit == QUEUE and not self._state.claims.open:
+                row = unavailable(record, row)
+            self._end(record, [row])
         elif not record.stopping:
             self._stop(record, limit)
 

@@ -139,7 +139,10 @@ class Doubts:
         # Two incarnations never act at a time: nobody knows that the last one does not. Nor would
         # a call have where to go meanwhile.
         waits = wait and record.kind.is_special
-        if not waits and actors.allows(record):
+        creates = record.kind.creates
+        # Of one that outlives any silence it is not known after any time either.
+        never = creates is not None and creates.waits_on_partition and why != STOPPED
+        if not waits and not never and actors.allows(record):
             record.attempt += 1
             state.counters["retried"] += 1
             if record.owner.here:
@@ -147,10 +150,9 @@ class Doubts:
         elif wait:
             self._park(record)
         else:
-            text = (
-                f"{record.kind.name} may have run on {node}, {why}; "
-                f"max_retries={options.max_retries} allows no further attempt"
-            )
+            rule = 'on_partition="wait"' if never else f"max_retries={options.max_retries}"
+            text = f"{record.kind.name} may have run on {node}, {why}; {rule}"
+            text = f"{text} allows no further attempt"
             row = failed(record, "NodeLost", text, node=node)
             final = actors.final(record, row) if record.kind.is_special else row
             self._work.end(record, [final])

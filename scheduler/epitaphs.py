@@ -64,6 +64,23 @@ def call_lost(record: TaskRecord, actor: Actor, last: Failure) -> ValueRow:
     return row
 
 
+def unavailable(record: TaskRecord, late: ValueRow) -> ValueRow:
+    """Return the outcome of a call that has waited too long, if for an actor between two lives."""
+    actor = record.kind.host
+    if actor is None or actor.record is None or actor.node is not None or actor.up is None:
+        return late
+    why_not = actor.causes[-1] if actor.causes else "its node is not heard of"
+    if actor.doubt is not None:
+        why_not = f"{why_not}; that node is not heard of, and the actor may still act there"
+    text = f"{record.kind.name} did not start: its actor has to be restarted first: {why_not}"
+    if late.failure is not None:
+        text = f"{late.failure.text}; {text}"
+    row = failed_call(actor, record.id, record.kind, "ActorUnavailable", text)
+    if row.failure is not None:
+        row.failure.details["maybe_executed"] = record.attempt > 1
+    return row
+
+
 def ended_for_good(record: TaskRecord, actor: Actor, last: Failure) -> ValueRow:
     """Return the outcome of an actor that may not be restarted any more."""
     kind, before = record.kind, actor.causes[:-1]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..protocol.ids import NO_PEER, PeerId, TaskId
 from ..protocol.messages import Failure, ValueRow
+from .checkpoints import Checkpoints
 from .lines import CALLER_BYTES, Lines
 from .names import Names
 from .tasks import ASSIGNED, TaskRecord
@@ -30,6 +31,8 @@ class Doubt(NamedTuple):
     keeper: str
     #: then it acts no more
     until_s: float
+    #: `Peer.met` of the node: only who came after it is that next daemon
+    met: int = 0
 
 
 class Grave(NamedTuple):
@@ -159,13 +162,14 @@ class Hosts:
     """All actors, and those of the dead that are remembered."""
 
     __slots__ = (
-        "_graves", "_living", "_state", "active", "courses", "forgets", "known", "names",
-        "regranted", "wards",
+        "_graves", "_living", "_state", "active", "checkpoints", "courses", "forgets", "known",
+        "names", "regranted", "wards",
     )  # fmt: skip
 
     def __init__(self, state: "State") -> None:
         self._state = state
         self.names = Names(state)
+        self.checkpoints = Checkpoints(state)
         #: the clients, which are no processes, of those who are detached
         self.wards: dict[PeerId, Peer] = {}
         #: of those, whose actor may have come to another incarnation
@@ -217,6 +221,7 @@ class Hosts:
         """Nobody will name what was said to be up before."""
         for actor in list(self.known.values()):
             self.tidy(actor)
+        self.checkpoints.end_of_absence()
         self.names.turn()
 
     def bury(self, actor: Actor, record: TaskRecord, row: ValueRow, why: str) -> None:
@@ -240,6 +245,7 @@ class Hosts:
     def forget_peer(self, peer: PeerId) -> None:
         """A peer is gone, with what it was about to create."""
         self.names.forget_peer(peer)
+        self.checkpoints.forget_peer(peer)
         self._living.pop(peer, None)
         self.regranted.pop(peer, None)
         self.forgets(peer)
@@ -298,6 +304,7 @@ class Hosts:
             "calls_pending": sum(len(actor.pending) for actor in actors),
             "actors_living": len(self._living),
             **self.names.sizes(),
+            **self.checkpoints.sizes(),
         }
 
     def registered(self) -> dict[str, int]:

@@ -15,6 +15,7 @@ from .roster import Roster
 from .state import Node, State
 from .tasks import (
     ASSIGNED,
+    BACKOFF,
     CLAIM,
     FROM_BEFORE,
     NOT_YET,
@@ -83,7 +84,9 @@ class Matching:
 
     def _match_late(self, record: TaskRecord, claim: Claim) -> None:
         """A node has an attempt of a task that is known already."""
-        waits = record.state in (WAITING, QUEUED) and record.assigned_s == NOT_YET
+        pauses = record.state == BACKOFF and not record.kind.is_special
+        waits = pauses or record.state in (WAITING, QUEUED)
+        waits = waits and record.assigned_s == NOT_YET
         # What was cancelled has no further attempt: it is stopped where it is.
         if record.id in self._work.condemned or (waits and claim.attempt >= record.attempt):
             self._meet(record, claim)
@@ -120,6 +123,8 @@ class Matching:
             self._work.actors.found(record)
         if record.state == QUEUED and record.kind.host is None:
             self._work.queue.remove(record)
+        elif record.state == BACKOFF:
+            del self._work.backing_off[record.id]
         self._work.parked.pop(record.id, None)
         self._work.elsewhere.pop(record.id, None)
         move(record, CLAIM)

@@ -30,8 +30,8 @@ class Presence:
     """Everybody who is there."""
 
     __slots__ = (
-        "_attempts", "_board", "_bounds", "_deliveries", "_drains", "_kinds", "_objects", "_out",
-        "_pythons", "_recovery", "_roster", "_serial", "_state", "_strangers", "_work",
+        "_attempts", "_board", "_bounds", "_deliveries", "_drains", "_kinds", "_met", "_objects",
+        "_out", "_pythons", "_recovery", "_roster", "_serial", "_state", "_strangers", "_work",
         "clients_alive", "late_s", "nodes_alive", "shapes_changed", "strangers_due_s",
     )  # fmt: skip
 
@@ -62,6 +62,8 @@ class Presence:
         self._roster = roster
         self._drains = drains
         self._serial = 0
+        #: how many links have begun
+        self._met = 0
         #: who has introduced itself, by version of Python
         self._pythons: dict[str, dict[PeerId, Peer]] = {}
         #: who has said Hello and not who it is -> since when, longest first
@@ -124,6 +126,7 @@ class Presence:
             self._deliveries.forget(old.id)
             self._bounds.forget(old)
         peer = self._state.peers[event.peer] = Peer(event.peer, hello, event.proven)
+        peer.met = self._met = self._met + 1
         self._strangers[peer.id] = self._state.now_s
         self._look_at_strangers()
         self._out.meet(peer.id)
@@ -254,7 +257,8 @@ class Presence:
 
         if self.nodes_alive.doubts_itself and not doubted:
             text = "more than half of the nodes are silent: this scheduler may be cut off itself"
-            self._state.tell(f"{text}, and gives up none of them before self_doubt_s have passed")
+            text = f"{text}, and gives up none of them before self_doubt_s have passed"
+            self._state.tell(text, "self-doubt", "warning")
 
     def due_s(self) -> float:
         """Return when somebody is to be judged at the latest."""
@@ -365,6 +369,11 @@ class Presence:
                 continue
             # The same keeper has ended all that its last daemon had.
             is_next = node.keeper == message.keeper != ""
+            if is_next and peer.met < node.peer.met:
+                # Its own words come late: it had said Hello before its keeper started this one.
+                self._out.drop(peer.id)
+                self.forget(peer, "has a successor already")
+                return
             if node.peer.connected and not node.suspect and not is_next:
                 text = (
                     f"there is a node named {message.name!r} already, on host {node.host!r} (pid "
@@ -380,7 +389,7 @@ class Presence:
         if not self._fits(peer):
             return
         if message.keeper:
-            self._work.proved_dead(peer.id, message.keeper)
+            self._work.proved_dead(peer.id, message.keeper, peer.met)
         peer.name = message.name
         self._judge_behind(peer, message.settled)
         self._serial += 1

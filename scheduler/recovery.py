@@ -279,12 +279,13 @@ class Recovery:
 
     def registered(self, peer: Peer, _message: Registered) -> None:
         """A peer has told all."""
-        self._roster.told(peer.id)
         if not self.open:
+            self._roster.told(peer.id)
             self._state.out.letter(peer.id, Recovered())
             return
         self._late.pop(peer.id, None)
         if self._state.claims.telling.pop(peer.id, None) is None:
+            self._named_all(peer.id)
             return
         self.doubts.changed()
         self._state.tell(f"{peer.role} {peer.name!r} has registered again", "recovery")
@@ -295,10 +296,15 @@ class Recovery:
         self._named_all(peer.id)
 
     def _named_all(self, home: PeerId) -> None:
-        """A peer has named all its tasks: what else is claimed of it is of no use."""
+        """A peer has named all its tasks: what else is claimed of it is of no use.
+
+        What is kept of it for its clients it has named to nobody yet: none of that is charged.
+        """
         peer = self._state.peers.get(home)
         tells = home in self._state.claims.telling or self._kept.has_of(home)
         if peer is not None and not tells:
+            if home not in self._late:
+                self._roster.told(home)
             for claim in self._state.claims.of_home(home):
                 self.matching.give_up(claim, "its submitter does not name it")
 
@@ -370,6 +376,8 @@ class Recovery:
         return True
 
     def _awaits_client(self, client: PeerId) -> bool:
+        if self._ending:
+            return False  # nobody would say it again
         claims, peer = self._state.claims, self._state.peers.get(client)
         if peer is not None:
             tells = client in claims.telling or not peer.entered

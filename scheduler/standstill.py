@@ -293,7 +293,8 @@ class Standstill:
         text = _explain(chosen, lacks)
         self.told[record.id] = record.attempt
         self._state.counters["deadlocks"] += 1
-        self._state.tell(f"deadlock: {show(record.id)} at {node.name!r} is told: {text}")
+        told = f"deadlock: {show(record.id)} at {node.name!r} is told: {text}"
+        self._state.tell(told, "resource deadlock", "warning", node.name, record.id)
         self._state.out.letter(node.id, Deadlock([(record.id, record.attempt, text)]))
 
 

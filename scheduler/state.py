@@ -54,6 +54,7 @@ class Peer:
         "id",
         "kinds",
         "lag_bytes",
+        "met",
         "name",
         "node",
         "payload_lag_bytes",
@@ -74,6 +75,8 @@ class Peer:
         self.python = hello.python
         #: of the scheduler, in which it last lived; 0: in none
         self.epoch = hello.epoch
+        #: how many links had begun before its own
+        self.met = 0
         #: False once it is forgotten, for those who still point to it
         self.here = True
         self.connected = True

@@ -275,7 +275,7 @@ class Submissions:
             record = TaskRecord(row, kind, peer, family, message.depth, self._order, now_s)
             self._enlist(peer, record)
             self._state.counters["submitted"] += 1
-            is_clear = sure and told and not kind.is_special and _is_whole(record)
+            is_clear = sure and told == 1 and not kind.is_special and _is_whole(record)
             if not is_clear or is_known_of(record.id):
                 self._queue_up_all(ready)
                 self.resume(peer, record, told)

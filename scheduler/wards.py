@@ -227,7 +227,8 @@ class Wards:
             actor.deaths = [min(at_s, self._state.now_s) for at_s in course.deaths]
             record = self._enlist(ward, row, kind, self._submissions.next_order())
             self._submissions.resume(ward, record, course.attempt)
-            self._state.tell(f"detached actor {deed.name} {show(deed.id)} is taken over")
+            text = f"detached actor {deed.name} {show(deed.id)} is taken over"
+            self._state.tell(text, "recovery", task=deed.id)
 
     # --------------------------------------------------------------------------------------- turn
 

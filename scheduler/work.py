@@ -12,6 +12,7 @@ from typing import Final
 
 from ..protocol.ids import NO_TASK, PeerId, TaskId
 from ..protocol.messages import Outcome, StopMode, ValueRow
+from . import pauses
 from .actors import Actors
 from .asks import Asks
 from .deadlines import Deadlines
@@ -36,7 +37,6 @@ from .tasks import (
     WAITING,
     Condemned,
     TaskRecord,
-    backoff_s,
     dependency_failed,
     failed,
     move,
@@ -118,9 +118,10 @@ class Work:
 
     def ready(self, record: TaskRecord) -> None:
         """A task waits for nothing any more."""
-        if record.kind.creates is not None and self.actors.not_before_s(record):
+        begins_s = pauses.begins_s(self._state, self.actors, record)
+        if begins_s > self._state.now_s:
             move(record, RETRY)
-            self._back_off(record, self.actors.not_before_s(record))
+            self._back_off(record, begins_s)
             return
         move(record, READY)
         self._push(record)
@@ -309,8 +310,7 @@ class Work:
         if special:
             due_s = self.actors.due_s(record)
         else:
-            limit_s, chance = self._state.settings.retry_backoff_max_s, self._state.rng.random()
-            due_s = self._state.now_s + backoff_s(options, record.attempt, limit_s, chance)
+            due_s = pauses.next_due_s(self._state, record, record.attempt)
         move(record, RETRY)
         record.attempt += 1
         record.values = ()
@@ -330,9 +330,9 @@ class Work:
         self.backing_off[record.id] = due_s
         heappush(self.backoffs, (due_s, record.order, record))
 
-    def proved_dead(self, node: PeerId, keeper: str = "") -> None:
+    def proved_dead(self, node: PeerId, keeper: str = "", met: int = 0) -> None:
         """What a node ran is dead, see `Actors`: actors that waited for that begin."""
-        for record in self.actors.proved_dead(node, keeper):
+        for record in self.actors.proved_dead(node, keeper, met):
             self._back_off(record, self._state.now_s)
 
     def _told(self, record: TaskRecord, attempt: int) -> None:

@@ -1,7 +1,6 @@
 """Actors that run several calls at once, end to end: on an event loop, and in threads."""
 
 import asyncio
-import contextlib
 import os
 import re
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 import drumbeat
 import pytest
 from drumbeat.client.local import Cluster
+from support.running import running, runs, stack_of
 from support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[Cluster]:
-    with drumbeat.init(num_cpus=2) as one:
+    with drumbeat.init(num_cpus=2, cancel_grace_s=1.0, term_grace_s=1.0) as one:
         yield one
 
 
@@ -121,6 +121,13 @@ class Loop:
             pass
         return "spun"
 
+    async def stubborn(self) -> None:
+        while True:
+            try:
+                await self.spin(60)
+            except BaseException as error:  # noqa: BLE001  # that is what makes it stubborn
+                self.seen.append(error)
+
     async def me(self) -> tuple[str, str | None]:
         await asyncio.sleep(0.01)
         call = drumbeat.current()
@@ -155,76 +162,6 @@ class Loop:
 
     async def pid(self) -> int:
         return os.getpid()
-
-
-@drumbeat.remote
-class Threads:
-    """Plain methods only."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.barrier = threading.Barrier(3, timeout=20)
-        self.seen: list[Any] = []
-        self.now = self.most = 0
-
-    def sleep(self, seconds: float) -> float:
-        with self.lock:
-            self.now += 1
-            self.most = max(self.most, self.now)
-        time.sleep(seconds)
-        with self.lock:
-            self.now -= 1
-        return seconds
-
-    def most_at_once(self) -> int:
-        return self.most
-
-    def meet(self) -> int:
-        return self.barrier.wait()
-
-    def note(self, value: Any) -> Any:
-        self.seen.append(value)
-        return value
-
-    def fail(self, text: str) -> None:
-        raise LookupError(text)
-
-    def add_up(self, refs: list[Any]) -> Any:
-        return sum(drumbeat.get(refs, timeout=10))
-
-    def submit(self, value: Any) -> Any:
-        return drumbeat.get(_later.remote(0.01, value), timeout=10)
-
-    def spin(self, seconds: float) -> str:
-        end_s = time.monotonic() + seconds
-        try:
-            while time.monotonic() < end_s:
-                sum(range(100))
-        except drumbeat.Interrupted as error:
-            self.seen.append(error.reason)
-            raise
-        return "spun"
-
-    def wait_for(self, refs: list[Any]) -> Any:
-        return drumbeat.get(refs[0])
-
-    def shielded(self, seconds: float) -> str:
-        with drumbeat.shield():
-            end_s = time.monotonic() + seconds
-            while time.monotonic() < end_s:
-                sum(range(100))
-            self.seen.append("shielded")
-        return "never"
-
-    def all_seen(self) -> list[Any]:
-        return self.seen
-
-    def me(self) -> tuple[str, str | None]:
-        call = drumbeat.current()
-        return call.name, call.actor_id
-
-    def leave(self) -> None:
-        drumbeat.exit_actor()
 
 
 # ----------------------------------------------------------------------------------- on the loop
@@ -303,7 +240,7 @@ def test_a_cancelled_coroutine_may_clean_up_and_nothing_else_is_harmed() -> None
     actor = Loop.remote()
     others = [actor.sleep.remote(1.0) for _ in range(20)]
     doomed = actor.clean_up.remote(0.1)
-    until(lambda: _runs("Loop.clean_up"))
+    until(lambda: runs("Loop.clean_up"))
     drumbeat.cancel(doomed)
     with pytest.raises(drumbeat.TaskCancelled):
         drumbeat.get(doomed, timeout=10)
@@ -314,7 +251,7 @@ def test_a_cancelled_coroutine_may_clean_up_and_nothing_else_is_harmed() -> None
 def test_a_cancelled_coroutine_may_return_its_best_so_far() -> None:
     actor = Loop.remote()
     doomed = actor.best_so_far.remote()
-    until(lambda: _runs("Loop.best_so_far"))
+    until(lambda: runs("Loop.best_so_far"))
     drumbeat.cancel(doomed)
     assert drumbeat.get(doomed, timeout=10) == "so far"
 
@@ -335,7 +272,7 @@ def test_many_calls_can_be_cancelled_at_once() -> None:
 def test_a_shield_holds_a_cancel_back_from_its_own_call_only() -> None:
     actor = Loop.remote()
     doomed, other = actor.shielded.remote(1.0), actor.sleep.remote(60)
-    until(lambda: _runs("Loop.shielded"))
+    until(lambda: runs("Loop.shielded"))
     drumbeat.cancel(doomed)
     drumbeat.cancel(other)
     with pytest.raises(drumbeat.TaskCancelled):
@@ -348,7 +285,7 @@ def test_a_shield_holds_a_cancel_back_from_its_own_call_only() -> None:
 def test_a_coroutine_that_never_awaits_is_interrupted_where_it_is() -> None:
     actor = Loop.remote()
     doomed = actor.spin.remote(60)
-    until(lambda: _runs("Loop.spin"))
+    until(lambda: runs("Loop.spin"))
     drumbeat.cancel(doomed)
     with pytest.raises(drumbeat.TaskCancelled):
         drumbeat.get(doomed, timeout=10)
@@ -358,7 +295,7 @@ def test_a_coroutine_that_never_awaits_is_interrupted_where_it_is() -> None:
 def test_exit_actor_ends_it_and_what_ran_beside_is_lost() -> None:
     actor = Loop.remote()
     beside = actor.sleep.remote(60)
-    until(lambda: _runs("Loop.sleep"))
+    until(lambda: runs("Loop.sleep"))
     assert drumbeat.get(actor.leave.remote(), timeout=10) is None
     with pytest.raises(drumbeat.ActorCallLost, match="ended itself") as caught:
         drumbeat.get(beside, timeout=10)
@@ -392,10 +329,30 @@ def test_a_limit_ends_one_of_many_and_the_others_go_on() -> None:
     beside = [actor.sleep.remote(4.0) for _ in range(10)]
     limited = [actor.sleep.options(timeout=0.6).remote(60) for _ in range(3)]
     for ref in limited:
-        with pytest.raises(drumbeat.TaskTimedOut, match=r"timeout of 0\.6 s"):
+        with pytest.raises(drumbeat.TaskTimedOut, match=r"timeout of 0\.6 s") as caught:
             drumbeat.get(ref, timeout=10)
+        assert re.match(
+            r"tasks\.py:\d+ sleep < test_async_actors\.py:\d+ sleep", caught.value.stack
+        )
     assert drumbeat.wait(beside, timeout=0)[0] == []
     assert drumbeat.get(beside, timeout=10) == [4.0] * 10
+
+
+def test_one_that_heeds_nothing_ends_its_actor_and_those_beside_it_are_lost() -> None:
+    actor = Loop.options(max_restarts=1).remote()
+    beside = [actor.sleep.remote(60) for _ in range(3)]
+    until(lambda: runs("Loop.sleep"))
+    stubborn = actor.stubborn.options(timeout=0.5).remote()
+    after = actor.note.remote("next life")
+    with pytest.raises(drumbeat.TaskTimedOut) as caught:
+        drumbeat.get(stubborn, timeout=20)
+    assert "cancel, no effect in 1 s · SIGTERM" in caught.value.actions
+    for ref in beside:
+        with pytest.raises(drumbeat.ActorCallLost):
+            drumbeat.get(ref, timeout=20)
+    with pytest.raises(drumbeat.ActorCallLost):
+        drumbeat.get(after, timeout=20)  # it had begun, behind the one that kept the loop
+    assert drumbeat.get(actor.note.remote("again"), timeout=20) == "again"
 
 
 def test_of_calls_beside_each_other_only_the_one_that_does_not_progress_is_hung() -> None:
@@ -409,87 +366,9 @@ def test_of_calls_beside_each_other_only_the_one_that_does_not_progress_is_hung(
 def test_status_shows_each_call_that_runs_for_a_while() -> None:
     actor = Loop.remote()
     refs = [actor.sleep.remote(30) for _ in range(3)]
-    until(lambda: len(_running("Loop.sleep")) == 3)
+    until(lambda: len(running("Loop.sleep")) == 3)
     drumbeat.kill(actor)
     assert len(drumbeat.wait(refs, num_returns=3, timeout=10)[0]) == 3
-
-
-# ------------------------------------------------------------------------------------- in threads
-
-
-def test_plain_methods_run_in_threads_when_max_concurrency_says_so() -> None:
-    actor = Threads.options(max_concurrency=3).remote()
-    assert sorted(drumbeat.get([actor.meet.remote() for _ in range(3)], timeout=20)) == [0, 1, 2]
-    assert drumbeat.get([actor.sleep.remote(0.1) for _ in range(9)], timeout=10) == [0.1] * 9
-    assert drumbeat.get(actor.most_at_once.remote(), timeout=10) == 3
-    alone = Threads.remote()
-    drumbeat.get([alone.sleep.remote(0.02) for _ in range(5)], timeout=10)
-    assert drumbeat.get(alone.most_at_once.remote(), timeout=10) == 1
-
-
-def test_threads_get_others_values_and_tell_of_errors() -> None:
-    actor = Threads.options(max_concurrency=4).remote()
-    refs = [_later.remote(0.05, number) for number in range(4)]
-    sums = [actor.add_up.remote(refs) for _ in range(4)]
-    assert drumbeat.get(sums, timeout=20) == [6] * 4
-    assert drumbeat.get([actor.submit.remote(n) for n in range(8)], timeout=20) == list(range(8))
-    with pytest.raises(LookupError, match="broken"):
-        drumbeat.get(actor.fail.remote("broken"), timeout=10)
-    assert drumbeat.get(actor.me.remote(), timeout=10)[0] == "Threads.me"
-
-
-def test_a_thread_is_interrupted_and_others_are_not() -> None:
-    actor = Threads.options(max_concurrency=4).remote()
-    beside = [actor.sleep.remote(1.0) for _ in range(2)]
-    doomed = actor.spin.remote(60)
-    until(lambda: _runs("Threads.spin"))
-    drumbeat.cancel(doomed)
-    with pytest.raises(drumbeat.TaskCancelled):
-        drumbeat.get(doomed, timeout=10)
-    assert drumbeat.get(beside, timeout=10) == [1.0, 1.0]
-    assert drumbeat.get(actor.all_seen.remote(), timeout=10) == ["cancelled"]
-
-
-def test_a_thread_that_waits_for_a_value_is_interrupted_there() -> None:
-    actor = Threads.options(max_concurrency=4).remote()
-    never = _later.remote(60, None)
-    doomed = actor.wait_for.remote([never])
-    until(lambda: _runs("Threads.wait_for"))
-    drumbeat.cancel(doomed)
-    with pytest.raises(drumbeat.TaskCancelled):
-        drumbeat.get(doomed, timeout=10)
-    drumbeat.cancel(never)
-    assert drumbeat.get(actor.note.remote(1), timeout=10) == 1
-
-
-def test_a_shield_in_a_thread_lets_it_end_what_it_began() -> None:
-    actor = Threads.options(max_concurrency=2).remote()
-    doomed = actor.shielded.remote(0.8)
-    until(lambda: _runs("Threads.shielded"))
-    drumbeat.cancel(doomed)
-    with pytest.raises(drumbeat.TaskCancelled):
-        drumbeat.get(doomed, timeout=10)
-    assert drumbeat.get(actor.all_seen.remote(), timeout=10) == ["shielded"]
-
-
-def test_exit_actor_in_a_thread_ends_the_actor() -> None:
-    actor = Threads.options(max_concurrency=2).remote()
-    beside = actor.sleep.remote(60)
-    until(lambda: _runs("Threads.sleep"))
-    assert drumbeat.get(actor.leave.remote(), timeout=10) is None
-    with pytest.raises(drumbeat.ActorCallLost, match="ended itself"):
-        drumbeat.get(beside, timeout=10)
-    with pytest.raises(drumbeat.ActorDied):
-        drumbeat.get(actor.note.remote(1), timeout=10)
-
-
-def test_a_limit_ends_a_call_in_a_thread() -> None:
-    actor = Threads.options(max_concurrency=3).remote()
-    beside = actor.sleep.remote(2.0)
-    with pytest.raises(drumbeat.TaskTimedOut):
-        drumbeat.get(actor.spin.options(timeout=0.6).remote(60), timeout=10)
-    assert drumbeat.get(beside, timeout=10) == 2.0
-    assert drumbeat.get(actor.all_seen.remote(), timeout=10) == ["timed_out"]
 
 
 # ------------------------------------------------------------------------------------ the example
@@ -513,45 +392,10 @@ def test_the_crawler_finds_every_page_and_gives_up_the_one_that_never_answers() 
 def test_stack_shows_where_each_coroutine_is(cluster: Cluster) -> None:
     actor = Loop.remote()
     refs = [actor.sleep.remote(30), actor.clean_up.remote(0.0)]
-    until(lambda: _runs("Loop.clean_up"))
-    shown = _stack(cluster, drumbeat.get(actor.pid.remote(), timeout=10))
+    until(lambda: runs("Loop.clean_up"))
+    shown = stack_of(cluster, drumbeat.get(actor.pid.remote(), timeout=10))
     assert re.search(r"coroutine of Loop\.sleep .*:\n(.*\n)?.*tasks\.py:\d+ sleep\n.* sleep", shown)
     assert re.search(r"coroutine of Loop\.clean_up", shown)
     assert "main thread" in shown
     drumbeat.kill(actor)
     assert len(drumbeat.wait(refs, num_returns=2, timeout=10)[0]) == 2
-
-
-def test_stack_says_which_thread_runs_which_call(cluster: Cluster) -> None:
-    actor = Threads.options(max_concurrency=3).remote()
-    refs = [actor.sleep.remote(30), actor.spin.remote(30)]
-    until(lambda: _runs("Threads.spin"))
-    pid = next(row["pid"] for row in _running("Threads.spin"))
-    shown = _stack(cluster, pid)
-    assert re.search(r"thread of Threads\.sleep", shown)
-    assert re.search(r"thread of Threads\.spin", shown)
-    drumbeat.kill(actor)
-    assert len(drumbeat.wait(refs, num_returns=2, timeout=10)[0]) == 2
-
-
-def _stack(cluster: Cluster, pid: int) -> str:
-    given = [sys.executable, "-m", "drumbeat.client.cli", "stack", str(pid)]
-    given += ["--address", cluster.address]
-    done = subprocess.run(given, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def _running(name: str) -> list[dict[str, Any]]:
-    from drumbeat.protocol.session import current
-
-    session = current()
-    assert session is not None
-    with contextlib.suppress(drumbeat.GetTimeoutError):
-        tasks = session.query("tasks", limit=1000)
-        return [row for row in tasks if row["name"] == name and row.get("verdict")]
-    return []
-
-
-def _runs(name: str) -> bool:
-    return bool(_running(name))

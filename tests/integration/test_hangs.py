@@ -343,9 +343,12 @@ def test_who_is_asked_for_and_is_not_there_is_an_error_in_words(
     capsys: pytest.CaptureFixture[str], tell: Tell
 ) -> None:
     for words, text in (
-        (["5f0c2b9a11d4-0-2a"], "there is no unfinished task 5f0c2b9a11d4-0-2a"),
+        (
+            ["5f0c2b9a11d4-0-2a"],
+            "there is no unfinished task and no living actor 5f0c2b9a11d4-0-2a",
+        ),
         (["nowhere/17"], "there is no node 'nowhere'"),
-        (["what?"], "'what?' is neither the id of a task nor a worker, which is NODE/PID or PID"),
+        (["what?"], "'what?' is neither the id of a task or an actor, nor an actor's name, nor a "),
         (["1"], "no worker 1"),
     ):
         with pytest.raises(SystemExit) as caught:

@@ -1,6 +1,5 @@
 """Inside real tasks: progress, details, shield, current, and Interrupted with its reason."""
 
-import asyncio
 import contextlib
 import ctypes
 import json
@@ -9,7 +8,6 @@ import os
 import pickle
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,16 +18,20 @@ import pytest
 from drumbeat.client import cli
 from drumbeat.protocol.ids import show
 from drumbeat.protocol.session import current
+from support.told import begun, write
 from support.waiting import until
 
 pytestmark = pytest.mark.integration
+
+#: from Interrupted to SIGTERM
+GRACE_S = 3.0
 
 Tell = Callable[..., str]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    with drumbeat.init(num_cpus=4):
+    with drumbeat.init(num_cpus=4, cancel_grace_s=GRACE_S):
         yield
 
 
@@ -43,19 +45,6 @@ def tell(capsys: pytest.CaptureFixture[str]) -> Tell:
         return capsys.readouterr().out
 
     return typed
-
-
-def begun(path: Path) -> str:
-    """Return what a task has written there, once it has."""
-    until(lambda: path.exists() and path.read_text().endswith("\n"))
-    return path.read_text().strip()
-
-
-def write(path: Path, text: str = "begun") -> None:
-    """Tell the test something, whole."""
-    half = path.with_suffix(".half")
-    half.write_text(f"{text}\n")
-    half.rename(path)
 
 
 # ------------------------------------------------------------------------------------- progress
@@ -240,8 +229,27 @@ def test_a_shield_delays_a_cancel_until_it_ends(tmp_path: Path) -> None:
     assert begun(tmp_path / "committed")
     reason, after_s = begun(tmp_path / "interrupted").split()
     assert reason == "cancelled"
-    assert 1.0 <= float(after_s) < 3.0
+    assert 1.0 <= float(after_s) < GRACE_S
     assert not (tmp_path / "after").exists()
+
+
+@drumbeat.remote
+def shielded_for_good(path: Path) -> None:
+    with drumbeat.shield():
+        write(path)
+        time.sleep(60)
+
+
+def test_a_shield_that_does_not_end_delays_the_end_no_longer_than_the_grace(
+    tmp_path: Path,
+) -> None:
+    ref = shielded_for_good.remote(tmp_path / "begun")
+    begun(tmp_path / "begun")
+    began_s = time.monotonic()
+    drumbeat.cancel(ref)
+    with pytest.raises(drumbeat.TaskCancelled):
+        drumbeat.get(ref, timeout=30)
+    assert time.monotonic() - began_s >= GRACE_S - 0.5
 
 
 @drumbeat.remote
@@ -395,128 +403,3 @@ def test_so_it_is_for_one_that_made_no_progress(tmp_path: Path) -> None:
         drumbeat.get(stalls.remote(), timeout=20)
     assert caught.value.partial == "half, hung"
     assert caught.value.last_details == "half"
-
-
-# ----------------------------------------------------------------------------------------- actors
-
-
-@drumbeat.remote(max_restarts=3)
-class Store:
-    """Knows its life."""
-
-    def __init__(self) -> None:
-        self.made = drumbeat.current()
-
-    def life(self) -> tuple[Any, ...]:
-        call = drumbeat.current()
-        return self.made.actor_id, self.made.fence, call.actor_id, call.fence, call.task_id
-
-    def in_a_thread(self) -> tuple[Any, ...]:
-        found: list[Any] = []
-
-        def look() -> None:
-            drumbeat.progress(1)
-            found.append(drumbeat.current())
-
-        thread = threading.Thread(target=look)
-        thread.start()
-        thread.join()
-        return found[0].actor_id, found[0].task_id
-
-    def work(self, path: Path) -> list[Any]:
-        try:
-            with drumbeat.shield():
-                write(path)
-                time.sleep(0.5)
-                drumbeat.progress(1)
-            return ["not interrupted"]
-        except drumbeat.Interrupted as interrupted:
-            return [interrupted.reason]
-
-
-def test_an_actors_fence_rises_with_each_of_its_lives() -> None:
-    store = Store.remote()
-    call = store.life.remote()
-    actor, fence, same, same_fence, task = drumbeat.get(call, timeout=20)
-    assert (actor, fence) == (same, same_fence)
-    assert task == show(call.id)
-    assert drumbeat.get(store.in_a_thread.remote(), timeout=20)[0] == actor
-    drumbeat.kill(store, no_restart=False)
-    until(lambda: life_of(store) is not None)
-    again = life_of(store)
-    assert again is not None
-    assert again[0] == actor
-    assert again[1] == again[3] > fence
-
-
-def test_what_a_call_of_an_actor_told_reaches_its_next_attempt() -> None:
-    @drumbeat.remote(max_restarts=1, max_task_retries=1)
-    class Dies:
-        def now(self) -> list[Any]:
-            call = drumbeat.current()
-            if call.attempt == 1:
-                drumbeat.progress(1, 2, details=call.fence)
-                os.kill(os.getpid(), signal.SIGKILL)
-            return [call.last_details, call.fence]
-
-    told, fence = drumbeat.get(Dies.remote().now.remote(), timeout=30)
-    assert told < fence
-
-
-@drumbeat.remote
-class Several:
-    """Has calls that run beside each other."""
-
-    async def meet(self, number: int, all_are_here: int) -> list[Any]:
-        drumbeat.progress(number, all_are_here, details=number)
-        self.here = getattr(self, "here", 0) + 1
-        while self.here < all_are_here:
-            await asyncio.sleep(0.01)
-        call = drumbeat.current()
-        return [call.task_id, call.actor_id]
-
-    async def shielded(self, path: Path) -> list[str]:
-        steps = []
-        try:
-            with drumbeat.shield():
-                write(path)
-                for _ in range(50):
-                    await asyncio.sleep(0.01)
-                    drumbeat.progress(1)
-                steps.append("to its end")
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            steps.append("cancelled")
-        return steps
-
-
-def test_calls_on_one_event_loop_each_know_who_they_are() -> None:
-    several = Several.remote()
-    refs = [several.meet.remote(number, 20) for number in range(20)]
-    found = drumbeat.get(refs, timeout=30)
-    assert [task for task, _ in found] == [show(ref.id) for ref in refs]
-    assert len({actor for _, actor in found}) == 1
-
-
-def test_a_shield_holds_the_cancel_of_a_coroutine_back(tmp_path: Path) -> None:
-    several = Several.remote()
-    ref = several.shielded.remote(tmp_path / "begun")
-    begun(tmp_path / "begun")
-    drumbeat.cancel(ref)
-    assert drumbeat.get(ref, timeout=20) == ["to its end", "cancelled"]
-
-
-def life_of(store: Any) -> tuple[Any, ...] | None:
-    try:
-        return drumbeat.get(store.life.remote(), timeout=20)
-    except drumbeat.ActorError:
-        return None
-
-
-def test_a_call_of_an_actor_is_shielded_and_interrupted_alike(tmp_path: Path) -> None:
-    store = Store.remote()
-    ref = store.work.remote(tmp_path / "begun")
-    begun(tmp_path / "begun")
-    drumbeat.cancel(ref)
-    assert drumbeat.get(ref, timeout=20) == ["cancelled"]
-    assert drumbeat.get(store.life.remote(), timeout=20)

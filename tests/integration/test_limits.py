@@ -19,6 +19,8 @@ from typing import Any, Self
 
 import drumbeat
 import pytest
+from drumbeat.client.local import Cluster
+from drumbeat.protocol.ids import show
 from drumbeat.protocol.session import current
 from support.waiting import until
 
@@ -34,11 +36,11 @@ MIB = 1 << 20
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with drumbeat.init(num_cpus=6, cancel_grace_s=CANCEL_S, term_grace_s=TERM_S):
+def cluster() -> Iterator[Cluster]:
+    with drumbeat.init(num_cpus=6, cancel_grace_s=CANCEL_S, term_grace_s=TERM_S) as made:
         # A worker for each, so that no start of a process is measured.
         drumbeat.get([drumbeat.remote(time.sleep).remote(0.3) for _ in range(6)])
-        yield
+        yield made
 
 
 # -------------------------------------------------------------------------------------- the faults
@@ -199,6 +201,27 @@ def test_an_actors_call_with_a_limit_is_stopped_and_what_is_queued_goes_on_in_or
     assert (noted[0][0] == pid) == survives
     assert noted[-1][1] == ([0] if survives else []) + list(range(1, 21))
     assert others.did_not_notice()
+
+
+def test_without_a_limit_each_of_an_actors_faults_shows_for_what_it_is_and_none_is_ended() -> None:
+    victims = [drumbeat.remote(Victim).remote() for _ in FAULTS]
+    drumbeat.get([victim.note.remote(0) for victim in victims])
+    refs = [
+        victim.fails.remote(fault) for victim, (fault, _, _) in zip(victims, FAULTS, strict=True)
+    ]
+    expected = {show(ref.id): verdict for ref, (_, verdict, _) in zip(refs, FAULTS, strict=True)}
+
+    def told() -> dict[str, str]:
+        rows = current().query("tasks")  # type: ignore[union-attr]
+        return {row["id"]: row["verdict"] for row in rows if row["id"] in expected}
+
+    try:
+        until(lambda: told() == expected)
+        time.sleep(1.0)
+        assert told() == expected
+    finally:
+        for victim in victims:
+            drumbeat.kill(victim)
 
 
 # ---------------------------------------------------------------------- what a call may do about it
@@ -395,6 +418,25 @@ def test_four_times_more_work_than_processors_is_never_ended() -> None:
     )
     count = min(12, 4 * len(os.sched_getaffinity(0)))
     assert drumbeat.get([task.remote() for _ in range(count)], timeout=120) == [1] * count
+
+
+def test_a_stopped_scheduler_ends_nobody_when_it_goes_on(cluster: Cluster) -> None:
+    task = drumbeat.remote(time.sleep).options(timeout=6.0, total_timeout=8.0, max_retries=0)
+    refs = [task.remote(3.0) for _ in range(3)]
+    ids = {show(ref.id) for ref in refs}
+
+    def running() -> set[str]:
+        rows = current().query("tasks")  # type: ignore[union-attr]
+        return {row["id"] for row in rows if row["state"] == "running"}
+
+    until(lambda: ids <= running())
+    pid = int(cluster.processes["scheduler"])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(2.0)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert drumbeat.get(refs, timeout=30) == [None] * 3
 
 
 def test_a_stopped_daemon_ends_nobody_when_it_goes_on() -> None:

@@ -17,11 +17,12 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from network import trials
+from network.actor_trials import node_cut_with_actor
 from network.hosts import missing
 from network.trials import QUICK, REAL, WAYS, Trial, running
 
 FOR_EVER = float("inf")
-_COUNTS = ("executions", "times suspect")
+_COUNTS = ("acts", "executions", "times suspect")
 
 
 def _all() -> dict[str, tuple[str, Callable[[Trial], None]]]:
@@ -41,6 +42,11 @@ def _all() -> dict[str, tuple[str, Callable[[Trial], None]]]:
         found[f"ever-{way}"] = (
             f"node cut to the job's end, {words}",
             lambda trial, way=way: trials.node_cut_for_long(trial, way, FOR_EVER),
+        )
+    for intervals in (3, 8, 12, 30):
+        found[f"actor-{intervals}"] = (
+            f"node with an actor cut for {intervals} intervals",
+            lambda trial, intervals=intervals: node_cut_with_actor(trial, intervals),
         )
     return found | {
         "client-short": ("client cut for 5 intervals", trials.client_cut_shortly),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from network import trials
+from network import actor_trials, trials
 from network.cluster import NetworkCluster
 from network.trials import QUICK, Outlook, Trial, running
 
@@ -52,6 +52,13 @@ def test_a_cut_of_5_intervals_loses_nothing_and_nobody(trial: Trial) -> None:
 @pytest.mark.parametrize("way", ["out", "in"])
 def test_a_node_that_one_way_is_cut_is_suspect_then_lost_then_back(trial: Trial, way: str) -> None:
     run(trial, trials.node_cut_for_long, way, 12)
+
+
+@pytest.mark.parametrize("intervals", [3, 8, 12, 30])
+def test_an_actor_of_a_node_that_is_cut_off_never_acts_beside_the_next_one(
+    trial: Trial, intervals: int
+) -> None:
+    run(trial, actor_trials.node_cut_with_actor, intervals)
 
 
 def test_the_work_of_a_node_that_is_cut_for_ever_is_done_by_others(trial: Trial) -> None:

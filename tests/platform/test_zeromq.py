@@ -127,3 +127,37 @@ def test_with_a_domain_enforced_and_nobody_to_ask_no_key_is_admitted(bench: Benc
         stranger.connect(listening.getsockopt(zmq.LAST_ENDPOINT).decode())
         stranger.send(b"hello")
         assert bool(listening.poll(500)) is admitted
+
+
+_MORE, _FRAME_BYTES = 0x01, 200
+
+
+def _raw_dealer(address: str) -> socket.socket:
+    """Return a connection that has introduced itself in ZeroMQ's protocol by hand, without keys."""
+    host, port = address.removeprefix("tcp://").rsplit(":", 1)
+    made = socket.create_connection((host, int(port)), 5.0)
+    made.sendall(b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
+    body = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
+    made.sendall(b"\x04" + bytes([len(body)]) + body)
+    return made
+
+
+def test_parts_of_a_message_without_an_end_are_kept_and_neither_told_nor_bounded(
+    bench: Bench,
+) -> None:
+    """RCVHWM counts whole messages, MAXMSGSIZE the bytes of one part: see docs/decisions.md, 27."""
+    listening = bench.socket(zmq.ROUTER)
+    listening.setsockopt(zmq.RCVHWM, 2)
+    listening.setsockopt(zmq.MAXMSGSIZE, 2 * _FRAME_BYTES)
+    listening.bind("tcp://127.0.0.1:0")
+    part = bytes([_MORE, _FRAME_BYTES]) + bytes(_FRAME_BYTES)
+    last = bytes([0, 1]) + b"x"
+    count = 100_000
+    with _raw_dealer(listening.getsockopt_string(zmq.LAST_ENDPOINT)) as guilty:
+        # All of it is taken in, many times what two messages, or the sockets' buffers, could hold.
+        guilty.settimeout(10.0)
+        guilty.sendall(part * count)
+        assert listening.poll(300) == 0
+        guilty.sendall(last)
+        assert listening.poll(5000) == zmq.POLLIN
+        assert len(listening.recv_multipart()) == 1 + count + 1

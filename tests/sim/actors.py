@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from drumbeat.client.events import CancelAsked
-from drumbeat.protocol.ids import ObjectId, TaskId
+from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId, TaskId
+from drumbeat.protocol.messages import Outcome, ValueRow
+from drumbeat.scheduler.deeds import Course, Deed, Will
 
 from . import operations as op
 from .operations import Scenario
@@ -23,8 +25,20 @@ if TYPE_CHECKING:
     from .worker import Worker
 
 CALLER_BYTES = 9
+#: begins the ids of detached actors
+DETACHED = b"\xfe\xed"
 #: in one world
 ACTORS_MAX = 3
+
+
+def detached_id(label: int) -> TaskId:
+    """Return the id of a detached actor, which is nobody else's."""
+    return IdFactory(PeerId(DETACHED + label.to_bytes(4, "big")))()
+
+
+def is_detached(id_: bytes) -> bool:
+    """Return whether an id is that of a detached actor."""
+    return id_.startswith(DETACHED)
 
 
 class Cast:
@@ -39,6 +53,19 @@ class Cast:
         """Make an actor."""
         for id_ in self._user.call(spec, 1):
             self.hand[id_] = 1
+
+    def handed_over(self, id_: ObjectId, row: ValueRow) -> None:
+        """A detached actor is the scheduler's from here on: others find it, too."""
+        if row.outcome == Outcome.VALUE:
+            self._user.oracle.count("actor handed over")
+            for other in self._user.process.world.users:
+                if other is not self._user:
+                    self._user.clock.after(0.005, other.cast.find, id_)
+
+    def find(self, id_: ObjectId) -> None:
+        """Get an actor by its name."""
+        if not self._user.is_gone and id_ not in self.hand:
+            self._user.hold(id_, self.hand)
 
     def _picked(self, pick: int) -> ObjectId | None:
         at_hand = list(self.hand)
@@ -58,20 +85,67 @@ class Cast:
         if actor is None:
             return
         self._user.oracle.count(f"actor: {entry.how}")
-        self._user.oracle.cancel_asked([actor])
         if entry.how == "drop":
-            self._user.let_go(actor, self.hand)
+            self._let_go(actor)
             return
+        self._user.oracle.cancel_asked([actor])
         restart = entry.how == "restart"
         asked = CancelAsked([TaskId(actor)], not restart, not restart, restart=restart)
         self._user.do(asked, late=True)
 
     def let_all_go(self) -> None:
-        """Drop every handle."""
-        self._user.oracle.cancel_asked(list(self.hand))
+        """Drop every handle; what is detached is killed."""
+        user = self._user
+        for known in list(user.oracle.tasks.values()):
+            creates = known.options.creates
+            if creates is not None and creates.detached:
+                id_ = ObjectId(known.id)
+                user.hold(id_, self.hand)
+                user.do(CancelAsked([known.id], force=True, recursive=True), late=True)
+        user.clock.after(0.001, self._let_all_go)
+
+    def _let_all_go(self) -> None:
         for id_ in list(self.hand):
             while id_ in self.hand:
-                self._user.let_go(id_, self.hand)
+                self._let_go(id_)
+
+    def _let_go(self, actor: ObjectId) -> None:
+        if not is_detached(actor):
+            self._user.oracle.cancel_asked([actor])
+        self._user.let_go(actor, self.hand)
+
+
+class Deeds:
+    """What the scheduler has written of detached actors: it outlives any crash."""
+
+    def __init__(self, oracle: "Oracle") -> None:
+        self._oracle = oracle
+        self._deeds: dict[bytes, Deed] = {}
+        self._courses: dict[bytes, Course] = {}
+
+    def keep(self, deed: Deed) -> None:
+        self._oracle.count("actor written down")
+        self._deeds[deed.id] = deed
+
+    def keep_course(self, id_: bytes, course: Course) -> None:
+        self._oracle.count("actor's course written down")
+        if id_ not in self._deeds:
+            self._oracle.wrong(f"{id_.hex()} has come on and is not written down")
+        before = self._courses.get(id_, Course()).attempt
+        if course.attempt < before:
+            self._oracle.wrong(f"{id_.hex()} is at incarnation {course.attempt} after {before}")
+        self._courses[id_] = course
+
+    def drop(self, id_: bytes) -> None:
+        self._deeds.pop(id_, None)
+        self._courses.pop(id_, None)
+
+    def wills(self) -> list[Will]:
+        """Return what one life of the scheduler leaves to the next."""
+        wills = [Will(deed, self._courses.get(id_, Course())) for id_, deed in self._deeds.items()]
+        if wills:
+            self._oracle.count("actors left to the next life of the scheduler", len(wills))
+        return wills
 
 
 class Acts:
@@ -79,6 +153,7 @@ class Acts:
 
     def __init__(self, oracle: "Oracle") -> None:
         self._oracle = oracle
+        self.deeds = Deeds(oracle)
         #: by actor, life and caller: the last call that ran
         self._last: dict[tuple[bytes, bytes, int, bytes], bytes] = {}
         #: by actor and caller: the last call that ran for the first time
@@ -106,6 +181,18 @@ class Acts:
         lives[worker] = creation.attempt
         if len(lives) > 1 or creation.attempt > 1:
             self._oracle.count("actor acts in a later life")
+
+    def begun(self, known: "Known") -> None:
+        """An actor begins in a process of its own: nobody else may have its name."""
+        creates = known.options.creates
+        if creates is None or not creates.name or self._oracle.lives_lost:
+            return
+        for other in self._oracle.tasks.values():
+            same = other.options.creates
+            if other is known or same is None or same.name != creates.name:
+                continue
+            if any(execution.is_running for execution in other.executions):
+                self._oracle.wrong(f"{known.id.hex()} and {other.id.hex()} have one name at once")
 
     def ran(self, known: "Known", execution: "Execution", worker: int, hosts: bytes) -> None:
         """A call begins to run in a worker."""
@@ -135,8 +222,14 @@ def why_dead(oracle: "Oracle", known: "Known", error: str) -> str:
     actor = oracle.tasks.get(known.options.actor or known.id)
     if actor is None:
         return f"{error} of an unknown actor"
-    # One that nobody holds has no calls; one that failed before it was made has said why.
-    reasons = actor.died, actor.is_asked_to_stop, actor.spec.errors, actor.rows, actor.deps
+    # One that nobody holds has no calls; one that failed before it was made has said why. One that
+    # is detached has a row when it was handed over, which is no end.
+    rows = [row for row in actor.rows.values() if row.outcome != Outcome.VALUE]
+    reasons = (
+        actor.died, actor.is_asked_to_stop, actor.spec.errors, actor.deps,
+        rows if is_detached(actor.id) else actor.rows,
+        actor.options.creates is not None and actor.options.creates.name,
+    )  # fmt: skip
     return "" if any(reasons) else f"{error}; its actor had no reason to end"
 
 
@@ -168,14 +261,10 @@ def with_actors(scenario: Scenario) -> Scenario:
             how = random.choice(("drop", "kill", "restart"))
             end_s = random.uniform(at_s, until_s)
             tape.append(op.EndActor(at_s=end_s, client=client, pick=random.randrange(3), how=how))
-    made = msgspec.structs.replace(
-        scenario, settings=dict(scenario.settings), chaos_s=until_s
-    )
+    made = msgspec.structs.replace(scenario, settings=dict(scenario.settings), chaos_s=until_s)
     # It covers what clocks differ by, and how seldom the scheduler notes that it has heard a node.
     made.settings["lease_margin_s"] = max(0.3, made.settings.get("lease_margin_s", 2.0))
-    if "submit_credit_tasks" in made.settings:
-        # Each is an unfinished task for as long as it lives.
-        made.settings["submit_credit_tasks"] += ACTORS_MAX
+    tape += _detached(made, Random(f"detached {scenario.seed}"))
     made.tape = sorted([*scenario.tape, *tape], key=lambda entry: entry.at_s)
     return made
 
@@ -194,6 +283,44 @@ def _partitions(random: Random, scenario: Scenario) -> list[Any]:
             ways = random.choice((("up",), ("down",), ("up", "down")))
             made += [op.Stall(at_s=at_s, who=who, way=way, for_s=for_s) for way in ways]
     return made
+
+
+def _detached(scenario: Scenario, random: Random) -> list[Any]:
+    """Return what is done with an actor that belongs to nobody, and with one that has a name."""
+    leaving = {entry.client % scenario.clients for entry in scenario.tape
+               if isinstance(entry, op.Leave)}  # fmt: skip
+    if len(leaving) == scenario.clients:
+        return []  # nobody would be there to kill it in the end
+    tape: list[Any] = []
+    until_s = scenario.chaos_s
+    for number, options in enumerate(({"detached": True}, {"name": "a"}, {"name": "a"})):
+        if random.random() < 0.4:
+            continue
+        client, at_s = random.randrange(scenario.clients), random.uniform(0.0, 0.4 * until_s)
+        label = 700_000 + 1000 * number
+        spec = _constructor(random, label)
+        spec.options["creates"] = options
+        # One that dies again and again would be restarted for ever.
+        if "detached" in options and spec.deaths >= 0 and random.random() < 0.4:
+            spec.options["creates"] = {**options, "restart_window_s": random.choice((0.05, 1.0))}
+        tape.append(op.CreateActor(at_s=at_s, client=client, spec=spec))
+        tape += [
+            op.CallActor(
+                at_s=random.uniform(at_s, until_s),
+                client=random.randrange(scenario.clients),
+                pick=-1 - random.randrange(2),
+                spec=_method(random, label + 10 * (1 + call)),
+                copies=random.choice((1, 3, 9)),
+            )
+            for call in range(random.choice((2, 6)))
+        ]
+        if random.random() < 0.2:
+            end = op.EndActor(
+                at_s=random.uniform(at_s, until_s), client=random.randrange(scenario.clients),
+                pick=-1, how=random.choice(("drop", "kill", "restart")),
+            )  # fmt: skip
+            tape.append(end)
+    return tape
 
 
 def _constructor(random: Random, label: int) -> Spec:

@@ -82,7 +82,8 @@ class Known:
     def ran_too_often(self) -> str:
         """Say so if it was run more often than it may."""
         count, retries = len(self.executions), self.options.max_retries
-        if count <= 1 + retries:
+        creates = self.options.creates
+        if count <= 1 + retries or (creates is not None and creates.restart_window_s):
             return ""
         return f"{self.id.hex()} was run {count} times, with max_retries={retries}"
 
@@ -132,9 +133,9 @@ class Oracle:
         """A promise is broken."""
         self.violations.append(f"{self.clock.now_s:.6f}: {text}")
 
-    def count(self, path: str) -> None:
+    def count(self, path: str, times: int = 1) -> None:
         """A rare path was taken."""
-        self.counts[path] += 1
+        self.counts[path] += times
 
     def life_lost(self, peer: bytes) -> None:
         """A link life of this peer ended."""
@@ -261,6 +262,7 @@ class Oracle:
         known.executions.append(made)
         if known.options.actor or hosts:
             self.acts.ran(known, made, worker, hosts)
+        self.acts.begun(known)
         moves = known.options.creates is not None and self.drained
         if (text := known.ran_too_often()) and not moves:
             self.wrong(text)
@@ -277,9 +279,12 @@ class Oracle:
     def _check_backoff(self, execution: Execution) -> None:
         """A retry does not follow at once, unless the attempt before was given up with its node."""
         options = execution.task.options
-        moves = options.creates is not None and self.drained
+        creates = options.creates
+        moves = creates is not None and self.drained
         if self.lives_lost or self.lives_late or options.actor or moves:
             return
+        if creates is not None and creates.restart_window_s:
+            return  # deaths before the window are forgotten, and the pauses after them
         pause_s = options.retry_backoff_s * 2.0 ** (execution.attempt - 2)
         pause_s = min(pause_s, self.backoff_max_s) / 2 * 0.99  # a clock may run fast
         for before in execution.task.executions:

@@ -48,6 +48,7 @@ TOLD_BY: Final = {
     "give_up_at_a_second_hello": "a_client_whose_welcome_is_cut_while_its_tasks_run",
     "part_before_it_is_written": "a_drained_node_that_leaves_just_before_the_scheduler_dies",
     "forget_who_was_given_up": "calls_of_a_node_that_was_given_up_before_the_restart",
+    "take_what_is_kept_for_told": "calls_that_are_kept_for_a_client_of_a_node_that_was_given_up",
 }
 
 #: given the true method, returns the wrong one
@@ -75,6 +76,14 @@ class Planted(NamedTuple):
 
 def _does_nothing(_true: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *_arguments, **_options: None
+
+
+def _told_when_it_says_so(true: Callable[..., Any]) -> Callable[..., Any]:
+    def registered(recovery: Any, peer: Any, message: Any) -> None:
+        recovery._roster.told(peer.id)
+        true(recovery, peer, message)
+
+    return registered
 
 
 def _charges_nothing(true: Callable[..., Any]) -> Callable[..., Any]:
@@ -311,6 +320,10 @@ PLANTED: dict[str, Planted] = {
     "forget_who_was_given_up": Planted(
         "the scheduler's next life does not know who was given up in the one before",
         Roster, "lost", _does_nothing,
+    ),
+    "take_what_is_kept_for_told": Planted(
+        "who was given up counts as well again while its calls wait for their client",
+        Recovery, "registered", _told_when_it_says_so,
     ),
     "forget_to_send_again": Planted(
         "who misses a batch does not get it", Link, "_peer_misses", _does_nothing

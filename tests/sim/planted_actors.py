@@ -95,7 +95,7 @@ PLANTED_ACTORS: Final[dict[str, tuple[Planted, list[int]]]] = {
     "lease_for_longer": (
         Planted("a node counts its lease from later than it was heard", Lease, "confirmed",
                 _counts_from_the_answer),
-        [110, 176],
+        [110, 65, 126],
     ),
     "replace_at_once": (
         Planted("actors of a lost node begin elsewhere at once", Presence, "_acts_until_s",

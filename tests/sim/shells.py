@@ -200,7 +200,8 @@ class SchedulerProcess(Process):
         self.place.record = world.record
         self.shell = listen(self.place, settings, epoch)
         rng = Random(f"{world.scenario.seed} core {epoch}")
-        self.core = SchedulerCore(settings, epoch, rng, expected, gone, daemons, closed)
+        wills = world.oracle.acts.deeds.wills()
+        self.core = SchedulerCore(settings, epoch, rng, expected, gone, daemons, closed, wills)
         #: names of nodes, and peers, that have told all of a life before
         self.registered: dict[str | PeerId, None] = {}
         self._names: dict[PeerId, str] = {}
@@ -284,6 +285,14 @@ class SchedulerProcess(Process):
                     self.shell.mark(command.peer, command.mark)
                 case scheduler_events.Remember():
                     self.world.remember(self, command)
+                case scheduler_events.Keep():
+                    self.world.oracle.acts.deeds.keep(command.deed)
+                    self._told.append(scheduler_events.Kept(command.deed.id))
+                    self.wake()
+                case scheduler_events.KeepCourse():
+                    self.world.oracle.acts.deeds.keep_course(command.id, command.course)
+                case scheduler_events.Unkeep():
+                    self.world.oracle.acts.deeds.drop(command.id)
                 case scheduler_events.SendBlob():
                     self.shell.send_blob(command.peer, command.key, command.payload)
                 case scheduler_events.Drop():

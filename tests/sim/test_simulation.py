@@ -10,11 +10,12 @@ import pytest
 from drumbeat.scheduler.presence import Presence
 from sim import operations as op
 from sim.actors import with_actors
-from sim.batch import OTHER_HASH_SEED, Runner, run_seeds, simulate, until
+from sim.batch import OTHER_HASH_SEED, Runner, run_seeds, scenario_of, simulate, until
 from sim.draw import draw
 from sim.operations import Scenario, dump, load
 from sim.planted import PLANTED, TOLD_BY, Planted, seeds_of
 from sim.planted_actors import PLANTED_ACTORS
+from sim.planted_limits import PLANTED_LIMITS
 from sim.run import report
 from sim.scripts import Spec, Step
 from sim.shrink import kind_of, shrink
@@ -29,6 +30,9 @@ SEEDS_MAX = 20_000
 #: the same for worlds with actors
 ACTORS_BUDGET_S = 12.0
 ACTORS_SEEDS_MIN = 150
+#: and for worlds in which calls have limits
+LIMITS_BUDGET_S = 8.0
+LIMITS_SEEDS_MIN = 100
 
 #: paths that the first seeds must have taken, or the draws have become tame
 RARE = (
@@ -43,6 +47,8 @@ RARE = (
     "scheduler crashed again", "worker held back", "worker out of memory",
     "drain ended in peace", "drained by the scheduler", "drained in a hurry",
 )  # fmt: skip
+
+RARE_OF_LIMITS = ("queue_timeout over", "saw TaskTimedOut", "timeout over", "total_timeout over")
 
 RARE_OF_ACTORS = (
     "actor call repeated", "actor calls", "actor ended well", "actor made", "actor: drop",
@@ -68,6 +74,16 @@ def test_no_seed_with_actors_breaks_a_promise() -> None:
         assert not answer.violations, report(answer.seed, answer.violations)
         counts.update(answer.counts)
     assert not [path for path in RARE_OF_ACTORS if not counts[path]]
+
+
+def test_no_seed_with_limits_breaks_a_promise() -> None:
+    seeds = until(time.monotonic() + LIMITS_BUDGET_S, range(SEEDS_MAX), LIMITS_SEEDS_MIN)
+    jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    counts: Counter[str] = Counter()
+    for answer in run_seeds(seeds, jobs, limits=True):
+        assert not answer.violations, report(answer.seed, answer.violations)
+        counts.update(answer.counts)
+    assert not [path for path in RARE_OF_LIMITS if not counts[path]]
 
 
 @pytest.mark.parametrize("story", STORIES, ids=[story.stem for story in STORIES])
@@ -110,6 +126,14 @@ def test_a_bug_planted_in_actors_is_caught_by_its_seed(name: str) -> None:
     assert caught, f"none of {seeds} catches {name} any more: {planted.about}"
 
 
+@pytest.mark.parametrize("name", PLANTED_LIMITS)
+def test_a_bug_planted_in_limits_is_caught_by_its_seed(name: str) -> None:
+    planted, seeds = PLANTED_LIMITS[name]
+    with planted.plant():
+        caught = any(simulate(scenario_of(seed, limits=True)).violations for seed in seeds)
+    assert caught, f"none of {seeds} catches {name} any more: {planted.about}"
+
+
 def test_a_planted_bug_goes_when_its_block_ends() -> None:
     name = next(iter(PLANTED))
     planted: Planted = PLANTED[name]
@@ -135,7 +159,7 @@ def test_a_seed_runs_the_same_twice_in_one_process() -> None:
 
 
 def test_a_scenario_survives_being_saved() -> None:
-    for scenario in (draw(17), with_actors(draw(17))):
+    for scenario in (draw(17), scenario_of(17, actors=True, limits=True)):
         assert load(dump(scenario)) == scenario
 
 

@@ -13,7 +13,7 @@ from drumbeat.protocol.ids import IdFactory, ObjectId, TaskId, home_of, objects_
 from drumbeat.protocol.messages import KindRow, Outcome, Query, TaskRow, ValueRow
 
 from . import scripts
-from .actors import Cast
+from .actors import Cast, detached_id, is_detached
 from .scripts import Script, Spec, Value
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class User:
         (self._after if late else self._calls).append(event)
         self.process.wake()
 
-    def _hold(self, id_: ObjectId, where: dict[ObjectId, int]) -> None:
+    def hold(self, id_: ObjectId, where: dict[ObjectId, int]) -> None:
+        """One ref more."""
         where[id_] = where.get(id_, 0) + 1
         self._refs.append((id_, 1))
         self.process.wake()
@@ -114,7 +115,8 @@ class User:
         calls = []
         made: list[ObjectId] = []
         for copy in range(copies):
-            task = self._ids()
+            outlives = options.creates is not None and options.creates.detached
+            task = detached_id(spec.label + copy) if outlives else self._ids()
             named = scripts.named(spec, spec.label + copy)
             script = Script(named, list(contained), b"." * spec.weight)
             args = scripts.pack(script)
@@ -158,7 +160,7 @@ class User:
         until_s = float("inf") if timeout_s is None else self.clock.now_s + timeout_s
         getter = Getter(ids, until_s, count, is_wait)
         for id_ in ids:
-            self._hold(id_, self._waited)
+            self.hold(id_, self._waited)
         missing = [id_ for id_ in ids if id_ not in self.results]
         if missing:
             self.do(events.Awaited(missing), late=True)
@@ -210,7 +212,7 @@ class User:
     def load(self, id_: ObjectId) -> None:
         """Unpickle a ref that came from outside."""
         if not self.is_gone:
-            self._hold(id_, self.hand)
+            self.hold(id_, self.hand)
 
     # -------------------------------------------------------------------------- what comes back
 
@@ -222,6 +224,8 @@ class User:
                 self.oracle.wrong(f"{self.name} is told twice of {id_.hex()}")
             self.oracle.check_row(row, self.name)
             self.results[id_] = row
+            if is_detached(id_):
+                self.cast.handed_over(id_, row)
         told = {row.id for row in rows}
         for getter in list(self.getters):
             if not told.isdisjoint(getter.ids):
@@ -262,7 +266,7 @@ class User:
         """Values come to life in the program, and the refs inside them."""
         for row in rows:
             for id_ in row.contained:
-                self._hold(ObjectId(id_), self.hand)
+                self.hold(ObjectId(id_), self.hand)
 
     def _times_out(self, getter: Getter) -> None:
         if getter.is_open:

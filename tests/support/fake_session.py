@@ -7,8 +7,9 @@ from typing import Any, Self
 
 from drumbeat.protocol import session as session_module
 from drumbeat.protocol.actor_calls import visiting
+from drumbeat.protocol.actors import ActorName
 from drumbeat.protocol.errors import GetTimeoutError
-from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId, objects_of
+from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of
 from drumbeat.protocol.messages import Failure, Outcome, ValueRow
 from drumbeat.protocol.payload import pack_error, pack_results, unpack_call, unpack_function
 from drumbeat.protocol.session import Kind, Packed
@@ -28,6 +29,9 @@ class FakeSession:
 
     def __init__(self, automatic: bool = True, lends: bool = True) -> None:
         self.alive = True
+        self.namespace = "~faked"
+        self.asked: list[ActorName] = []
+        self.named: dict[tuple[str, str], ActorName] = {}
         self.lends = lends
         self.automatic = automatic
         self.calls: list[Call] = []
@@ -99,12 +103,15 @@ class FakeSession:
 
     # --------------------------------------------------------------------------- Session
 
-    def submit(self, kind: Kind, packed: Packed) -> list[ObjectId]:
+    def new_id(self) -> TaskId:
+        return self._ids()
+
+    def submit(self, kind: Kind, packed: Packed, task: TaskId | None = None) -> list[ObjectId]:
         if self.submitting is not None:
             raise self.submitting
         if kind.session is None:
             kind.session = self
-        ids = objects_of(self._ids(), kind.options.num_returns)
+        ids = objects_of(task or self._ids(), kind.options.num_returns)
         for id_ in ids:
             self.holds[id_] = 1
         call = Call(kind, packed, ids)
@@ -176,7 +183,18 @@ class FakeSession:
     def pin(self, id_: ObjectId) -> None:
         self.pinned.append(id_)
 
-    def query(self, what: str, limit: int = 100, match: str = "") -> Any:
+    def query(
+        self, what: str, limit: int = 100, match: str = "", *, named: ActorName | None = None
+    ) -> Any:
+        if named is not None:
+            self.asked.append(named)
+            key = named.namespace, named.name
+            found = self.named.get(key)
+            if found is None and named.id:
+                found = self.named[key] = named
+            elif found is not None and named.frees:
+                del self.named[key]
+            return {} if found is None else {"id": found.id, "told": found.told}
         return [
             {"name": "one", "state": "alive", "resources": {"CPU": 2.0}, "free": {"CPU": 0.5}},
             {"name": "two", "state": "suspect", "resources": {"CPU": 2.0, "tape": 1.0}, "free": {}},

@@ -54,6 +54,12 @@ class Restarted(Stage):
         self.live(self.start_s + after_start_s - self.now_s)
         return self
 
+    def define(
+        self, peer: PeerId, client: PeerId | None = None, name: str = "work", **options: Any
+    ) -> int:
+        """Whoever does not speak of pauses has none, after an attempt that was lost before."""
+        return super().define(peer, client, name, **{"retry_backoff_s": 0.0, **options})
+
     def client_enters(self, letter: str = "c", settled: int = 1) -> PeerId:
         peer = PeerId(letter.encode() * 6)
         self.hello(peer, "client", letter, epoch=1)

@@ -201,6 +201,15 @@ def test_options_of_methods_arrive_in_the_kind(session):
     assert (add.name, add.options.max_retries) == ("one more", 0)
 
 
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [(0, ValueError), (-1, ValueError), (10_001, ValueError), (2.0, TypeError), (True, TypeError)],
+)
+def test_how_many_calls_may_run_at_once_is_checked(given, error):
+    with pytest.raises(error, match="max_concurrency must be"):
+        Counter.options(max_concurrency=given)
+
+
 def test_options_of_the_class_arrive_in_the_kind(session):
     made = Counter.options(
         num_cpus=0.5,
@@ -210,6 +219,7 @@ def test_options_of_the_class_arrive_in_the_kind(session):
         restart_window_s=60,
         retry_backoff_s=0.5,
         max_pending_calls=7,
+        max_concurrency=5,
         on_partition="wait",
         node="lab3",
         env_vars={"A": "1"},
@@ -222,7 +232,8 @@ def test_options_of_the_class_arrive_in_the_kind(session):
     assert (options.env_vars, options.wait_for_nodes) == ((("A", "1"),), True)
     creates = options.creates
     assert creates is not None
-    assert (creates.restart_window_s, creates.max_pending_calls) == (60.0, 7)
+    asked = creates.restart_window_s, creates.max_pending_calls, creates.max_concurrency
+    assert asked == (60.0, 7, 5)
     assert creates.waits_on_partition
     made.options(num_cpus=2).remote()
     assert session.calls[1].kind.options.max_retries == 3, "options build on each other"

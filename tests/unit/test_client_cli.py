@@ -11,6 +11,7 @@ from drumbeat.client.cli_cluster import NoCluster
 from drumbeat.protocol.errors import SchedulerUnreachable
 from drumbeat.protocol.ids import ObjectId, parse
 from drumbeat.protocol.session import Session
+from rich.console import Console
 
 STATUS = {"epoch": 1, "uptime_s": 75.0, "nodes": {"alive": 2, "suspect": 0}, "tasks": {"queued": 3}}
 NODES = [
@@ -320,3 +321,25 @@ def test_a_stack_that_there_is_not_says_why(terminal: Terminal) -> None:
     terminal.session.stacks = {"error": "there is no node 'x'"}
     code, _, said = terminal.type("stack x/41")
     assert (code, said) == (1, "drumbeat: there is no node 'x'\n")
+
+
+@pytest.mark.parametrize("width", [30, 50, 80, 120])
+def test_on_a_narrow_terminal_the_last_columns_are_left_out_and_words_stay_whole(
+    width: int,
+) -> None:
+    rows = [
+        {
+            "id": "5f0c2b9a11d4-0-2a", "name": "resize", "state": "running", "stopping": False,
+            "node": "lab3", "attempt": 1, "running_s": 182.0, "doing": "blocked in recvfrom 3 min",
+            "pid": 4121, "age_s": 200.0, "client": "job.py",
+        }
+    ]  # fmt: skip
+    console = Console(width=width, color_system=None, force_terminal=True)
+    with console.capture() as capture:
+        cli_tables.show(cli_tables.rows_table(rows, cli_tables.TASK_COLUMNS, width), console)
+    text = capture.get()
+    assert max(map(len, text.splitlines())) <= width
+    for word in ("5f0c2b9a11d4-0-2a", "resize") if width < 50 else ("resize", "running", "lab3"):
+        assert word in text
+    assert ("job.py" in text) == (width == 120)
+    assert "stopping" not in text  # it is not: that says nothing

@@ -143,7 +143,10 @@ def test_following_shows_each_event_once_over_a_restart_of_the_scheduler(
     with pytest.raises(OverError):
         cli_events.go_on(session.answer_to, "", answer, False, pause)
     out, err = capsys.readouterr()
-    assert [line.split("  ")[-1].strip() for line in out.splitlines()] == ["node 'lab3' joined", "anew"]
+    assert [line.split("  ")[-1].strip() for line in out.splitlines()] == [
+        "node 'lab3' joined",
+        "anew",
+    ]
     assert err == "the scheduler was restarted: epoch 2\n"
 
 

@@ -342,7 +342,7 @@ def test_options_are_those_of_a_task(session):
         ({"max_tasks_per_child": 0}, ValueError),
         ({"max_tasks_per_child": 1.5}, TypeError),
         ({"num_returns": 2}, ValueError),
-        ({"timeout": 3}, TypeError),
+        ({"time_out": 3}, TypeError),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(given, error):

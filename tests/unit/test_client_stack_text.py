@@ -1,6 +1,7 @@
 """What workers wrote of their stacks, made readable and harmless."""
 
 from drumbeat.client.stack_text import lines, read
+from drumbeat.protocol.stack_text import in_a_line, part_of
 
 DUMP = """\
 Thread 0x00007f01 (most recent call first):
@@ -39,6 +40,40 @@ def test_all_of_it_is_shown_when_that_is_asked_for_but_not_how_the_process_came_
     assert "    /site/drumbeat/node/worker.py:97 main" in whole
     assert "    /site/drumbeat/node/worker.py:457 _serve" in whole
     assert not any("runpy" in line for line in whole)
+
+
+COROUTINES = """\
+Coroutine Crawler.fetch a1-0-7 (most recent call first):
+  File "/usr/lib/python3.11/asyncio/tasks.py", line 639 in sleep
+  File "/home/u/app/crawl.py", line 12 in fetch
+Coroutine Crawler.take a1-0-8 (most recent call first):
+  File "/home/u/app/crawl.py", line 30 in take
+"""
+
+
+def test_coroutines_come_after_the_threads_each_with_the_call_that_it_is() -> None:
+    shown = lines(COROUTINES + DUMP)
+    assert shown[0] == "  main thread:"
+    assert shown[-5:] == [
+        "  coroutine of Crawler.fetch a1-0-7:",
+        "    /usr/lib/python3.11/asyncio/tasks.py:639 sleep",
+        "    /home/u/app/crawl.py:12 fetch",
+        "  coroutine of Crawler.take a1-0-8:",
+        "    /home/u/app/crawl.py:30 take",
+    ]
+
+
+def test_threads_have_the_names_of_the_calls_that_they_run() -> None:
+    shown = lines("Named 0x0000000000007f01 Feeder.feed a1-0-9\n" + DUMP)
+    assert "  thread of Feeder.feed a1-0-9:" in shown
+    assert "  another thread:" not in shown
+
+
+def test_of_a_call_beside_others_the_line_says_where_that_is() -> None:
+    part = part_of(COROUTINES, "a1-0-8")
+    assert part.count("Coroutine") == 1
+    assert in_a_line(part + DUMP) == "crawl.py:30 take"
+    assert in_a_line(part_of(COROUTINES, "a1-0-99") + DUMP).startswith("tool.py:88 _native_blur")
 
 
 def test_a_worker_in_drumbeats_own_code_says_so() -> None:

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from drumbeat.client import cli_tables, top_view
+from drumbeat.client import cli_tables
+from drumbeat.client import cli_top_view as top_view
 from drumbeat.client.top_keys import keys_of
 from drumbeat.client.top_model import ACTORS, CALLS, EVENTS, Model, Rates, Wish, sorted_calls
 from rich.console import Console

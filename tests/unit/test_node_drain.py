@@ -209,7 +209,7 @@ def test_empty_it_ends_as_soon_as_it_would_be_given_up_when_the_scheduler_is_awa
     bench.after(0.9 * away_s)
     assert not bench.of(events.Finish)
     bench.after(0.2 * away_s)
-    assert bench.of(events.Finish) == [events.Finish()]
+    assert events.Finish() in bench.commands
 
 
 def test_a_scheduler_that_is_back_before_that_is_told_as_ever() -> None:
@@ -232,6 +232,7 @@ def test_results_that_the_scheduler_has_not_are_kept_while_it_is_away() -> None:
 
 
 def test_it_does_not_wait_for_a_scheduler_that_never_was() -> None:
+    bench = NodeBench({"CPU": 1.0}, prepare=False)
     never = NodeBench.__new__(NodeBench)
     core = type(bench.core)(bench.settings, NODE, "lab", "here", {"CPU": 1.0}, 7)
     never.core, never.now_s, never.rows = core, 100.0, {}

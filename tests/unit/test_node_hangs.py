@@ -45,6 +45,7 @@ class Stage:
     beat: int = 0
     cpu_s: float = 1.0
     io_bytes: int = 1000
+    progress: int = 0
     watch: Watch = field(default_factory=lambda: Watch(1, 100.0, UNKILLABLE_S))
     began_s: float = 100.0
     seen: list[str] = field(default_factory=list)
@@ -55,14 +56,17 @@ class Stage:
             self.now_s += step_s
             self.beat += how.get("beats", True)
             self.cpu_s += step_s * how.get("cpu", 0.0)
+            self.progress += how.get("progresses", 0)
             self.io_bytes += int(step_s * how.get("io", 0))
             depth = self.watch.depth
             row = Evidence(
-                1, self.beat, 1, how.get("phase", RUNNING_CODE), self.now_s - self.began_s
-            )
+                1, self.beat, 1, how.get("phase", RUNNING_CODE), self.now_s - self.began_s,
+                self.progress,
+            )  # fmt: skip
             if depth != PAGE:
                 row = Evidence(
-                    1, self.beat, 1, row.phase, row.elapsed_s, 0, how.get("state", "S"), self.cpu_s,
+                    1, self.beat, 1, row.phase, row.elapsed_s, self.progress,
+                    how.get("state", "S"), self.cpu_s,
                     self.io_bytes if how.get("io_known", True) else -1,
                     how.get("threads", FUTEX) if depth == THREADS else "",
                     how.get("where", "futex"),
@@ -132,6 +136,13 @@ def test_unkillable_is_who_sleeps_uninterruptibly_without_a_pause() -> None:
     stage.does(0.75, state="S")
     assert stage.does(UNKILLABLE_S - 0.5, state="D") == BLOCKED
     assert stage.does(2.0, state="D") == UNKILLABLE
+
+
+def test_who_says_that_it_progresses_is_not_called_blocked_however_much_it_sleeps() -> None:
+    stage = Stage()
+    assert stage.does(8.0, progresses=1) == RUNNING
+    assert set(stage.seen) == {RUNNING}
+    assert stage.does(2.0) == BLOCKED
 
 
 def test_a_process_without_a_processor_is_not_said_to_hold_the_gil() -> None:

@@ -54,10 +54,10 @@ class Session:
 class Bench:
     """The parts of a worker that matter here, and the node's end of its line."""
 
-    def __init__(self, clock: list[float]) -> None:
+    def __init__(self, clock: list[float], sockets: str) -> None:
         self.page = PulsePage()
         self.words = self.page.slot(SLOT)
-        self.far, near = channel_pair()
+        self.far, near = channel_pair(sockets)
         self.line = Line(near, self.words, Held())
         self.session = Session()
         self.host = ActorHost()
@@ -102,12 +102,12 @@ class Bench:
         self.line.outbox.append(FinishedRow(seq, (value,), 0.1))
 
 
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+@pytest.fixture(params=["seqpacket", "dgram"])
+def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     clock = [100.0]
     for room in (line_room, inside_room):
         monkeypatch.setattr(room, "perf_counter", lambda: clock[0])
-    bench = Bench(clock)
+    bench = Bench(clock, request.param)
     set_inside(bench.inside)
     yield bench
     set_inside(None)

@@ -4,10 +4,11 @@ import pytest
 from drumbeat.protocol.actors import ActorsGone
 from drumbeat.protocol.drain import Drain, Draining, DrainNode
 from drumbeat.protocol.ids import PeerId
+from drumbeat.protocol.limits import Limits
 from drumbeat.protocol.messages import Cancel, Join, Retried, StopMode
 from drumbeat.scheduler import events
 from support.acting import Acting
-from support.scheduling import died, value_done
+from support.scheduling import died, failure_done, value_done
 
 #: lost_after_intervals * heartbeat_interval_s + lease_margin_s
 LEASE_S = 12.0
@@ -122,6 +123,46 @@ def test_the_pause_before_a_restart_grows() -> None:
         stage.up(node, creation)
     for n, pause in enumerate(pauses):
         assert 2.0**n / 2 <= pause <= 2.0**n + 0.2
+
+
+def test_what_ended_each_incarnation_is_a_chain_of_causes() -> None:
+    stage = Acting()
+    node = stage.node()
+    actor, creation = begun(stage, node, restarts=2)
+    for error in ("WorkerDied", "WorkerOutOfMemory", "NodeLost"):
+        stage.done(node, failure_done(creation, error, died=True))
+        stage.live(0.5, 0.1)
+        for row in stage.assigned(node):
+            creation = row
+    call = stage.call(actor)
+    stage.turn()
+    failure = stage.failure(call)
+    assert failure.error == "ActorDied"
+    chain, cause = [], failure.cause
+    while cause is not None:
+        chain.append(cause.error)
+        cause = cause.cause
+    assert chain == ["NodeLost", "WorkerOutOfMemory", "WorkerDied"]
+
+
+def test_a_call_with_a_queue_timeout_does_not_wait_longer_for_a_restart() -> None:
+    stage = Acting(retry_backoff_max_s=30.0)
+    node = stage.node()
+    actor, creation = begun(stage, node, restarts=1, retry_backoff_s=20.0)
+    stage.process_ends(node, creation)
+    limits = Limits(queue_timeout_s=2.0)
+    kind = stage.define(stage.caller, actor=bytes(actor), num_cpus=0.0, limits=limits)
+    hurried, patient = stage.name(stage.caller), stage.call(actor)
+    stage.submit(stage.caller, kind, [hurried])
+    stage.live(3.0)
+    failure = stage.failure(hurried)
+    assert failure.error == "ActorUnavailable"
+    assert failure.details["maybe_executed"] is False
+    assert "its actor has to be restarted first: incarnation 1" in failure.text
+    stage.live(30.0)
+    (again,) = stage.assigned(node)
+    stage.up(node, again)
+    assert stage.sent(node) == [patient]
 
 
 @pytest.mark.parametrize("restarts", [0, 1, 2])
@@ -253,6 +294,23 @@ def test_a_daemon_that_is_replaced_while_it_is_believed_alive_proves_it_dead_too
     stage.live(0.5, 0.1)
     (row,) = stage.assigned(successor)
     assert (row.id, row.attempt) == (actor, 2)
+
+
+def test_words_of_the_daemon_before_it_do_not_prove_one_dead() -> None:
+    stage = Acting()
+    before = PeerId(b"b" * 6)
+    stage.hello(before, "node", "lab")
+    node = stage.node(name="lab")
+    actor, _ = begun(stage, node, restarts=1)
+    stage.event(events.PeerDisconnected(node))
+    stage.live(2.0, 0.25, node)
+    assert stage.core.counters["nodes_lost"] == 1
+    stage.say(before, Join("lab", "host", 1, {"CPU": 2.0}, keeper="keeper of lab"))
+    stage.live(0.5, 0.1)
+    assert not stage.assigned(before), "it may act where its connection closed"
+    successor = stage.node("m", name="lab")
+    stage.live(0.5, 0.1)
+    assert [(row.id, row.attempt) for row in stage.assigned(successor)] == [(actor, 2)]
 
 
 def test_the_same_daemon_or_another_host_proves_nothing() -> None:

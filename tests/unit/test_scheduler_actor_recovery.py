@@ -15,13 +15,20 @@ class Cast(Restarted):
     """A client that created an actor, the first of its ids, and called it."""
 
     def recalls(
-        self, names: list[TaskId], attempts: list[int], restarts: int = 0, retries: int = 0
+        self,
+        names: list[TaskId],
+        attempts: list[int],
+        restarts: int = 0,
+        retries: int = 0,
+        *,
+        waits: bool = False,
     ) -> None:
         """The client comes back, and names its actor and the calls."""
         actor, *calls = names
         self.client_enters()
+        creates = ActorOptions(waits_on_partition=waits)
         creation = self.define(
-            CLIENT, name="Counter", num_cpus=0.0, creates=ActorOptions(), max_retries=restarts
+            CLIENT, name="Counter", num_cpus=0.0, creates=creates, max_retries=restarts
         )
         call = self.define(
             CLIENT, name="Counter.add", num_cpus=0.0, actor=bytes(actor), max_retries=retries
@@ -116,6 +123,16 @@ def test_an_actor_whose_node_has_not_come_back_begins_anew_when_it_cannot_act_an
     stage.say(OTHER, ActorsUp([(actor, 2)]))
     stage.live(0.5, 0.1)
     assert [sent.id for sent in stage.assigned(OTHER)] == [first, second]
+
+
+def test_one_that_outlives_any_silence_never_begins_anew_when_its_node_has_not_come_back() -> None:
+    stage = Cast("m", "n")
+    actor, call = ids(2)
+    stage.node_back(letter="m")
+    stage.recalls([actor, call], [1, 1], restarts=1, retries=1, waits=True)
+    stage.at(60.0)
+    assert stage.assigned(OTHER) == []
+    assert stage.told() == {actor: "ActorDied", call: "ActorDied"}
 
 
 def test_an_actor_without_restarts_whose_node_has_not_come_back_is_dead_in_the_end() -> None:

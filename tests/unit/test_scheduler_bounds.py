@@ -8,7 +8,8 @@ from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.messages import FIRST_CREDIT, Credit, Leave, Results, TakeBack
 from drumbeat.protocol.settings import Settings
 from drumbeat.scheduler import events
-from support.scheduling import Stage, ids_of
+from support.acting import Acting
+from support.scheduling import Stage, ids_of, value_done
 
 MIB = 1 << 20
 
@@ -183,3 +184,28 @@ def test_a_nodes_calls_are_bound_by_no_credit() -> None:
     stage.submit(node, kind, ids_of(node, count, worker=1), client=client)
     stage.turn()
     assert not stage.drops
+
+
+def test_living_actors_use_up_no_credit() -> None:
+    stage = Acting(submit_credit_tasks=10)
+    node = stage.node()
+    stage.turn()
+    (first,) = stage.take(stage.caller, Credit)
+    actors = [stage.create() for _ in range(3)]
+    stage.turn()
+    rows = stage.assigned(node)
+    assert stage.take(stage.caller, Credit) == [], "they do not live yet"
+    stage.up(node, *rows)
+    (more,) = stage.take(stage.caller, Credit)
+    assert (more.tasks, more.bytes) == (first.tasks + 3, first.bytes)
+    stage.done(node, value_done(rows[0], b""))
+    stage.turn()
+    (less,) = stage.take(stage.caller, Credit)
+    assert less.tasks == first.tasks + 2
+    kind = stage.define(stage.caller)
+    most = first.tasks + FIRST_CREDIT.tasks
+    stage.submit(stage.caller, kind, [stage.name(stage.caller) for _ in range(most)])
+    assert not stage.drops
+    stage.submit(stage.caller, kind, [stage.name(stage.caller)])
+    assert [drop.error for drop in stage.drops] == ["RemoteProtocolError"]
+    assert len(actors) == 3

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 from drumbeat.protocol.ids import show
+from drumbeat.protocol.limits import Limits
 from drumbeat.protocol.messages import Beat, Leave, Query
-from drumbeat.protocol.running import RunningRow
+from drumbeat.protocol.running import RunningRow, Stack
 from drumbeat.scheduler import events
 from drumbeat.scheduler.chronicle import TEXT_CHARACTERS_MAX, Chronicle
 from support.acting import Acting
@@ -186,3 +187,29 @@ def test_top_tells_figures_nodes_and_the_calls_that_run_longest() -> None:
     assert told["nodes"][0]["cpu"] == 0.25
     assert told["status"]["workers"] == 4
     assert (told["calls"][0]["done"], told["calls"][0]["total"]) == (0.0, None)
+
+
+def test_a_task_whose_time_in_the_queue_is_over_is_told_of() -> None:
+    stage = Stage()
+    client = stage.client()
+    (task,) = ids_of(client, 1)
+    stage.submit(client, stage.define(client, limits=Limits(queue_timeout_s=2.0)), [task])
+    stage.turn()
+    stage.turn(3.0)
+    (told,) = stage.ask(client, "events", match="timed out")["events"]
+    assert (told["severity"], told["id"]) == ("warning", show(task))
+    assert told["text"].startswith(f"work {show(task)} had not ended within its queue_timeout")
+
+
+def test_an_actor_is_found_by_its_own_name_where_it_is() -> None:
+    stage = Acting()
+    node = stage.node()
+    actor = stage.create(name="totals")
+    stage.turn()
+    (row,) = stage.assigned(node)
+    stage.up(node, row)
+    assert stage.ask(stage.caller, "actors", match="tot")[0]["named"] == "totals"
+    stage.say(stage.caller, Query(9, "stack", match="totals"))
+    stage.turn()
+    (asked,) = stage.take(node, Stack)
+    assert asked.tasks == [actor]

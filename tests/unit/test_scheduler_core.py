@@ -444,6 +444,16 @@ def test_it_takes_the_place_of_one_that_is_not_heard_of(trouble: str) -> None:
     assert stage.core.registered()["nodes"] == 1
 
 
+def test_a_scheduler_that_may_be_cut_off_says_so_and_gives_up_nobody() -> None:
+    stage = Stage()
+    nodes = [stage.node(letter) for letter in "abcd"]
+    stage.live(20.0, 0.5, *nodes[1:])
+    assert not stage.drops
+    assert any("this scheduler may be cut off itself" in text for _, text in stage.core.story)
+    stage.live(6.0, 0.5, *nodes[1:])
+    assert sorted(drop.peer for drop in stage.drops) == nodes[1:]
+
+
 def test_a_failure_row_is_told_as_it_is() -> None:
     stage = Stage()
     client, node = stage.client(), stage.node()

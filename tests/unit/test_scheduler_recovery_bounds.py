@@ -188,6 +188,27 @@ def test_who_comes_while_it_ends_hears_that_it_is_over_when_all_is_told(
     assert not recovered(stage, OTHER)
 
 
+def test_nothing_more_is_kept_for_a_client_that_comes_while_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doubts, "JUDGED_A_TURN", 1)
+    stage = Restarted("n", "x", recovery_wait_s=500.0)
+    client = stage.client_enters()
+    stage.names(client, stage.define(client, max_retries=0), ids(5))
+    stage.registered(client)
+    node = stage.node_back(clients=(client,))
+    stage.at(12.0).turn(0.1)
+    stage.hello(OTHER, "client", "m", epoch=1)
+    (call,) = ids(1, NODE, 1)
+    stage.submit(node, stage.define(node, OTHER), [call], OTHER)
+    for _ in range(8):
+        stage.turn()
+    assert recovered(stage, client)
+    failure = stage.results(node)[call].failure
+    assert failure is not None
+    assert failure.error == "TaskCancelled"
+
+
 def test_what_recovery_has_kept_is_at_rest_when_it_is_over() -> None:
     stage = Restarted("n")
     (task,) = ids(1)

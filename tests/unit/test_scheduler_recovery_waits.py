@@ -136,6 +136,41 @@ def test_with_all_nodes_back_what_nobody_claims_never_started() -> None:
     assert stage.retried(CLIENT) == {}
 
 
+@pytest.mark.parametrize("order", ["client first", "node first"])
+def test_a_retry_that_no_node_claims_has_its_pause_anew(order: str) -> None:
+    stage = Restarted("n")
+    (task,) = ids(1)
+    node = NODE
+    if order == "node first":
+        stage.node_back()
+    stage.client_back([task], attempt=3, options={"retry_backoff_s": 0.4})
+    stage.turn()
+    if order == "client first":
+        stage.node_back()
+        stage.turn()
+    assert stage.task(task)["state"] == "backoff"
+    stage.live(0.39)
+    assert stage.assigned(node) == []
+    stage.live(0.5)
+    assert [(a.id, a.attempt) for a in stage.assigned(node)] == [(task, 3)]
+
+
+def test_a_retry_in_its_pause_is_found_where_it_runs_after_all() -> None:
+    stage = Restarted()
+    (task,) = ids(1)
+    stage.client_back([task], attempt=2, options={"retry_backoff_s": 0.4})
+    stage.turn()
+    assert stage.task(task)["state"] == "backoff"
+    # The life before could not write down that there is such a node.
+    node = stage.node_back(row(task, 2))
+    stage.live(1.0)
+    assert stage.assigned(node) == []
+    assert stage.stops(node) == []
+    stage.done(node, done(task, 2))
+    stage.turn().turn(0.2)
+    assert stage.at_rest()
+
+
 def test_what_was_never_sent_is_new() -> None:
     stage = Restarted("n", "m")
     (one,) = ids(1)

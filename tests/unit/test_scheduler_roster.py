@@ -69,6 +69,38 @@ def test_what_a_node_that_was_given_up_had_submitted_counts_in_the_next_life() -
     assert stage.results(node)[nested].failure.error == "NodeLost"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+def test_what_is_kept_of_a_node_that_was_given_up_is_charged_when_its_client_comes(
+    retries: int,
+) -> None:
+    gone = [NODE.hex()]
+    stage = Restarted("m", gone=gone)
+    (nested,) = ids_of(NODE, 1, worker=1)
+    other = stage.node_back(letter="m")
+    node = stage.node_joins()
+    kind = stage.define(node, CLIENT, max_retries=retries)
+    stage.names(node, kind, [nested], client=CLIENT)
+    stage.registered(node)
+    # It has told all, but nothing could be charged of it: its client is not there yet.
+    stage.live(0.1, 0.05)
+    assert stage.gone[-1] == gone
+    stage.prompt = False
+    stage.client_back()
+    stage.turn()
+    assert stage.assigned(node) + stage.assigned(other) == []
+    assert stage.gone[-1] == gone, "the node has yet to hear of it"
+    results = stage.results(node)
+    stage.reach(node)
+    stage.turn()
+    assert stage.gone[-1] == []
+    if retries:
+        assert results == {}
+        assigned = stage.assigned(node) + stage.assigned(other)
+        assert [(row.id, row.attempt) for row in assigned] == [(nested, 2)]
+    else:
+        assert results[nested].failure.error == "NodeLost"  # type: ignore[union-attr]
+
+
 def test_without_anybody_to_tell_a_node_that_leaves_is_struck_out_at_once() -> None:
     stage = Stage()
     node = stage.node()

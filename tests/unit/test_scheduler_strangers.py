@@ -153,3 +153,20 @@ def test_who_has_work_over_from_an_earlier_life_is_no_stranger_among_many() -> N
     stage.registered(CLIENT)
     stage.turn()
     assert [row.id for row in stage.assigned(node)] == [task]
+
+
+def test_words_of_a_daemon_that_come_after_those_of_its_successor_change_nothing() -> None:
+    stage = Stage()
+    old = PeerId(b"aaaaaa")
+    stage.hello(old, "node", "lab")
+    new = stage.node("b", name="lab")
+    client = stage.client()
+    stage.submit(client, stage.define(client), ids_of(client, 1))
+    stage.turn()
+    assert len(stage.assigned(new)) == 1
+    # It had been sent when its keeper started the next daemon; the connection's end comes after.
+    stage.say(old, Join("lab", "host", 1, {"CPU": 2.0}, keeper="keeper of lab"))
+    stage.turn()
+    assert [(drop.peer, drop.error) for drop in stage.drops] == [(old, "")]
+    assert stage.core.registered()["nodes"] == 1
+    assert stage.ask(client, "tasks")[0]["attempt"] == 1

@@ -1,0 +1,43 @@
+"""Checkpoints of actors on the wire: the last state that each has told, for its next incarnation.
+
+The state is a pickle that a worker has made and that only a worker opens. Of each actor there is
+one checkpoint, the newest: that with the highest (incarnation, number).
+
+Nothing here may hold behaviour.
+"""
+
+from .forms import Count, Message, Row, TaskBytes
+
+#: a large state follows on the bulk link under the id of the actor's creation and this
+CHECKPOINT = b"c"
+
+
+class CheckpointRow(Row):
+    """What one actor was when it told so. Blob key: id + b"c"."""
+
+    #: of its creation
+    id: TaskBytes
+    incarnation: Count
+    #: counts those of one incarnation, from 1; 0: that from which this incarnation was made
+    number: Count
+    #: the pickled state; None: it follows
+    payload: bytes | None = None
+    size: Count = 0
+
+
+class Checkpoint(Message, tag="checkpoint"):
+    """Node -> scheduler: before what those actors said after that. Again to each new scheduler."""
+
+    rows: list[CheckpointRow]
+
+
+class CheckpointsKept(Message, tag="checkpoints_kept"):
+    """Scheduler -> node: these large ones have come; with each its incarnation and number."""
+
+    rows: list[tuple[TaskBytes, Count, Count]]
+
+
+class CheckpointsGone(Message, tag="checkpoints_gone"):
+    """Scheduler -> node: forget those of these actors, up to this incarnation."""
+
+    rows: list[tuple[TaskBytes, Count]]

@@ -1,0 +1,185 @@
+"""The last state that each actor has told, from which its next incarnation begins.
+
+Never opens one, and never keeps more of an actor than the newest. What an actor's process said
+after it told its state is taken in when that is here in whole: so whoever knows the result of a
+call knows it of an actor that does not forget it, and an incarnation that ended leaves all it told.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from ..protocol.checkpoints import (
+    CHECKPOINT,
+    Checkpoint,
+    CheckpointRow,
+    CheckpointsGone,
+    CheckpointsKept,
+)
+from ..protocol.ids import PeerId, TaskId
+from ..protocol.messages import AssignRow
+from .tasks import FINISHED, TaskRecord
+
+if TYPE_CHECKING:
+    from .state import Node, State
+
+#: higher than any incarnation
+_ALL: Final = 1 << 60
+Then = Callable[[], None]
+
+
+class Saved:
+    """The newest checkpoint of an actor."""
+
+    __slots__ = ("at", "holders", "payload")
+
+    def __init__(self, at: tuple[int, int], payload: bytes) -> None:
+        #: incarnation and number
+        self.at = at
+        self.payload = payload
+        #: nodes that keep one of it
+        self.holders: dict[PeerId, None] = {}
+
+
+class Checkpoints:
+    """See the module.
+
+    Args:
+        state: shared.
+    """
+
+    __slots__ = ("_saved", "_state", "arriving")
+
+    def __init__(self, state: "State") -> None:
+        self._state = state
+        self._saved: dict[bytes, Saved] = {}
+        #: by actor: what waits until a large one is here; the node that sends it
+        self.arriving: dict[bytes, tuple[PeerId, list[Then]]] = {}
+
+    # ---------------------------------------------------------------------------------- they come
+
+    def came(self, node: "Node", message: Checkpoint) -> None:
+        """Actors of a node have told what they are."""
+        for row in message.rows:
+            if row.payload is not None:
+                self._whole(node, row, row.payload)
+                continue
+            known = self.arriving.get(row.id)
+            if known is None or known[0] != node.id:
+                self.arriving[row.id] = node.id, []
+            node.peer.expect(row.id + CHECKPOINT, partial(self._arrived, node, row))
+
+    def _arrived(self, node: "Node", row: CheckpointRow, payload: bytes) -> None:
+        self._whole(node, row, payload)
+        kept = CheckpointsKept([(row.id, row.incarnation, row.number)])
+        self._state.out.letter(node.id, kept)
+        waiting = self.arriving.get(row.id)
+        if waiting is not None and waiting[0] == node.id:
+            del self.arriving[row.id]
+            for then in waiting[1]:
+                then()
+
+    def after(self, actor: bytes, node: "Node", then: Then) -> bool:
+        """Have something wait for what an actor told before; False: it need not."""
+        waiting = self.arriving.get(actor)
+        if waiting is None or waiting[0] != node.id:
+            return False
+        waiting[1].append(then)
+        return True
+
+    def _whole(self, node: "Node", row: CheckpointRow, payload: bytes) -> None:
+        if not self._is_wanted(node, row):
+            self._state.counters["stale_dropped"] += 1
+            self._gone(node.id, row.id, row.incarnation)
+            return
+        saved, at = self._saved.get(row.id), (row.incarnation, row.number)
+        if saved is None:
+            saved = self._saved[row.id] = Saved(at, payload)
+        elif at > saved.at:
+            saved.at, saved.payload = at, payload
+        saved.holders[node.id] = None
+
+    def _is_wanted(self, node: "Node", row: CheckpointRow) -> bool:
+        actor = self._state.hosts.known.get(TaskId(row.id))
+        record = None if actor is None else actor.record
+        is_open = self._state.claims.open
+        if record is None:
+            # Whoever created it may have yet to come back.
+            return is_open and (actor is None or actor.over is None)
+        if record.state == FINISHED:
+            return False
+        if record.attempt == row.incarnation and record.node is node:
+            return True
+        # A node that had it when this scheduler began; nobody knows a newer one.
+        return is_open and row.incarnation <= record.attempt
+
+    # ------------------------------------------------------------------------------- they are used
+
+    def of(self, actor: bytes) -> Saved | None:
+        """Return the newest of an actor."""
+        return self._saved.get(actor)
+
+    def assigned(self, node: "Node", record: TaskRecord) -> AssignRow | None:
+        """Return a creation that goes to a node, if it begins with what the last one told."""
+        saved = self._saved.get(record.id)
+        if saved is None:
+            return None
+        saved.holders[node.id] = None
+        # Its constructor is not called: what that would be given does not go along.
+        row = AssignRow(
+            record.id,
+            record.attempt,
+            record.kind.number,
+            record.order,
+            record.depth,
+            record.expected_s,
+        )
+        if len(saved.payload) <= self._state.settings.inline_bytes_max:
+            row.checkpoint = saved.payload
+        else:
+            row.checkpoint_size = len(saved.payload)
+            self._state.out.blob(node.id, record.id + CHECKPOINT, saved.payload)
+        return row
+
+    def up(self, actor: bytes, node: PeerId, incarnation: int) -> None:
+        """An incarnation lives, and its node has what it was made of: no other needs to."""
+        saved = self._saved.get(actor)
+        if saved is None:
+            return
+        for holder in saved.holders:
+            if holder != node:
+                self._gone(holder, actor, incarnation - 1)
+        saved.holders = {node: None} if node in saved.holders else {}
+
+    # ----------------------------------------------------------------------------- and they are not
+
+    def over(self, actor: bytes) -> None:
+        """An actor has ended for good."""
+        saved = self._saved.pop(actor, None)
+        if saved is not None:
+            for holder in saved.holders:
+                self._gone(holder, actor, _ALL)
+
+    def _gone(self, holder: PeerId, actor: bytes, incarnation: int) -> None:
+        if self._state.out.is_here(holder):
+            self._state.out.letter(holder, CheckpointsGone([(actor, incarnation)]))
+
+    def forget_peer(self, peer: PeerId) -> None:
+        """A node is gone, with what it was about to tell."""
+        for saved in self._saved.values():
+            saved.holders.pop(peer, None)
+        self.arriving = {id_: one for id_, one in self.arriving.items() if one[0] != peer}
+
+    def end_of_absence(self) -> None:
+        """Whoever has not named an actor by now will not."""
+        known = self._state.hosts.known
+        for id_ in list(self._saved):
+            actor = known.get(TaskId(id_))
+            if actor is None or actor.record is None:
+                self.over(id_)
+
+    # -------------------------------------------------------------------------------------- insight
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of all maps."""
+        return {"checkpoints": len(self._saved), "checkpoints_arriving": len(self.arriving)}
