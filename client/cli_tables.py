@@ -37,11 +37,11 @@ TASK_COLUMNS = {
     "name": "function",
     "state": "state",
     "stopping": "stopping",
-    "node": "node",
-    "attempt": "attempt",
     "running_s": "running",
     "doing": "doing",
+    "node": "node",
     "progress": "progress",
+    "attempt": "attempt",
     "pid": "pid",
     "age_s": "age",
     "client": "client",
@@ -189,14 +189,14 @@ def keys_that_fit(
         words = columns.get(key, heading(key)).split() or [""]
         cells = max((cell_len(cell(key, row.get(key))) for row in rows), default=0)
         # Names and amounts stay in one line, sentences need not.
-        return max(max(map(len, words)), min(cells, SENTENCE_WIDTH))
+        return max(*map(len, words), min(cells, SENTENCE_WIDTH))
 
     fit: list[str] = []
     left = width
     for key in keys:
         if all(cell(key, row.get(key)) in ("", "no") for row in rows):
             continue
-        left -= least(key) + (2 if fit else 0)
+        left -= least(key) + 2
         if left < 0 and fit:
             break
         fit.append(key)
@@ -225,6 +225,7 @@ def rows_table(
             justify="right" if numbers else "left",
             no_wrap=key in {"id", "state"},
             overflow="fold",
+            min_width=max(map(len, columns.get(key, heading(key)).split()), default=0),
         )
     for row in rows:
         table.add_row(*(Text(cell(key, row.get(key))) for key in keys))

@@ -61,8 +61,15 @@ class Constructor:
 
     def restore(self, checkpoint: bytes) -> None:
         """Make it of what it told of itself in its last incarnation."""
-        set_instance(restored(self._made_by, checkpoint))
-        raise _Made(0, None, self._saver)
+        made_by, concurrency = self._made_by, self._concurrency
+        if not is_async(made_by):
+            set_instance(restored(made_by, checkpoint))
+            raise _Made(concurrency if concurrency > 1 else 0, None, self._saver)
+        from .several_loop import make  # loads asyncio: for those who use it
+
+        instance, loop = make(restored, (made_by, checkpoint), {})
+        set_instance(instance)
+        raise _Made(concurrency or CONCURRENCY, loop, self._saver)
 
 
 class ActorHost:

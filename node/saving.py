@@ -6,13 +6,13 @@ that it was not.
 """
 
 import sys
-import traceback
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 from ..protocol.actor_calls import instance
 from ..protocol.payload import pack_value, unpack_value
+from ..protocol.traceback_text import describe
 from .line import Line
 from .packets import Checkpointed
 from .page import CHECKPOINTING, PHASE, PICKLING, Words
@@ -115,17 +115,17 @@ class Saver:
 
     def _failed(self, error: BaseException) -> str:
         """Tell the user once; return what callers are told."""
-        text = "".join(traceback.format_exception(error)).rstrip()
+        text = describe(error)[2].rstrip()
         error.__traceback__ = None
         if not self._has_failed:
             self._has_failed = True
             last = "the last one is kept" if self._number else "there is none before it"
             print(
-                f"{self._name}: no checkpoint could be made of its state; the actor goes on, and "
+                f"{self._name}: no checkpoint of its state could be made; the actor goes on, and "
                 f"{last}. This is told once, until one can be made.\n{text}",
                 file=sys.stderr,
             )
-        return f"no checkpoint could be made of its state\n{text}"
+        return f"no checkpoint of its actor's state could be made\n{text}"
 
 
 def restored(made_by: Callable[..., Any], checkpoint: bytes) -> Any:

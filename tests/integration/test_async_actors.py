@@ -276,7 +276,7 @@ def test_a_shield_holds_a_cancel_back_from_its_own_call_only() -> None:
     drumbeat.cancel(doomed)
     drumbeat.cancel(other)
     with pytest.raises(drumbeat.TaskCancelled):
-        drumbeat.get(other, timeout=0.9)
+        drumbeat.get(other, timeout=10)
     with pytest.raises(drumbeat.TaskCancelled):
         drumbeat.get(doomed, timeout=10)
     assert drumbeat.get(actor.plain.remote(), timeout=10) == ["after the shield"]
@@ -306,13 +306,13 @@ def test_exit_actor_ends_it_and_what_ran_beside_is_lost() -> None:
 
 def test_when_its_process_dies_all_that_ran_is_lost_and_what_had_not_begun_runs_again() -> None:
     actor = Loop.options(max_restarts=1, max_concurrency=4).remote()
-    running = [actor.sleep.remote(60) for _ in range(3)]
+    begun = [actor.sleep.remote(60) for _ in range(3)]
     pid = drumbeat.get(actor.pid.remote(), timeout=10)
-    running.append(actor.sleep.remote(60))
+    begun.append(actor.sleep.remote(60))
     queued = [actor.note.remote(number) for number in range(5)]
-    time.sleep(0.3)
+    until(lambda: len(running("Loop.sleep")) == 4)
     os.kill(pid, signal.SIGKILL)
-    for ref in running:
+    for ref in begun:
         with pytest.raises(drumbeat.ActorCallLost):
             drumbeat.get(ref, timeout=20)
     assert drumbeat.get(queued, timeout=20) == list(range(5))

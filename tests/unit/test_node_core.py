@@ -48,11 +48,14 @@ def test_the_first_word_in_a_link_life_is_join():
 
 def test_it_beats_each_interval_while_connected(bench):
     task = bench.assign()[0]
-    bench.feed(events.Measured(0.5, 1234))
+    bench.feed(events.Measured(0.5, 1234, 0.25))
     bench.after(1.0)
     (beat,) = bench.sent(Beat)
+    assert beat.cpu == 0.25
     assert (beat.lag_s, beat.workers, beat.blocked, beat.memory_bytes) == (0.5, 2, 0, 1234)
-    assert beat.running == [RunningRow(task, 1, pytest.approx(1.0))]
+    pid = beat.running[0].pid
+    assert pid > 0
+    assert beat.running == [RunningRow(task, 1, pytest.approx(1.0), pid=pid)]
     bench.after(1.0)
     assert bench.sent(Beat)[0].lag_s == 0.0
     bench.feed(events.Disconnected())

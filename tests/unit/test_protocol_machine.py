@@ -4,7 +4,14 @@ import platform
 from pathlib import Path
 
 import pytest
-from drumbeat.protocol.machine import Memory, cpu_count, give_back_memory, gpu_count, identity
+from drumbeat.protocol.machine import (
+    Memory,
+    Processors,
+    cpu_count,
+    give_back_memory,
+    gpu_count,
+    identity,
+)
 
 GIB = 1 << 30
 
@@ -162,3 +169,14 @@ def test_where_a_boot_has_no_id_the_name_of_the_host_has_to_do(
 def test_this_machine_is_one_and_the_same_at_every_look() -> None:
     assert identity() == identity()
     assert len(identity()) == 16
+
+
+def test_how_busy_the_processors_were_is_told_between_two_looks(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  100 0 50 800 50 0 0 0 0 0\ncpu0 1 1 1 1\n")
+    processors = Processors(tmp_path)
+    assert processors.used() == -1.0  # no time has passed
+    stat.write_text("cpu  130 0 60 820 90 0 0 0 0 0\n")
+    assert processors.used() == pytest.approx(0.4)
+    stat.unlink()
+    assert Processors(tmp_path).used() == -1.0
