@@ -29,12 +29,19 @@ MAY_HAVE_RUN: Final = (
     "may have run: the scheduler that it was sent to had given this client up, and {}={} "
     "allows no further attempt"
 )
+#: and why an actor is not created anew then, whatever `max_restarts` allows
+MAY_LIVE: Final = (
+    "may still live where nobody hears of it: the scheduler that it was sent to had given this "
+    "client up, and with it all that it knew of its actors"
+)
 
 
 def why_spent(options: Options) -> tuple[str, str]:
     """Return the error, and its text, of what was sent to a scheduler that gave this client up."""
     if options.actor:
         return "ActorCallLost", MAY_HAVE_RUN.format("max_task_retries", options.max_retries)
+    if options.creates is not None and not options.creates.detached:
+        return "ActorDied", MAY_LIVE
     if options.creates is not None:
         return "ActorDied", MAY_HAVE_RUN.format("max_restarts", options.max_retries)
     return "NodeLost", MAY_HAVE_RUN.format("max_retries", options.max_retries)
@@ -76,12 +83,21 @@ def submits(peer: PeerId, rows: list[TaskRow], attempts: list[int]) -> list[Comm
 def spent(
     tasks: Mapping[TaskId, Call], unsent: Mapping[TaskId, None], budget: Budget
 ) -> list[tuple[TaskId, Call]]:
-    """The scheduler had given us up: charge what was sent; return what has no attempt left."""
+    """The scheduler had given us up: charge what was sent; return what has no attempt left.
+
+    An actor has none: the scheduler has forgotten where it lived, and under which number. What is
+    detached is the scheduler's own, and is known there.
+    """
     return [
         (task, call)
         for task, call in tasks.items()
-        if task not in unsent and not budget.spend(task, call.options.max_retries)
+        if task not in unsent
+        and (_is_own_actor(call.options) or not budget.spend(task, call.options.max_retries))
     ]
+
+
+def _is_own_actor(options: Options) -> bool:
+    return options.creates is not None and not options.creates.detached
 
 
 def attempts_of(

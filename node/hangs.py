@@ -14,7 +14,8 @@ say so; all others are told. `limits` judges by what the user set.
     blocked     beats   no CPU, no IO                                       told
     running     else                                                        told
     starting, importing, unpickling, pickling, checkpointing, waiting, idle: the phase, where no
-                        worse is proven
+                        worse is proven. Idle, with work in its hands, is who has not taken it: of
+                        a sound one a thread listens, so if all wait for a lock nobody will.
 
 How it looks: `turn` says whom (`LookAt`), the shell answers at once (`Seen`). Only calls older than
 LOOK_S are looked at, and of processes only those whose pulse is late or that have run for
@@ -73,8 +74,10 @@ UNKILLABLE: Final = "unkillable"
 
 #: in these the interpreter may well be busy with one thing for long
 _BUSY_PHASES: Final = (UNPICKLING, PICKLING, CHECKPOINTING)
-#: in these nothing but stopped and unkillable is said
+#: in these nothing but stopped and unkillable is said, and in some a deadlock
 _EXCUSED: Final = (STARTING, IMPORTING, WAITING, IDLE)
+#: in these a thread listens to the node, in a call that is no lock
+_LISTENING: Final = (WAITING, IDLE)
 #: before a call's own code begins
 _BEFORE: Final = (STARTING, IDLE, IMPORTING, UNPICKLING)
 
@@ -273,18 +276,16 @@ class Watch:
         if asleep_s is not None and clock_s - asleep_s >= self._unkillable_after_s:
             return UNKILLABLE, asleep_s
         phase = self.phase
-        if phase in _EXCUSED:
-            return PHASE_NAMES[phase], self._since(PHASE_NAMES[phase])
         quiet_s, probed_s = self.quiet_s, self.probed_s
         # Up to the last look at the process, not until now: in between nobody knows.
         is_quiet = quiet_s is not None and probed_s is not None and probed_s - quiet_s >= QUIET_S
-        if self.stale_s >= STALE_S:
+        if self.stale_s >= STALE_S and (phase not in _EXCUSED or phase in _LISTENING):
             stalled = self._judge_stale(is_quiet)
             if stalled == DEADLOCK and quiet_s is not None and self.waits_s is not None:
                 return DEADLOCK, max(self.fresh_s, quiet_s, self.waits_s)
-            if stalled and phase not in _BUSY_PHASES:
+            if stalled and phase not in _BUSY_PHASES and phase not in _EXCUSED:
                 return stalled, self.fresh_s
-        if phase in _BUSY_PHASES:
+        if phase in _BUSY_PHASES or phase in _EXCUSED:
             return PHASE_NAMES[phase], self._since(PHASE_NAMES[phase])
         # A pulse has come while nothing was done: both bits are seen, neither is concluded.
         if is_quiet and quiet_s is not None and self.stale_s < STALE_S and self.fresh_s > quiet_s:
@@ -312,8 +313,8 @@ class Watch:
                 text = f"GIL not released for {self.stale_s:.1f} s, in which {cpu_s:.1f} s CPU"
                 return Verdict(GIL_BUSY, self.stale_s, "", text)
             case "deadlock":
-                text = "every thread waits for a lock"
-                text = f"GIL not released, no CPU and no IO for {for_s:.1f} s, {text}"
+                text = "its work not taken" if self.phase == IDLE else "GIL not released"
+                text = f"{text}, no CPU and no IO for {for_s:.1f} s, every thread waits for a lock"
                 return Verdict(DEADLOCK, for_s, where, text)
             case "gil-held":
                 text = f"GIL not released for {self.stale_s:.1f} s, no CPU, {sleeps}"

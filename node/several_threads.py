@@ -7,6 +7,7 @@ when that returns.
 """
 
 import ctypes
+import signal
 import sys
 import threading
 import time
@@ -48,6 +49,9 @@ class ThreadCalls(Several):
         self._threads = self._idle = 0
         #: held while a call is interrupted, and while one ends its code
         self._striking = threading.Lock()
+        # Whoever starts a thread here has all signals blocked. Children would inherit that, and
+        # what a call starts could not be terminated.
+        self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
     def serve(self) -> None:
         """Have calls run until the actor ends."""
@@ -67,6 +71,7 @@ class ThreadCalls(Several):
             start_thread(self._work, f"drumbeat-call-{self._threads}")
 
     def _work(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
         while True:
             with self._there:
                 while not self.queue:

@@ -24,9 +24,10 @@ from .cases import CANCEL, CANCELLED, DRAIN, HUNG, KILL, MEMORY, TERM, TIMED_OUT
 from .dispatch import Dispatch
 from .events import Dump, Dumped, ReadPage, SendWorker, Signal
 from .handing import interrupt
-from .hangs import STOPPED, Watch
+from .hangs import DEADLOCK, STOPPED, Watch
 from .limits import case_of
 from .packets import CallsTold, FinishedRow, TellCalls
+from .page import IDLE
 from .state import NodeState
 
 #: the page is read again when it could not tell
@@ -134,8 +135,23 @@ class Stops:
         if told.name == STOPPED:
             name, limit_s = "stopped_timeout_s", settings.stopped_timeout_s
         offence = f"made no progress for {seconds(told.for_s)}"
+        if told.name == DEADLOCK and watch.phase == IDLE:
+            offence = f"did not take its work for {seconds(told.for_s)}"
+            self._deaf(worker, case_of(watch, HUNG, offence, name, limit_s, told), now_s)
+            return
         case = case_of(watch, HUNG, offence, name, limit_s, told)
         self.judged(worker, attempt, case, now_s)
+
+    def _deaf(self, worker: Worker, case: Case, now_s: float) -> None:
+        """A worker will take nothing any more: what it has not begun runs in another one."""
+        self._state.counters["judged"] += 1
+        self._state.note(now_s, f"worker {worker.number} {case.offence}: {case.evidence}")
+        creation = None if worker.actor is None else worker.actor.attempt
+        if creation is None or not worker.is_up:
+            self._state.commands.append(Signal(worker.number, KILL.removeprefix("SIG")))
+        elif creation.stop == NOT_STOPPED:
+            creation.case, creation.stop = case, ASKED
+            self._look(creation, case, worker, now_s)
 
     def runs_away(self, worker: Worker, attempt: Attempt, now_s: float) -> None:
         """An attempt on its way to its end takes ever more memory: nothing else is tried."""

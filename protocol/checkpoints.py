@@ -1,4 +1,4 @@
-"""Checkpoints of actors on the wire: the last state that each has told, for its next incarnation.
+"""Checkpoints of actors on the wire: the last state of each, for its next incarnation.
 
 The state is a pickle that a worker has made and that only a worker opens. Of each actor there is
 one checkpoint, the newest: that with the highest (incarnation, number).

@@ -15,7 +15,15 @@ from typing import Final
 from ..protocol.ids import ObjectId, PeerId, TaskId, show
 from ..protocol.messages import Outcome, StopMode, TaskRow, ValueRow
 from .chronicle import WARNING
-from .epitaphs import call_lost, cannot_begin, died, ended_for_good, failed_call, why
+from .epitaphs import (
+    call_lost,
+    cannot_begin,
+    died,
+    ended_for_good,
+    failed_call,
+    not_restored,
+    why,
+)
 from .hosts import CAUSES_MAX, Actor, Doubt, Hosts, bytes_of, caller_of
 from .lines import CALLER_BYTES, TURN_CALLS
 from .objects import Objects
@@ -415,7 +423,9 @@ class Actors:
     def final(self, record: TaskRecord, last: ValueRow) -> ValueRow:
         """Return the outcome of a creation or call that is not tried again."""
         if last.outcome != Outcome.FAILURE or last.failure is None:
-            return last
+            if record.kind.creates is None:
+                return last
+            return not_restored(record, self.hosts.known[record.id], last)
         if record.kind.host is not None and last.failure.details.get("limit"):
             return last  # it is why its process ended, not one that was there by chance
         if record.kind.host is not None:
@@ -448,7 +458,10 @@ class Actors:
 
     def _over(self, actor: Actor, row: ValueRow) -> None:
         """An actor will never act again: end all that waits for it."""
-        keep = row.payload is not None and row.outcome == Outcome.ERROR and not row.contained
+        raised = row.outcome == Outcome.ERROR
+        if row.failure is not None:
+            raised = row.failure.error == "ActorDied"  # with what its __restore__ raised
+        keep = row.payload is not None and raised and not row.contained
         if keep and len(row.payload or b"") > self._state.settings.small_value_bytes:
             keep = False
         actor.over = ValueRow(

@@ -92,6 +92,16 @@ def ended_for_good(record: TaskRecord, actor: Actor, last: Failure) -> ValueRow:
     return failed_call(actor, record.id, kind, "ActorDied", text, _chain(actor, last))
 
 
+def not_restored(record: TaskRecord, actor: Actor, last: ValueRow) -> ValueRow:
+    """Return the outcome of an actor that cannot take its last checkpoint, whatever is tried."""
+    failure = Failure("ActorDied", "its __restore__ raised")
+    row = ended_for_good(record, actor, failure)
+    if row.failure is not None:
+        row.failure.cause = None  # the payload is
+    row.payload, row.contained = last.payload, last.contained
+    return row
+
+
 def _chain(actor: Actor, last: Failure) -> Failure:
     """Return what ended the last incarnation, with what ended the one before it as its cause."""
     cause: Failure | None = None

@@ -10,6 +10,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,8 +99,6 @@ def receives() -> None:
 
 
 def waits_for_a_lock() -> None:
-    import threading
-
     lock = threading.Lock()
     with lock:
         lock.acquire()
@@ -224,6 +223,33 @@ def test_a_call_in_a_deadlock_ends_its_actor_which_is_made_anew_and_an_idle_one_
         drumbeat.get(ref, timeout=30)
     assert drumbeat.get(later, timeout=30) not in pids
     assert drumbeat.get(idle.pid.remote()) == pids[0]
+
+
+def test_an_actor_that_a_thread_of_its_own_has_stuck_is_made_anew_for_the_calls_it_never_took(
+    tell: Tell, tmp_path: Path
+) -> None:
+    here = tmp_path / "stuck"
+
+    class Haunted:
+        def haunt(self) -> int:
+            def later() -> None:
+                time.sleep(0.3)  # the call is over
+                sys.setswitchinterval(1000.0)  # from here on nobody is given the interpreter
+                ctypes.PyDLL(None).creat(bytes(here), 0o600)
+                locks_twice_with_the_gil()
+
+            threading.Thread(target=later, daemon=True).start()
+            return os.getpid()
+
+        def pid(self) -> int:
+            return os.getpid()
+
+    haunted = drumbeat.remote(Haunted).options(max_restarts=1).remote()
+    before = drumbeat.get(haunted.haunt.remote(), timeout=30)
+    until(here.exists)
+    ref = haunted.pid.remote()
+    said_of(tell, ref, "deadlock")
+    assert drumbeat.get(ref, timeout=30) != before
 
 
 def test_a_stopped_worker_is_called_stopped_and_runs_again_when_it_is_let_go(

@@ -83,12 +83,12 @@ def test_the_ten_lines_of_the_readme_run(runtime: Path, tmp_path: Path) -> None:
     assert run("ten.py", runtime=runtime, cwd=tmp_path).stdout == "285\n"
 
 
-def test_the_census_counts_forwards_prints_and_ends_in_a_table(
+def test_the_census_ends_a_call_that_hangs_counts_the_rest_and_ends_in_a_table(
     runtime: Path, tmp_path: Path
 ) -> None:
     tree_ = tmp_path / "tree"
     (tree_ / "shop").mkdir(parents=True)
-    (tree_ / "alone.py").write_text("import os\n\ndef one():\n    pass\n")
+    (tree_ / "alone.py").write_text('"""A\n=\n"""\nimport os\ndef one():\n    pass\n')
     (tree_ / "shop" / "till.py").write_text("from os import path\nimport sys\nimport os\n")
     (tree_ / "shop" / "bad.py").write_text("def (\n")
 
@@ -97,8 +97,14 @@ def test_the_census_counts_forwards_prints_and_ends_in_a_table(
 
     assert re.search(r"\(survey pid=\d+ node=\S+\) shop/bad.py does not parse: invalid syntax", out)
     assert re.search(r"shop +2 +4 +0 +os sys", out)
-    assert re.search(r"all +3 +8 +1 +2 one +os sys", out)
-    assert re.search(r"3 files, 8 lines, 1 not parsed, in .* on 2 nodes: \S+ tasks a second", out)
+    assert re.search(r"all +3 +10 +1 +2 one +os sys", out)
+    assert re.search(r"3 files, 10 lines, 1 underlined headings, 1 not parsed, in ", out)
+    assert re.search(r" on 2 nodes: \S+ tasks a second", out)
+    assert "the headings of (a trap) are not counted" in out
+    assert re.search(r"Headings.count took longer than its timeout of 2 s on node \S+ ", out)
+    assert re.search(r"verdict : (gil-busy|running)", out)  # running: it had little of a processor
+    assert re.search(r"actions : stack [\d:]+ · cancel", out)
+    assert re.search(r"stack   : census.py:\d+ ", out)
 
 
 def test_calls_dependencies_and_nested_calls_give_their_values(cluster: Cluster) -> None:

@@ -1,6 +1,8 @@
 """Actors whose plain methods run in threads, end to end."""
 
 import re
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -93,6 +95,14 @@ class Threads:
         call = drumbeat.current()
         return call.name, call.actor_id
 
+    def start_and_terminate(self) -> int:
+        child = subprocess.Popen(["sleep", "60"])
+        try:
+            child.terminate()
+            return child.wait(10)
+        finally:
+            child.kill()
+
     def leave(self) -> None:
         drumbeat.exit_actor()
 
@@ -161,6 +171,11 @@ def test_exit_actor_in_a_thread_ends_the_actor() -> None:
         drumbeat.get(beside, timeout=10)
     with pytest.raises(drumbeat.ActorDied):
         drumbeat.get(actor.note.remote(1), timeout=10)
+
+
+def test_what_a_call_in_a_thread_starts_can_be_terminated() -> None:
+    actor = Threads.options(max_concurrency=2).remote()
+    assert drumbeat.get(actor.start_and_terminate.remote(), timeout=20) == -signal.SIGTERM
 
 
 def test_a_limit_ends_a_call_in_a_thread() -> None:

@@ -171,25 +171,33 @@ def linger(path: str) -> None:
 # ------------------------------------------------------------------------------------ what is seen
 
 
+def death(directory: Path) -> tuple[float, Exception | None]:
+    """Kill the worker of a task; return how many ms later the program has its error, and that."""
+    path = directory / "pid"
+    path.unlink(missing_ok=True)
+    ref = drumbeat.remote(linger).options(max_retries=0).remote(str(path))
+    while not (path.exists() and path.read_text()):
+        time.sleep(0.005)
+    time.sleep(0.02)
+    begun_s = time.monotonic()
+    os.kill(int(path.read_text()), signal.SIGKILL)
+    try:
+        drumbeat.get(ref, timeout=20)
+    except drumbeat.TaskError as error:
+        return (time.monotonic() - begun_s) * 1000, error
+    return 0.0, None
+
+
 def deaths(seen: Seen) -> None:
     """From kill -9 of a worker to the error in the program, by way of the scheduler."""
-    once = drumbeat.remote(linger).options(max_retries=0)
     times_ms = []
-    for number in range(100):
-        path = seen.directory / f"pid{number}"
-        ref = once.remote(str(path))
-        while not (path.exists() and path.read_text()):
-            time.sleep(0.005)
-        time.sleep(0.02)
-        begun_s = time.monotonic()
-        os.kill(int(path.read_text()), signal.SIGKILL)
-        try:
-            drumbeat.get(ref, timeout=20)
-            seen.wrong.append("a killed task returned")
-        except drumbeat.WorkerDied as error:
-            times_ms.append((time.monotonic() - begun_s) * 1000)
-            if error.signal_name != "SIGKILL" or isinstance(error, drumbeat.WorkerOutOfMemory):
-                seen.wrong.append(f"told as {error!r}")
+    for _ in range(100):
+        took_ms, error = death(seen.directory)
+        times_ms.append(took_ms)
+        if not isinstance(error, drumbeat.WorkerDied) or error.signal_name != "SIGKILL":
+            seen.wrong.append(f"told as {error!r}")
+        elif isinstance(error, drumbeat.WorkerOutOfMemory):
+            seen.wrong.append(f"told as {error!r}")
     times_ms.sort()
     print(
         f"100 workers killed: the error is in the program after {statistics.median(times_ms):.1f}"

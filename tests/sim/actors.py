@@ -168,9 +168,10 @@ class Acts:
         for other, incarnation in list(lives.items()):
             if other is worker:
                 continue
-            if incarnation > creation.attempt:
+            if incarnation >= creation.attempt:
+                # What it writes to would take it for the other one, or refuse it.
                 text = f"incarnation {creation.attempt} of {creation.id.hex()} acts after"
-                self._oracle.wrong(f"{text} incarnation {incarnation}")
+                self._oracle.wrong(f"{text} another process as incarnation {incarnation}")
             if not other.is_alive:
                 if incarnation < creation.attempt:
                     del lives[other]

@@ -1,18 +1,14 @@
 """Bugs that a careless change could bring, one at a time: the simulator must see each.
 
-Seeds that catch each stand in `planted_seeds.json`. One is enough; several outlive more changes to
-the cores and to what is drawn. `python tests/sim/run.py --planted` looks for others, for all of
-them, and writes them down.
+Those that worlds of tasks show; see `plants.py` for all of them.
 
 Never leaves anything changed behind: a bug is there only within its `plant()` block.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from drumbeat.client.budget import Budget
 from drumbeat.client.credits import Credits
 from drumbeat.node.beats import Beats
@@ -27,7 +23,7 @@ from drumbeat.node.state import NodeState
 from drumbeat.protocol.drain import Farewell
 from drumbeat.protocol.frames import Batch
 from drumbeat.protocol.link import Link
-from drumbeat.scheduler import work as scheduler_work
+from drumbeat.scheduler import pauses
 from drumbeat.scheduler.attempts import Attempts
 from drumbeat.scheduler.deliveries import Deliveries
 from drumbeat.scheduler.matching import Matching
@@ -41,8 +37,6 @@ from drumbeat.scheduler.submissions import Submissions
 from drumbeat.scheduler.tasks import QUEUED, RETURN, move
 from drumbeat.scheduler.work import Work
 
-#: name -> seeds that catch it, the first ones that did
-SEEDS_FILE: Final = Path(__file__).with_name("planted_seeds.json")
 #: what hardly any seed draws is seen by the story of the bug that it once was
 TOLD_BY: Final = {
     "give_up_at_a_second_hello": "a_client_whose_welcome_is_cut_while_its_tasks_run",
@@ -252,22 +246,6 @@ def _parts_before_it_is_written(_true: Callable[..., Any]) -> Callable[..., Any]
     return depart
 
 
-def seeds_of(name: str) -> list[int]:
-    """Return seeds that catch a planted bug."""
-    return _read_seeds().get(name, [])
-
-
-def write_seeds(name: str, seeds: list[int]) -> None:
-    """Write down which seeds catch a planted bug; what is planted no more is struck out."""
-    known = _read_seeds() | {name: seeds}
-    lines = [f' "{each}": {known[each]}' for each in PLANTED if each in known]
-    SEEDS_FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-
-
-def _read_seeds() -> dict[str, list[int]]:
-    return msgspec.json.decode(SEEDS_FILE.read_bytes(), type=dict[str, list[int]])
-
-
 PLANTED: dict[str, Planted] = {
     "work_while_drained": Planted(
         "a node that is drained keeps what has not started", Drain, "_give_back", _does_nothing
@@ -354,7 +332,7 @@ PLANTED: dict[str, Planted] = {
     ),
     "keep_a_dropped_blob": Planted(
         "the large arguments of a task that is refused are not dropped with it",
-        Submissions, "_drop_args", _does_nothing,
+        Submissions, "drop_args", _does_nothing,
     ),
     "go_on_when_given_up": Planted(
         "a node that was given up goes on with what it has",
@@ -373,7 +351,7 @@ PLANTED: dict[str, Planted] = {
         Dispatch, "page_read", _takes_what_was_started,
     ),
     "retry_at_once": Planted(
-        "a retry does not wait", scheduler_work, "backoff_s", _retries_at_once
+        "a retry does not wait", pauses, "backoff_s", _retries_at_once
     ),
     "forget_who_holds": Planted(
         "nobody counts the refs inside what is sent",

@@ -1,7 +1,6 @@
 """Bugs in what watches limits, one at a time: worlds with limits must show each.
 
-With each stand the seeds that were seen to catch it; one of them has to. Never leaves anything
-changed behind.
+Never leaves anything changed behind.
 """
 
 from collections.abc import Callable
@@ -26,21 +25,11 @@ def _halves(true: Method) -> Method:
     return add
 
 
-PLANTED_LIMITS: Final[dict[str, tuple[Planted, list[int]]]] = {
-    "half_the_time": (
-        Planted("the scheduler's limits are over too early", Deadlines, "_add", _halves),
-        [1, 7, 13],
+PLANTED_LIMITS: Final[dict[str, Planted]] = {
+    "half_the_time": Planted(
+        "the scheduler's limits are over too early", Deadlines, "_add", _halves
     ),
-    "wait_for_ever": (
-        Planted("the wait for a turn has no end", Deadlines, "queued", _does_nothing),
-        [9, 78],
-    ),
-    "no_total": (
-        Planted("what is at no node does not end", Deadlines, "_over", _does_nothing),
-        [9, 78, 105],
-    ),
-    "look_away": (
-        Planted("a node does not look at limits", LimitsOf, "look", _does_nothing),
-        [352, 854, 1328],
-    ),
-}  # fmt: skip
+    "wait_for_ever": Planted("the wait for a turn has no end", Deadlines, "queued", _does_nothing),
+    "no_total": Planted("what is at no node does not end", Deadlines, "_over", _does_nothing),
+    "look_away": Planted("a node does not look at limits", LimitsOf, "look", _does_nothing),
+}

@@ -22,7 +22,7 @@ if __name__ == "__main__":
 import msgspec  # noqa: E402
 from sim.batch import TWICE_EACH, run_seeds, scenario_of, serve, simulate  # noqa: E402
 from sim.operations import FAULTS, Scenario, dump, load  # noqa: E402
-from sim.planted import PLANTED, write_seeds  # noqa: E402
+from sim.plants import PLANTS, write_seeds  # noqa: E402
 from sim.shrink import kind_of, shrink  # noqa: E402
 from sim.world import Outcome  # noqa: E402
 
@@ -152,7 +152,8 @@ def _search(names: Sequence[str], options: argparse.Namespace) -> int:
         found: list[int] = []
         tally = Tally()
         seeds = range(options.start, options.start + PLANTED_SEEDS)
-        for answer in run_seeds(seeds, options.jobs, name, 0):
+        plant = PLANTS[name]
+        for answer in run_seeds(seeds, options.jobs, name, 0, plant.actors, plant.limits):
             tally.seeds += 1
             tally.cpu_s += answer.cpu_s
             if answer.violations:
@@ -194,10 +195,13 @@ def main() -> int:
     options = parser.parse_args()
     with ExitStack() as planting:
         if options.planted == ALL or options.record:
-            names = list(PLANTED) if options.planted == ALL else [options.planted]
+            names = list(PLANTS) if options.planted == ALL else [options.planted]
             return _search(names, options)
         if options.planted:
-            planting.enter_context(PLANTED[options.planted].plant())
+            plant = PLANTS[options.planted]
+            options.actors = options.actors or plant.actors
+            options.limits = options.limits or plant.limits
+            planting.enter_context(plant.planted.plant())
         return _run(options)
 
 

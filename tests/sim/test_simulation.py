@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 from drumbeat.scheduler.presence import Presence
 from sim import operations as op
-from sim.actors import with_actors
 from sim.batch import OTHER_HASH_SEED, Runner, run_seeds, scenario_of, simulate, until
 from sim.draw import draw
 from sim.operations import Scenario, dump, load
-from sim.planted import PLANTED, TOLD_BY, Planted, seeds_of
-from sim.planted_actors import PLANTED_ACTORS
-from sim.planted_limits import PLANTED_LIMITS
+from sim.planted import TOLD_BY
+from sim.plants import PLANTS, Plant, seeds_of
 from sim.run import report
 from sim.scripts import Spec, Step
 from sim.shrink import kind_of, shrink
@@ -103,41 +101,24 @@ def test_without_the_epoch_that_is_written_down_one_who_was_away_runs_a_task_aga
     assert "was run 2 times, with max_retries=0" in outcome.violations[0]
 
 
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("name", PLANTS)
 def test_a_planted_bug_is_caught_by_its_seed(name: str) -> None:
-    planted = PLANTED[name]
-    with planted.plant():
-        caught = any(simulate(scenario).violations for scenario in _catching(name))
-    assert caught, f"neither {seeds_of(name)} nor a story catches {name}: {planted.about}"
+    plant = PLANTS[name]
+    with plant.planted.plant():
+        caught = any(simulate(scenario).violations for scenario in _catching(name, plant))
+    assert caught, f"neither {seeds_of(name)} nor a story catches {name}: {plant.planted.about}"
 
 
-def _catching(name: str) -> Iterator[Scenario]:
+def _catching(name: str, plant: Plant) -> Iterator[Scenario]:
     for seed in seeds_of(name):
-        yield draw(seed)
+        yield scenario_of(seed, actors=plant.actors, limits=plant.limits)
     if name in TOLD_BY:
         yield load((HERE / "stories" / f"{TOLD_BY[name]}.json").read_bytes())
 
 
-@pytest.mark.parametrize("name", PLANTED_ACTORS)
-def test_a_bug_planted_in_actors_is_caught_by_its_seed(name: str) -> None:
-    planted, seeds = PLANTED_ACTORS[name]
-    with planted.plant():
-        caught = any(simulate(with_actors(draw(seed))).violations for seed in seeds)
-    assert caught, f"none of {seeds} catches {name} any more: {planted.about}"
-
-
-@pytest.mark.parametrize("name", PLANTED_LIMITS)
-def test_a_bug_planted_in_limits_is_caught_by_its_seed(name: str) -> None:
-    planted, seeds = PLANTED_LIMITS[name]
-    with planted.plant():
-        caught = any(simulate(scenario_of(seed, limits=True)).violations for seed in seeds)
-    assert caught, f"none of {seeds} catches {name} any more: {planted.about}"
-
-
 def test_a_planted_bug_goes_when_its_block_ends() -> None:
-    name = next(iter(PLANTED))
-    planted: Planted = PLANTED[name]
-    with planted.plant():
+    name = next(iter(PLANTS))
+    with PLANTS[name].planted.plant():
         pass
     assert not simulate(draw(seeds_of(name)[0])).violations
 

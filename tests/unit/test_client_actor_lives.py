@@ -206,13 +206,30 @@ def test_one_that_was_never_sent_does_not_begin_anew() -> None:
 
 def test_given_up_by_the_scheduler_actors_and_calls_say_what_they_are() -> None:
     client = Client()
-    actor, again = made(client), made(client, max_retries=1)
+    actor = made(client, creates=ActorOptions(detached=True))
     call = called(client, actor)
     errors = {row.id: row.failure for row in resolved(client.connect(1)) if row.failure}
     assert [errors[actor].error, errors[call].error] == ["ActorDied", "ActorCallLost"]
     assert "max_restarts=0" in errors[actor].text
     assert "max_task_retries=0" in errors[call].text
-    assert again not in errors
+
+
+def test_given_up_by_the_scheduler_it_creates_nothing_anew_that_may_still_live() -> None:
+    client = Client()
+    own = made(client, max_retries=5)
+    theirs = made(client, max_retries=5, creates=ActorOptions(detached=True))
+    commands = client.connect(1)
+    failures = {row.id: row.failure for row in resolved(commands)}
+    assert list(failures) == [own]
+    assert failures[own] is not None
+    assert "may still live" in failures[own].text
+    assert [[row.id for row in one.rows] for one in sent(commands, Submit)] == [[theirs]]
+
+
+def test_given_up_by_the_scheduler_it_creates_what_it_had_not_sent() -> None:
+    client = Client(connected=False)
+    actor = made(client)
+    assert [[row.id for row in one.rows] for one in sent(client.connect(1), Submit)] == [[actor]]
 
 
 def test_calls_beyond_the_credit_keep_their_actor() -> None:

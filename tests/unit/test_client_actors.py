@@ -396,3 +396,42 @@ def test_in_a_new_session_the_class_is_defined_anew(session):
         Counter.remote()
         assert other.calls[0].kind is not session.calls[0].kind
         assert other.calls[0].kind.function is session.calls[0].kind.function
+
+
+class Saves:
+    def __checkpoint__(self) -> None:
+        """Say nothing."""
+
+    def __restore__(self, state: None) -> None:
+        """Begin with that."""
+
+
+class SavesAside(Saves):
+    async def wait(self) -> None:
+        """Wait."""
+
+
+class SavesOnly:
+    def __checkpoint__(self) -> None:
+        """Say nothing."""
+
+
+def test_how_often_an_actor_is_saved_arrives_in_the_kind(session):
+    drumbeat.remote(checkpoint_every_calls=3, checkpoint_interval_s=1.5)(Saves).remote()
+    creates = session.calls[0].kind.options.creates
+    assert (creates.checkpoint_every_calls, creates.checkpoint_interval_s) == (3, 1.5)
+
+
+@pytest.mark.parametrize("name", ["checkpoint_every_calls", "checkpoint_interval_s"])
+def test_checkpoints_are_refused_of_a_class_that_cannot_make_them(name):
+    with pytest.raises(TypeError, match="__checkpoint__ is no method of it"):
+        Counter.options(**{name: 1})
+    with pytest.raises(TypeError, match=r"SavesOnly.*; __restore__ is no method of it"):
+        drumbeat.remote(**{name: 1})(SavesOnly)
+    with pytest.raises(ValueError, match="made between calls, and SavesAside may run several"):
+        drumbeat.remote(**{name: 1})(SavesAside)
+    with pytest.raises(ValueError, match="leave out max_concurrency"):
+        drumbeat.remote(**{name: 1}, max_concurrency=2)(Saves)
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        drumbeat.remote(**{name: -1})(Saves)
+    drumbeat.remote(max_concurrency=2)(Saves)

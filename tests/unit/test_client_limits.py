@@ -101,7 +101,7 @@ def test_a_time_that_does_not_fit_is_refused_by_name(name, value, error):
     ],
 )  # fmt: skip
 def test_memory_that_does_not_fit_is_refused_by_name(value, error):
-    with pytest.raises(error, match="^memory_max ") as caught:
+    with pytest.raises(error, match=r"^memory_max ") as caught:
         unlimited.options(memory_max=value)
     assert repr(value) in str(caught.value)
 

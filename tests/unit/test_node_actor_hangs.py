@@ -3,7 +3,7 @@
 import pytest
 from drumbeat.node import events
 from drumbeat.node.packets import ActorMade, Finished, FinishedRow, Returned
-from drumbeat.node.page import RUNNING_CODE
+from drumbeat.node.page import IDLE, RUNNING_CODE
 from drumbeat.protocol.messages import Beat, Failure, Outcome, Stop, StopMode, ValueRow
 from drumbeat.protocol.running import Stack, Stacks
 from support.node_acting import Stage
@@ -41,7 +41,8 @@ def answers_to(command, running):
     for number, depth in command.rows:
         state = "" if depth == events.PAGE else "S"
         threads = events.FUTEX if depth == events.THREADS else ""
-        about = (RUNNING_CODE, 9.0, 0, state, 1.0, 5, threads)
+        at = (RUNNING_CODE, 9.0) if running else (IDLE, 0.0)
+        about = (*at, 0, state, 1.0, 5, threads)
         rows.append(events.Evidence(number, 7, running, *about))
     return [events.Seen(rows)]
 
@@ -120,6 +121,28 @@ def test_a_call_that_hangs_ends_as_that_and_its_actor_as_if_it_had_died(stage):
         (call, True, "TaskHung"),
         (stage.actor, True, "WorkerDied"),
     ]
+
+
+def test_an_actor_that_takes_nothing_any_more_ends_and_its_calls_run_in_the_next_one(stage):
+    calls = stage.call(2, expected_s=1e-6)
+    assert not steps(in_a_deadlock(stage, 4.0, running=0))
+    commands = in_a_deadlock(stage, 6.0, running=0)
+    assert [c for c in commands if type(c) is events.Dump]
+    assert steps(commands) == [events.Signal(1, "TERM"), events.Signal(1, "KILL")]
+    stage.die(1, started=1)
+    assert stage.told_back() == calls
+    assert [(row.id, row.died, row.values[0].failure.error) for row in stage.done()] == [
+        (stage.actor, True, "TaskHung"),
+    ]
+
+
+def test_a_worker_that_takes_nothing_is_killed_and_what_it_was_sent_runs_elsewhere():
+    stage = Stage(settings=SOON, made=False)
+    commands = in_a_deadlock(stage, 10.0, running=0)
+    assert steps(commands) == [events.Signal(1, "KILL")]
+    commands = stage.die(1, started=0)
+    assert not stage.done()
+    assert [c.worker for c in commands if type(c) is events.StartWorker] == [2]
 
 
 def test_one_that_can_be_interrupted_after_all_costs_its_actor_nothing(stage):

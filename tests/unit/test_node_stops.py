@@ -388,8 +388,11 @@ def test_an_attempt_that_hangs_goes_down_the_ladder_and_ends_as_that():
     commands = in_a_deadlock(bench, 6.0)
     steps = [c for c in commands if type(c) in (events.Dump, events.Interrupt, events.Signal)]
     assert steps == [
-        events.Dump([1]), events.Interrupt(1, 1, "hung"), events.Signal(1, "TERM"), events.Signal(1, "KILL")
-    ]  # fmt: skip
+        events.Dump([1]),
+        events.Interrupt(1, 1, "hung"),
+        events.Signal(1, "TERM"),
+        events.Signal(1, "KILL"),
+    ]
     bench.feed(events.WorkerExited(1, -9, "SIGKILL", ""))
     (done,) = bench.done()
     assert (done.id, done.died, done.bystander, done.retry) == (task, True, True, False)

@@ -61,8 +61,10 @@ def test_workers_are_asked_for_by_number_by_node_and_all_together(match: str, as
     [
         (
             "what",
-            "'what' is neither the id of a task or an actor, nor an actor's name, nor a worker, "
-            "which is NODE/PID or PID",
+            (
+                "'what' is neither the id of a task or an actor, nor an actor's name, nor a "
+                "worker, which is NODE/PID or PID"
+            ),
         ),
         ("far/41", "there is no node 'far'"),
         ("5f0c2b9a11d4-0-2a", "there is no unfinished task and no living actor 5f0c2b9a11d4-0-2a"),

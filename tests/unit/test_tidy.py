@@ -19,14 +19,15 @@ REST = sorted(
 
 #: files that decide: what they do follows from their arguments alone
 PURE = {
-    "actors", "arrivals", "attempts", "beside", "blobs", "bounds", "budget", "cases", "children",
-    "claims", "complaints", "core", "credits", "curve", "deliveries", "dialer", "dispatch", "door",
-    "doubts", "drain", "drains", "ended", "endpoints", "events", "excuses", "handing", "hangs",
-    "holders", "home", "ids", "intake", "invariants", "inventory", "kept", "keys", "kinds",
-    "ladder", "lease", "limits", "link", "listener", "liveness", "lives", "matching", "messages",
-    "objects", "outbox", "packets", "placement", "presence", "pressure", "queries", "reaper",
-    "recovery", "reports", "resources", "returns", "roster", "slots", "stack_text", "stacks",
-    "state", "stops", "submissions", "tasks", "texts", "traffic", "trust", "waits", "work",
+    "actors", "arrivals", "attempts", "beside", "blobs", "bounds", "budget", "cases", "checkpoints",
+    "children", "claims", "complaints", "core", "credits", "curve", "deliveries", "dialer",
+    "dispatch", "door", "doubts", "drain", "drains", "ended", "endpoints", "events", "excuses",
+    "handing", "hangs", "holders", "home", "ids", "intake", "invariants", "inventory", "kept",
+    "keys", "kinds", "ladder", "lease", "limits", "link", "listener", "liveness", "lives",
+    "matching", "messages", "objects", "outbox", "packets", "placement", "presence", "pressure",
+    "queries", "reaper", "recovery", "reports", "resources", "returns", "roster", "slots",
+    "stack_text", "stacks", "state", "stops", "submissions", "tasks", "texts", "traffic", "trust",
+    "waits", "work",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "ctypes", "datetime", "io", "logging", "mmap", "multiprocessing", "os",
@@ -217,7 +218,7 @@ def test_scheduler_and_node_daemon_never_open_a_payload() -> None:
     for path in PACKAGE:
         in_worker = path.stem in {
             "worker", "nested", "template", "calls", "actor_host", "loaded", "several_loop",
-            "several_threads",
+            "several_threads", "saving",
         }  # fmt: skip
         if path.parent.name in {"scheduler", "node"} and not in_worker:
             modules = {module for _, module, _ in imports(tree(path))}
