@@ -24,9 +24,10 @@ import drumbeat
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from nemesis import seen  # noqa: E402
-from nemesis.cluster import parts_of, signal_to  # noqa: E402
-from network import hosts, trials  # noqa: E402
+from nemesis import seen
+from nemesis.cluster import parts_of, signal_to
+from network import hosts, trials
+from network.cluster import NODES
 
 QUICK_RUNS = 3
 WORKER, NODE, SUSPECT, LOST = (
@@ -34,7 +35,7 @@ WORKER, NODE, SUSPECT, LOST = (
 )  # fmt: skip
 #: seconds; the last two are intervals of the nodes' beats, which is a second
 BUDGETS_S = {WORKER: 0.05, NODE: 1.0, SUSPECT: 3.0, LOST: 10.0}
-#: what whoever looks may be late: the scheduler's turn, the answer, the next question
+#: whoever reads the scheduler's answers may be late: its turn, the answer, the next question
 LOOK_S = 0.1
 _AGAIN_S = 30.0
 
@@ -45,16 +46,18 @@ class Times(NamedTuple):
     what: str
     seconds: list[float]
     budget_s: float
+    #: what the looking itself may be late
+    late_s: float = 0.0
 
     @property
     def is_kept(self) -> bool:
         """Whether the median is within the budget."""
-        return statistics.median(self.seconds) <= self.budget_s
+        return statistics.median(self.seconds) <= self.budget_s + self.late_s
 
     def line(self) -> str:
         """Return them in words."""
         median_s, worst_s = statistics.median(self.seconds), max(self.seconds)
-        verdict = "kept" if worst_s <= self.budget_s else "not by the worst"
+        verdict = "kept" if worst_s <= self.budget_s + self.late_s else "not by the worst"
         return (
             f"{self.what:24}{len(self.seconds):5}{_shown(median_s):>12}{_shown(worst_s):>12}"
             f"{_shown(self.budget_s):>12}  {verdict if self.is_kept else 'OVER'}"
@@ -74,7 +77,8 @@ def deaths(what: str, runs: int, die: Callable[[seen.Seen], float]) -> Times:
     try:
         one.cluster.start()
         with drumbeat.init(one.directory):
-            _all_there()
+            if not one.cluster.wait(_AGAIN_S, _all_there):
+                raise RuntimeError(f"the nodes are not there:\n{one.cluster.logs()}")
             seconds = [die(one) for _ in range(runs)]
         if left := one.cluster.stop():
             raise RuntimeError(f"left behind: {'; '.join(left)}")
@@ -135,18 +139,69 @@ def cuts(runs: int, scale: trials.Scale) -> list[Times]:
         with trials.running(directory, scale) as (cluster, outlook):
             for number in range(runs):
                 trial = trials.Trial(cluster, outlook, scale, f"cut{number}")
-                for name, seconds in zip(("suspect", "lost"), (suspect_s, lost_s), strict=True):
-                    if name == "suspect":
-                        trial.cut_node("both")
-                    seconds.append(trials.measure_cut(trial, name))
-                trials.measure_back(trial)
+                # Not always as long after a beat: what counts is when the last one came.
+                cluster.wait((1.0 + number / runs) * scale.interval_s)
+                seen_s = _cut(trial)
                 if trial.wrong:
                     raise RuntimeError("\n".join([*trial.wrong, cluster.logs()]))
+                suspect_s.append(seen_s["suspect"])
+                lost_s.append(seen_s["lost"])
             if left := cluster.stop():
                 raise RuntimeError(f"left behind: {'; '.join(left)}")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     return [
-        Times(what, seconds, BUDGETS_S[what] * scale.interval_s + LOOK_S)
+        Times(what, seconds, BUDGETS_S[what] * scale.interval_s, LOOK_S)
         for what, seconds in ((SUSPECT, suspect_s), (LOST, lost_s))
     ]
+
+
+def _cut(trial: trials.Trial) -> dict[str, float]:
+    """Cut the first node off until it is lost, and heal; return after how long what was seen."""
+    name, interval_s, slack_s = NODES[0], trial.scale.interval_s, 5 * trial.scale.slack_s
+    trial.cut_node("both")
+    limit_s = BUDGETS_S[SUSPECT] * interval_s + slack_s
+    trial.measure("suspect", limit_s, lambda one: one["nodes"].get(name) == "suspect")
+    limit_s = BUDGETS_S[LOST] * interval_s + slack_s
+    trial.measure("lost", limit_s, lambda one: name not in one["nodes"])
+    healed_s = trial.heal()
+    both = dict.fromkeys(NODES, "alive")
+    trial.measure("back", _AGAIN_S, lambda one: bool(one["nodes"] == both), healed_s)
+    return trial.figures
+
+
+# ----------------------------------------------------------------------------------------- all
+
+
+def measured(which: list[str], runs: int, *, quick: bool) -> Iterator[Times]:
+    """Yield the times of each, as soon as they are there."""
+    if "worker" in which:
+        yield deaths(WORKER, runs, worker_dies)
+    if "node" in which:
+        yield deaths(NODE, runs, node_dies)
+    if "cut" in which:
+        if reason := hosts.missing():
+            print(f"no node was cut off: {reason}", flush=True)
+        else:
+            yield from cuts(runs, trials.QUICK if quick else trials.REAL)
+
+
+def main() -> int:
+    """Measure and print; return 1 if a median is over its budget."""
+    every = ["worker", "node", "cut"]
+    flags = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    flags.add_argument("--runs", type=int, help="of each; 50, with --quick 3")
+    flags.add_argument("--quick", action="store_true", help="cut nodes at a fifth of the times")
+    flags.add_argument("--only", action="append", choices=every, help="this")
+    given = flags.parse_args()
+    runs = given.runs or (QUICK_RUNS if given.quick else 50)
+    print(f"{'seen':24}{'runs':>5}{'median':>12}{'worst':>12}{'budget':>12}", flush=True)
+    is_kept = True
+    for times in measured(given.only or every, runs, quick=given.quick):
+        print(times.line(), flush=True)
+        is_kept = is_kept and times.is_kept
+    return 0 if is_kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -31,20 +31,37 @@ class How(NamedTuple):
         return Send(Cancel(ids, self.force, self.recursive, request, self.exit))
 
 
+class _Open(NamedTuple):
+    """A cancel that wants an answer and has none."""
+
+    #: the answer so far
+    dropped: list[bool]
+    #: task ids at the places that are still open
+    places: dict[int, TaskId]
+    how: How
+    #: of those, the ones that may have started in a link life that ended
+    charged: dict[TaskId, None]
+
+
 class Asks:
-    """All that is open."""
+    """All that is open.
 
-    __slots__ = ("_freed", "abroad", "cancelled", "cancels", "questions")
+    Args:
+        charged: own tasks that may have started in link lives that ended.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_charged", "_freed", "abroad", "cancelled", "cancels", "questions")
+
+    def __init__(self, charged: Container[TaskId]) -> None:
+        self._charged = charged
         #: own unfinished tasks whose cancelling was asked for, and how
         self.cancelled: dict[TaskId, How] = {}
         #: the same of tasks submitted elsewhere, while one of their values is awaited here
         self.abroad: dict[TaskId, How] = {}
         #: of those, whose values are awaited no more, though the scheduler may not have heard
         self._freed: dict[TaskId, None] = {}
-        #: asked, not answered: request -> (answers so far, task ids at the places still open, how)
-        self.cancels: dict[int, tuple[list[bool], dict[int, TaskId], How]] = {}
+        #: asked, not answered, by request
+        self.cancels: dict[int, _Open] = {}
         self.questions: dict[int, Query | Drain] = {}
 
     def cancel(
@@ -71,23 +88,32 @@ class Asks:
             for task in places.values():
                 _note(self.cancelled if task in own else self.abroad, task, asked)
         elif places:
-            self.cancels[event.request] = (dropped, places, asked)
+            made = self.cancels[event.request] = _Open(dropped, places, asked, {})
+            self._note_charged(made)
         else:
             return [Reply(event.request, dropped)]
         return [asked.message(list(places.values()), event.request)] if places else []
 
     def answered(self, message: Cancelled, own: Container[TaskId]) -> Reply | None:
-        """The scheduler says which had not started and now never will; None: nobody asked."""
+        """The scheduler says which had not started and now never will; None: nobody asked.
+
+        It knows of this link life alone. What it ended is charged no more by the time of its word.
+        """
         asked = self.cancels.pop(message.request, None)
         if asked is None:
             return None
-        dropped, places, how = asked
+        dropped, places, how, charged = asked
         for (place, task), was_dropped in zip(places.items(), message.dropped, strict=False):
-            dropped[place] = was_dropped
+            dropped[place] = was_dropped and task not in charged
             if was_dropped and task in own:
                 # The program is told that it never starts; its end is still on its way.
                 _note(self.cancelled, task, how)
         return Reply(message.request, dropped)
+
+    def _note_charged(self, asked: _Open) -> None:
+        for task in asked.places.values():
+            if task in self._charged:
+                asked.charged[task] = None
 
     def ask(self, event: Asked) -> list[Command]:
         """Ask the scheduler something."""
@@ -133,8 +159,9 @@ class Asks:
                     alike.setdefault(how, []).append(task)
             commands += [how.message(ids) for how, ids in alike.items()]
         self.told_all()
-        for request, (_, places, how) in self.cancels.items():
-            commands.append(how.message(list(places.values()), request))
+        for request, asked in self.cancels.items():
+            self._note_charged(asked)
+            commands.append(asked.how.message(list(asked.places.values()), request))
         return commands + [Send(query) for query in self.questions.values()]
 
     def told_all(self) -> None:

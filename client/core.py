@@ -57,7 +57,7 @@ class ClientCore:
         self._unsent: dict[TaskId, None] = {}
         self._credits = Credits()
         self._budget = Budget()
-        self._asks = Asks()
+        self._asks = Asks(self._budget.charged)
         self._cancelled = self._asks.cancelled
         self._up = False
         self._epoch = 0
@@ -446,8 +446,8 @@ class ClientCore:
         count = known + self._credits.take(rows[known:], known, self.finished_bytes)
         self._unsent = {TaskId(row.id): None for row in rows[count:]}
         self._submit(rows[:count], attempts[:count])
-        for _, places, _ in self._asks.cancels.values():
-            for task in [one for one in places.values() if one in self._unsent]:
+        for asked in self._asks.cancels.values():
+            for task in [one for one in asked.places.values() if one in self._unsent]:
                 self._cancel_unsent(task)
 
     def _outlive_scheduler(self, now_s: float) -> list[int]:

@@ -112,9 +112,9 @@ class Package:
         self.imported.update(other.imported)
 
 
-@drumbeat.remote
+@drumbeat.remote(max_restarts=3, checkpoint_every_calls=1)
 class Totals:
-    """Keeps the running totals where it lives; only what is asked for travels."""
+    """Keeps the running totals where it lives, and when its process dies, where it lives next."""
 
     def __init__(self) -> None:
         self.packages: dict[str, Package] = {}
@@ -126,6 +126,12 @@ class Totals:
     def all(self) -> dict[str, Package]:
         """Return what there is by now: every file whose `add` was called before."""
         return self.packages
+
+    def __checkpoint__(self) -> dict[str, Package]:
+        return self.packages
+
+    def __restore__(self, packages: dict[str, Package]) -> None:
+        self.packages = packages
 
 
 @drumbeat.remote(max_restarts=3)
@@ -219,16 +225,17 @@ def main() -> None:
     with drumbeat.init(nodes=arguments.nodes):
         started_s = time.perf_counter()
         totals, headings = Totals.remote(), Headings.remote()
-        counts = {}
+        added, counts = [], {}
         unparsed = 0
         found = drumbeat.map(survey, names, sources, progress=True)
         for name, one in zip(names, found, strict=True):
             unparsed += not one.parsed
             if name != TRAP:
-                totals.add.remote(package_of(name), one)
+                added.append(totals.add.remote(package_of(name), one))
             if one.docstring:
                 counts[name] = headings.count.remote(one.docstring)
         underlined = sum_of(counts)
+        drumbeat.get(added)  # says so, should one have been lost
         packages = drumbeat.get(totals.all.remote())
         took_s = time.perf_counter() - started_s
         nodes = len(drumbeat.nodes())

@@ -1,8 +1,10 @@
 """Limits of calls that run beside each other in one actor.
 
-Never judges by what the pulse page says of one of them: each is timed from when its worker says
-that it began. Time counts as it does for others: not while the actor is stopped, and not while this
-node could not look. Memory is the process's, and judged as that of any other.
+Never judges by what the pulse page says of how one of them fares: each is timed from when its
+worker says that it began. That it cannot say while a call keeps the interpreter to itself, so one
+with limits has begun, too, when the page says that it was started. Time counts as it does for
+others: not while the actor is stopped, and not while this node could not look. Memory is the
+process's, and judged as that of any other.
 """
 
 from collections.abc import Iterator
@@ -24,18 +26,32 @@ def beyond(hosted: Hosted, watch: Watch, now_s: float) -> Iterator[tuple[Attempt
     """
     looked_s, hosted.looked_s = hosted.looked_s, now_s
     is_stopped = watch.verdict == STOPPED
+    _note_started(hosted, watch, now_s)
     for seq, one in list(hosted.begun.items()):
         since_s = now_s - max(looked_s, one.began_s)
         if is_stopped or since_s > STEP_MAX_S:
             hosted.begun[seq] = _later(one, since_s if is_stopped else since_s - LOOK_S, now_s)
             continue
         attempt = hosted.hand.get(seq)
-        limits = None if attempt is None else attempt.kind.options.limits
-        if attempt is None or limits is None or _is_judged(attempt):
+        if attempt is None:
+            del hosted.begun[seq]  # it had not begun after all, and was given back
+            continue
+        limits = attempt.kind.options.limits
+        if limits is None or _is_judged(attempt):
             continue
         case = _case(one, limits, watch, now_s)
         if case is not None:
             yield attempt, case
+
+
+def _note_started(hosted: Hosted, watch: Watch, now_s: float) -> None:
+    for seq, attempt in hosted.hand.items():
+        if seq > watch.started:
+            return
+        if seq not in hosted.begun and attempt.kind.options.limits is not None:
+            # Of the one that has the interpreter it is known since when.
+            began_s = now_s - (watch.elapsed_s if seq == watch.seq else 0.0)
+            hosted.begun[seq] = Underway(began_s, 0, began_s, 0.0, -1.0)
 
 
 def _later(one: Underway, excused_s: float, now_s: float) -> Underway:

@@ -455,7 +455,7 @@ class NodeCore:
         if released:
             state.send(Release(released))
         if self._drain.active:
-            self._drain.look(bool(self._epoch), now_s)
+            self._drain.look(bool(self._epoch))
         if self._beats.asked:
             self._beats.answer()
         if state.connected and now_s >= self._beats.due_s:

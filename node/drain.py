@@ -6,7 +6,8 @@ it is told to hurry, also a call of a task that ran here, and a value that other
     begun      what has not started goes back; from that turn on no worker starts anything
     hurried    asked again, or drain_timeout_s are over: it ends what runs, as if it were lost
     empty      the scheduler is told so; once no life of it would wait for this node, it ends
-    alone      the scheduler is away for as long as makes a node lost: empty, it ends without a word
+    alone      the scheduler is away: it is waited for, unless there is a hurry; its next life would
+               miss this node, and charge every queued task for what may have begun here
 """
 
 from ..protocol.drain import Draining, Emptied, Farewell
@@ -18,7 +19,7 @@ from .events import Drains, Finish
 from .intake import Intake
 from .lives import Lives
 from .packets import FinishedRow
-from .state import NEVER_S, NodeState
+from .state import NodeState
 from .stops import Stops
 
 
@@ -47,9 +48,6 @@ class Drain:
         self._number = 0
         #: it knows so, and that is still true
         self._is_told = False
-        #: nothing is left; since when there is nobody to tell
-        self._empty = False
-        self._alone_s = NEVER_S
 
     # ------------------------------------------------------------------------------- how it begins
 
@@ -122,36 +120,27 @@ class Drain:
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is next due for time alone."""
-        if not self.active:
-            return None
-        due_s = NEVER_S if self._hurries else self._due_s
-        if self._empty and self._alone_s < NEVER_S:
-            due_s = min(due_s, self._alone_s + self._state.settings.connection_lost_s)
-        return due_s if due_s < NEVER_S else None
+        return self._due_s if self.active and not self._hurries else None
 
     # --------------------------------------------------------------------------------- how it ends
 
-    def look(self, has_met: bool, now_s: float) -> None:
+    def look(self, has_met: bool) -> None:
         """See whether all is done, after all that this turn had to say.
 
         Args:
             has_met: there has been a scheduler, to which it may matter.
-            now_s: the time.
         """
-        self._alone_s = NEVER_S if self._state.connected else min(self._alone_s, now_s)
-        self._empty = self._is_empty()
-        # It may be a matter of a moment; after that it would find itself given up.
-        alone_s = now_s - self._alone_s
-        is_alone = alone_s >= (0 if self._hurries else self._state.settings.connection_lost_s)
-        if not self._empty:
+        state = self._state
+        if not self._is_empty():
             self._is_told = False
-        elif not has_met or is_alone:
-            self._empty = False  # there is nothing to look at any more
-            self._state.commands.append(Finish())
+        elif not has_met or (self._hurries and not state.connected):
+            state.commands.append(Finish())
         elif not self._is_told:
+            # Without a connection too: the link keeps it. Nobody else can say that nothing has
+            # begun here, so whoever is not told to hurry waits for a scheduler that is away.
             self._is_told = True
             self._number += 1
-            self._state.send(Emptied(self._number))
+            state.send(Emptied(self._number))
 
     def farewell(self, message: Farewell) -> None:
         """Nobody will ask for this node."""

@@ -151,6 +151,8 @@ class Evidence(Struct, gc=False, frozen=True):
     total: float = -1.0
     #: resident; 0: unknown
     memory_bytes: int = 0
+    #: seq of the row that it started last
+    started: int = 0
 
 
 class Seen(Struct, gc=False, frozen=True):

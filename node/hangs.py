@@ -106,8 +106,8 @@ class Watch:
         "_has_begun", "_io_bytes", "_quiet_cpu_s", "_unkillable_after_s", "beat", "clock_s",
         "cpu_s", "cpu_share", "done", "elapsed_s", "excused_s", "fresh_s", "handed", "heard_s",
         "is_judged", "is_near", "lasts_s", "memory_bytes", "peak_bytes", "phase", "probed_s",
-        "probes", "progress", "quiet_s", "row", "seen_s", "seq", "since_s", "stale_cpu_s", "total",
-        "uninterruptible_s", "verdict", "waits_s", "was_probed",
+        "probes", "progress", "quiet_s", "row", "seen_s", "seq", "since_s", "stale_cpu_s",
+        "started", "total", "uninterruptible_s", "verdict", "waits_s", "was_probed",
     )  # fmt: skip
 
     def __init__(self, seq: int, now_s: float, unkillable_after_s: float) -> None:
@@ -153,6 +153,8 @@ class Watch:
         self.memory_bytes = self.peak_bytes = 0
         #: whether the last look was one at the process
         self.was_probed = False
+        #: the row that its worker has started last
+        self.started = 0
         #: a limit is nearly over: the process is to be looked at each time
         self.is_near = False
 
@@ -193,6 +195,7 @@ class Watch:
         if row.elapsed_s < self.elapsed_s:  # its function is loaded, and it begins
             self._has_begun, self.excused_s = False, 0.0
         self.phase, self.elapsed_s, self.was_probed = row.phase, row.elapsed_s, bool(row.state)
+        self.started = row.started
         self._see_limits(row, passed_s)
         if row.beat != self.beat:
             self.beat, self.fresh_s = row.beat, self.clock_s

@@ -7,6 +7,7 @@ front and counted, and what has been read is given back to the system.
 import os
 from typing import Final
 
+from ..protocol.stack_text import of_crash
 from . import kernel
 
 #: One piece of text to forward.
@@ -15,6 +16,9 @@ _PIECE_BYTES: Final = 64 << 10
 _HOLE_BYTES: Final = 1 << 20
 _TAIL_BYTES: Final = 2 << 10
 _TAIL_LINES: Final = 20
+#: The stack that a dying interpreter writes is longer: the user's frames come first in it.
+_CRASH_BYTES: Final = 16 << 10
+_CRASH_FRAMES: Final = 12
 
 
 class Output:
@@ -59,20 +63,25 @@ class Output:
         return _pieces(text, dropped)
 
     def tail(self, since: int = 0) -> str:
-        """Return the last lines, read or not, of what was written from this offset on."""
+        """Return the last lines, read or not, of what was written from this offset on.
+
+        Of an interpreter that died these are why, and where in the user's code.
+        """
         size = os.fstat(self.fd).st_size
         if since > size:
             since = 0  # the file was emptied meanwhile
-        start = max(since, size - _TAIL_BYTES)
-        text = os.pread(self.fd, size - start, start).decode("utf-8", "replace")
-        return "\n".join(text.splitlines()[-_TAIL_LINES:])
+        start = max(since, size - _CRASH_BYTES)
+        written = os.pread(self.fd, size - start, start)
+        text = of_crash(written.decode("utf-8", "replace"), _CRASH_FRAMES)
+        tail = text.encode("utf-8", "replace")[-_TAIL_BYTES:].decode("utf-8", "replace")
+        return "\n".join(tail.splitlines()[-_TAIL_LINES:])
 
     def close(self) -> None:
         """Close the node's descriptor."""
         os.close(self.fd)
 
     def _give_back(self) -> None:
-        keep_from = self._offset - _TAIL_BYTES
+        keep_from = self._offset - _CRASH_BYTES
         if keep_from - self._emptied < _HOLE_BYTES:
             return
         self._emptied = keep_from

@@ -85,6 +85,8 @@ class Closer(NamedTuple):
     done: float = 0.0
     #: NaN: not told
     total: float = 0.0
+    #: never older than the one that runs
+    started: int = 0
 
 
 def times_of(words: Words) -> Times:
@@ -143,7 +145,8 @@ class PulsePage:
             if says != running:
                 progress, done, total = 0, 0.0, _UNKNOWN
             if words[RUNNING] == running:
-                return Closer(words[BEAT], running, phase, began_s, progress, done, total)
+                started = words[STARTED]
+                return Closer(words[BEAT], running, phase, began_s, progress, done, total, started)
 
     def beat(self, number: int = DAEMON_SLOT) -> None:
         """Say: I live."""

@@ -51,11 +51,22 @@ _UNKNOWN: Final = ""
 def look(page: PulsePage, worker: Process, depth: int) -> Evidence:
     """Return what there is to see of a worker; of a process not born, or gone, the page only."""
     number, pid = worker.command.worker, worker.pid
-    beat, running, phase, began_s, progress, done, total = page.look(worker.command.page_slot)
+    seen = page.look(worker.command.page_slot)
+    beat, running, phase, began_s, progress, done, total, started = seen
     elapsed_s = max(0.0, time.perf_counter() - began_s) if running else 0.0
     done, total = (done if abs(done) <= COUNT_MAX else 0.0), (total if total <= COUNT_MAX else -1.0)
     if depth == PAGE or not pid:
-        return Evidence(number, beat, running, phase, elapsed_s, progress, done=done, total=total)
+        return Evidence(
+            number,
+            beat,
+            running,
+            phase,
+            elapsed_s,
+            progress,
+            done=done,
+            total=total,
+            started=started,
+        )
     state, cpu_s, memory_bytes = process(pid)
     io_bytes = io_of(pid) if state else -1
     threads, where = "", ""
@@ -65,7 +76,7 @@ def look(page: PulsePage, worker: Process, depth: int) -> Evidence:
         threads = all_threads(pid)
     return Evidence(
         number, beat, running, phase, elapsed_s, progress, state, cpu_s, io_bytes, threads,
-        "" if where == _ON_CPU else where[:32], done, total, memory_bytes,
+        "" if where == _ON_CPU else where[:32], done, total, memory_bytes, started,
     )  # fmt: skip
 
 

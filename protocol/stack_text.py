@@ -19,6 +19,11 @@ _ENTRY: Final = re.compile(r"[/\\]node[/\\](worker|several_loop|several_threads)
 #: where a call is that awaits something, and which call a thread runs: a worker's own words
 _COROUTINE: Final = re.compile(r"^Coroutine (.*) \(most recent call first\):$")
 _NAMED: Final = re.compile(r"^Named (0x[0-9a-f]+) (.*)$")
+#: what an interpreter writes as it dies: why, where, and which libraries it had loaded
+_FATAL: Final = "Fatal Python error: "
+_STACK: Final = re.compile(r"\(most recent call first\):$")
+_EXTENSIONS: Final = "Extension modules: "
+_MORE: Final = "  ..."
 _DIRECTORY: Final = re.compile(r"^.*[/\\]")
 
 #: a stack in one line has so many frames, and none longer than that
@@ -96,6 +101,32 @@ def in_a_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
+def of_crash(text: str, frames_max: int) -> str:
+    """Return what a dying interpreter wrote, with the user's innermost frames alone.
+
+    Args:
+        text: the end of what the process wrote; if no interpreter died, it is given back.
+        frames_max: so many frames at most.
+    """
+    lines = text.splitlines()
+    heads = [number for number, line in enumerate(lines) if _STACK.search(line)]
+    if not heads or not any(line.startswith(_FATAL) for line in lines[: heads[0]]):
+        return text
+    begin = end = heads[0] + 1
+    found: list[Frame] = []
+    while end < len(lines) and (match := _FRAME.match(lines[end])) is not None:
+        found.append(Frame(match[1], match[2], match[3], False))
+        end += 1
+    thread = Thread(True, found, [])
+    frames = [one for one in _marked(thread, _root([thread])).frames if not one.is_own]
+    shown = [f'  File "{one.file}", line {one.line} in {one.function}' for one in frames]
+    if len(shown) > frames_max or (end < len(lines) and lines[end] == _MORE):
+        shown = [*shown[:frames_max], _MORE]
+    rest = [line for line in lines[end:] if line not in ("", _MORE)]
+    rest = [line for line in rest if not line.startswith(_EXTENSIONS)]
+    return "\n".join(lines[:begin] + shown + rest)
+
+
 def part_of(text: str, name: str) -> str:
     """Return what a worker says of one call among those that run beside each other.
 
@@ -125,7 +156,12 @@ def _root(threads: list[Thread]) -> str:
 
 def _marked(thread: Thread, root: str) -> Thread:
     """Mark Drumbeat's frames: what called the user's code, and what that called of us."""
-    frames = [frame._replace(is_own=_is_own(frame, root)) for frame in thread.frames]
+    frames: list[Frame] = []
+    for frame in thread.frames:
+        # What a thread of ours was begun by is ours as well.
+        begins = frame.function == "run" and frame.file.endswith("threading.py")
+        is_own = _is_own(frame, root) or (begins and bool(frames) and frames[-1].is_own)
+        frames.append(frame._replace(is_own=is_own))
     entries = [i for i, frame in enumerate(frames) if frame.is_own and _ENTRY.search(frame.file)]
     if entries:  # whatever is outside of the worker is how the process came to be
         frames = frames[: entries[-1] + 1]

@@ -41,6 +41,17 @@ class Saved:
         self.holders: dict[PeerId, None] = {}
 
 
+class Arriving:
+    """Large checkpoints of one actor that a node has announced."""
+
+    __slots__ = ("count", "waiting")
+
+    def __init__(self) -> None:
+        self.count = 0
+        #: what was said after them
+        self.waiting: list[Then] = []
+
+
 class Checkpoints:
     """See the module.
 
@@ -53,8 +64,8 @@ class Checkpoints:
     def __init__(self, state: "State") -> None:
         self._state = state
         self._saved: dict[bytes, Saved] = {}
-        #: by actor: what waits until a large one is here; the node that sends it
-        self.arriving: dict[bytes, tuple[PeerId, list[Then]]] = {}
+        #: by actor, and by the node that sends it: large ones that are not here yet
+        self.arriving: dict[bytes, dict[PeerId, Arriving]] = {}
 
     # ---------------------------------------------------------------------------------- they come
 
@@ -64,27 +75,34 @@ class Checkpoints:
             if row.payload is not None:
                 self._whole(node, row, row.payload)
                 continue
-            known = self.arriving.get(row.id)
-            if known is None or known[0] != node.id:
-                self.arriving[row.id] = node.id, []
+            nodes = self.arriving.setdefault(row.id, {})
+            nodes.setdefault(node.id, Arriving()).count += 1
             node.peer.expect(row.id + CHECKPOINT, partial(self._arrived, node, row))
 
     def _arrived(self, node: "Node", row: CheckpointRow, payload: bytes) -> None:
         self._whole(node, row, payload)
         kept = CheckpointsKept([(row.id, row.incarnation, row.number)])
         self._state.out.letter(node.id, kept)
-        waiting = self.arriving.get(row.id)
-        if waiting is not None and waiting[0] == node.id:
+        nodes = self.arriving.get(row.id, {})
+        arriving = nodes.get(node.id)
+        if arriving is None:
+            return
+        arriving.count -= 1
+        if arriving.count:
+            return
+        del nodes[node.id]
+        if not nodes:
             del self.arriving[row.id]
-            for then in waiting[1]:
-                then()
+        for then in arriving.waiting:
+            then()
 
     def after(self, actor: bytes, node: "Node", then: Then) -> bool:
         """Have something wait for what an actor told before; False: it need not."""
-        waiting = self.arriving.get(actor)
-        if waiting is None or waiting[0] != node.id:
+        nodes = self.arriving.get(actor)
+        arriving = None if nodes is None else nodes.get(node.id)
+        if arriving is None:
             return False
-        waiting[1].append(then)
+        arriving.waiting.append(then)
         return True
 
     def _whole(self, node: "Node", row: CheckpointRow, payload: bytes) -> None:
@@ -168,7 +186,10 @@ class Checkpoints:
         """A node is gone, with what it was about to tell."""
         for saved in self._saved.values():
             saved.holders.pop(peer, None)
-        self.arriving = {id_: one for id_, one in self.arriving.items() if one[0] != peer}
+        for id_, nodes in list(self.arriving.items()):
+            nodes.pop(peer, None)
+            if not nodes:
+                del self.arriving[id_]
 
     def end_of_absence(self) -> None:
         """Whoever has not named an actor by now will not."""

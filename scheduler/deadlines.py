@@ -48,7 +48,7 @@ class Deadlines:
         end: gives a task that is at no node its outcome.
     """
 
-    __slots__ = ("_asks", "_away_s", "_end", "_heap", "_state", "told", "watched")
+    __slots__ = ("_asks", "_away_s", "_end", "_heap", "_state", "kept", "told", "watched")
 
     def __init__(
         self, state: State, asks: Asks, end: Callable[[TaskRecord, list[ValueRow]], None]
@@ -60,6 +60,8 @@ class Deadlines:
         self.watched: dict[bytes, bool] = {}
         #: those whose time is over, as their nodes have been told, with the limit
         self.told: dict[bytes, str] = {}
+        #: those that a node had ended, of which an earlier attempt was found at another one
+        self.kept: dict[bytes, ValueRow] = {}
         #: (when by our clock, order, which, task); some are of tasks that have ended
         self._heap: list[tuple[float, int, int, TaskRecord]] = []
         #: how long this scheduler was away: its clock here stood still
@@ -89,6 +91,7 @@ class Deadlines:
 
     def ended(self, id_: bytes) -> None:
         """A task has its outcome."""
+        self.kept.pop(id_, None)
         if self.watched.pop(id_, None) is None:
             return
         self.told.pop(id_, None)
@@ -161,6 +164,12 @@ class Deadlines:
         """Whether a task that its node gives back has been there for too long."""
         return record.row.id in self.told
 
+    def keep(self, record: TaskRecord, row: ValueRow) -> None:
+        """A task that had come to this end is found at a node, and told to end there, too."""
+        failure, id_ = row.failure, record.row.id
+        if failure is not None and failure.error == "TaskTimedOut" and id_ not in self.told:
+            self.kept[id_] = row
+
     def begins_anew(self, record: TaskRecord) -> None:
         """An attempt is lost, and another one follows: it had begun, or nobody knows."""
         self.told.pop(record.row.id, None)
@@ -168,7 +177,11 @@ class Deadlines:
     def outcome(self, record: TaskRecord, row: ValueRow) -> ValueRow:
         """Return what a task ends as, given what came of its last attempt."""
         limit, failure = self.told.get(record.row.id), row.failure
-        if failure is None or row.outcome != Outcome.FAILURE or not record.kind.is_timed:
+        if failure is None or row.outcome != Outcome.FAILURE:
+            return row
+        if self.kept and record.row.id in self.kept:
+            return self.kept[record.row.id]
+        if not record.kind.is_timed:
             return row
         if limit is None:
             limit = self._of_before(record, failure)
@@ -228,6 +241,7 @@ class Deadlines:
         return {
             "deadlines": len(self.watched),
             "deadlines_told": len(self.told),
+            "deadlines_kept": len(self.kept),
             "deadline_heap": max(0, len(self._heap) - 64),
         }
 

@@ -152,7 +152,9 @@ class Matching:
             force = condemned is not None and condemned.force
             mode, reason = stop_mode(record.kind, force), self._work.deadlines.reason(record)
             out.stop(node.id, record.id, record.attempt, mode, reason)
-        self._work.condemned.pop(record.id, None)
+        kept = self._work.condemned.pop(record.id, None)
+        if kept is not None:
+            self._work.deadlines.keep(record, kept.rows[0])
 
     def give_up(self, claim: Claim, why: str, *, known: bool = True) -> None:
         """Nobody will name the task of a claim."""

@@ -64,6 +64,17 @@ class Waiting:
         cpu = [("CPU", shape.cpu)] if shape.cpu and not self.lends else []
         return [*cpu, *shape.others]
 
+    @property
+    def call(self) -> str:
+        """The name of what waits: of an actor, that of its call, as far as that is known."""
+        if self.record.kind.creates is not None:
+            for row in self.node.running:
+                call = self.node.calls.get(row.id)
+                host = None if call is None else call.kind.host
+                if call is not None and host is not None and host.record is self.record:
+                    return call.kind.name
+        return self.record.kind.name
+
 
 class Standstill:
     """See the module.
@@ -288,7 +299,11 @@ class Standstill:
             )
 
         chosen = max(waiting, key=rank)
-        lacks = next((r for r in wanted if _is_in_the_way(chosen, [r.kind.shape])), wanted[0])
+        # Of an actor its node says that it waits, not which of its calls: none of those that run
+        # is what cannot start.
+        begun = {row.id for one in waiting for row in one.node.running}
+        queued = [r for r in wanted if r.row.id not in begun] or wanted
+        lacks = next((r for r in queued if _is_in_the_way(chosen, [r.kind.shape])), queued[0])
         record, node = chosen.record, chosen.node
         text = _explain(chosen, lacks)
         self.told[record.id] = record.attempt
@@ -316,7 +331,7 @@ def _is_in_the_way(one: Waiting, shapes: list[Shape]) -> int:
 
 def _explain(one: Waiting, lacks: TaskRecord) -> str:
     """Return what is wrong and what helps, for the user."""
-    name, shape = one.record.kind.name, one.record.kind.shape
+    name, shape = one.call, one.record.kind.shape
     holds = ", ".join(f"{what} {amount / UNITS:g}" for what, amount in one.holds) or "no resources"
     if lacks.kind.host is not None:
         return (

@@ -216,13 +216,12 @@ class Work:
         first = rows[0]
         if record.kind.is_special:
             self.actors.ended(record, state, first)
+        is_cancelled = first.failure is not None and first.failure.error == "TaskCancelled"
         if first.outcome != Outcome.VALUE:
-            name = first.failure.error if first.failure is not None else ""
-            counters["cancelled" if name == "TaskCancelled" else "failed"] += 1
+            counters["cancelled" if is_cancelled else "failed"] += 1
         counters["finished"] += 1
         if self.asks.open:
-            failure = first.failure
-            self.asks.known(id_, failure is not None and failure.error == "TaskCancelled")
+            self.asks.known(id_, is_cancelled)
         if record.parent or self.children:
             self._leave_family(record, first)
         if self._objects.entries:
@@ -242,7 +241,7 @@ class Work:
             self.untold.pop(id_, None)
         elif self.parked and self.parked.pop(id_, None) is not None:
             self.condemned.pop(id_, None)
-        if record.kind.is_timed:
+        if record.kind.is_timed or self.deadlines.kept:
             self.deadlines.ended(id_)
         if self.details:
             self.details.pop(id_, None)
@@ -294,6 +293,7 @@ class Work:
             final: its outcome if no attempt is left.
         """
         options, failure = record.kind.options, final.failure
+        self.asks.known(record.id, False)  # it may have started
         over = failure is not None and failure.error == "TaskTimedOut" and not record.kind.creates
         if record.stopping or over:
             self.end(record, [self.deadlines.stopped(record, final)])
@@ -460,6 +460,7 @@ class Work:
         node = record.node
         if node is not None:
             if record.state == ASSIGNED:
+                self.asks.known(record.id, False)  # it may have started
                 node.release(record)
                 self._board.touch(node)
             else:

@@ -95,6 +95,9 @@ class Threads:
         call = drumbeat.current()
         return call.name, call.actor_id
 
+    def backtrack(self) -> None:
+        re.match(r"(a+)+$", "a" * 60 + "b")
+
     def start_and_terminate(self) -> int:
         child = subprocess.Popen(["sleep", "60"])
         try:
@@ -185,6 +188,31 @@ def test_a_limit_ends_a_call_in_a_thread() -> None:
         drumbeat.get(actor.spin.options(timeout=0.6).remote(60), timeout=10)
     assert drumbeat.get(beside, timeout=10) == 2.0
     assert drumbeat.get(actor.all_seen.remote(), timeout=10) == ["timed_out"]
+
+
+@drumbeat.remote
+class Loop:
+    """On an event loop."""
+
+    async def backtrack(self) -> None:
+        re.match(r"(a+)+$", "a" * 60 + "b")
+
+    async def ready(self) -> bool:
+        return True
+
+
+def test_a_limit_ends_a_call_that_keeps_the_interpreter_from_its_beginning() -> None:
+    threads = Threads.options(max_concurrency=3, max_restarts=1).remote()
+    loop = Loop.options(max_restarts=1).remote()
+    threads.sleep.remote(60)
+    until(lambda: runs("Threads.sleep"))
+    drumbeat.get(loop.ready.remote(), timeout=20)
+    calls = [actor.backtrack.options(timeout=0.5).remote() for actor in (threads, loop)]
+    for call in calls:
+        with pytest.raises(drumbeat.TaskTimedOut):
+            drumbeat.get(call, timeout=30)
+    assert drumbeat.get(threads.note.remote(1), timeout=20) == 1
+    assert drumbeat.get(loop.ready.remote(), timeout=20)
 
 
 def test_stack_says_which_thread_runs_which_call(cluster: Cluster) -> None:

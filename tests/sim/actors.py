@@ -223,6 +223,9 @@ def why_dead(oracle: "Oracle", known: "Known", error: str) -> str:
     actor = oracle.tasks.get(known.options.actor or known.id)
     if actor is None:
         return f"{error} of an unknown actor"
+    if error == "ActorUnavailable":
+        was_there = known.options.actor and (actor.died or actor.is_asked_to_stop or oracle.drained)
+        return "" if was_there else f"{error}; its actor had no reason to be restarted"
     # One that nobody holds has no calls; one that failed before it was made has said why. One that
     # is detached has a row when it was handed over, which is no end.
     rows = [row for row in actor.rows.values() if row.outcome != Outcome.VALUE]

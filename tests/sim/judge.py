@@ -69,7 +69,7 @@ class Judge:
             return f"ObjectLost ({failure.text}) though no peer was given up"
         if known is None:
             return f"{error} of what is no task"
-        if error in ("ActorDied", "ActorCallLost"):
+        if error in ("ActorDied", "ActorCallLost", "ActorUnavailable"):
             return why_dead(self.oracle, known, error)
         if error == "TaskCancelled":
             return "" if self._may_be_cancelled(known) else "TaskCancelled; nobody cancelled it"

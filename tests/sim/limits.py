@@ -47,13 +47,14 @@ class Limited:
             self.ends_within_s = NOTICED_S + cancel_grace_s + term_grace_s
 
     def saw(self, known: "Known", failure: Failure) -> None:
-        """Somebody sees that a task has timed out."""
+        """Somebody sees that a task has timed out, or a call whose actor was not there."""
         oracle, limits = self._oracle, known.options.limits or NO_LIMITS
         self._over[known.id] = None
-        limit = str(failure.details.get("limit"))
+        is_absent = failure.error == "ActorUnavailable"
+        limit = "queue_timeout" if is_absent else str(failure.details.get("limit"))
         limit_s = getattr(limits, _FIELDS.get(limit, ""), 0.0)
         oracle.count(f"{limit} over")
-        if not limit_s or failure.details.get("limit_s") != limit_s:
+        if not limit_s or (failure.details.get("limit_s") != limit_s and not is_absent):
             oracle.wrong(f"{known.id.hex()} timed out for {limit}, of {limits}: {failure.text}")
             return
         passed_s = oracle.clock.now_s - known.submitted_s

@@ -378,7 +378,7 @@ class Oracle:
             return
         if row.failure is not None and row.failure.error == "TaskCancelled":
             known.cancelled_s = self.clock.now_s
-        if row.failure is not None and row.failure.error == "TaskTimedOut":
+        if row.failure is not None and row.failure.error in ("TaskTimedOut", "ActorUnavailable"):
             self.limited.saw(known, row.failure)
         # What a task saw and its submitter did not is void when the submitter is given up: it may
         # have no attempt left, or the next one may end otherwise.

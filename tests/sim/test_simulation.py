@@ -29,8 +29,11 @@ SEEDS_MAX = 20_000
 ACTORS_BUDGET_S = 12.0
 ACTORS_SEEDS_MIN = 150
 #: and for worlds in which calls have limits
-LIMITS_BUDGET_S = 8.0
-LIMITS_SEEDS_MIN = 100
+LIMITS_BUDGET_S = 6.0
+LIMITS_SEEDS_MIN = 80
+#: and for those with both
+BOTH_BUDGET_S = 6.0
+BOTH_SEEDS_MIN = 60
 
 #: paths that the first seeds must have taken, or the draws have become tame
 RARE = (
@@ -47,6 +50,8 @@ RARE = (
 )  # fmt: skip
 
 RARE_OF_LIMITS = ("queue_timeout over", "saw TaskTimedOut", "timeout over", "total_timeout over")
+
+RARE_OF_BOTH = ("saw ActorUnavailable", "saw TaskTimedOut", "timeout over")
 
 RARE_OF_ACTORS = (
     "actor call repeated", "actor calls", "actor ended well", "actor made", "actor: drop",
@@ -82,6 +87,16 @@ def test_no_seed_with_limits_breaks_a_promise() -> None:
         assert not answer.violations, report(answer.seed, answer.violations)
         counts.update(answer.counts)
     assert not [path for path in RARE_OF_LIMITS if not counts[path]]
+
+
+def test_no_seed_with_actors_and_limits_breaks_a_promise() -> None:
+    seeds = until(time.monotonic() + BOTH_BUDGET_S, range(SEEDS_MAX), BOTH_SEEDS_MIN)
+    jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    counts: Counter[str] = Counter()
+    for answer in run_seeds(seeds, jobs, actors=True, limits=True):
+        assert not answer.violations, report(answer.seed, answer.violations)
+        counts.update(answer.counts)
+    assert not [path for path in RARE_OF_BOTH if not counts[path]]
 
 
 @pytest.mark.parametrize("story", STORIES, ids=[story.stem for story in STORIES])

@@ -8,14 +8,17 @@ from drumbeat.client.events import (
     Disconnected,
     Received,
     RefsChanged,
+    Reply,
     SendBlob,
     Submitted,
 )
 from drumbeat.protocol.ids import TaskId
 from drumbeat.protocol.messages import (
     Cancel,
+    Cancelled,
     Define,
     Enter,
+    Failure,
     Fetch,
     Outcome,
     Query,
@@ -88,6 +91,20 @@ def test_in_a_new_life_questions_cancels_and_fetches_are_sent_again() -> None:
     assert Fetch([other]) in messages
     assert Query(4, "nodes", 5, "") in messages
     assert Cancel([task], False, True, 9) in messages
+
+
+def test_what_may_have_run_in_an_earlier_life_is_never_said_to_be_dropped() -> None:
+    client = Client()
+    before = client.submit()
+    client.do(CancelAsked([before], False, True, request=9))
+    client.connect(1)
+    fresh = client.submit()
+    client.do(CancelAsked([before, fresh], False, True, request=10))
+    # Its end comes first, and with it all that is known of its earlier lives is forgotten.
+    cancelled = ValueRow(before, Outcome.FAILURE, failure=Failure("TaskCancelled", "was cancelled"))
+    assert resolved(client.result(cancelled))
+    assert client.do(Received(Cancelled(9, [True]))) == [Reply(9, [False])]
+    assert client.do(Received(Cancelled(10, [True, True]))) == [Reply(10, [False, True])]
 
 
 def test_in_a_new_life_nobody_else_holds_anything() -> None:

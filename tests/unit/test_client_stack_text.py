@@ -1,7 +1,7 @@
 """What workers wrote of their stacks, made readable and harmless."""
 
 from drumbeat.client.stack_text import lines, read
-from drumbeat.protocol.stack_text import in_a_line, part_of
+from drumbeat.protocol.stack_text import in_a_line, of_crash, part_of
 
 DUMP = """\
 Thread 0x00007f01 (most recent call first):
@@ -83,6 +83,51 @@ def test_a_worker_in_drumbeats_own_code_says_so() -> None:
         '  File "/site/drumbeat/node/worker.py", line 97 in main\n'
     )
     assert lines(dump) == ["  main thread: in Drumbeat's own code"]
+
+
+def test_a_thread_of_drumbeats_own_is_left_out_with_what_began_it() -> None:
+    own = (
+        "Thread 0x00007f02 (most recent call first):\n"
+        '  File "/site/drumbeat/node/helper.py", line 70 in _serve\n'
+        '  File "/usr/lib/python3.11/threading.py", line 982 in run\n'
+        '  File "/usr/lib/python3.11/threading.py", line 1045 in _bootstrap_inner\n\n'
+    )
+    assert lines(own + DUMP) == lines(DUMP)
+
+
+CRASH = """\
+about to call it
+Fatal Python error: Segmentation fault
+
+Stack (most recent call first):
+  File "/home/u/app/tool.py", line 88 in _native_blur
+  File "/home/u/app/pipeline.py", line 31 in resize
+  File "/site/drumbeat/node/worker.py", line 328 in _attempt
+  File "/site/drumbeat/node/worker.py", line 102 in main
+  File "/site/drumbeat/node/template.py", line 267 in _work
+
+Extension modules: msgspec._core (total: 1)
+"""
+
+
+def test_of_a_crash_the_users_frames_are_kept_and_not_drumbeats() -> None:
+    assert of_crash(CRASH, 12).splitlines() == [
+        "about to call it",
+        "Fatal Python error: Segmentation fault",
+        "",
+        "Stack (most recent call first):",
+        '  File "/home/u/app/tool.py", line 88 in _native_blur',
+        '  File "/home/u/app/pipeline.py", line 31 in resize',
+    ]
+    assert of_crash(CRASH, 1).splitlines()[-2:] == [
+        '  File "/home/u/app/tool.py", line 88 in _native_blur',
+        "  ...",
+    ]
+
+
+def test_what_is_no_crash_is_left_as_it_is() -> None:
+    assert of_crash(DUMP, 12) == DUMP
+    assert of_crash("Fatal Python error: so says a program\n", 12).startswith("Fatal")
 
 
 def test_what_could_steer_a_terminal_is_written_out() -> None:

@@ -200,19 +200,29 @@ def test_a_task_that_waits_for_its_children_goes_on_when_they_have_run_elsewhere
     assert bench.answers(1)[0].rows[0].payload == b"value"
 
 
-def test_empty_it_ends_as_soon_as_it_would_be_given_up_when_the_scheduler_is_away() -> None:
+def test_empty_it_waits_for_a_scheduler_that_is_away_since_its_next_life_would_miss_it() -> None:
     bench = NodeBench({"CPU": 1.0}, prepare=False)
     bench.feed(events.Disconnected())
     stop(bench)
-    assert not bench.of(events.Finish), "it may be back in a moment"
-    away_s = bench.settings.connection_lost_s
-    bench.after(0.9 * away_s)
+    bench.after(0.9 * bench.settings.drain_timeout_s)
     assert not bench.of(events.Finish)
-    bench.after(0.2 * away_s)
+    told = restart(bench)
+    (emptied,) = [one for one in told if isinstance(one, Emptied)]
+    bench.hear(Farewell(emptied.number))
     assert events.Finish() in bench.commands
 
 
-def test_a_scheduler_that_is_back_before_that_is_told_as_ever() -> None:
+def test_empty_and_in_a_hurry_it_waits_for_no_scheduler_that_is_away() -> None:
+    for hurry in (lambda bench: stop(bench, 2), lambda bench: bench.after(3600.1)):
+        bench = NodeBench({"CPU": 1.0}, prepare=False)
+        bench.feed(events.Disconnected())
+        stop(bench)
+        assert not bench.of(events.Finish)
+        hurry(bench)
+        assert events.Finish() in bench.commands
+
+
+def test_a_scheduler_whose_connection_comes_back_is_told_as_ever() -> None:
     bench = NodeBench({"CPU": 1.0}, prepare=False)
     bench.feed(events.Disconnected())
     stop(bench)

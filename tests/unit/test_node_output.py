@@ -67,6 +67,17 @@ def test_the_tail_is_the_last_twenty_lines_read_or_not(output: Output) -> None:
     assert output.tail().splitlines() == [f"line {n}" for n in range(81, 100)] + ["unread"]
 
 
+def test_the_tail_of_an_interpreter_that_died_says_where_in_the_users_code(output: Output) -> None:
+    stack = [b'  File "/home/u/tool.py", line %d in blur\n' % number for number in range(20)]
+    own = b'  File "/site/drumbeat/node/worker.py", line 7 in main\n'
+    modules = b"\nExtension modules: " + b"numpy, " * 1000 + b"\n"
+    head = b"Fatal Python error: Aborted\n\nStack (most recent call first):\n"
+    os.write(output.fd, head + b"".join(stack) + own + modules)
+    tail = output.tail().splitlines()
+    assert tail[0] == "Fatal Python error: Aborted"
+    assert tail[3:] == [line.decode().rstrip() for line in stack[:12]] + ["  ..."]
+
+
 def test_a_task_that_empties_its_output_loses_what_was_unread_and_no_more(output: Output) -> None:
     os.write(output.fd, b"first\n")
     output.read(whole=True)

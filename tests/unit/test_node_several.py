@@ -69,8 +69,9 @@ def page_says(stage, started):
         new = stage.feed(*answers)
 
 
-def look(stage, running=2, phase=WAITING, state="S"):
-    row = events.Evidence(1, int(stage.now_s * 100), running, phase, 1.0, 0, state, 1.0, 5)
+def look(stage, running=2, phase=WAITING, state="S", elapsed_s=1.0, started=0):
+    beat = int(stage.now_s * 100)
+    row = events.Evidence(1, beat, running, phase, elapsed_s, 0, state, 1.0, 5, started=started)
     return stage.feed(events.Seen([row]))
 
 
@@ -203,6 +204,35 @@ def test_each_call_is_timed_from_when_its_worker_says_that_it_began():
     judged = [attempt.row.id for attempt in stage.hosted().hand.values() if attempt.case]
     assert judged == [first, second]
     assert third not in judged, "nobody has said that it began"
+
+
+def test_one_that_keeps_its_worker_from_saying_so_is_timed_by_the_page():
+    stage = staged(timeout_s=2.0)
+    first, second, third = stage.assign(3, kind=CALL + 1)
+    elapsed_s = 0.0
+    judged = {}
+    for _ in range(14):
+        stage.after(0.25)
+        elapsed_s += 0.25
+        # The second came a second later, and the first keeps the interpreter.
+        look(stage, 2, RUNNING_CODE, "R", elapsed_s, 2 if elapsed_s < 1.0 else 3)
+        for attempt in stage.hosted().hand.values():
+            if attempt.case:
+                judged.setdefault(attempt.row.id, elapsed_s)
+    assert judged == {first: 2.0, second: 3.0}
+    assert third not in judged, "it was not started"
+
+
+def test_what_was_given_back_unstarted_is_timed_no_more():
+    stage = staged(timeout_s=2.0)
+    stage.assign(2, kind=CALL + 1)
+    stage.after(0.25)
+    look(stage, started=3)
+    assert list(stage.hosted().begun) == [2, 3]
+    stage.say(1, Returned([3]))
+    stage.after(0.25)
+    look(stage, started=3)
+    assert list(stage.hosted().begun) == [2]
 
 
 def test_time_in_which_it_was_stopped_or_nobody_could_look_does_not_count():

@@ -176,6 +176,20 @@ def test_whoever_asks_is_told_what_had_not_started_and_the_rest_goes_on() -> Non
     assert errors(stage, client) == {ids[0]: "VALUE"}
 
 
+def test_only_whoever_submitted_a_task_is_told_that_it_never_starts() -> None:
+    # Given up, and there again, a submitter tells again what others may have cancelled.
+    stage = Stage()
+    client, other = stage.client("a"), stage.client("b")
+    ids = ids_of(client, 2)
+    stage.submit(client, stage.define(client), ids)
+    stage.cancel(other, ids[0], request=9)
+    stage.cancel(client, ids[1], request=9)
+    stage.turn()
+    assert errors(stage, client) == dict.fromkeys(ids, "TaskCancelled")
+    assert stage.take(other, Cancelled) == [Cancelled(9, [False])]
+    assert stage.take(client, Cancelled) == [Cancelled(9, [True])]
+
+
 class Asked:
     """A client that asked for two tasks at a node, of which nobody knows whether they run."""
 
@@ -219,6 +233,26 @@ def test_what_ends_or_comes_back_meanwhile_answers_the_question() -> None:
     assert asked.answers() == [[False, True, True]]
     assert not stage.assigned(asked.node)
     assert stage.at_rest()
+
+
+def test_what_was_at_a_node_that_is_lost_may_have_started_though_it_was_cancelled_as_well() -> None:
+    asked = Asked()
+    asked.stage.cancel(asked.client, *asked.ids)
+    asked.stage.say(asked.node, Leave())
+    assert asked.answers() == [[False, False, True]]
+    assert errors(asked.stage, asked.client) == dict.fromkeys(asked.ids, "TaskCancelled")
+
+
+def test_what_is_at_a_node_when_its_client_is_gone_may_have_started() -> None:
+    family = Family(children=1, cpus=2)
+    stage = family.stage
+    stage.turn()
+    assert stage.assigned(family.node)
+    stage.cancel(family.node, *family.children, request=9)
+    stage.turn()
+    stage.say(family.client, Leave())
+    stage.turn()
+    assert stage.take(family.node, Cancelled) == [Cancelled(9, [False])]
 
 
 def test_whoever_asks_waits_no_longer_than_a_second() -> None:

@@ -153,6 +153,24 @@ def test_a_result_that_waited_is_lost_with_the_node_that_did_not_send_the_rest()
     assert second.checkpoint == b"small"
 
 
+def test_what_another_node_says_of_an_actor_holds_up_none_of_its_results() -> None:
+    stage, node, actor, _ = begun()
+    other = stage.node("other")
+    call = stage.call(actor)
+    stage.turn()
+    (sent,) = stage.assigned(node)
+    tells(stage, node, actor, None)
+    stage.done(node, value_done(sent))
+    tells(stage, other, actor, None)
+    stage.turn()
+    assert stage.errors() == {}
+    follows(stage, node, actor)
+    assert stage.errors() == {call: ""}
+    stage.event(events.PeerDisconnected(other))
+    stage.live(20.0, 0.5, other)
+    assert stage.core.at_rest()["checkpoints_arriving"] == 0
+
+
 # ---------------------------------------------------------------------------------- not needed
 
 

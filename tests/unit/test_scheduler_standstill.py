@@ -3,7 +3,9 @@
 import pytest
 from drumbeat.protocol.ids import IdFactory, PeerId
 from drumbeat.protocol.messages import AssignRow, Beat, Fetch, Leave, TakeBack
+from drumbeat.protocol.running import RunningRow
 from drumbeat.protocol.standstill import Deadlock, Look, Looked, WaitRow
+from support.acting import Acting
 from support.scheduling import Stage, died, ids_of
 
 
@@ -84,6 +86,32 @@ def test_a_parent_that_keeps_what_its_child_needs_is_told_what_keeps_it():
     )
     assert "more lane" in text
     assert stage.core.counters["deadlocks"] == 1
+
+
+class Circle(Still, Acting):
+    """Such a stage, with actors."""
+
+
+def test_an_actor_that_waits_for_itself_is_told_which_call_waits_and_which_cannot_start():
+    stage = Circle()
+    node = stage.node()
+    actor = stage.create()
+    creation = stage.started(actor, node)
+    asks = stage.call(actor, method="ask")
+    stage.turn()
+    (row,) = stage.assigned(node)
+    stage.call(actor, peer=node, worker=1, client=stage.caller, parent=bytes(asks), depth=1)
+    stage.turn()
+    running = [RunningRow(row.id, row.attempt, 1.0)]
+    stage.say(node, Beat(0.0, 1, 0, running, 0, True))
+    stage.turn(1.0)
+    stage.turn()
+    (number,) = stage.looks(node)
+    stage.answer(node, number, creation)
+    stage.turn()
+    ((task, _, text),) = stage.told(node)
+    assert task == actor
+    assert "Counter.ask waits in get() on node 'n', and Counter.add cannot start" in text
 
 
 def test_a_cpu_that_may_not_be_lent_names_the_setting():
