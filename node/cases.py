@@ -137,7 +137,8 @@ class Case:
 
 def seconds(amount_s: float) -> str:
     """Return a time in words, no finer than anybody needs."""
-    return f"{amount_s:.0f} s" if amount_s >= 9.95 else f"{amount_s:.3g} s"
+    digits = 0 if amount_s >= 9.95 else 1 if amount_s >= 0.995 else 2
+    return f"{round(amount_s, digits):g} s"
 
 
 def size(amount_bytes: float) -> str:

@@ -104,12 +104,9 @@ class Steps(Coroutine[Any, Any, None]):
         try:
             function = kind.function or calls.tools.load(kind)
             begin = getattr(function, "begin", function)
-            if row.args is None:
-                made = begin()
-            else:
-                args, kwargs = unpack_call(row.args, row.values)
-                calls.show(self.call, RUNNING_CODE)  # loading and unpickling have phases of theirs
-                made = begin(*args, **kwargs)
+            args, kwargs = ((), {}) if row.args is None else unpack_call(row.args, row.values)
+            calls.show(self.call, RUNNING_CODE)  # loading and unpickling have phases of theirs
+            made = begin(*args, **kwargs)
         except StopIteration as error:
             raise _Ended(error, None) from None  # it would be taken for a value
         if not inspect.iscoroutine(made):

@@ -123,9 +123,9 @@ class ThreadCalls(Several):
     def _code(self, call: Call) -> Any:
         row, kind = call.row, call.kind
         function = kind.function or self.tools.load(kind)
-        if row.args is None:
-            return function()
-        args, kwargs = unpack_call(row.args, row.values)
+        args, kwargs = ((), {}) if row.args is None else unpack_call(row.args, row.values)
+        with self._there:
+            self.show(None, RUNNING_CODE)  # loading and unpickling have phases of theirs
         return function(*args, **kwargs)
 
     def leave(self) -> None:

@@ -57,8 +57,8 @@ class Asks:
         self, peer: Peer, request: int, ids: list[bytes], dropped: list[bool | None], now_s: float
     ) -> None:
         """A peer asks; None: the task's node is to say."""
-        # A submitter that is given up and comes again tells again what it has, whatever others did to
-        # it: so it alone can know that something never starts.
+        # A submitter that is given up and comes again tells again what it has, whatever others did
+        # to it: so it alone can know that something never starts.
         for place, id_ in enumerate(ids):
             dropped[place] = dropped[place] if home_of(TaskId(id_)) == peer.id else False
         ask = _Ask(peer, request, dropped, now_s + ASK_S)

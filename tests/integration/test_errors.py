@@ -34,8 +34,8 @@ def zeros(size: int) -> bytes:
 
 @drumbeat.remote
 def work_until_told_to_stop(started: str) -> str:
-    Path(started).touch()
     try:
+        Path(started).touch()
         time.sleep(60)
     except drumbeat.Interrupted as interrupted:
         return f"the best so far, {interrupted.reason}"

@@ -14,7 +14,14 @@ from typing import Any
 
 import drumbeat
 import pytest
-from nemesis.cluster import MARK_VARIABLE, QUICK, NemesisCluster, parts_of, shared_memory
+from nemesis.cluster import (
+    MARK_VARIABLE,
+    QUICK,
+    NemesisCluster,
+    parts_of,
+    shared_memory,
+    signal_to,
+)
 from support.process_table import alive, carrying, words_of
 
 pytestmark = pytest.mark.integration
@@ -154,7 +161,7 @@ def test_whatever_dies_in_whatever_order_nothing_is_left(
     for _ in range(random.randint(0, 3)):
         for kind in random.sample(("daemon", "template", "worker"), random.randint(1, 3)):
             for pid in parts_of(keeper)[kind][:1]:
-                os.kill(pid, signal.SIGKILL)
+                signal_to(pid, signal.SIGKILL)
                 if kind == "template":
                     template_died_s = time.monotonic()
             time.sleep(random.choice((0.0, 0.0, 0.003)))

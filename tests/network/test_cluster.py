@@ -54,7 +54,9 @@ def test_a_node_that_one_way_is_cut_is_suspect_then_lost_then_back(trial: Trial,
     run(trial, trials.node_cut_for_long, way, 12)
 
 
-@pytest.mark.parametrize("intervals", [3, 8, 12, 30])
+# At real times it is 8 instead of 6 (run.py): here the last two intervals are 0.4 s, which is what
+# a busy machine may need to connect again.
+@pytest.mark.parametrize("intervals", [3, 6, 12, 30])
 def test_an_actor_of_a_node_that_is_cut_off_never_acts_beside_the_next_one(
     trial: Trial, intervals: int
 ) -> None:

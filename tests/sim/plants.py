@@ -1,4 +1,4 @@
-"""All planted bugs, the worlds that are to show each, and the seeds of those that were seen to.
+"""All planted bugs, the worlds that are to show each, and the seeds that were seen to.
 
 Seeds that catch each stand in `planted_seeds.json`. One is enough; several outlive more changes to
 the cores and to what is drawn. `python tests/sim/run.py --planted` looks for others, for all of
