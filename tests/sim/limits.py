@@ -37,12 +37,15 @@ class Limited:
         self._oracle = oracle
         #: ladder's time, where nothing else goes wrong; 0: something does
         self.ends_within_s = 0.0
+        #: programs keep tasks until there is credit, and a limit counts from when they are sent
+        self.keeps_tasks = False
         #: tasks whose user has seen them time out, and those whose attempt was ended for that
         self._over: dict[bytes, None] = {}
         self._judged: dict[bytes, None] = {}
 
     def begin(self, scenario: Scenario, cancel_grace_s: float, term_grace_s: float) -> None:
         """A world begins."""
+        self.keeps_tasks = "submit_credit_tasks" in scenario.settings
         if not any(isinstance(entry, FAULTS) for entry in scenario.tape):
             self.ends_within_s = NOTICED_S + cancel_grace_s + term_grace_s
 
@@ -83,6 +86,7 @@ class Limited:
         waited_s = oracle.clock.now_s - known.submitted_s
         # What waits for values, or for its actor, has another wait before that for its turn.
         is_sure = self.ends_within_s and not known.deps and not known.spec.weight
+        is_sure = is_sure and not self.keeps_tasks
         if is_sure and limits.total_timeout_s and waited_s > limits.total_timeout_s + TOLD_S:
             oracle.wrong(f"{known.id.hex()} starts when its total_timeout has long been over")
         first = is_sure and len(known.executions) == 1
