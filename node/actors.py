@@ -146,7 +146,6 @@ class Actors:
             if worker.actor is not None and worker.actor.up
         ]
         self.tell()
-        self.checkpoints.tell_again()
 
     def clear(self) -> None:
         """The scheduler has given this node up."""

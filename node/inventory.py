@@ -49,6 +49,8 @@ class Registration:
         rows = [self._row(attempt) for attempt in state.attempts.values()]
         rows += self._ended.inventory()
         clients = self._clients()
+        # Before the last of the rows: who has those may let creations begin.
+        self._actors.checkpoints.tell_again()
         for start in range(0, max(1, len(rows)), ROWS_MAX):
             end = start + ROWS_MAX
             state.send(Inventory(clients, rows[start:end], end >= len(rows)))

@@ -161,7 +161,9 @@ class Recovery:
         self._deliver_ripe()
         if state.recovering:
             awaited = self._roster.count(Standing.AWAITED, Standing.TELLING)
-            if not awaited or now_s >= self._wait_due_s:
+            # A creation that began before the state of its actor is whole would begin from nothing.
+            is_told = not awaited and not state.hosts.checkpoints.arriving
+            if is_told or now_s >= self._wait_due_s:
                 lacking = f"without {', '.join(self.waits_for())}" if awaited else "with all nodes"
                 state.recovering = False
                 self.doubts.changed()

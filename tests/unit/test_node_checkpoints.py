@@ -81,13 +81,13 @@ def test_a_word_of_one_that_is_not_on_its_way_is_dropped(stage):
     assert stage.core.counters["stale_dropped"] == 1
 
 
-def test_the_last_one_is_told_to_each_new_scheduler_after_the_actors_that_live(stage):
+def test_the_last_one_is_told_to_each_new_scheduler_before_the_attempts_that_are_here(stage):
     stage.say(1, Checkpointed(1, b"first"))
     stage.say(1, Checkpointed(2, b"second"))
     news = restart(stage)
     assert told(news) == [(1, 2, b"second")]
     names = [type(message).__name__ for message in news]
-    assert names.index("ActorsUp") < names.index("Checkpoint") < names.index("Registered")
+    assert names.index("Checkpoint") < names.index("Inventory") < names.index("Registered")
 
 
 def test_one_of_an_actor_that_has_died_is_kept_until_nobody_needs_it(stage):

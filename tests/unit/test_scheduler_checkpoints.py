@@ -229,10 +229,10 @@ class Cast(Restarted):
     def comes(self, actor: TaskId, phase: Phase, *told: CheckpointRow) -> None:
         """The node comes back and tells what it has."""
         self.node_joins("n")
+        self.say(NODE, Checkpoint(list(told)))
         self.say(NODE, Inventory([CLIENT], [row(actor, 1, phase)], True))
         if phase != Phase.ENDED:
             self.say(NODE, ActorsUp([(actor, 1)]))
-        self.say(NODE, Checkpoint(list(told)))
         self.registered(NODE)
 
 
@@ -259,6 +259,22 @@ def test_the_state_of_one_that_died_while_nobody_listened_is_not_lost() -> None:
     stage.done(NODE, died(AssignRow(actor, 1, 1, 1, 0, -1.0)))
     stage.live(1.0, 0.1)
     assert stage.assigned(NODE)[0].checkpoint == b"state"
+
+
+def test_no_creation_is_placed_by_a_new_scheduler_before_large_ones_are_whole() -> None:
+    stage = Cast("n")
+    (actor,) = ids(1)
+    # The former life had it begin a second time, and all of that is lost but the word of it.
+    stage.recalls(actor, attempt=2)
+    stage.node_joins("n")
+    stage.say(NODE, Checkpoint([CheckpointRow(actor, 1, 7, None, len(LARGE))]))
+    stage.say(NODE, Inventory([CLIENT], [], True))
+    stage.registered(NODE)
+    stage.live(0.5, 0.1)
+    assert not stage.assigned(NODE)
+    follows(stage, NODE, actor)
+    stage.live(0.5, 0.1)
+    assert [given.checkpoint_size for given in stage.assigned(NODE)] == [len(LARGE)]
 
 
 def test_of_two_nodes_that_tell_of_one_the_later_incarnation_is_believed() -> None:
