@@ -202,6 +202,8 @@ class Watch:
             self.stale_cpu_s = self.waits_s = None
         if row.state:
             self._see_process(row)
+        if row.phase in (STARTING, IMPORTING):
+            self.waits_s = None  # what is seen there proves nothing of what comes after
         self.is_judged = passed_s <= LATE_S
         if not self.is_judged:
             self.quiet_s = self.stale_cpu_s = None  # judged by what is seen from here on

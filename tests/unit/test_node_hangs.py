@@ -31,7 +31,7 @@ from drumbeat.node.hangs import (
 from drumbeat.node.page import IDLE, IMPORTING, PICKLING, RUNNING_CODE, UNPICKLING, WAITING
 from drumbeat.protocol.messages import Options
 from drumbeat.protocol.settings import Settings
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 HANG_S, UNKILLABLE_S = 10.0, 5.0
@@ -349,6 +349,13 @@ def test_a_deadlock_is_handed_over_once_when_it_has_lasted_for_hang_timeout() ->
     assert HANG_S <= now_s <= HANG_S + 2.0
 
 
+@example(
+    [(False, "S", 0.0, 0, FUTEX, IDLE, LOOK_S, 1)] * 6
+    + [
+        (False, "S", 0.0, 0, FUTEX, IMPORTING, LOOK_S, 40),
+        (False, "S", 0.0, 0, FUTEX, IDLE, LOOK_S, 1),
+    ]
+)
 @given(
     st.lists(
         st.tuples(
