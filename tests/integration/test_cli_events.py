@@ -72,7 +72,7 @@ def test_deaths_of_workers_and_nodes_and_orders_are_told_with_their_time(cluster
     drumbeat.cancel(ref)
     name, pid = next(one for one in cluster.processes.items() if one[0] != "scheduler")
     psutil.Process(pid).kill()
-    until(seen(cluster, ["node gone"]), 30.0)
+    until(lambda: {"node gone"} & {row["kind"] for row in events(cluster)}, 30.0)
     found = {row["kind"]: row for row in events(cluster)}
     assert {"node joined", "client entered", "worker died", "cancel", "node gone"} <= set(found)
     assert "dies: its worker" in found["worker died"]["text"]

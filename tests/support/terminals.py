@@ -42,7 +42,8 @@ class Terminal:
         command = [sys.executable, "-m", "drumbeat.client.cli", *arguments]
         self.before = termios.tcgetattr(other)
         environ = {**os.environ, "TERM": "xterm-256color", **(environ or {})}
-        environ.pop("NO_COLOR", None)
+        for name in ("NO_COLOR", "COLUMNS", "LINES"):  # they would outdo the terminal's own size
+            environ.pop(name, None)
         self.process = subprocess.Popen(
             command, stdin=other, stdout=other, stderr=other, env=environ, start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
