@@ -11,6 +11,7 @@ being told to stop.
 
 import math
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -110,7 +111,7 @@ class Tools(NamedTuple):
     flush_streams: Callable[[], None]
 
 
-class Several:
+class Several(ABC):
     """See the module. Base of what runs them; all threads may call what is here.
 
     Args:
@@ -176,25 +177,25 @@ class Several:
         elif type(packet) is Exit:
             self.leave()
 
+    @abstractmethod
     def arrived(self) -> None:
         """Have calls begun that are queued."""
-        raise NotImplementedError
 
+    @abstractmethod
     def interrupt(self, call: Call) -> None:
         """Have a call interrupted for its reason as soon as that is possible."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unshielded(self, call: Call) -> None:
         """The last shield of a call is over: interrupt it now, if it is to be."""
-        raise NotImplementedError
 
+    @abstractmethod
     def leave(self) -> None:
         """End the actor: it has nothing to do."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stacks(self) -> str:
         """Return where the calls are."""
-        raise NotImplementedError
 
     # ---------------------------------------------------------------------------- begin and end
 

@@ -5,6 +5,7 @@ Never pickles anything: these are plain values around pickled bytes, met by whoe
 
 import zlib
 from _blake2 import blake2b  # the one of hashlib, which would load OpenSSL: 1.5 MB a process
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -17,14 +18,14 @@ _HASH_BYTES: Final = 16
 _LEVEL: Final = 3
 
 
-class Need:
+class Need(ABC):
     """Pickled bytes, and what they need."""
 
     payload: bytes
 
+    @abstractmethod
     def meet(self) -> None:
         """Do what has to be done before `payload` can be loaded."""
-        raise NotImplementedError
 
 
 class Directories(Need):

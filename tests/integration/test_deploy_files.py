@@ -30,9 +30,9 @@ def test_systemd_finds_nothing_to_complain_about_in_the_units(tmp_path: Path) ->
     made = []
     for unit in UNITS:
         text = unit.read_text(encoding="utf-8")
-        assert "=/opt/drumbeat/bin/drumbeat " in text
+        assert "=/usr/local/lib/drumbeat/bin/drumbeat " in text
         made.append(tmp_path / unit.name)
-        made[-1].write_text(text.replace("/opt/drumbeat/bin/drumbeat", str(program)))
+        made[-1].write_text(text.replace("/usr/local/lib/drumbeat/bin/drumbeat", str(program)))
     done = run("systemd-analyze", "verify", "--man=no", *map(str, made))
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -85,10 +85,10 @@ def test_the_steps_of_the_image_lead_to_a_command_line_that_works(
                     shutil.copy(ROOT / name, place)
         elif word == "RUN":
             assert rest[0] == "python"
-            words = [part.replace("/opt/drumbeat", str(target)) for part in rest[1:]]
+            words = [part.replace("/usr/local/lib/drumbeat", str(target)) for part in rest[1:]]
             done = run(sys.executable, *words, cwd=str(source))
             assert done.returncode == 0, done.stderr
-    assert ("COPY", ["--from=build", "/opt/drumbeat", "/opt/drumbeat"]) in final
+    assert ("COPY", ["--from=build", "/usr/local/lib/drumbeat", "/usr/local/lib/drumbeat"]) in final
     shutil.rmtree(source)  # not in the image
 
     version = run(str(target / "bin" / "drumbeat"), "--version", cwd="/")

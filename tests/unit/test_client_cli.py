@@ -1,8 +1,7 @@
 """The command line: what is typed in, what is printed and which exit code out."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,8 +9,8 @@ from drumbeat.client import cli_commands, cli_tables
 from drumbeat.client.cli_cluster import NoCluster
 from drumbeat.protocol.errors import SchedulerUnreachable
 from drumbeat.protocol.ids import ObjectId, parse
-from drumbeat.protocol.session import Session
 from rich.console import Console
+from support.typist import Typist
 
 STATUS = {"epoch": 1, "uptime_s": 75.0, "nodes": {"alive": 2, "suspect": 0}, "tasks": {"queued": 3}}
 NODES = [
@@ -49,35 +48,12 @@ class FakeSession:
         self.said.append(("cancel", list(ids), force, recursive))
 
 
-class Terminal:
-    """Types commands and reads what comes back."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-        self.session = FakeSession()
-        self.addresses: list[str | None] = []
-        self.trouble: Exception | None = None
-
-    @contextmanager
-    def connect(self, address: str | None) -> Iterator[Session]:
-        self.addresses.append(address)
-        if self.trouble:
-            raise self.trouble
-        yield self.session  # type: ignore[misc]  # answers all that the command line asks
-
-    def type(self, line: str) -> tuple[int, str, str]:
-        code = 0
-        try:
-            cli_commands.main(line.split(), self.connect)
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        out, err = self.capsys.readouterr()
-        return code, out, err
+Terminal = Typist[FakeSession]
 
 
 @pytest.fixture
 def terminal(capsys: pytest.CaptureFixture[str]) -> Terminal:
-    return Terminal(capsys)
+    return Terminal(capsys, FakeSession())
 
 
 def test_status_is_a_line_for_each_group(terminal: Terminal) -> None:

@@ -1,15 +1,13 @@
 """`drumbeat events`, `kill`, and `top` without a terminal: typed in, and what comes out."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from drumbeat.client import cli_commands, cli_events
 from drumbeat.protocol.ids import ObjectId, parse
 from drumbeat.protocol.questions import Query
-from drumbeat.protocol.session import Session
+from support.typist import Typist
 
 ACTORS = [
     {"id": "5f0c2b9a11d4-0-7", "name": "Counter", "named": "totals", "state": "alive"},
@@ -58,30 +56,12 @@ class FakeSession:
         self.killed.append((id_, restart))
 
 
-class Terminal:
-    """Types commands and reads what comes back."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-        self.session = FakeSession()
-
-    @contextmanager
-    def connect(self, _address: str | None) -> Iterator[Session]:
-        yield self.session  # type: ignore[misc]  # answers all that is asked
-
-    def type(self, line: str) -> tuple[int, str, str]:
-        code = 0
-        try:
-            cli_commands.main(line.split(), self.connect)
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        out, err = self.capsys.readouterr()
-        return code, out, err
+Terminal = Typist[FakeSession]
 
 
 @pytest.fixture
 def terminal(capsys: pytest.CaptureFixture[str]) -> Terminal:
-    return Terminal(capsys)
+    return Terminal(capsys, FakeSession())
 
 
 def test_each_event_is_a_line_that_cannot_steer_the_terminal(terminal: Terminal) -> None:

@@ -109,7 +109,7 @@ def test_ssh_never_asks_and_reads_no_option_from_an_address() -> None:
             port = 2222
             identity = "/keys/one"
             ssh_options = ["ProxyJump=gate", "ConnectTimeout=3"]
-            python = "/opt/my env/bin/python"
+            python = "/srv/my env/bin/python"
         """)
     )
     assert command[:4] == ["ssh", "-T", "-o", "BatchMode=yes"]
@@ -124,7 +124,7 @@ def test_ssh_never_asks_and_reads_no_option_from_an_address() -> None:
     [
         ("python3", "python3"),
         ("~/env/bin/python", "env/bin/python"),
-        ("/opt/a b/python", "/opt/a b/python"),
+        ("/srv/a b/python", "/srv/a b/python"),
         ("python; rm -rf $HOME `id`", "python; rm -rf $HOME `id`"),
     ],
 )

@@ -212,7 +212,7 @@ def unit_of(path: Path) -> dict[str, list[str]]:
 def test_the_command_of_a_unit_is_one_that_the_command_line_takes(unit: Path) -> None:
     [line] = unit_of(unit)["ExecStart"]
     program, *arguments = line.split()
-    assert program == "/opt/drumbeat/bin/drumbeat"
+    assert program == "/usr/local/lib/drumbeat/bin/drumbeat"
     assert arguments.pop().startswith("$"), "the last word is for options"
     parses(arguments)
     assert "$" not in " ".join(arguments)
