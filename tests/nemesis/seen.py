@@ -44,8 +44,8 @@ from support.process_table import alive  # noqa: E402
 from support.readers import PROGRAM, RESULT_BYTES  # noqa: E402
 
 RESOLVE_S = 300.0
-#: what a daemon has open for each worker: two ends of a socket, two files
-FILES_A_WORKER = 4
+#: what a daemon has open for each worker: two ends of a socket, its output twice, its stacks
+FILES_A_WORKER = 5
 #: how often each value of max_retries is given
 RETRIES = (0, 1, 3, 3, 5)
 
@@ -312,6 +312,7 @@ def reader(seen: Seen, tasks: int = 5000, for_s: float = 60.0) -> None:
     """SIGSTOP of a program that has results to read: memory, and what others get meanwhile."""
     log, one = seen.directory / "read", drumbeat.remote(plain)
     log.touch()
+    drumbeat.get(one.remote(0))  # both kinds of daemon are there now
     watched = {"scheduler": seen.cluster.pids("scheduler"), "node": seen.cluster.pids("daemon")}
     sizes: dict[str, list[int]] = {who: [] for who in watched}
 
