@@ -7,6 +7,7 @@
 #   SEEDS=100000 START=0    with `make soak`: how many seeds, and the first
 #   MESSAGES=1000000        with `make soak`: how much nonsense is said to a live scheduler
 #   MINUTES=10 START=0      with `make nemesis`: for how long, and the first seed; or SEED=
+#   ONLY="daemon-20 4x"     with `make calm`: these trials alone; MINUTES= of four times more work
 #   ONLY="short-in slow"    with `make network`: these trials alone
 #   FAST=1                  with `make bench`: fewer turns
 
@@ -14,19 +15,22 @@ PYTHON ?= python3
 SEEDS ?= 100000
 START ?= 0
 MESSAGES ?= 1000000
+# what `make calm` is told; the default below is the nemesis's
+CALM_MINUTES := $(MINUTES)
 MINUTES ?= 5
 
 RUN := .venv/bin/python
 PYTEST := $(RUN) -m pytest -o faulthandler_timeout=120
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-# what starts processes mostly waits for them; tests of one file share a cluster
-WAITING := -n $(shell expr $(JOBS) + 1) --dist loadfile
+# what starts processes mostly waits for them; tests of one file share a cluster. Files are begun in
+# the order given: by default those with few tests, which are the longest ones here, come last
+WAITING := -n $(shell expr $(JOBS) + 1) --dist loadfile --no-loadscope-reorder
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 # a test run that hangs is ended, where the timeout command exists
 LIMIT := $(shell timeout --foreground 1 true 2>/dev/null && echo timeout --foreground -k 10)
 
-.PHONY: help demo dev format lint types test unit sim integration nemesis network compose-test \
-	check soak bench clean
+.PHONY: help demo dev format lint types test unit sim integration nemesis network calm \
+	compose-test check soak bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -44,8 +48,9 @@ help:
 	@echo "make integration  the tests with real processes"
 	@echo "make nemesis      real processes killed and stopped at work: make nemesis MINUTES=10"
 	@echo "make network      links between hosts cut, slow and lossy, at real times: thirteen minutes"
+	@echo "make calm         what looks like a fault and is none, at real times: a quarter of an hour"
 	@echo "make compose-test  docker-compose.yml on a Docker engine, if one answers here"
-	@echo "make soak         the simulator and nonsense on sockets for as long as you like: SEEDS= MESSAGES="
+	@echo "make soak         calm, the simulator and nonsense on sockets for as long as you like: SEEDS= MESSAGES="
 	@echo "make bench        the benchmarks against the pools of the standard library"
 	@echo "make clean        remove what these made"
 
@@ -97,14 +102,18 @@ sim: .venv/dev.stamp
 endif
 
 integration: .venv/dev.stamp
-	@$(LIMIT) $(if $(LIMIT),1800) $(PYTEST) $(WAITING) tests/integration tests/platform \
-		tests/nemesis tests/fuzz tests/network
+	@$(LIMIT) $(if $(LIMIT),1800) $(PYTEST) $(WAITING) tests/network tests/nemesis \
+		tests/fuzz tests/platform tests/integration
 
 nemesis: .venv/dev.stamp
 	@$(RUN) tests/nemesis/run.py $(if $(SEED),--seed $(SEED),--start $(START) --minutes $(MINUTES))
 
 network: .venv/dev.stamp
 	@$(RUN) tests/network/run.py $(foreach trial,$(ONLY),--only $(trial))
+
+calm: .venv/dev.stamp
+	@$(RUN) tests/soak/calm.py $(if $(CALM_MINUTES),--minutes $(CALM_MINUTES)) \
+		$(foreach trial,$(ONLY),--only $(trial))
 
 compose-test: .venv/dev.stamp
 	@$(RUN) tests/compose/run.py
@@ -121,6 +130,7 @@ check: .venv/dev.stamp
 	@$(MAKE) --no-print-directory sim integration
 
 soak: .venv/dev.stamp
+	@$(MAKE) --no-print-directory calm
 	@$(RUN) tests/sim/run.py --seeds $(SEEDS) --start $(START)
 	@$(RUN) tests/fuzz/run.py --messages $(MESSAGES)
 

@@ -42,6 +42,7 @@ class ActorClass(Remote, Generic[T]):
         self._given = dict(given or {})
         checked, self._of_calls = options_.check_actor(self._given)
         _check_checkpoints(class_, checked.options.creates)
+        _check_health(class_, checked.options.creates)
         super().__init__(Callee(class_) if shared is None else shared, checked)
         self._told: Class | None = None
 
@@ -107,6 +108,13 @@ class ActorClass(Remote, Generic[T]):
         raise TypeError(
             f"{name} is the class of an actor: call {name}.remote(...) to make one in the cluster, "
             f"or {name}.plain_class(...) to make an instance here"
+        )
+
+    def _is_no_function(self) -> str:
+        name = self._shared.name
+        return (
+            f"{name} is the class of an actor, no function: {name}.remote(...) makes one, and for "
+            f"plain instances take {name}.plain_class"
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -184,6 +192,25 @@ def _check_checkpoints(class_: type, creates: ActorOptions | None) -> None:
             f"checkpoints are made between calls, and {name} may run several at once: leave out "
             "max_concurrency and `async def` methods, or checkpoint_every_calls and "
             "checkpoint_interval_s"
+        )
+
+
+def _check_health(class_: type, creates: ActorOptions | None) -> None:
+    """Refuse to have a class asked how it is that cannot say, or that may wait to."""
+    found, name = getattr(class_, "__health__", None), class_.__qualname__
+    if found is None:
+        if creates is not None and creates.health_check_interval_s > 0.0:
+            raise TypeError(
+                f"health_check_interval_s says how often __health__(self) of {name} is asked, "
+                "which is no method of it"
+            )
+        return
+    if not callable(found):
+        raise TypeError(f"__health__ of {name} is to be a method: it is asked between calls")
+    if inspect.iscoroutinefunction(found) and not is_async(class_):
+        raise TypeError(
+            f"__health__ of {name} is `async def`, and no method of its own is: it has no event "
+            "loop, so make it a plain method"
         )
 
 

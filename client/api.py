@@ -10,7 +10,13 @@ from typing import Any, TypeVar, overload
 from ..protocol.errors import NotInitialized
 from ..protocol.outcomes import VALUE, value_of
 from ..protocol.payload import pack_value, unpack_value
-from ..protocol.references import ObjectRef, orphaned, refuse_force, refuse_fork
+from ..protocol.references import (
+    ObjectRef,
+    check_timeout,
+    orphaned,
+    refuse_force,
+    refuse_fork,
+)
 from ..protocol.session import Session, current
 from .actors import ActorClass, method
 from .functions import RemoteFunction, remote, session_or_start
@@ -71,7 +77,8 @@ def get(refs: Any, timeout: float | None = None) -> Any:
         TaskError: a task failed (the first failure there is, without waiting for the rest); an
             exception of the task's code is also of that exception's own type.
     """
-    _check_timeout(timeout)
+    if timeout is not None:
+        check_timeout(timeout)
     if type(refs) is ObjectRef:
         return value_of(refs.session.get((refs.id,), timeout)[-1])
     refs, session = _listed("get", refs)
@@ -105,8 +112,9 @@ def wait(
 
     Raises:
         ValueError: duplicates, more asked for than given, or a negative timeout.
+        TypeError: no list of references, or a number that is none.
     """
-    _check_timeout(timeout)
+    check_timeout(timeout)
     if isinstance(refs, ObjectRef):
         raise TypeError("wait takes a list of ObjectRefs; for one, write wait([ref])")
     refs, session = _listed("wait", refs)
@@ -199,11 +207,6 @@ def _session() -> Session:
     if orphaned():
         raise refuse_fork()
     raise NotInitialized("there is no cluster here; call drumbeat.init() first")
-
-
-def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and not timeout >= 0:
-        raise ValueError(f"timeout must be a number of seconds from 0 up, or None, not {timeout!r}")
 
 
 def _listed(function: str, refs: Any) -> tuple[list[ObjectRef[Any]], Session | None]:

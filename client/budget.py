@@ -30,10 +30,6 @@ class Budget:
         self.settled = epoch
         return False
 
-    def __bool__(self) -> bool:
-        """Return whether anything is noted of any task."""
-        return bool(self.charged or self.latest)
-
     def told(self, rows: list[tuple[bytes, int]], tasks: Container[bytes]) -> None:
         """The scheduler will start, or has started, these attempts of what is unfinished."""
         for id_, attempt in rows:

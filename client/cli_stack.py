@@ -59,7 +59,7 @@ def stack(
     else:
         for row in answer:
             click.echo(heading(row))
-            for line in stack_text.lines(row["stack"], whole=whole):
+            for line in stack_text.lines(row["stack"], whole=whole, task=row["task"]):
                 click.echo(line)
 
 

@@ -39,6 +39,7 @@ TASK_COLUMNS = {
     "stopping": "stopping",
     "running_s": "running",
     "doing": "doing",
+    "waits_for": "waits for",
     "node": "node",
     "progress": "progress",
     "attempt": "attempt",
@@ -51,6 +52,7 @@ ACTOR_COLUMNS = {
     "name": "class",
     "named": "name",
     "state": "state",
+    "phase": "doing",
     "node": "node",
     "incarnation": "incarnation",
     "restarts": "restarts",
@@ -69,6 +71,8 @@ STATUS_HEADINGS = {
     "output_bytes_dropped": "bytes of output dropped",
     "refused": "refused of peers and strangers",
     "calls": "calls that do not run",
+    "actor_calls": "calls of actors",
+    "cannot_run": "cannot run now",
 }
 #: on a narrow terminal, what is longer is broken into lines
 SENTENCE_WIDTH = 20

@@ -17,6 +17,8 @@ from .top_model import ACTORS, CALLS, EVENTS, ORDERS, Model, Row
 
 BARS: Final = " ▁▂▃▄▅▆▇█"
 SPARKS_MAX: Final = 40
+#: so many sorts of what cannot run are told
+LACKS_MAX: Final = 2
 #: nodes take no more of the screen than one part in so many
 NODES_SHARE: Final = 3
 #: below so many lines there is room for the calls only
@@ -26,6 +28,7 @@ AIRY_LINES: Final = 20
 
 _STYLES: Final = {
     "deadlock": "bold red", "unkillable": "bold red", "gil-held": "red", "stopped": "yellow",
+    "loop-blocked": "yellow",
     "gil-busy": "yellow", "blocked": "cyan", "suspect": "yellow", "draining": "yellow",
     "dead": "dim", "restarting": "yellow", "warning": "yellow", "error": "bold red",
 }  # fmt: skip
@@ -48,6 +51,11 @@ class Column(NamedTuple):
 
 def _text(field: str) -> Callable[[Row], str]:
     return lambda row: plain(row.get(field) or "")
+
+
+def _life(row: Row) -> str:
+    """Return the state of an actor, or what it does while no call runs: `health-check`."""
+    return plain(row.get("phase") or row.get("state") or "")
 
 
 def _seconds(field: str) -> Callable[[Row], str]:
@@ -109,7 +117,7 @@ CALL_COLUMNS: Final = (
 ACTOR_COLUMNS: Final = (
     Column("class", 14, _text("name"), grows=True),
     Column("name", 10, _text("named")),
-    Column("state", 10, _text("state"), style=_style_of("state")),
+    Column("state", 10, _life, style=_style_of("state")),
     Column("node", 10, _text("node")),
     Column("queued", 7, _count("queued"), is_number=True),
     Column("running", 7, _count("in_flight"), is_number=True),
@@ -215,6 +223,8 @@ def header(model: Model, where: str, trouble: str) -> list[Text]:
     status = model.data["status"]
     tasks, resources = status["tasks"], status["resources"]
     total, free = resources["total"].get("CPU", 0), resources["free"].get("CPU", 0)
+    waiting = status.get("actor_calls", {}).get("waiting", 0)
+    calls = f", {waiting:,} calls of actors waiting" if waiting else ""
     nodes = ", ".join(f"{count} {word}" for word, count in status["nodes"].items() if count)
     lines = [
         line(
@@ -232,6 +242,7 @@ def header(model: Model, where: str, trouble: str) -> list[Text]:
         line(
             (f"calls {model.data['running']:,} running", ""),
             (f" · tasks {tasks['queued']:,} queued, {tasks['waiting']:,} waiting", ""),
+            (calls, ""),
             (f", {tasks['finished']:,} finished", ""),
             (f", {tasks['failed']:,} failed", "red" if tasks["failed"] else ""),
             (f", {tasks['retried']:,} retried", "yellow" if tasks["retried"] else ""),
@@ -242,6 +253,7 @@ def header(model: Model, where: str, trouble: str) -> list[Text]:
             (plain(_calls(status["calls"])), "yellow"),
         ),
     ]
+    lines += [line((plain(text), "yellow")) for text in status.get("cannot_run", ())[:LACKS_MAX]]
     if status.get("recovering"):
         lines.append(line(("the scheduler was restarted and takes in what there is", "yellow")))
     if trouble:

@@ -149,13 +149,13 @@ class ClientCore:
         self._commands.append(Send(message))
 
     def _on_received(self, event: events.Received, now_s: float) -> None:
-        message = event.message
-        self._handlers[type(message)](message, now_s)
+        self._handlers[type(event.message)](event.message, now_s)
 
     # ---------------------------------------------------------------------------- submitting
 
     def _on_submitted(self, event: events.Submitted, _now_s: float) -> None:
-        self.kinds.add(event.kinds)
+        if event.kinds:
+            self.kinds.add(event.kinds)
         tasks, entries, departing = self.tasks, self.home.entries, self._departing
         inline_bytes_max = self._settings.inline_bytes_max
         for call in event.calls:
@@ -244,6 +244,7 @@ class ClientCore:
     def _on_results(self, message: messages.Results, _now_s: float) -> None:
         tasks, home, kinds = self.tasks, self.home, self.kinds
         entries, resolved = home.entries, home.resolved
+        noted = bool(self._budget.charged or self._budget.latest or self._cancelled)
         for row in message.rows:
             id_ = row.id
             call = tasks.get(id_)  # type: ignore[call-overload]
@@ -258,7 +259,7 @@ class ClientCore:
                 self._on_result(row)
                 continue
             asked = call.row
-            if asked.deps or asked.contained or self._budget or self._cancelled:
+            if asked.deps or asked.contained or noted:
                 self._on_result(row)
                 continue
             if options.actor:

@@ -30,7 +30,9 @@ class Credits:
 
     def sent(self, rows: list[TaskRow]) -> None:
         """These are sent whatever is granted; or they ended here, and never will be."""
-        self._sent_bytes += sum(_sizes(rows))
+        self._sent_bytes += sum(
+            row.size if (args := row.args) is None else len(args) for row in rows
+        )
 
     def take(self, rows: list[TaskRow], out: int, finished_bytes: int) -> int:
         """Return how many of these rows may be sent now, and count them as sent.
@@ -40,21 +42,17 @@ class Credits:
             out: how many tasks are sent and unfinished.
             finished_bytes: bytes of arguments of all that ever ended.
         """
-        count = max(0, min(len(rows), self._granted.tasks - out))
-        if not count:
-            return 0
-        room_bytes = self._granted.bytes - (self._sent_bytes - finished_bytes)
-        sizes = _sizes(rows if count == len(rows) else rows[:count])
-        total_bytes = sum(sizes)
-        if total_bytes >= room_bytes:
+        granted, sent_bytes = self._granted, self._sent_bytes
+        tasks, bytes_max = granted.tasks - out, granted.bytes + finished_bytes
+        count = 0
+        for row in rows:
             # A task may go while there is any room: so one larger than the credit goes, too.
-            total_bytes = 0
-            for place, size_bytes in enumerate(sizes):
-                if total_bytes >= room_bytes:
-                    count = place
-                    break
-                total_bytes += size_bytes
-        self._sent_bytes += total_bytes
+            if count >= tasks or sent_bytes >= bytes_max:
+                break
+            args = row.args
+            sent_bytes += row.size if args is None else len(args)
+            count += 1
+        self._sent_bytes = sent_bytes
         return count
 
     def worth_a_look(self, out: int, finished_bytes: int) -> bool:
@@ -62,7 +60,3 @@ class Credits:
         granted = self._granted
         free_bytes = granted.bytes - (self._sent_bytes - finished_bytes)
         return (granted.tasks - out) * PART >= granted.tasks and free_bytes * PART >= granted.bytes
-
-
-def _sizes(rows: list[TaskRow]) -> list[int]:
-    return [row.size if (args := row.args) is None else len(args) for row in rows]

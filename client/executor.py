@@ -5,6 +5,7 @@ are finished in the thread for callbacks (protocol.futures), which also submits 
 """
 
 import contextlib
+import sys
 import threading
 import uuid
 from collections import deque
@@ -14,17 +15,20 @@ from concurrent.futures import Executor as BaseExecutor
 from functools import partial
 from itertools import chain, islice
 from time import monotonic, sleep
+from types import TracebackType
 from typing import Any, Final, ParamSpec, TypeVar
 from weakref import WeakSet
 
-from ..protocol.errors import DrumbeatError, NotInitialized
+from ..protocol.errors import Interrupted, NotInitialized
 from ..protocol.futures import RowFuture, deliver, lends_here, start_delivery
+from ..protocol.lines import say
 from ..protocol.messages import ValueRow
 from ..protocol.outcomes import ERROR, VALUE, error_of
 from ..protocol.payload import pack_call
-from ..protocol.references import ObjectRef
+from ..protocol.references import ObjectRef, check_timeout
 from ..protocol.session import Packed, Session
-from .functions import RemoteFunction, as_call, session_or_start
+from .functions import RemoteFunction, as_call, refuse_no_function, session_or_start
+from .initializers import Initialized, InitializerFailed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,52 +37,33 @@ T = TypeVar("T")
 FUNCTIONS_MAX: Final = 256
 #: what has come gives its place to the next within about this time
 LANDING_S: Final = 0.0005
+#: what ends the program, or the task that the executor is used in: nobody waits for results then
+_STOPS: Final = (KeyboardInterrupt, Interrupted)
 
 _executors: "WeakSet[Executor]" = WeakSet()
 
 
 def wait_for_all() -> None:
-    """Wait until all executors of this process have done what was submitted to them."""
-    for executor in list(_executors):
-        executor.shutdown(wait=True)
+    """Wait until all executors of this process have done what was submitted to them.
+
+    That is at the end of the program: if Ctrl-C has ended it, or comes now, nobody waits any more.
+    """
+    executors = list(_executors)
+    try:
+        if not _ends_by_interrupt():
+            for executor in executors:
+                executor.shutdown(wait=True)
+            return
+    except KeyboardInterrupt:
+        say("drumbeat: interrupted while executors had calls; these are cancelled")
+    for executor in executors:
+        executor._give_up()
 
 
-class InitializerFailed(DrumbeatError):  # noqa: N818  # like its siblings
-    """An executor's initializer raised; nothing can run in that executor any more."""
-
-
-#: in a worker: what became of the initializers of the executors it serves; None: all is well
-_initialized: dict[str, str | None] = {}
-
-
-class Initialized:
-    """Calls a function; the executor's initializer first, once in each worker."""
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        initializer: Callable[..., Any],
-        initargs: Any,
-        pool: str,
-    ) -> None:
-        self.function = function
-        self.initializer = initializer
-        self.initargs = initargs
-        self.pool = pool
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Run the function in a worker that is initialized."""
-        if self.pool not in _initialized:
-            try:
-                self.initializer(*self.initargs)
-            except Exception as error:  # noqa: BLE001  # the user's; told to the executor
-                _initialized[self.pool] = f"{type(error).__name__}: {error}"
-            else:
-                _initialized[self.pool] = None
-        failure = _initialized[self.pool]
-        if failure is not None:
-            raise InitializerFailed(f"the executor's initializer raised {failure}")
-        return self.function(*args, **kwargs)
+def _ends_by_interrupt() -> bool:
+    """Return whether a Ctrl-C that nobody caught is what ends this program."""
+    at_a_prompt = hasattr(sys, "ps1")  # there such a Ctrl-C ends a line, not the program
+    return not at_a_prompt and isinstance(getattr(sys, "last_value", None), KeyboardInterrupt)
 
 
 class _Future(RowFuture[T]):
@@ -146,15 +131,13 @@ class Executor(BaseExecutor):
         max_tasks_per_child: int | None = None,
         **options: Any,
     ) -> None:
-        if max_workers is not None and max_workers <= 0:
-            raise ValueError("max_workers must be greater than 0")
+        _check_count("max_workers", max_workers)
+        _check_count("max_tasks_per_child", max_tasks_per_child)
         if initializer is not None and not callable(initializer):
-            raise TypeError("initializer must be a callable")
+            raise TypeError(f"initializer must be a callable, not {initializer!r:.80}")
+        if not isinstance(initargs, tuple):
+            raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r:.80}")
         if max_tasks_per_child is not None:
-            if not isinstance(max_tasks_per_child, int):
-                raise TypeError("max_tasks_per_child must be an integer")
-            if max_tasks_per_child <= 0:
-                raise ValueError("max_tasks_per_child must be >= 1")
             options["max_calls"] = max_tasks_per_child
         if options.get("num_returns", 1) != 1:
             raise ValueError("an executor's calls have one result each: num_returns must be 1")
@@ -182,8 +165,10 @@ class Executor(BaseExecutor):
 
         Raises:
             RuntimeError: after shutdown.
+            TypeError: it is a method of an actor, or an actor's class.
             BrokenExecutor: the initializer has failed.
         """
+        refuse_no_function(fn)
         with self._lock:
             self._refuse_if_over()
         session = session_or_start()
@@ -381,6 +366,8 @@ class Executor(BaseExecutor):
         Raises:
             TimeoutError: from the iterator, when a result is not there in time.
         """
+        refuse_no_function(fn)
+        check_timeout(timeout)
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         end_s = None if timeout is None else monotonic() + timeout
@@ -412,17 +399,59 @@ class Executor(BaseExecutor):
         with self._lock:
             self._shut_down = True
             futures = [*self._waiting, *self._flying] if cancel_futures else []
-        if futures:
-            self._cancel(futures)
-        if wait:
-            with self._lock:
-                futures = [*self._flying, *self._waiting]
-            for future in futures:
-                future._lend(None)
-            with self._lock:
-                while self._flying or self._waiting:
-                    self._idle.wait()
-            _executors.discard(self)
+        try:
+            if futures:
+                self._cancel(futures)
+            if wait:
+                self._wait_until_idle()
+        except _STOPS:
+            self._give_up()
+            raise
+
+    def _wait_until_idle(self) -> None:
+        with self._lock:
+            futures = [*self._flying, *self._waiting]
+        for future in futures:
+            future._lend(None)
+        with self._lock:
+            while self._flying or self._waiting:
+                self._idle.wait()
+        _executors.discard(self)
+
+    def __exit__(
+        self,
+        type_: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Wait until all is done; where Ctrl-C, or the end of the task, leads out: cancel all."""
+        if type_ is not None and issubclass(type_, _STOPS):
+            self._give_up()
+        else:
+            self.shutdown(wait=True)
+
+    def _give_up(self) -> None:
+        """Accept nothing more and cancel everything, also what runs; nobody waits for that."""
+        with self._lock:
+            self._shut_down = True
+            waiting, running = list(self._waiting), list(self._flying)
+            self._waiting.clear()
+        _executors.discard(self)
+        for future in waiting:
+            self._mark_cancelled(future)
+            future._finish()
+        refs = [ref for future in running if (ref := future._ref) is not None]
+        if refs and refs[0]._session.alive:
+            refs[0].session.cancel([ref.id for ref in refs], False, True)
+
+
+def _check_count(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number from 1 up, or None, not {value!r:.80}")
+    if value <= 0:
+        raise ValueError(f"{name} must be greater than 0, or None for no limit, not {value}")
 
 
 def _result_of(future: Future[T], end_s: float | None) -> T:

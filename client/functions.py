@@ -264,6 +264,17 @@ class RemoteFunction(Remote, Generic[P, T]):
         self.__init__(function, given, pool=pool)  # type: ignore[misc]  # made by _empty
 
 
+def refuse_no_function(thing: Any) -> None:
+    """Refuse what looks like a function and runs elsewhere: it says itself what is meant.
+
+    Raises:
+        TypeError: it is a method of an actor, an actor, or an actor's class.
+    """
+    instead = getattr(type(thing), "_is_no_function", None)
+    if instead is not None:
+        raise TypeError(instead(thing))
+
+
 def as_call(function: Any) -> Callable[..., Any]:
     """Return what a worker is to call for a function: plain, and run to its end."""
     if isinstance(function, RemoteFunction):
@@ -324,6 +335,7 @@ def _remote(function: Any, options: Mapping[str, Any]) -> Any:
     class_ = class_of(function)
     if class_ is not None:
         return ActorClass(class_, options)
+    refuse_no_function(function)
     if not callable(function):
         raise TypeError(f"drumbeat.remote takes a function or a class, not {function!r}")
     return RemoteFunction(function, options)

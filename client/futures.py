@@ -18,9 +18,9 @@ from ..protocol.messages import ValueRow
 from ..protocol.modules import portable
 from ..protocol.outcomes import task_error, value_of
 from ..protocol.payload import load_error, pack_call, pack_error
-from ..protocol.references import ObjectRef
+from ..protocol.references import ObjectRef, check_timeout
 from ..protocol.session import Session
-from .functions import RemoteFunction, remote, session_or_start
+from .functions import RemoteFunction, refuse_no_function, remote, session_or_start
 from .handles import no_refs
 
 T = TypeVar("T")
@@ -53,10 +53,20 @@ def as_completed(
 
     Raises:
         GetTimeoutError: some were not ready in time.
+        TypeError, ValueError: no references, or a timeout that is none; at once.
     """
+    check_timeout(timeout)
+    if isinstance(refs, ObjectRef):
+        raise TypeError(
+            "as_completed takes a list of ObjectRefs; for one, write as_completed([ref])"
+        )
+    try:
+        listed = list(refs)
+    except TypeError:
+        raise no_refs("as_completed", refs) from None
     pending: dict[ObjectId, ObjectRef[T]] = {}
     session: Session | None = None
-    for ref in refs:
+    for ref in listed:
         if type(ref) is not ObjectRef:
             raise no_refs("as_completed", ref)
         if ref._session is not session:
@@ -64,9 +74,14 @@ def as_completed(
                 raise ValueError("as_completed: the references belong to different clusters")
             session = ref.session
         pending[ref.id] = ref
+    return _completed(session, pending, timeout)
+
+
+def _completed(
+    session: Session | None, pending: dict[ObjectId, ObjectRef[T]], timeout: float | None
+) -> Generator[ObjectRef[T], None, None]:
     if session is None:
         return
-    del ref
     end_s = None if timeout is None else time.monotonic() + timeout
     # In a worker only wait() lends the task's CPU to others meanwhile.
     listen = len(pending) > LISTEN_ABOVE and not getattr(session, "lends", True)
@@ -202,6 +217,7 @@ def map_calls(
     Raises:
         TaskError: a call failed; an exception of the function's code is of its own type, too.
     """
+    refuse_no_function(function)
     call = function if isinstance(function, RemoteFunction) else remote(function)
     for name, value in (("chunk", chunk), ("window", window)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):

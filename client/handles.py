@@ -18,7 +18,7 @@ from ..protocol.ids import ObjectId, show
 from ..protocol.limits import Limits
 from ..protocol.messages import Options, ValueRow
 from ..protocol.payload import pack_call
-from ..protocol.references import ObjectRef
+from ..protocol.references import ObjectRef, gone, orphaned
 from ..protocol.session import Kind, Session
 from . import limits
 from . import options as options_
@@ -140,7 +140,7 @@ class Actor:
             pending = self._pending
             if pending >= most:
                 raise PendingCallsLimitExceeded(
-                    f"{kind.name}: {pending} calls of this process have no result yet, and actor "
+                    f"{kind.name}: calls of this process without a result: {pending}, and actor "
                     f"{show(self.id)} takes no more (max_pending_calls={most}); wait for some",
                     name=kind.name,
                     actor=show(self.id),
@@ -217,7 +217,7 @@ class ActorMethod(Generic[T]):
             PendingCallsLimitExceeded: the actor takes no more calls before some have ended.
         """
         handle, method = self._handle, self._method
-        session = handle._ref.session
+        session = handle._session()
         if kwargs or not method.fewest <= len(args) <= method.most:
             method.check(args, kwargs)
         packed = pack_call(args, kwargs)
@@ -253,6 +253,15 @@ class ActorMethod(Generic[T]):
             f"call {called}.remote(...)"
         )
 
+    def _is_no_function(self) -> str:
+        called = self._method.told.name
+        return (
+            f"{self._method.name} is a method of an actor, which runs where the actor lives and "
+            f"not in a worker of its own: call it as actor.{called}.remote(...), for a "
+            f"concurrent.futures.Future as actor.{called}.remote(...).future(), and for many "
+            "arguments over several actors use drumbeat.ActorPool"
+        )
+
     def __repr__(self) -> str:
         return f"<method {self._method.name} of {self._handle!r}>"
 
@@ -282,8 +291,24 @@ class ActorHandle(Generic[T]):
             raise AttributeError(_no_method(self._actor.class_, name), name=name, obj=self)
         return ActorMethod(self, method)
 
+    def _is_no_function(self) -> str:
+        return f"{self!r} is an actor, no function: call its methods, actor.method.remote(...)"
+
     def __dir__(self) -> list[str]:
         return sorted(self._actor.class_.methods)
+
+    def _session(self) -> Session:
+        """Return the session that it belongs to.
+
+        Raises:
+            NotInitialized: that was shut down, and the actor with it; or this process was forked.
+        """
+        session = self._ref._session
+        if not session.alive and not orphaned():
+            raise gone(
+                repr(self), "the handle leads to nothing; make the actor, or get_actor() it,"
+            )
+        return self._ref.session
 
     def __eq__(self, other: object) -> bool:
         return type(other) is ActorHandle and self._ref.id == other._ref.id
@@ -359,8 +384,7 @@ def kill(actor: ActorHandle[Any], no_restart: bool = True) -> None:
         raise TypeError(
             f"kill takes the handle of an actor, not {actor!r:.80}; for a task, use cancel"
         )
-    ref = actor._ref
-    ref.session.kill(ref.id, restart=not no_restart)
+    actor._session().kill(actor._ref.id, restart=not no_restart)
 
 
 def no_refs(function: str, thing: Any) -> TypeError:

@@ -36,12 +36,16 @@ def progress(done: float, total: float | None = None, details: Any = None) -> No
         TypeError: `done` or `total` is no number, or a reference lies in the details.
         NotPicklable: the details cannot be pickled; says which part of them.
     """
-    if total is None:
-        total = _UNKNOWN
-        if not 0 <= done <= _MOST:
-            raise _not_a_count("done", done)
-    elif not 0 <= done <= _MOST or not 0 <= total <= _MOST:
-        raise _not_a_count("done", done) if 0 <= total <= _MOST else _not_a_count("total", total)
+    try:
+        if total is None:
+            total = _UNKNOWN
+            fits = 0 <= done <= _MOST
+        else:
+            fits = 0 <= done <= _MOST and 0 <= total <= _MOST
+    except TypeError:
+        raise _no_number(done, total) from None
+    if not fits:
+        raise _not_a_count("total", total) if 0 <= done <= _MOST else _not_a_count("done", done)
     inside = _inside.current
     if inside is not None:
         inside.progress(done, total, details)
@@ -75,6 +79,14 @@ def shield() -> AbstractContextManager[None]:
     """
     inside = _inside.current
     return nullcontext() if inside is None else inside.shield()
+
+
+def _no_number(done: Any, total: Any) -> TypeError:
+    name, value = ("total", total) if isinstance(done, (int, float)) else ("done", done)
+    return TypeError(
+        f"progress: {name} must be a number from 0 up, not {value!r:.80}; what is no number goes "
+        "with details="
+    )
 
 
 def _not_a_count(name: str, value: Any) -> ValueError:

@@ -73,6 +73,8 @@ def submits(peer: PeerId, rows: list[TaskRow], attempts: list[int]) -> list[Comm
     """
     if not any(attempts):
         attempts = []
+        if 0 < len(rows) <= SUBMIT_ROWS_MAX:
+            return [Send(Submit(peer, b"", 0, rows))]
     return [
         Send(Submit(peer, b"", 0, rows[at : at + step], attempts[at : at + step]))
         for step in (SUBMIT_ROWS_MAX,)

@@ -115,7 +115,7 @@ def init(
         KeyRefused: the scheduler does not admit this program's key.
         SchedulerUnreachable: the cluster did not start, or does not answer.
     """
-    global _cluster, _at_exit_registered  # noqa: PLW0603  # the process's one cluster
+    global _cluster  # noqa: PLW0603  # the process's one cluster
     with _lock:
         session = current()
         if session is not None and session.alive and not getattr(session, "failed", False):
@@ -128,10 +128,8 @@ def init(
         if _cluster is not None:
             _cluster.shutdown()  # it failed: clear away what is left of it
         checked = Settings.load(settings, others=_ARGUMENTS)
-        given = os.fspath(address) if address is not None else addresses.given() or None
-        if not _at_exit_registered:
-            atexit.register(_at_exit)
-            _at_exit_registered = True
+        given = addresses.given() or None if address is None else _path_of(address)
+        _see_to_the_end()
         if inline:
             _cluster = _inline()
         elif given is not None:
@@ -152,6 +150,24 @@ def init(
             flags = _node_flags(num_cpus, num_gpus, resources, nodes, preload)
             _cluster = _launch(flags, checked)
         return _cluster
+
+
+def _see_to_the_end() -> None:
+    global _at_exit_registered  # noqa: PLW0603  # the process's one end
+    if not _at_exit_registered:
+        atexit.register(_at_exit)
+        _at_exit_registered = True
+
+
+def _path_of(address: Any) -> str:
+    if isinstance(address, (str, os.PathLike)):
+        return os.fspath(address)
+    raise ConfigError(
+        f"address = {address!r:.80} is no address: a cluster file, the directory of a running "
+        'cluster, or a "drumbeat://" string; None for a local cluster',
+        setting="address",
+        origin="argument",
+    )
 
 
 def session_or_init() -> Session:

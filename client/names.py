@@ -16,6 +16,7 @@ from ..protocol.outcomes import VALUE, value_of
 from ..protocol.payload import pack_value, unpack_value
 from ..protocol.references import ObjectRef
 from ..protocol.session import Kind, Packed, Session, current
+from . import addresses
 from .functions import session_or_start
 from .handles import ActorHandle, Class, actor_of, class_of_plain
 
@@ -78,16 +79,24 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
 
     Raises:
         ValueError: there is none.
+        TypeError: the name, or the namespace, is no string.
     """
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"the name of an actor is a string, not {name!r}")
+    if not isinstance(name, str) or not isinstance(namespace, (str, type(None))):
+        wrong, value = ("namespace", namespace) if isinstance(name, str) else ("name", name)
+        raise TypeError(f"get_actor: {wrong} must be a string, not {value!r:.80}")
+    if not name:
+        raise ValueError("get_actor: name must not be empty")
     session = current()
+    begins = session is None or not session.alive
     if session is None or not session.alive:
         session = session_or_start()
     where = _namespace(session, namespace or "")
     found = _asked(session, ActorName(name, where))
     if found is None:
-        raise ValueError(f"there is no actor named {name!r} in {_show(where)}")
+        why = f"there is no actor named {name!r} in {_show(where)}"
+        if begins and not addresses.given():
+            why += "; drumbeat.init() was not called before, so this is a new cluster of its own"
+        raise ValueError(why)
     return found
 
 

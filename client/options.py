@@ -26,6 +26,8 @@ from . import limits as limits_
 #: by how much priorities may differ from 0
 PRIORITY_MAX: Final = 1 << 31
 RETURNS_MAX: Final = 65_536
+#: elsewhere -1 means that these have no end
+_ENDLESS: Final = ("max_retries", "max_restarts", "max_task_retries")
 #: of retries, restarts and calls a worker
 RETRIES_MAX: Final = 1 << 31
 
@@ -77,7 +79,10 @@ def _count(maximum: int) -> Callable[[str, Any], int]:
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{name} must be a whole number, not {value!r}")
         if not 0 <= value <= maximum:
-            raise ValueError(f"{name} must be from 0 to {maximum}, not {value!r}")
+            hint = ""
+            if value < 0 and name in _ENDLESS:
+                hint = f"; for as often as it takes, write {maximum}"
+            raise ValueError(f"{name} must be from 0 to {maximum}, not {value!r}{hint}")
         return value
 
     return check
@@ -245,6 +250,7 @@ _ACTOR: Final[Checks] = {
     "on_partition": _on_partition,
     "checkpoint_every_calls": _count(COUNT_MAX),
     "checkpoint_interval_s": _seconds,
+    "health_check_interval_s": _seconds,
     "name": _actor_name,
     "namespace": _actor_name,
     "get_if_exists": _flag,
@@ -305,6 +311,7 @@ def check_actor(given: Mapping[str, Any]) -> tuple[Checked, OfCalls]:
         detached=values.pop("lifetime", False),
         checkpoint_every_calls=values.pop("checkpoint_every_calls", 0),
         checkpoint_interval_s=values.pop("checkpoint_interval_s", 0.0),
+        health_check_interval_s=values.pop("health_check_interval_s", -1.0),
     )
     if values.pop("get_if_exists", False) and not creates.name:
         raise ValueError("get_if_exists goes with a name: there is nothing else to find it by")
@@ -361,7 +368,11 @@ def _values_of(given: Mapping[str, Any], what: str, checks: Checks) -> dict[str,
 
 
 def _unknown(name: str, what: str, checks: Checks) -> str:
-    return f"{name!r} is not an option of {what}; the options {_list(checks)}"
+    import difflib  # for those who err
+
+    near = difflib.get_close_matches(name, checks, 1)
+    instead = f", did you mean {near[0]!r}?" if near else ";"
+    return f"{name!r} is not an option of {what}{instead} The options {_list(checks)}"
 
 
 def _list(checks: Checks) -> str:

@@ -134,9 +134,18 @@ def remove_dead(root: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    from shutil import rmtree  # loads every compressor: at the end only
-
-    rmtree(path, ignore_errors=True)
+    # Without shutil, which evaluates text as it is loaded: Python then forgets that it was Ctrl-C
+    # that has ended the program, and its exit code would not say so.
+    for folder, folders, files in os.walk(path, topdown=False):
+        for name in (*files, *folders):
+            inside = os.path.join(folder, name)
+            with contextlib.suppress(OSError):
+                if name in files or os.path.islink(inside):
+                    os.unlink(inside)
+                else:
+                    os.rmdir(inside)
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
 
 
 def running(settings: Settings) -> list[Path]:

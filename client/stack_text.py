@@ -9,15 +9,16 @@ from ..protocol.stack_text import read as read
 from .cli_tables import plain
 
 
-def lines(text: str, *, whole: bool = False) -> list[str]:
+def lines(text: str, *, whole: bool = False, task: str = "") -> list[str]:
     """Return a worker's stacks as lines for a terminal.
 
     Args:
         text: as it came from the worker.
         whole: Drumbeat's own frames, and threads that have no others, as well.
+        task: the id of the call that is asked for: where that is comes first.
     """
     shown: list[str] = []
-    for thread in read(text):
+    for thread in sorted(read(text), key=lambda thread: thread.name.split()[-1:] != [task]):
         frames = [frame for frame in thread.frames if whole or not frame.is_own]
         if not frames and not thread.others and not whole:
             if thread.is_main:

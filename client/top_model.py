@@ -22,7 +22,9 @@ RATE_LEAST_S: Final = 0.4
 INTERVALS_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 #: the worst first; whatever else is said of a call comes after these
-VERDICTS: Final = ("deadlock", "unkillable", "gil-held", "stopped", "gil-busy", "blocked")
+VERDICTS: Final = (
+    "deadlock", "unkillable", "gil-held", "loop-blocked", "stopped", "gil-busy", "blocked"
+)  # fmt: skip
 
 #: key -> (what it sorts by, whether the greatest comes first)
 ORDERS: Final = {

@@ -11,6 +11,7 @@ from ..protocol.actor_calls import ActorExit, is_async, set_instance
 from ..protocol.ids import TaskId, objects_of
 from ..protocol.messages import Outcome, ValueRow
 from ..protocol.payload import pack_value
+from .health import Doctor
 from .packets import ActorMade, FinishedRow, RunRow
 from .saving import Saver, restored
 
@@ -25,10 +26,13 @@ CONCURRENCY: Final = 1000
 class _Made(BaseException):
     """The constructor has returned."""
 
-    def __init__(self, concurrency: int, loop: Any, saver: Saver | None = None) -> None:
+    def __init__(
+        self, concurrency: int, loop: Any, saver: Saver | None, doctor: Doctor | None
+    ) -> None:
         self.concurrency = concurrency
         self.loop = loop
         self.saver = saver
+        self.doctor = doctor
 
 
 class Constructor:
@@ -38,44 +42,52 @@ class Constructor:
         made_by: its class.
         concurrency: so many calls may run at once; 0: as the class says.
         saver: tells its state; None: it never does.
+        doctor: asks how it is; None: nobody does.
     """
 
     def __init__(
-        self, made_by: Callable[..., Any], concurrency: int = 0, saver: Saver | None = None
+        self,
+        made_by: Callable[..., Any],
+        concurrency: int = 0,
+        saver: Saver | None = None,
+        doctor: Doctor | None = None,
     ) -> None:
         self._made_by = made_by
         self._concurrency = concurrency
         self._saver = saver
+        self._doctor = doctor
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> None:
         """Make it of the arguments that it was created with."""
         made_by, concurrency = self._made_by, self._concurrency
         if not is_async(made_by):
             set_instance(made_by(*args, **kwargs))
-            raise _Made(concurrency if concurrency > 1 else 0, None, self._saver)
+            raise _Made(concurrency if concurrency > 1 else 0, None, self._saver, self._doctor)
         from .several_loop import make  # loads asyncio: for those who use it
 
         instance, loop = make(made_by, args, kwargs)
         set_instance(instance)
-        raise _Made(concurrency or CONCURRENCY, loop)
+        raise _Made(concurrency or CONCURRENCY, loop, None, self._doctor)
 
     def restore(self, checkpoint: bytes) -> None:
         """Make it of what it told of itself in its last incarnation."""
         made_by, concurrency = self._made_by, self._concurrency
         if not is_async(made_by):
             set_instance(restored(made_by, checkpoint))
-            raise _Made(concurrency if concurrency > 1 else 0, None, self._saver)
+            raise _Made(concurrency if concurrency > 1 else 0, None, self._saver, self._doctor)
         from .several_loop import make  # loads asyncio: for those who use it
 
         instance, loop = make(restored, (made_by, checkpoint), {})
         set_instance(instance)
-        raise _Made(concurrency or CONCURRENCY, loop, self._saver)
+        raise _Made(concurrency or CONCURRENCY, loop, self._saver, self._doctor)
 
 
 class ActorHost:
     """What the worker knows of its actor."""
 
-    __slots__ = ("concurrency", "creation", "inline_bytes_max", "loop", "over", "saver")
+    __slots__ = (
+        "concurrency", "creation", "doctor", "inline_bytes_max", "loop", "over", "saver",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         #: the row that made it; None: there is none
@@ -88,6 +100,8 @@ class ActorHost:
         self.loop: Any = None
         #: tells its state; None: it never does
         self.saver: Saver | None = None
+        #: asks how it is; None: nobody does
+        self.doctor: Doctor | None = None
         #: see `Saver.begin`
         self.inline_bytes_max = 0
 
@@ -109,6 +123,9 @@ class ActorHost:
             self.saver = error.saver
             if self.saver is not None:
                 self.saver.begin(self.inline_bytes_max)
+            self.doctor = error.doctor
+            if self.doctor is not None:
+                self.doctor.begin()
             return ActorMade(row.seq, [], error.concurrency, in_threads)
         if self.creation is None or not isinstance(error, ActorExit):
             return None
@@ -116,6 +133,19 @@ class ActorHost:
         ids = objects_of(TaskId(row.id), num_returns)
         values = tuple(ValueRow(id_, _VALUE, _NONE) for id_ in ids)
         return FinishedRow(row.seq, values, duration_s)
+
+    @property
+    def is_seen_to(self) -> bool:
+        """Whether something is to be done with it while nobody calls."""
+        return self.saver is not None or self.doctor is not None
+
+    def wait_s(self) -> float | None:
+        """Return after how long its state is to be told, or it is to be asked how it is."""
+        wait_s = None if self.saver is None else self.saver.wait_s()
+        if self.doctor is None:
+            return wait_s
+        asked_s = self.doctor.wait_s()
+        return asked_s if wait_s is None else min(wait_s, asked_s)
 
     def ended(self) -> FinishedRow | None:
         """Return the end of the creation, if there is an actor."""

@@ -53,13 +53,13 @@ class Actors:
         self._lives = lives
         self._dispatch = dispatch
         #: made, and not told yet: creation, incarnation
-        self._ups: list[tuple[bytes, int]] = []
+        self.ups: list[tuple[bytes, int]] = []
         #: whose calls, or whose end, are to be looked at in this turn
-        self._due: dict[int, Worker] = {}
+        self.due: dict[int, Worker] = {}
         #: those of them that get nothing before the scheduler is heard again
         self._held: dict[int, Worker] = {}
         #: calls that cannot run here, to be told
-        self._refused: list[tuple[bytes, int]] = []
+        self.refused: list[tuple[bytes, int]] = []
 
     # -------------------------------------------------------------------------------- calls come in
 
@@ -71,7 +71,7 @@ class Actors:
             self._refuse(attempt)
         else:
             worker.actor.waiting.append(attempt)
-            self._due[worker.number] = worker
+            self.due[worker.number] = worker
 
     def whole(self, attempt: Attempt) -> None:
         """The last part of a call has arrived."""
@@ -80,7 +80,7 @@ class Actors:
         if worker is None:
             self._refuse(attempt)
         else:
-            self._due[worker.number] = worker
+            self.due[worker.number] = worker
 
     def _host(self, call: Attempt) -> Worker | None:
         creation = self._state.attempts.get(call.kind.actor)
@@ -90,7 +90,7 @@ class Actors:
         return worker if worker.is_up and not (worker.exiting or worker.dropped) else None
 
     def _refuse(self, attempt: Attempt) -> None:
-        self._refused.append((attempt.row.id, attempt.row.attempt))
+        self.refused.append((attempt.row.id, attempt.row.attempt))
         self._state.forget(attempt)
 
     def _give_back(self, calls: Iterable[Attempt]) -> None:
@@ -106,8 +106,8 @@ class Actors:
 
     def tell_refused(self) -> None:
         """Tell what cannot run here: before the end of what it was meant for is told."""
-        if self._refused:
-            rows, self._refused = self._refused, []
+        if self.refused:
+            rows, self.refused = self.refused, []
             self._state.counters["taken_back"] += len(rows)
             self._state.send(TakenBack(rows))
 
@@ -115,8 +115,8 @@ class Actors:
 
     def turn(self, now_s: float) -> None:
         """Send calls to actors that can take some; end those that are to end and have none."""
-        if self._due:
-            due, self._due = self._due, {}
+        if self.due:
+            due, self.due = self.due, {}
             for worker in due.values():
                 hosted = worker.actor
                 if hosted is None or not hosted.up or worker.exiting or worker.dropped:
@@ -130,17 +130,17 @@ class Actors:
         """The lease goes on: what was held back is looked at again."""
         if self._held and self._state.lease.delivers(now_s):
             held, self._held = self._held, {}
-            self._due.update(held)
+            self.due.update(held)
 
     def tell(self) -> None:
         """Say which actors have been made."""
-        if self._ups:
-            rows, self._ups = self._ups, []
+        if self.ups:
+            rows, self.ups = self.ups, []
             self._state.send(ActorsUp(rows))
 
     def tell_again(self) -> None:
         """Say to another scheduler which actors there are."""
-        self._ups = [
+        self.ups = [
             (worker.actor.attempt.row.id, worker.actor.attempt.row.attempt)
             for worker in self._state.workers.values()
             if worker.actor is not None and worker.actor.up
@@ -149,16 +149,16 @@ class Actors:
 
     def clear(self) -> None:
         """The scheduler has given this node up."""
-        self._ups.clear()
-        self._due.clear()
+        self.ups.clear()
+        self.due.clear()
         self._held.clear()
-        self._refused.clear()
+        self.refused.clear()
         self.checkpoints.clear()
 
     def restarted(self) -> None:
         """The scheduler is another: what was to be told is told in another way."""
-        self._ups.clear()
-        self._refused.clear()
+        self.ups.clear()
+        self.refused.clear()
 
     def _look_at_end(self, worker: Worker, hosted: Hosted, now_s: float) -> None:
         if hosted.leaves:
@@ -206,8 +206,8 @@ class Actors:
         worker.name = attempt.kind.name
         worker.since_s = now_s
         worker.packets.clear()
-        self._ups.append((attempt.row.id, attempt.row.attempt))
-        self._due[worker.number] = worker
+        self.ups.append((attempt.row.id, attempt.row.attempt))
+        self.due[worker.number] = worker
 
     def finished(
         self,
@@ -265,7 +265,7 @@ class Actors:
         if not (hosted.concurrency and hosted.hand):
             worker.since_s = now_s
         state.counters["finished"] += count
-        self._due[worker.number] = worker
+        self.due[worker.number] = worker
         if worker.revoked:
             self._clear_revoked(worker, hosted)
 
@@ -349,7 +349,7 @@ class Actors:
             worker.packets.pop()
         if not last:
             worker.packets.clear()
-        self._due[worker.number] = worker
+        self.due[worker.number] = worker
         self._clear_revoked(worker, hosted)
 
     def _clear_revoked(self, worker: Worker, hosted: Hosted) -> None:
@@ -360,7 +360,7 @@ class Actors:
             return
         worker.revoked = 0
         self._state.commands.append(Revoke(worker.number, 0))
-        self._due[worker.number] = worker
+        self.due[worker.number] = worker
 
     # ---------------------------------------------------------------------------------- how it ends
 
@@ -377,7 +377,7 @@ class Actors:
             self._state.commands.append(Signal(worker.number, "KILL"))
         elif worker.actor is not None:
             worker.actor.exits = True
-            self._due[worker.number] = worker
+            self.due[worker.number] = worker
         return True
 
     def drain(self) -> None:
@@ -385,7 +385,7 @@ class Actors:
         for worker in self._state.workers.values():
             if worker.actor is not None and not worker.dropped:
                 worker.actor.leaves = True
-                self._due[worker.number] = worker
+                self.due[worker.number] = worker
 
     def gone(self, worker: Worker, event: WorkerExited, now_s: float) -> None:
         """An actor's process has ended: calls that had started end with it, others go back."""
@@ -406,7 +406,7 @@ class Actors:
                 self._state.stopped(call, max(0.0, now_s - worker.since_s))
             else:
                 self._state.died(worker, call, event, now_s)
-        self._due.pop(worker.number, None)
+        self.due.pop(worker.number, None)
 
     # --------------------------------------------------------------------------------- for checking
 

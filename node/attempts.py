@@ -12,7 +12,7 @@ Never a decision: rules live in the rooms that use these (slots, dispatch, waits
 
 from bisect import insort
 from collections import deque
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
@@ -20,6 +20,10 @@ from ..protocol.messages import AssignRow, NodeKindRow, Options
 from ..protocol.resources import units
 from .cases import Case
 from .packets import KindDefinition
+from .page import HEALTH_CHECK
+
+if TYPE_CHECKING:
+    from .call_threads import ThreadWatch
 
 # what an attempt is doing
 ARRIVING = 0  # a part of it (arguments, a value, its function) is still on the bulk link
@@ -109,8 +113,12 @@ class Kind:
         #: order among ranks: smaller first; the depth of a task is subtracted
         self.rank = -row.options.priority << 32
 
-    def definition(self) -> KindDefinition:
-        """Return what a worker must know of it; its function must have arrived."""
+    def definition(self, health_check_interval_s: float = 0.0) -> KindDefinition:
+        """Return what a worker must know of it; its function must have arrived.
+
+        Args:
+            health_check_interval_s: of actors whose options do not say.
+        """
         options, payload = self.options, self.function.payload
         assert payload is not None
         creates = options.creates
@@ -121,6 +129,9 @@ class Kind:
             definition.concurrency = creates.max_concurrency
             definition.checkpoint_every_calls = creates.checkpoint_every_calls
             definition.checkpoint_interval_s = creates.checkpoint_interval_s
+            if creates.health_check_interval_s >= 0.0:
+                health_check_interval_s = creates.health_check_interval_s
+            definition.health_check_interval_s = health_check_interval_s
         return definition
 
 
@@ -152,11 +163,13 @@ class Attempt(Struct, gc=False, eq=False):
 class Shape:
     """Queued attempts of one crew and one demand, in lanes of equal rank, first come first."""
 
-    __slots__ = ("count", "crew", "demand", "lanes", "ranks", "workers")
+    __slots__ = ("count", "crew", "demand", "fits", "lanes", "ranks", "workers")
 
-    def __init__(self, crew: "Crew", demand: Demand) -> None:
+    def __init__(self, crew: "Crew", demand: Demand, *, fits: bool = True) -> None:
         self.crew = crew
         self.demand = demand
+        #: this node is large enough for it
+        self.fits = fits
         self.lanes: dict[int, deque[Attempt]] = {}
         #: ranks that have a lane, sorted
         self.ranks: list[int] = []
@@ -285,6 +298,9 @@ class Underway(NamedTuple):
     #: how far it is; total -1: it did not say
     done: float
     total: float
+    #: the thread that runs it, see BegunRow
+    thread: int = 0
+    ident: int = 0
 
 
 class Hosted:
@@ -292,7 +308,7 @@ class Hosted:
 
     __slots__ = (
         "attempt", "back", "begun", "concurrency", "exits", "hand", "in_threads", "leaves",
-        "looked_s", "up", "waiting",
+        "looked_s", "threads", "turns", "up", "waiting",
     )  # fmt: skip
 
     def __init__(self, attempt: Attempt) -> None:
@@ -313,6 +329,10 @@ class Hosted:
         self.in_threads = False
         #: what is known of calls that have run for a while beside others, by seq
         self.begun: dict[int, Underway] = {}
+        #: of these, what is seen of the threads that run them
+        self.threads: dict[int, ThreadWatch] = {}
+        #: calls that could run and are not begun, by task: since when, as their limits count
+        self.turns: dict[bytes, float] = {}
         #: when their limits were looked at last
         self.looked_s = 0.0
 
@@ -321,10 +341,10 @@ class Worker:
     """One process, from StartWorker to WorkerExited."""
 
     __slots__ = (
-        "actor", "calls", "crew", "defined", "dropped", "exiting", "exiting_since_s", "flight",
-        "ghosts", "gpus", "holds", "lent", "long", "main", "name", "nested", "number", "packets",
-        "page_slot", "pid", "reading", "ready", "revoked", "seq", "shape", "since_s", "started",
-        "started_s", "taking", "unkillable", "until_s", "waits",
+        "actor", "asked", "calls", "crew", "defined", "dropped", "exiting", "exiting_since_s",
+        "flight", "ghosts", "gpus", "holds", "lent", "long", "main", "name", "nested", "number",
+        "packets", "page_slot", "pid", "reading", "ready", "revoked", "seq", "shape", "since_s",
+        "started", "started_s", "taking", "unkillable", "until_s", "waits",
     )  # fmt: skip
 
     def __init__(self, number: int, page_slot: int, crew: Crew, now_s: float) -> None:
@@ -380,6 +400,8 @@ class Worker:
         self.name = ""
         #: what it hosts, if it is for actors and has become one
         self.actor: Hosted | None = None
+        #: that has said that it is asked how it is, and has not been seen at anything else
+        self.asked = False
 
     @property
     def is_up(self) -> bool:
@@ -392,10 +414,26 @@ class Worker:
         hosted = self.actor
         return bool(self.flight) and (hosted is None or not hosted.up or bool(hosted.hand))
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether it is to be looked at: it runs something, or is asked how it is."""
+        return (self.asked or self.is_busy) and not self.dropped
+
+    def sees(self, running: int, phase: int) -> bool:
+        """Take in what its page says; return whether there is anything to be judged."""
+        self.asked = self.asked and not running and phase == HEALTH_CHECK
+        return self.is_watched
+
     def rows(self) -> dict[int, Attempt]:
         """Return what it runs in order: the calls of an actor, or what it was sent."""
         hosted = self.actor
         return self.flight if hosted is None or not hosted.up else hosted.hand
+
+    def about(self, seq: int) -> Attempt | None:
+        """Return what is watched under this seq; 0: the actor itself, which is asked how it is."""
+        if seq or not self.asked or self.actor is None:
+            return self.rows().get(seq)
+        return self.actor.attempt if self.flight else None
 
     def is_next(self, attempt: Attempt) -> bool:
         """Return whether an attempt in its hands is what it runs, or will run next."""

@@ -6,6 +6,7 @@ Never guesses whether something will move that has yet to come: it knows of this
 from ..protocol.messages import Beat
 from ..protocol.running import RUNNING_ROWS_MAX, RunningRow
 from ..protocol.standstill import Looked, WaitRow
+from .call_threads import see_threads
 from .dispatch import Dispatch
 from .events import Measured, Seen
 from .handing import beside
@@ -54,15 +55,25 @@ class Beats:
 
     def seen(self, event: Seen, now_s: float) -> None:
         """Workers were looked at: news of what runs is told at once."""
-        if self._hangs.seen(event, now_s):
-            self.due_s = now_s
+        news = False
+        for row in event.rows:
+            worker = self._state.workers.get(row.worker)
+            if row.calls and worker is not None and worker.actor is not None:
+                news |= see_threads(worker.actor, row, now_s)
+        if self._hangs.seen(event, now_s) or news:
+            self.soon(now_s)
+
+    def soon(self, at_s: float) -> None:
+        """Have the next beat go then, once there is a connection."""
+        self.due_s = at_s
+        self._state.due_by(at_s)
 
     def beat(self, now_s: float) -> None:
         """Tell that this node lives, and what it does."""
         workers = self._state.workers.values()
         running: list[RunningRow] = []
         for worker in workers:
-            if worker.is_busy:
+            if worker.is_busy or worker.asked:
                 running += beside(worker, self._hangs.row(worker, now_s), now_s)
         if len(running) > RUNNING_ROWS_MAX:
             running.sort(key=lambda row: (row.id not in self.named, -row.elapsed_s))
@@ -73,7 +84,7 @@ class Beats:
             Beat(self._lag_s, len(workers), blocked, running, self._memory_bytes, still, self._cpu)
         )
         self._lag_s = 0.0
-        self.due_s = now_s + self._state.settings.heartbeat_interval_s
+        self.soon(now_s + self._state.settings.heartbeat_interval_s)
 
     def answer(self) -> None:
         """Answer the scheduler's looks, after all else that this turn has to say."""

@@ -8,18 +8,26 @@ from base64 import b64encode
 from itertools import pairwise
 from typing import Any, Final
 
-from ..protocol.stack_text import in_a_line
+from ..protocol.stack_text import in_a_line, thread_of
 
 CANCELLED: Final = "cancelled"
 DRAIN: Final = "drain"
 HUNG: Final = "hung"
 TIMED_OUT: Final = "timed_out"
 MEMORY: Final = "memory"
+UNHEALTHY: Final = "unhealthy"
 
 #: what an outcome is called; who is cancelled or drained is told of in another way
-ERRORS: Final = {HUNG: "TaskHung", TIMED_OUT: "TaskTimedOut", MEMORY: "WorkerOutOfMemory"}
+ERRORS: Final = {
+    HUNG: "TaskHung", TIMED_OUT: "TaskTimedOut", MEMORY: "WorkerOutOfMemory",
+    UNHEALTHY: "ActorUnhealthy",
+}  # fmt: skip
 #: of the stacks of all threads so much is kept, the end, where the main thread is
 STACKS_BYTES_MAX: Final = 16 << 10
+#: of that, for the thread that runs the call
+OWN_BYTES_MAX: Final = 8 << 10
+#: what stands before a stack whose beginning did not fit
+CUT: Final = "\nThread 0x0000000000000000 (most recent call first):\n  ...\n"
 #: names of steps, as people read them
 CANCEL, TERM, KILL = "cancel", "SIGTERM", "SIGKILL"
 _GIB: Final = 1 << 30
@@ -30,7 +38,7 @@ class Case:
     """See the module.
 
     Args:
-        reason: one of page.REASONS.
+        reason: one of page.REASONS, or UNHEALTHY.
         offence: in words, after the name of the call: "made no progress for 120 s".
         verdict: what the node makes of the call: "deadlock".
         evidence: why.
@@ -40,9 +48,10 @@ class Case:
     """
 
     __slots__ = (
-        "awaits", "beside", "elapsed_s", "evidence", "limit", "limit_bytes", "limit_s", "looked",
-        "no_stack", "offence", "partial", "peak_bytes", "progress", "progress_s", "reason",
-        "stacks", "stacks_at", "steps", "verdict",
+        "_text", "awaits", "awaits_beside", "beside", "elapsed_s", "evidence", "is_unbegun",
+        "limit", "limit_bytes", "limit_s", "looked", "no_stack", "offence", "partial",
+        "peak_bytes", "progress", "progress_s", "raised", "reason", "stacks", "stacks_at", "steps",
+        "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -72,10 +81,17 @@ class Case:
         #: its stacks were asked for; they are not here yet
         self.looked = self.awaits = False
         self.stacks = self.stacks_at = self.no_stack = ""
+        self._text = ""
+        #: it has been asked for what is next
+        self.awaits_beside = False
         #: of a call that runs beside others: where it is, by its worker's own word
         self.beside = ""
+        #: it is against one that did not get its turn; until that has been taken back
+        self.is_unbegun = False
         #: a value that came all the same, pickled
         self.partial: bytes | None = None
+        #: the traceback of what an actor's __health__ raised
+        self.raised = ""
 
     @property
     def is_verdict(self) -> bool:
@@ -89,8 +105,22 @@ class Case:
     def saw(self, text: str, why: str, at: str) -> None:
         """Where its threads are, or why that is not known."""
         self.awaits = False
-        self.stacks = self.beside + text[-(STACKS_BYTES_MAX - len(self.beside)) :]
-        self.no_stack, self.stacks_at = why, at
+        self._text, self.no_stack, self.stacks_at = text, why, at
+        self._put_together()
+
+    def is_beside(self, text: str) -> None:
+        """Where the call is, or which thread runs it, by its worker's own word."""
+        self.awaits_beside, self.beside = False, text
+        if not self.awaits:
+            self._put_together()
+
+    def _put_together(self) -> None:
+        # The end is kept, where the main thread is, and where the thread is that runs the call.
+        text, room = self._text, STACKS_BYTES_MAX - len(self.beside)
+        if len(text) > room:
+            own = thread_of(text, self.beside)[:OWN_BYTES_MAX] + CUT
+            text = own + text[-(room - len(own)) :]
+        self.stacks = self.beside + text
 
     def took(self, step: str, now_s: float) -> None:
         """A step was taken."""
@@ -115,6 +145,8 @@ class Case:
 
     def details(self, last_details: bytes | None) -> dict[str, Any]:
         """Return what becomes the error's attributes; see `protocol.errors`."""
+        if self.reason == UNHEALTHY:
+            return {"traceback_text": self.raised}
         told: dict[str, Any] = {
             "verdict": f"{self.verdict}: {self.evidence}" if self.evidence else self.verdict,
             "evidence": self.evidence,

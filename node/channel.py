@@ -1,9 +1,11 @@
 """A packet socket between two processes of a node: bounds kept, descriptors carried along.
 
 Never opens what it carries. What is too long for the socket travels in a memory file whose
-descriptor the packet holds; the receiver does not notice.
+descriptor the packet holds; the receiver does not notice. A packet with descriptors stays in the
+socket until the receiver has room for them: the kernel would drop them, and say so too late.
 """
 
+import contextlib
 import errno
 import mmap
 import os
@@ -15,6 +17,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from msgspec import Struct
+
+from . import spare
 from .kernel import memory_file, socket_pair
 
 #: Longer ones go by memory file. Small enough that two fit any socket's buffer.
@@ -22,22 +27,29 @@ PACKET_BYTES_MAX: Final = 64 << 10
 _FDS_MAX: Final = 4
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_FDS_MAX * 4)
 
-#: The first byte of a packet that stands for a memory file. MessagePack never uses it.
-_IN_FILE: Final = 0xC1
-_FILE_HEADER: Final = struct.Struct("!BQ")
+#: The first byte of a packet with descriptors. Neither MessagePack nor UTF-8 ever uses it.
+_CARRIES: Final = 0xC1
+#: that byte, how many descriptors, and how long the memory file is, which is the last of them;
+#: 0: there is none, what follows is the packet
+_HEAD: Final = struct.Struct("!BBQ")
+_LOOK_BYTES: Final = 2
 
 #: Errors that mean: the other side has not read enough yet.
 _FULL: Final = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
 _RETRY_S: Final = 0.001
+#: a receiver that has no room for descriptors for so long gives up
+ROOM_WITHIN_S: Final = 10.0
 
 # Plain numbers: operators of enumerations take a microsecond each.
 _CLOSE_ON_EXEC: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 _AT_ONCE: Final = int(socket.MSG_DONTWAIT)
 _TRUNCATED: Final = int(socket.MSG_TRUNC)
+_FDS_DROPPED: Final = int(socket.MSG_CTRUNC)
+_LOOK: Final = int(socket.MSG_PEEK)
 _NO_FDS: Final[tuple[int, ...]] = ()
 
 
-class Packet(NamedTuple):
+class Packet(Struct, gc=False):
     """What came. `data` is overwritten by the next receive; whoever takes `fds` closes them."""
 
     data: memoryview | mmap.mmap
@@ -61,7 +73,7 @@ def buffer() -> bytearray:
 class Channel:
     """One end. Any thread may send; only one at a time may receive."""
 
-    __slots__ = ("_buffer", "_memory_files", "_view", "_waiting", "socket")
+    __slots__ = ("_buffer", "_memory_files", "_short_since_s", "_view", "_waiting", "socket")
 
     def __init__(
         self, end: socket.socket, memory_files: str = "auto", shared: bytearray | None = None
@@ -71,6 +83,8 @@ class Channel:
         self._buffer = buffer() if shared is None else shared
         self._view = memoryview(self._buffer)
         self._waiting: deque[_Waiting] = deque()
+        self._short_since_s: float | None = None
+        spare.keep()
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -85,13 +99,17 @@ class Channel:
     # ------------------------------------------------------------------------------- receiving
 
     def receive(self, wait: bool = True) -> Packet | None:
-        """Return the next packet; without `wait`, None if there is none.
+        """Return the next packet; without `wait`, None if there is none yet.
 
         Raises:
             ClosedError: there will be none any more.
+            OSError: what came is no packet of ours, or there was no descriptor for it for long.
         """
         flags = _CLOSE_ON_EXEC if wait else _CLOSE_ON_EXEC | _AT_ONCE
         try:
+            looked = self.socket.recv_into(self._buffer, _LOOK_BYTES, flags | _LOOK)
+            if looked and self._buffer[0] == _CARRIES and not spare.make_room(self._buffer[1]):
+                return self._receive_later(wait)
             length, ancillary, seen, _ = self.socket.recvmsg_into(
                 (self._buffer,), _ANCILLARY_BYTES, flags
             )
@@ -100,16 +118,49 @@ class Channel:
         except ConnectionResetError:
             # Said once, before the packets that are still there: the other end left some unread.
             return self.receive(wait)
-        if not ancillary:
-            if not length:
-                raise ClosedError
-            if seen & _TRUNCATED:
-                raise OSError(errno.EMSGSIZE, "a packet was longer than agreed")
-            return Packet(self._view[:length])
-        fds = _fds_of(ancillary)
-        if self._buffer[0] != _IN_FILE:
-            return Packet(self._view[:length], fds)
-        return Packet(_read_file(fds[-1], _FILE_HEADER.unpack_from(self._buffer)[1]), fds[:-1])
+        if not length:
+            raise ClosedError
+        if self._buffer[0] == _CARRIES:
+            return self._unpacked(length, _fds_of(ancillary), bool(seen & _FDS_DROPPED))
+        if ancillary:
+            _close(_fds_of(ancillary))  # nobody of ours sent them
+        if seen & _TRUNCATED:
+            raise OSError(errno.EMSGSIZE, "a packet was longer than agreed")
+        return Packet(self._view[:length])
+
+    def _receive_later(self, wait: bool) -> Packet | None:
+        """There is no room for a packet's descriptors: not even the one in reserve."""
+        now_s = time.monotonic()
+        if self._short_since_s is None:
+            self._short_since_s = now_s
+        elif now_s - self._short_since_s > ROOM_WITHIN_S:
+            raise spare.no_room(f"a packet that has come, for {ROOM_WITHIN_S:g} s")
+        time.sleep(_RETRY_S)
+        return self.receive(wait) if wait else None
+
+    def _unpacked(self, length: int, fds: tuple[int, ...], dropped: bool) -> Packet:
+        """Return a packet that came with descriptors."""
+        self._short_since_s = None
+        try:
+            _, count, file_bytes = _HEAD.unpack_from(self._view[:length])
+            if dropped:
+                # Another thread opened something between our look and our taking it.
+                raise spare.no_room(f"a packet of {file_bytes or length:,} bytes, which is lost")
+            if len(fds) != count:
+                raise OSError(errno.EBADMSG, "a packet lacks its descriptors")
+            if not file_bytes:
+                return Packet(self._view[_HEAD.size : length], fds)
+            data = _content(fds[-1], file_bytes)
+        except (struct.error, ValueError) as error:
+            _close(fds)
+            raise OSError(errno.EBADMSG, f"a packet is not what its head says: {error}") from None
+        except OSError:
+            _close(fds)
+            raise
+        finally:
+            spare.keep()
+        _close(fds[-1:])
+        return Packet(data, fds[:-1])
 
     # --------------------------------------------------------------------------------- sending
 
@@ -146,6 +197,10 @@ class Channel:
         """Send a packet now, or when there is room; return whether nothing waits.
 
         `fds` are duplicated where they have to wait: the caller may close them at once.
+
+        Raises:
+            ClosedError: the other side is gone.
+            OSError: there is no room for a memory file, or no descriptor.
         """
         if not self._waiting and not fds and len(data) <= PACKET_BYTES_MAX:
             try:
@@ -156,12 +211,17 @@ class Channel:
             except OSError as error:
                 if error.errno not in (*_FULL, errno.EMSGSIZE):
                     raise
-        owned = tuple(os.dup(fd) for fd in fds)
+        packet = self._packed(data, fds)
+        made = packet.fds[len(fds) :]
         try:
-            self._waiting.append(self._packed(data, owned))
-        except OSError:
-            _close(owned)
+            if not self._waiting and self._offer(packet, _AT_ONCE):
+                _close(made)
+                return True
+            owned = _duplicates(fds)
+        except (ClosedError, OSError):
+            _close(made)
             raise
+        self._waiting.append(_Waiting(packet.data, (*owned, *made)))
         return self.flush()
 
     def flush(self) -> bool:
@@ -183,9 +243,11 @@ class Channel:
         taken = []
         while self._waiting:
             data, fds = self._waiting.popleft()
-            if data[:1] == bytes((_IN_FILE,)):
-                with _read_file(os.dup(fds[-1]), _FILE_HEADER.unpack(data)[1]) as content:
-                    data = content[:]
+            if fds:
+                file_bytes = _HEAD.unpack_from(data)[2]
+                data = data[_HEAD.size :]
+                if file_bytes:
+                    data = bytes(_content(fds[-1], file_bytes))
             taken.append(data)
             _close(fds)
         return taken
@@ -210,17 +272,30 @@ class Channel:
 
     def _packed(self, data: bytes, fds: tuple[int, ...]) -> _Waiting:
         """Return what is to be sent for this packet; a memory file is the last descriptor."""
-        if len(data) <= PACKET_BYTES_MAX and not self._is_too_long(data):
-            return _Waiting(data, fds)
-        file = memory_file(self._memory_files)
+        short = _HEAD.pack(_CARRIES, len(fds), 0) + data if fds else data
+        if len(short) <= PACKET_BYTES_MAX and not self._is_too_long(short):
+            return _Waiting(short, fds)
+        file = self._memory_file()
         view = memoryview(data)
         try:
             while view:
                 view = view[os.write(file, view) :]
         except OSError:
-            os.close(file)
+            _close((file,))
             raise
-        return _Waiting(_FILE_HEADER.pack(_IN_FILE, len(data)), (*fds, file))
+        fds = (*fds, file)
+        return _Waiting(_HEAD.pack(_CARRIES, len(fds), len(data)), fds)
+
+    def _memory_file(self) -> int:
+        try:
+            return memory_file(self._memory_files)
+        except OSError as error:
+            if error.errno not in spare.NO_ROOM:
+                raise
+            if spare.make_room(1):
+                with contextlib.suppress(OSError):
+                    return memory_file(self._memory_files)
+            raise spare.no_room("a large packet") from None
 
     def _is_too_long(self, data: bytes) -> bool:
         # A system whose sockets refuse what we asked for has a smaller buffer than we set.
@@ -253,16 +328,40 @@ def _fds_of(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, ...]:
     return fds
 
 
-def _read_file(fd: int, length: int) -> mmap.mmap:
+def _content(file: int, length: int) -> memoryview | mmap.mmap:
     try:
-        return mmap.mmap(fd, length, prot=mmap.PROT_READ)
-    finally:
-        os.close(fd)
+        return mmap.mmap(file, length, prot=mmap.PROT_READ)
+    except OSError as error:
+        if error.errno not in spare.NO_ROOM:
+            raise
+    # The object wants a descriptor of its own, which there is not: read instead.
+    data = memoryview(bytearray(length))
+    done = 0
+    while done < length:
+        count = os.preadv(file, (data[done:],), done)
+        if not count:
+            raise ValueError("its memory file is shorter")
+        done += count
+    return data
+
+
+def _duplicates(fds: Sequence[int]) -> list[int]:
+    made: list[int] = []
+    try:
+        made += map(os.dup, fds)
+    except OSError as error:
+        _close(made)
+        if error.errno in spare.NO_ROOM:
+            raise spare.no_room("what a packet carries") from None
+        raise
+    return made
 
 
 def _close(fds: Sequence[int]) -> None:
     for fd in fds:
         os.close(fd)
+    if fds:
+        spare.keep()
 
 
 def ready_of(fds: Iterable[int], links: Iterable["Channel | None"], within_s: float) -> set[int]:

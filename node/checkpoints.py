@@ -108,9 +108,7 @@ class Checkpoints:
             kept = self._kept.get(id_)
             if kept is None or kept.row.incarnation != incarnation or not number:
                 continue
-            worker = self._state.workers.get(kept.worker)
-            if worker is not None and not worker.dropped:
-                self._state.commands.append(SendWorker(kept.worker, CheckpointKept(number)))
+            self._tell_worker(kept.worker, number)
 
     def are_gone(self, message: CheckpointsGone) -> None:
         """Nobody needs these any more."""
@@ -118,6 +116,18 @@ class Checkpoints:
             kept = self._kept.get(id_)
             if kept is not None and kept.row.incarnation <= incarnation:
                 del self._kept[id_]
+        for id_, incarnation, number in message.refused:
+            kept = self._kept.get(id_)
+            at = None if kept is None else (kept.row.incarnation, kept.row.number)
+            if kept is not None and at == (incarnation, number):
+                del self._kept[id_]
+                self._tell_worker(kept.worker, number)
+
+    def _tell_worker(self, number: int, checkpoint: int) -> None:
+        """An actor may tell its state again."""
+        worker = self._state.workers.get(number)
+        if worker is not None and not worker.dropped:
+            self._state.commands.append(SendWorker(number, CheckpointKept(checkpoint)))
 
     def forget_client(self, client: bytes) -> None:
         """A client has left, and its actors have ended."""

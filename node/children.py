@@ -21,6 +21,7 @@ from ..protocol.messages import (
     KindRow,
     Options,
     Query,
+    Release,
     Retried,
     Submit,
     TaskRow,
@@ -147,7 +148,19 @@ class Children:
             else:
                 self.forgotten.append(number)
 
-    def forget_calls(self) -> None:
+    def sweep(self) -> None:
+        """Let go of what nobody here needs any more, and tell whom that matters to."""
+        objects = self._state.objects
+        released = objects.sweep()
+        if objects.uncalled:
+            self._forget_calls()
+        if objects.unheld:
+            unheld, objects.unheld = objects.unheld, []
+            self._state.send(Cancel(unheld, force=False, recursive=False, exit=True))
+        if released:
+            self._state.send(Release(released))
+
+    def _forget_calls(self) -> None:
         """Forget how actors were called that nobody here can call any more."""
         numbers, self._state.objects.uncalled = self._state.objects.uncalled, []
         for number in numbers:

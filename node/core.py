@@ -13,7 +13,7 @@ from ..protocol.actors import ActorsGone
 from ..protocol.checkpoints import CheckpointsGone, CheckpointsKept
 from ..protocol.drain import DrainNode, Farewell
 from ..protocol.ids import PeerId
-from ..protocol.messages import Blocked, Cancel, Fetch, Join, Release, StopMode, Values
+from ..protocol.messages import Blocked, Fetch, Join, StopMode, Values
 from ..protocol.recovery import HandedOver, Recovered, Report
 from ..protocol.running import Stack
 from ..protocol.settings import Settings
@@ -40,6 +40,7 @@ from .packets import (
     CancelTasks,
     Checkpointed,
     Finished,
+    Health,
     Progressed,
     Ready,
     Refs,
@@ -52,7 +53,7 @@ from .pressure import Pressure
 from .reports import Reports
 from .returns import Returns
 from .stacks import StackAsks
-from .state import NodeState
+from .state import NEVER_S, NodeState
 from .stops import Stops
 from .texts import Texts
 from .waits import Waits
@@ -113,6 +114,7 @@ class NodeCore:
         self._stack_asks = StackAsks(state)
         self._beats = Beats(state, self._waits, *parts, self._returns, self._hangs)
         rooms = self._dispatch, self._processes, self._waits, self._stops, self._drain
+        #: what waits for a time; each says so by `state.due_by`, or has something open
         self._rooms = (*rooms, self._hangs, self._stack_asks)
         #: the scheduler's, when the link's life began; 0: there was none
         self._epoch = 0
@@ -185,6 +187,7 @@ class NodeCore:
             CancelTasks: lambda worker, packet, _: self._children.cancel(worker, packet),
             Ask: lambda worker, packet, _: self._children.ask(worker, packet),
             Checkpointed: self._actors.checkpoints.came,
+            Health: self._stops.health,
         }
 
     # ---------------------------------------------------------------------------------- the face
@@ -202,36 +205,72 @@ class NodeCore:
     def handle(self, event: Event, now_s: float) -> list[Command]:
         """Take in what has happened. What follows from it may come with `turn` only."""
         self._handlers[type(event)](event, now_s)
-        return self._take_commands()
+        state = self._state
+        commands = state.commands
+        if not commands:
+            return []
+        state.commands = []
+        return commands
 
     def turn(self, now_s: float) -> list[Command]:
-        """Act on all that was handled: once after all events of a loop turn."""
-        self._stops.turn(now_s)
+        """Act on all that was handled: once after all events of a loop turn.
+
+        Only rooms with something to do are entered: most turns are about one task, and what costs
+        most of such a turn is code that is touched for nothing.
+        """
+        state, actors = self._state, self._actors
+        is_due = now_s >= state.due_s
+        is_rare = (
+            self._stops.due or self._stops.stuck or self._intake.later or self._waits.open
+            or state.objects.satisfied or self._returns.waiting or self._drain.active
+            or self._stack_asks.open
+        )  # fmt: skip
+        if is_rare:
+            self._go_on(now_s)
+        if state.queue.waiting or is_due:
+            self._dispatch.turn(now_s)
+        if actors.due or actors.refused:
+            actors.turn(now_s)
+        if is_due:
+            if now_s >= state.look_due_s:
+                self._hangs.turn(now_s)
+            self._processes.turn(now_s)
+        self._flush(now_s)
+        if is_due or is_rare:
+            state.due_s = self._first_due_s()
+        commands, state.commands = state.commands, []
+        return commands
+
+    def _go_on(self, now_s: float) -> None:
+        """Go on with what is open and looked at in every turn."""
+        if self._stops.due:
+            self._stops.turn(now_s)
         if self._stops.stuck:
             self._reports.stuck(now_s)
         if self._intake.later:
             self._stop(messages.Stop(self._intake.assign_later(now_s)), now_s)
-        self._waits.settle(now_s)
+        if self._waits.open or self._state.objects.satisfied:
+            self._waits.settle(now_s)
         if self._returns.waiting:
             self._returns.turn()
         if self._drain.active:
             self._drain.turn(now_s)
-        self._dispatch.turn(now_s)
-        self._actors.turn(now_s)
-        if now_s >= self._state.look_due_s:
-            self._hangs.turn(now_s)
         if self._stack_asks.open:
             self._stack_asks.turn(now_s)
-        self._processes.turn(now_s)
-        self._flush(now_s)
-        return self._take_commands()
 
     def deadline_s(self) -> float | None:
-        """Return when `turn` is to be called at the latest; None: when something happens."""
-        first_s = self._beats.due_s if self._state.connected else None
+        """Return when `turn` is to be called at the latest; None: when something happens.
+
+        That may be too early, never too late: the turn then finds out when it really is.
+        """
+        due_s = self._state.due_s
+        return None if due_s == NEVER_S else due_s
+
+    def _first_due_s(self) -> float:
+        first_s = self._beats.due_s if self._state.connected else NEVER_S
         for room in self._rooms:
             due_s = room.deadline_s()
-            if due_s is not None and (first_s is None or due_s < first_s):
+            if due_s is not None and due_s < first_s:
                 first_s = due_s
         return first_s
 
@@ -258,6 +297,7 @@ class NodeCore:
 
     def check_invariants(self) -> None:
         """Assert that all records agree. For tests and the simulator, between turns."""
+        assert self._state.due_s <= self._first_due_s(), "somebody waits for a time and hides it"
         self._dispatch.check_invariants()
         self._actors.check_invariants()
         self._waits.check_invariants()
@@ -268,7 +308,7 @@ class NodeCore:
     def _on_connected(self, event: events.Connected, now_s: float) -> None:
         state = self._state
         state.connected = True
-        self._beats.due_s = now_s + self._settings.heartbeat_interval_s
+        self._beats.soon(now_s + self._settings.heartbeat_interval_s)
         if event.resumed:
             self._children.resumed()
             return
@@ -309,6 +349,8 @@ class NodeCore:
         handler(event.message, now_s)
 
     def _start_anew(self) -> None:
+        # What it drops and has not seen dead yet is named in no inventory.
+        self._clears = True
         # What was to be said to the scheduler that is no more is void; all that is here goes on.
         state = self._state
         state.commands = [command for command in state.commands if not isinstance(command, Send)]
@@ -389,7 +431,7 @@ class NodeCore:
                 continue
             if self._stops.stop(task, number, mode, now_s, message.reason):
                 self._beats.named[task] = None  # it tells that the attempt runs
-                self._beats.due_s = now_s
+                self._beats.soon(now_s)
 
     # --------------------------------------------------------------------------------- the workers
 
@@ -428,10 +470,12 @@ class NodeCore:
 
     def _flush(self, now_s: float) -> None:
         state, objects = self._state, self._state.objects
-        self._texts.flush()  # before the results of what wrote it
+        if self._texts.rows:
+            self._texts.flush()  # before the results of what wrote it
         if self._children.forgotten:
             self._children.flush()
-        self._actors.tell()
+        if self._actors.ups:
+            self._actors.tell()
         if self._clears and not any(worker.dropped for worker in state.workers.values()):
             self._clears = False
             state.send(ActorsGone())
@@ -446,24 +490,11 @@ class NodeCore:
         if objects.fetches:
             fetches, objects.fetches = objects.fetches, []
             state.send(Fetch(fetches))
-        released = objects.sweep()
-        if objects.uncalled:
-            self._children.forget_calls()
-        if objects.unheld:
-            unheld, objects.unheld = objects.unheld, []
-            state.send(Cancel(unheld, force=False, recursive=False, exit=True))
-        if released:
-            state.send(Release(released))
+        if objects.loose:
+            self._children.sweep()
         if self._drain.active:
             self._drain.look(bool(self._epoch))
         if self._beats.asked:
             self._beats.answer()
         if state.connected and now_s >= self._beats.due_s:
             self._beats.beat(now_s)
-
-    def _take_commands(self) -> list[Command]:
-        commands = self._state.commands
-        if not commands:
-            return []
-        self._state.commands = []
-        return commands

@@ -6,7 +6,7 @@ attempt take what an earlier one waits for.
 
 from collections import deque
 
-from .attempts import SENT, Attempt, Crew, Demand, Hosted, Shape, Worker, WorkerKey
+from .attempts import QUEUED, SENT, Attempt, Crew, Demand, Hosted, Shape, Worker, WorkerKey
 from .events import Lease, ReadPage, Revoke, SendWorker, TakePackets
 from .lives import Lives
 from .packets import KindDefinition, Run, RunRow
@@ -43,7 +43,9 @@ class Dispatch:
         """Return the shape of these attempts."""
         shape = self._shapes.get((key, demand))
         if shape is None:
-            shape = self._shapes[key, demand] = Shape(self._lives.crew(key), demand)
+            fits = self._state.slots.could(demand)
+            shape = Shape(self._lives.crew(key), demand, fits=fits)
+            self._shapes[key, demand] = shape
         return shape
 
     def forget_client(self, client: bytes) -> None:
@@ -59,34 +61,36 @@ class Dispatch:
     # ------------------------------------------------------------------------------ once every turn
 
     def turn(self, now_s: float) -> None:
-        """Hand out what can be handed out; call back what takes too long; end who idles."""
+        """Hand out what can be handed out; call back what takes too long."""
         if self._watched:
             self._call_back_overdue(now_s)
         self._pause_until_s = None
-        queue = self._state.queue
-        if queue.waiting:
-            if self._closed:
-                self._closed = {}
-            if self._waits.regaining:
-                # A get() that is over has its CPUs back before anything new starts.
-                self._closed[CPU] = None
-            active = list(queue.waiting)
-            while active:
-                shape = active[0] if len(active) == 1 else min(active, key=Shape.head)
-                if not self._serve(shape, now_s):
-                    active.remove(shape)
-                elif not shape.count:
-                    queue.emptied(shape)
-                    active.remove(shape)
-            if self._promised:
-                for demand, gpus in self._promised:
-                    self._state.slots.give(demand, gpus)
-                self._promised.clear()
+        waiting = self._state.queue.waiting
+        if not waiting:
+            return
+        if self._closed:
+            self._closed = {}
+        if self._waits.regaining:
+            # A get() that is over has its CPUs back before anything new starts.
+            self._closed[CPU] = None
+        active = list(waiting)
+        while active:
+            shape = active[0] if len(active) == 1 else min(active, key=Shape.head)
+            if self._serve(shape, now_s):
+                if shape.count:
+                    continue
+                del waiting[shape]
+            active.remove(shape)
+        if self._promised:
+            for demand, gpus in self._promised:
+                self._state.slots.give(demand, gpus)
+            self._promised.clear()
 
     @property
     def rests(self) -> bool:
         """Whether the next turn hands out nothing if nothing else happens."""
-        return not self._clearing and self._pause_until_s is None
+        pauses = self._pause_until_s is not None and self._state.queue.waiting
+        return not (self._clearing or pauses)
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is next due for time alone."""
@@ -114,10 +118,10 @@ class Dispatch:
             takers = 1 if shape.count == 1 else slots.count(shape.demand, len(crew.idle))
             gpus = slots.take(shape.demand) if takers > 0 else None
             if gpus is not None:
-                worker = next(reversed(crew.idle.values()))
-                self._lives.leave_idle(worker)
+                number, worker = crew.idle.popitem()
+                del self._lives.idle[number]
                 worker.shape, worker.gpus = shape, gpus
-                shape.workers[worker.number] = worker
+                shape.workers[number] = worker
                 self._send(worker, shape, -(-shape.count // takers), now_s)
                 return True
             for name in slots.lacking(shape.demand):
@@ -155,16 +159,17 @@ class Dispatch:
 
     def _send(self, worker: Worker, shape: Shape, share: int, now_s: float) -> None:
         settings = self._state.settings
-        room = min(share, settings.packet_tasks_max)
-        budget_s = settings.packet_s
+        room, budget_s = min(share, settings.packet_tasks_max), settings.packet_s
+        lane: deque[Attempt] | None = None
         rows: list[RunRow] = []
         definitions: list[KindDefinition] = []
         flight, defined, gpus = worker.flight, worker.defined, worker.gpus or None
         number, seq, expected_all_s, last = worker.number, worker.seq, 0.0, False
         while room > 0 and not last:
-            lane = shape.lane()
-            if lane is None:
-                break
+            if not lane or lane[0].state != QUEUED:
+                lane = shape.lane()
+                if lane is None:
+                    break
             attempt = lane[0]
             row, kind = attempt.row, attempt.kind
             expected_s = row.expected_s
@@ -178,7 +183,7 @@ class Dispatch:
             flight[seq] = attempt
             if kind.number not in defined:
                 defined.add(kind.number)
-                definitions.append(kind.definition())
+                definitions.append(kind.definition(settings.health_check_interval_s))
             rows.append(RunRow(
                 seq, row.id, row.attempt, kind.number, row.depth, row.args, row.values, gpus,
                 row.details, row.checkpoint,
@@ -193,10 +198,7 @@ class Dispatch:
                 if calls < kind.max_calls:
                     continue
                 last = True
-                if kind.creates:
-                    self._host(worker, attempt)
-                else:
-                    worker.exiting = True
+                self._use_up(worker, attempt)
         if expected_all_s > settings.packet_overdue_s:
             worker.long = True
         if not worker.packets:
@@ -205,15 +207,20 @@ class Dispatch:
         worker.packets.append((seq, expected_all_s))
         worker.until_s = max(worker.until_s, now_s) + expected_all_s
         if len(flight) > 1:
-            self._watched[number] = worker
-        if self._state.look_due_s == NEVER_S:
-            self._state.look_due_s = now_s + LOOK_S
-        self._state.commands.append(SendWorker(number, Run(definitions, rows)))
+            self._watch(worker)
+        state = self._state
+        if state.look_due_s == NEVER_S:
+            state.look_due_s = now_s + LOOK_S
+            state.due_by(state.look_due_s)
+        state.commands.append(SendWorker(number, Run(definitions, rows)))
         if worker.exiting:
             self._lives.exit(worker, now_s)
 
-    def _host(self, worker: Worker, creation: Attempt) -> None:
-        """A worker is to become an actor."""
+    def _use_up(self, worker: Worker, creation: Attempt) -> None:
+        """Note that a worker is given its last: it is to become an actor, or to end."""
+        if not creation.kind.creates:
+            worker.exiting = True
+            return
         worker.actor = Hosted(creation)
         worker.long = True
         worker.crew.taken += 1
@@ -223,18 +230,21 @@ class Dispatch:
 
     def ended(self, worker: Worker, last_seq: int, now_s: float) -> None:
         """Rows up to `last_seq` have ended, in order."""
+        worker.since_s = now_s
+        if not worker.flight:
+            self._settle(worker, now_s)
+            return
         packets = worker.packets
         if packets and packets[0][0] <= last_seq:
             while packets and packets[0][0] <= last_seq:
                 packets.popleft()
             worker.until_s = now_s + sum(expected_s for _, expected_s in packets)
-        worker.since_s = now_s
-        if len(worker.flight) <= 1:
+        if len(worker.flight) == 1:
             self._watched.pop(worker.number, None)
-            if not worker.flight:
-                self._settle(worker, now_s)
         elif worker.revoked:
             self._clear_revoked(worker, now_s)
+        else:
+            self._watch(worker)
 
     def left(self, worker: Worker, now_s: float) -> None:
         """Rows have left the worker's hands in another way than by their end."""
@@ -248,17 +258,26 @@ class Dispatch:
         elif worker.revoked:
             self._clear_revoked(worker, now_s)
 
+    def _watch(self, worker: Worker) -> None:
+        # What lies behind the first row is called back if that takes too long.
+        self._watched[worker.number] = worker
+        self._state.due_by(worker.until_s + self._state.settings.packet_overdue_s)
+
     def release(self, worker: Worker) -> None:
         """Free what a worker held: it has nothing to do, or has ended."""
-        worker.packets.clear()
+        if worker.packets:
+            worker.packets.clear()
         worker.long = False
-        self._watched.pop(worker.number, None)
-        self._clearing.pop(worker.number, None)
-        shape = worker.shape
+        number, shape = worker.number, worker.shape
+        if number in self._watched:
+            del self._watched[number]
+        if number in self._clearing:
+            del self._clearing[number]
         if shape is not None:
             self._state.slots.give(shape.demand, worker.gpus or (), worker.lent)
-            self._waits.released(worker)
-            del shape.workers[worker.number]
+            if worker.lent:
+                self._waits.released(worker)
+            del shape.workers[number]
             worker.shape = worker.gpus = None
 
     def _settle(self, worker: Worker, now_s: float) -> None:
@@ -325,6 +344,8 @@ class Dispatch:
             return
         worker.revoked = 0
         self._state.commands.append(Revoke(worker.number, 0))
+        if len(worker.flight) > 1:
+            self._watch(worker)
         if not worker.flight:
             self._clearing.pop(worker.number, None)
             self._lives.rest(worker, now_s)
@@ -354,6 +375,7 @@ class Dispatch:
         if now_s < crew.pause_until_s:
             until_s = crew.pause_until_s
             self._pause_until_s = min(self._pause_until_s or until_s, until_s)
+            self._state.due_by(until_s)
             return
         coming = crew.starting + self._soon_idle(crew)
         wanted = min(need - coming, lives.starting_max - len(lives.starting))

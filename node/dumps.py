@@ -24,6 +24,7 @@ _LOOK_S: Final = 0.002
 #: no more is awaited once nothing has come for so long, if it does not look complete
 _QUIET_S: Final = 0.1
 _GIVE_UP_S: Final = 1.0
+_NEVER_S: Final = float("inf")
 #: the main thread comes last, and its outermost frame at the end, unless there were too many
 _END: Final = re.compile(rb"(in <module>|in _run_module_as_main|^ *\.\.\.)\n\Z", re.MULTILINE)
 
@@ -49,21 +50,22 @@ class Dumps:
     def __init__(self, page: PulsePage, signal: Callable[[Process], None]) -> None:
         self._page = page
         self._signal = signal
-        self._awaited: dict[int, _Awaited] = {}
-        self._done: list[Dumped] = []
+        #: `turn` is to be called while there are any of these
+        self.awaited: dict[int, _Awaited] = {}
+        self.done: list[Dumped] = []
         self._at_s = 0.0
 
     def ask(self, number: int, process: Process | None, at_s: float) -> None:
         """Have a worker write; `turn` returns what."""
         self._at_s = at_s
-        if number in self._awaited:
+        if number in self.awaited:
             return  # whoever asked before gets what comes now, and so does this one
         why = "its process is gone" if process is None else self._refusal(process)
         if process is None or why:
-            self._done.append(Dumped(number, "", why))
+            self.done.append(Dumped(number, "", why))
             return
         os.ftruncate(process.stacks, 0)
-        self._awaited[number] = _Awaited(process, at_s)
+        self.awaited[number] = _Awaited(process, at_s)
         self._signal(process)
 
     def _refusal(self, process: Process) -> str:
@@ -78,18 +80,18 @@ class Dumps:
     def forget(self, process: Process) -> None:
         """A worker has ended."""
         number = process.command.worker
-        if self._awaited.pop(number, None) is not None:
-            self._done.append(Dumped(number, "", "its process ended"))
+        if self.awaited.pop(number, None) is not None:
+            self.done.append(Dumped(number, "", "its process ended"))
 
     def turn(self, at_s: float) -> list[Dumped]:
         """Return what is there by now."""
         self._at_s = at_s
-        for number, awaited in list(self._awaited.items()):
+        for number, awaited in list(self.awaited.items()):
             dumped = self._look(number, awaited, at_s)
             if dumped is not None:
-                del self._awaited[number]
-                self._done.append(dumped)
-        done, self._done = self._done, []
+                del self.awaited[number]
+                self.done.append(dumped)
+        done, self.done = self.done, []
         return done
 
     def _look(self, number: int, awaited: _Awaited, at_s: float) -> Dumped | None:
@@ -112,8 +114,8 @@ class Dumps:
         at = time.strftime("%H:%M:%S")
         return Dumped(number, text.decode("ascii", "backslashreplace"), at=at)
 
-    def deadline_s(self) -> float | None:
+    def due_s(self) -> float:
         """Return when `turn` is next due."""
-        if self._done:
+        if self.done:
             return self._at_s
-        return self._at_s + _LOOK_S if self._awaited else None
+        return self._at_s + _LOOK_S if self.awaited else _NEVER_S

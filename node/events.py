@@ -3,7 +3,7 @@
 Never behaviour. Columnar: one object a peer and loop turn, holding rows.
 """
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ..protocol.ids import PeerId
 from ..protocol.messages import AnyMessage, Environment
@@ -124,6 +124,19 @@ PAGE, PROCESS, THREADS = range(3)
 FUTEX, IN_CPU, OTHER = "futex", "running", "other"
 
 
+class ThreadSeen(Struct, gc=False, frozen=True):
+    """What a look at one thread of a worker has shown."""
+
+    thread: int
+    #: the letter of its state
+    state: str
+    cpu_s: float
+    #: read and written; -1: unknown
+    io_bytes: int
+    #: the system call in which it sleeps; "": none, or unknown
+    where: str
+
+
 class Evidence(Struct, gc=False, frozen=True):
     """What a look at a worker has shown; of its process only where that was asked for."""
 
@@ -153,6 +166,10 @@ class Evidence(Struct, gc=False, frozen=True):
     memory_bytes: int = 0
     #: seq of the row that it started last
     started: int = 0
+    #: for so long its event loop has not come round; -1: it has none
+    loop_s: float = -1.0
+    #: of the threads that were to be looked at, those that are there
+    calls: tuple[ThreadSeen, ...] = ()
 
 
 class Seen(Struct, gc=False, frozen=True):
@@ -247,6 +264,8 @@ class LookAt(Struct, gc=False, frozen=True):
     """Look at workers, each as closely as said (PAGE, PROCESS, THREADS); answered by Seen."""
 
     rows: list[tuple[int, int]]
+    #: worker -> threads of its that are to be looked at as well
+    threads: dict[int, list[int]] = field(default_factory=dict)
 
 
 class Dump(Struct, gc=False, frozen=True):

@@ -11,11 +11,13 @@ from collections.abc import Iterable
 from ..protocol.ids import ORDINAL_BYTES, PEER_BYTES
 from ..protocol.running import RunningRow
 from .attempts import ARRIVING, CALLED, GONE, SENT, Attempt, Hosted, Underway, Worker
+from .call_threads import retell
 from .dispatch import PACKETS_IN_FLIGHT_MAX
 from .events import Command, Interrupt, SendWorker
 from .packets import BegunRow, KindDefinition, Run, RunRow, StopCalls
 from .page import PHASE_NAMES, RUNNING_CODE, WAITING
 from .state import LOOK_S, NEVER_S, NodeState
+from .verdicts import RUNNING
 
 #: a caller is a process: a client, or a worker of a node
 CALLER_BYTES = PEER_BYTES + ORDINAL_BYTES
@@ -74,6 +76,7 @@ def hand_out(state: NodeState, worker: Worker, hosted: Hosted, now_s: float) -> 
         worker.packets.append((seq, expected_all_s))
     if state.look_due_s == NEVER_S:
         state.look_due_s = now_s + LOOK_S
+        state.due_by(state.look_due_s)
     state.commands.append(SendWorker(worker.number, Run(definitions, rows)))
     return True
 
@@ -126,7 +129,9 @@ def note_begun(hosted: Hosted, rows: Iterable[BegunRow], now_s: float) -> None:
         known = begun.get(row.seq)
         began_s = now_s - row.elapsed_s if known is None else known.began_s
         progressed_s = now_s if row.progress else began_s
-        begun[row.seq] = Underway(began_s, row.progress, progressed_s, row.done, row.total)
+        begun[row.seq] = Underway(
+            began_s, row.progress, progressed_s, row.done, row.total, row.thread, row.ident
+        )
 
 
 def beside(worker: Worker, shown: RunningRow | None, now_s: float) -> list[RunningRow]:
@@ -141,9 +146,13 @@ def beside(worker: Worker, shown: RunningRow | None, now_s: float) -> list[Runni
     hosted = worker.actor
     if hosted is None or not hosted.begun:
         return rows
+    process = RUNNING if shown is None else shown.verdict
     for seq, underway in hosted.begun.items():
         attempt = hosted.hand.get(seq)
-        if attempt is None or (shown is not None and attempt.row.id == shown.id):
+        if attempt is None:
+            continue
+        if shown is not None and attempt.row.id == shown.id:
+            retell(hosted, seq, shown, process)
             continue
         row = attempt.row
         phase = PHASE_NAMES[RUNNING_CODE if hosted.in_threads else WAITING]
@@ -152,5 +161,6 @@ def beside(worker: Worker, shown: RunningRow | None, now_s: float) -> list[Runni
         if underway.progress:
             told.done, told.total = underway.done, underway.total
             told.progress_s, told.progresses = now_s - underway.progressed_s, underway.progress
+        retell(hosted, seq, told, process)
         rows.append(told)
     return rows

@@ -2,8 +2,8 @@
 
 Never infers one bit from another: that a process exists is the kernel's word, that its interpreter
 turns is its pulse, that a call progresses only the call itself can say. Never ends anything: one
-verdict, a deadlock that lasts, is handed to the ladder, and who is stopped for long if the settings
-say so; all others are told. `limits` judges by what the user set.
+verdict, a deadlock that lasts, is handed to the ladder, and who is stopped, or tells its state, for
+longer than the settings say; all others are told. `limits` judges by what the user set.
 
     verdict     pulse   evidence                                            what follows
     stopped     -       state T or t                                        told
@@ -11,6 +11,7 @@ say so; all others are told. `limits` judges by what the user set.
     gil-busy    stale   CPU time has grown since                            told
     deadlock    stale   no CPU, no IO, every thread waits for a lock        the ladder, in the end
     gil-held    stale   no CPU, no IO, some other call, or not to be known  told
+    loop-blocked beats  its event loop does not come round, for no call     told
     blocked     beats   no CPU, no IO                                       told
     running     else                                                        told
     starting, importing, unpickling, pickling, checkpointing, waiting, idle: the phase, where no
@@ -25,22 +26,38 @@ own pause nor that of the machine hangs anybody.
 """
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..protocol.running import RunningRow
 from .attempts import Attempt, Worker
 from .events import FUTEX, IN_CPU, PAGE, PROCESS, THREADS, Evidence, LookAt, Seen
 from .page import (
     CHECKPOINTING,
+    HEALTH_CHECK,
     IDLE,
     IMPORTING,
     PHASE_NAMES,
     PICKLING,
+    SAVING,
     STARTING,
     UNPICKLING,
     WAITING,
 )  # fmt: skip
 from .state import LOOK_S, NEVER_S, NodeState
+from .verdicts import (
+    ASKS_HEALTH,
+    BLOCKED,
+    DEADLOCK,
+    GIL_BUSY,
+    GIL_HELD,
+    LOOP_BLOCKED,
+    RUNNING,
+    STOPPED,
+    TELLS_STATE,
+    UNKILLABLE,
+    Verdict,
+    limit_of,
+)
 
 #: of the time since the last look no more counts
 STEP_MAX_S: Final = 1.5 * LOOK_S
@@ -52,6 +69,8 @@ PROBE_AFTER_S: Final = 1.0
 #: what is known by now is looked at so often
 PROBE_AGAIN_S: Final = 0.5
 PROBES_MAX: Final = 32
+#: threads of one actor in which calls run
+CALLS_MAX: Final = 64
 #: at first each time
 PROBES_FIRST: Final = 5
 #: a pulse that came for so long no more is stale
@@ -64,33 +83,16 @@ CPU_SLACK_SHARE: Final = 0.01
 #: with the pulse stale, so much is work: less may be that nobody gave it a processor
 CPU_WORK_S: Final = 0.2
 
-RUNNING: Final = "running"
-BLOCKED: Final = "blocked"
-GIL_BUSY: Final = "gil-busy"
-GIL_HELD: Final = "gil-held"
-DEADLOCK: Final = "deadlock"
-STOPPED: Final = "stopped"
-UNKILLABLE: Final = "unkillable"
-
+#: these have limits that are set for the node
+_ENDED: Final = (DEADLOCK, STOPPED, TELLS_STATE, ASKS_HEALTH)
 #: in these the interpreter may well be busy with one thing for long
 _BUSY_PHASES: Final = (UNPICKLING, PICKLING, CHECKPOINTING)
 #: in these nothing but stopped and unkillable is said, and in some a deadlock
-_EXCUSED: Final = (STARTING, IMPORTING, WAITING, IDLE)
+_EXCUSED: Final = (STARTING, IMPORTING, WAITING, IDLE, SAVING)
 #: in these a thread listens to the node, in a call that is no lock
 _LISTENING: Final = (WAITING, IDLE)
 #: before a call's own code begins
 _BEFORE: Final = (STARTING, IDLE, IMPORTING, UNPICKLING)
-
-
-class Verdict(NamedTuple):
-    """What is thought of a call, since when, and why."""
-
-    name: str
-    #: for how long that has been so
-    for_s: float = 0.0
-    #: system call, where it sleeps in one that is known
-    where: str = ""
-    evidence: str = ""
 
 
 class Watch:
@@ -105,9 +107,9 @@ class Watch:
     __slots__ = (
         "_has_begun", "_io_bytes", "_quiet_cpu_s", "_unkillable_after_s", "beat", "clock_s",
         "cpu_s", "cpu_share", "done", "elapsed_s", "excused_s", "fresh_s", "handed", "heard_s",
-        "is_judged", "is_near", "lasts_s", "memory_bytes", "peak_bytes", "phase", "probed_s",
-        "probes", "progress", "quiet_s", "row", "seen_s", "seq", "since_s", "stale_cpu_s",
-        "started", "total", "uninterruptible_s", "verdict", "waits_s", "was_probed",
+        "is_judged", "is_near", "lasts_s", "loop_s", "memory_bytes", "peak_bytes", "phase",
+        "probed_s", "probes", "progress", "quiet_s", "row", "seen_s", "seq", "since_s",
+        "stale_cpu_s", "started", "total", "uninterruptible_s", "verdict", "waits_s", "was_probed",
     )  # fmt: skip
 
     def __init__(self, seq: int, now_s: float, unkillable_after_s: float) -> None:
@@ -134,6 +136,8 @@ class Watch:
         #: CPU seconds a second between the last two looks; -1: unknown
         self.cpu_share = -1.0
         self.phase, self.elapsed_s, self.progress = IDLE, 0.0, 0
+        #: for so long its event loop has not come round; -1: it has none
+        self.loop_s = -1.0
         self.row: Evidence | None = None
         self.verdict = RUNNING
         #: since when
@@ -181,7 +185,7 @@ class Watch:
         if self.is_near:
             return PROCESS
         # It is as much older when it is looked at; looks come a little early or late.
-        if self.elapsed_s < PROBE_AFTER_S - 1.1 * LOOK_S:
+        if max(self.elapsed_s, self.loop_s) < PROBE_AFTER_S - 1.1 * LOOK_S:
             return PAGE
         is_known = self.clock_s - self.since_s > PROBE_AFTER_S and self.probes >= PROBES_FIRST
         if is_known and self.verdict != STOPPED and self.probed_s is not None:
@@ -194,8 +198,10 @@ class Watch:
         self.clock_s += min(passed_s, STEP_MAX_S)
         if row.elapsed_s < self.elapsed_s:  # its function is loaded, and it begins
             self._has_begun, self.excused_s = False, 0.0
+            if self.verdict == ASKS_HEALTH:
+                self.verdict = RUNNING  # it is asked anew
         self.phase, self.elapsed_s, self.was_probed = row.phase, row.elapsed_s, bool(row.state)
-        self.started = row.started
+        self.started, self.loop_s = row.started, row.loop_s
         self._see_limits(row, passed_s)
         if row.beat != self.beat:
             self.beat, self.fresh_s = row.beat, self.clock_s
@@ -218,7 +224,7 @@ class Watch:
             self._has_begun = True
             # It began some time since the last look, if there was one.
             self.excused_s = row.elapsed_s if self.excused_s else 0.0
-        elif passed_s > LATE_S or row.phase == CHECKPOINTING:
+        elif passed_s > LATE_S or row.phase in (CHECKPOINTING, SAVING):
             self.excused_s += passed_s  # its actor's state is not its own doing
         elif row.state in ("T", "t") or self.verdict == STOPPED:
             # Its pulse tells since when, as far as it was not looked at.
@@ -281,15 +287,21 @@ class Watch:
         if asleep_s is not None and clock_s - asleep_s >= self._unkillable_after_s:
             return UNKILLABLE, asleep_s
         phase = self.phase
+        if phase == HEALTH_CHECK:
+            return ASKS_HEALTH, self._since(ASKS_HEALTH)  # whatever it does, its limit is the same
         quiet_s, probed_s = self.quiet_s, self.probed_s
         # Up to the last look at the process, not until now: in between nobody knows.
         is_quiet = quiet_s is not None and probed_s is not None and probed_s - quiet_s >= QUIET_S
+        # Who has an event loop waits in it only, and leaves the interpreter to others meanwhile.
+        is_free = self.loop_s >= 0.0 and (phase in _LISTENING or not row.running)
         if self.stale_s >= STALE_S and (phase not in _EXCUSED or phase in _LISTENING):
             stalled = self._judge_stale(is_quiet)
             if stalled == DEADLOCK and quiet_s is not None and self.waits_s is not None:
                 return DEADLOCK, max(self.fresh_s, quiet_s, self.waits_s)
-            if stalled and phase not in _BUSY_PHASES and phase not in _EXCUSED:
+            if stalled and phase not in _BUSY_PHASES and (phase not in _EXCUSED or is_free):
                 return stalled, self.fresh_s
+        if is_free and self.loop_s >= STALE_S:
+            return LOOP_BLOCKED, max(0.0, clock_s - self.loop_s)
         if phase in _BUSY_PHASES or phase in _EXCUSED:
             return PHASE_NAMES[phase], self._since(PHASE_NAMES[phase])
         # A pulse has come while nothing was done: both bits are seen, neither is concluded.
@@ -324,6 +336,16 @@ class Watch:
             case "gil-held":
                 text = f"GIL not released for {self.stale_s:.1f} s, no CPU, {sleeps}"
                 return Verdict(GIL_HELD, self.stale_s, where, text)
+            case "loop-blocked":
+                doing = "at work" if row is None or row.state == "R" else sleeps
+                late = f"its event loop has not come round for {self.loop_s:.1f} s"
+                text = f"{late}, kept by code that is no call or by a get() in one, {doing}"
+                return Verdict(LOOP_BLOCKED, self.loop_s, where, text)
+            case "checkpointing" | "health-check":
+                doing = "at work" if row is None or row.state == "R" else sleeps
+                method = "__checkpoint__" if self.verdict == TELLS_STATE else "__health__"
+                text = f"{method} of its actor has not ended for {for_s:.1f} s, {doing}"
+                return Verdict(self.verdict, for_s, "", text)
             case "blocked":
                 text = f"no CPU and no IO for {for_s:.1f} s, {sleeps}; its interpreter turns"
                 return Verdict(BLOCKED, for_s, where, text)
@@ -366,10 +388,10 @@ class Hangs:
         closer: list[tuple[int, int]] = []
         watches, self._watches = self._watches, {}
         for number, worker in state.workers.items():
-            if not worker.is_busy or worker.dropped:
+            if not worker.is_watched:
                 continue
             is_busy = True
-            if now_s - worker.since_s < LOOK_S:
+            if now_s - worker.since_s < LOOK_S and not worker.asked:
                 continue
             watch = watches.get(number)
             if watch is not None:
@@ -382,7 +404,16 @@ class Hangs:
             pages += [(number, PAGE) for number, _ in closer[PROBES_MAX:]]
             del closer[PROBES_MAX:]
         if pages or closer:
-            state.commands.append(LookAt(closer + pages))
+            threads = {number: self._threads(number) for number, _ in closer}
+            threads = {number: found for number, found in threads.items() if found}
+            state.commands.append(LookAt(closer + pages, threads))
+
+    def _threads(self, number: int) -> list[int]:
+        """Return the threads in which an actor's calls run, those that have run longest."""
+        hosted = self._state.workers[number].actor
+        if hosted is None or not hosted.in_threads:
+            return []
+        return [one.thread for one in hosted.begun.values() if one.thread][:CALLS_MAX]
 
     def _probed_s(self, number: int) -> float:
         # Those longest not looked at come first.
@@ -401,9 +432,9 @@ class Hangs:
         news = False
         for row in event.rows:
             worker = self._state.workers.get(row.worker)
-            if worker is None or not worker.is_busy or worker.dropped:
+            if worker is None or not worker.sees(row.running, row.phase):
                 continue
-            seq = row.running or next(iter(worker.rows()))
+            seq = row.running or (0 if row.phase == HEALTH_CHECK else next(iter(worker.rows())))
             watch = self._watches.get(row.worker)
             if watch is None or watch.seq != seq:
                 after_s = self._state.settings.unkillable_after_s
@@ -411,25 +442,23 @@ class Hangs:
             if watch.see(row, now_s):
                 news = True
                 self._note(worker, watch, now_s)
-            attempt = worker.rows().get(watch.seq)
+            attempt = worker.about(watch.seq)
             if attempt is None:
                 continue
-            if watch.verdict in (DEADLOCK, STOPPED) and watch.is_judged and not watch.handed:
+            if watch.verdict in _ENDED and watch.is_judged and not watch.handed:
                 self._hand_over(worker, attempt, watch, now_s)
-            if attempt.kind.options.limits is not None or worker.actor is not None:
+            if seq and (attempt.kind.options.limits is not None or worker.actor is not None):
                 self._limited(worker, attempt, watch, now_s)
         return news
 
     def _note(self, worker: Worker, watch: Watch, now_s: float) -> None:
-        attempt = worker.rows().get(watch.seq)
+        attempt = worker.about(watch.seq)
         if attempt is not None and watch.verdict in (GIL_HELD, DEADLOCK, STOPPED, UNKILLABLE):
             text = f"{attempt.kind.name} in worker {worker.number} is {watch.verdict}"
             self._state.note(now_s, f"{text}: {watch.told().evidence}")
 
     def _hand_over(self, worker: Worker, attempt: Attempt, watch: Watch, now_s: float) -> None:
-        settings = self._state.settings
-        is_stopped = watch.verdict == STOPPED
-        limit_s = settings.stopped_timeout_s if is_stopped else settings.hang_timeout_s
+        _, limit_s = limit_of(watch.verdict, self._state.settings)
         if limit_s and watch.clock_s - watch.lasts_s >= limit_s:
             watch.handed = True
             self._hung(worker, attempt, watch, now_s)
@@ -439,12 +468,14 @@ class Hangs:
     def row(self, worker: Worker, now_s: float) -> RunningRow | None:
         """Return what the scheduler is told of a worker's call; None: it has none."""
         watch = self._watches.get(worker.number)
-        attempt = None if watch is None else worker.rows().get(watch.seq)
+        attempt = None if watch is None else worker.about(watch.seq)
         if attempt is None or watch is None:
             attempt = next(iter(worker.rows().values()), None)
             if attempt is None:
                 return None
-            row = attempt.row
+            row, hosted = attempt.row, worker.actor
+            if hosted is not None and hosted.up and hosted.concurrency:
+                return None  # nobody has looked whether it has begun
             ran_s = max(0.0, now_s - worker.since_s)
             return RunningRow(row.id, row.attempt, ran_s, pid=worker.pid)
         row, told = attempt.row, watch.told()
@@ -465,5 +496,5 @@ class Hangs:
 
 def _first_depth(worker: Worker) -> int:
     """Return how closely to look at a call for the first time: its limit may be over already."""
-    attempt = next(iter(worker.rows().values()))
-    return PAGE if attempt.kind.options.limits is None else PROCESS
+    attempt = next(iter(worker.rows().values()), None)
+    return PAGE if attempt is None or attempt.kind.options.limits is None else PROCESS

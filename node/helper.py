@@ -14,7 +14,7 @@ from typing import Final
 from .channel import ClosedError
 from .held import Held
 from .line import Line, start_thread
-from .page import BEAT, RUNNING, Words
+from .page import BEAT, HEALTH_CHECK, PHASE, RUNNING, Words
 
 #: results wait no longer than this while other tasks of the packet run
 FLUSH_S: Final = 0.001
@@ -40,6 +40,8 @@ class Helper:
         self._bell.acquire()
         #: called at each tick
         self.ticked: Callable[[], None] = _nothing
+        #: whether there is something to tick for though no row runs
+        self.goes_on: Callable[[], bool] = _no
         #: seconds between ticks; -1: asleep until called
         self._tick_s = -1.0
 
@@ -48,7 +50,7 @@ class Helper:
         start_thread(self._serve, "drumbeat-helper")
 
     def begin(self) -> None:
-        """The main thread starts a packet."""
+        """The main thread starts a packet, or there is one for it."""
         if self._tick_s < 0:
             self._tick_s = self._pulse_s
             self._ring()
@@ -84,16 +86,25 @@ class Helper:
                 if self._tick_s == _FAST_S:
                     if quiet > _FAST_TICKS and not line.outbox:
                         self._tick_s, quiet = self._pulse_s, 0
-                elif quiet >= _IDLE_TICKS and not words[RUNNING]:
+                elif quiet >= _IDLE_TICKS and not self._has_cause():
                     self._tick_s = -1.0
-                    if words[RUNNING] or line.outbox:
+                    if line.outbox or self._has_cause():
                         self._tick_s = self._pulse_s
         except ClosedError:
             os._exit(1)
 
+    def _has_cause(self) -> bool:
+        """Return whether there is something to pulse for."""
+        words = self._words
+        return bool(words[RUNNING]) or words[PHASE] == HEALTH_CHECK or self.goes_on()
+
 
 def _nothing() -> None:
     """Nothing else is done by the helper."""
+
+
+def _no() -> bool:
+    return False
 
 
 def flush_streams() -> None:

@@ -151,7 +151,7 @@ class Intake:
                 self._actors.push(attempt)
             elif attempt.missing:
                 attempt.state = ARRIVING
-            elif self._state.slots.could(kind.shape.demand):
+            elif kind.shape.fits:
                 queue.push(attempt)
             else:
                 self._oversized(attempt)
@@ -258,7 +258,7 @@ class Intake:
             return
         if attempt.kind.actor:
             self._actors.whole(attempt)
-        elif self._state.slots.could(attempt.kind.shape.demand):
+        elif attempt.kind.shape.fits:
             self._state.queue.push(attempt)
         else:
             self._oversized(attempt)

@@ -14,7 +14,14 @@ from ..protocol.settings import Settings
 
 #: of the time, until then calls are delivered
 DELIVERS: Final = 0.7
+#: of the time, what makes the lease longer by less than that is not worth a word
+STEP: Final = 0.01
 NEVER_S: Final = float("inf")
+
+
+def lasts_s(settings: Settings) -> float:
+    """Return how long a lease is from when the scheduler heard."""
+    return settings.lost_after_intervals * settings.heartbeat_interval_s
 
 
 class Lease:
@@ -27,10 +34,10 @@ class Lease:
     __slots__ = ("_holds_s", "_lasts_s", "_step_s", "until_s")
 
     def __init__(self, settings: Settings) -> None:
-        self._lasts_s = settings.lost_after_intervals * settings.heartbeat_interval_s
+        self._lasts_s = lasts_s(settings)
         self._holds_s = (1.0 - DELIVERS) * self._lasts_s
         # Acknowledgements come by the thousand when there is much to do.
-        self._step_s = self._lasts_s / 100
+        self._step_s = STEP * self._lasts_s
         #: its end; NEVER_S: it has not begun, as no scheduler has been heard
         self.until_s = NEVER_S
 

@@ -13,8 +13,9 @@ from ..protocol.limits import NO_LIMITS, Limits
 from .attempts import Attempt, Worker
 from .beside import beyond
 from .cases import HUNG, MEMORY, TIMED_OUT, Case, progress_text, seconds, size
-from .hangs import STOPPED, Verdict, Watch
+from .hangs import Watch
 from .state import LOOK_S, NodeState
+from .verdicts import STOPPED, Verdict
 
 #: a call is looked at more closely so long before a limit of its is over
 NEAR_S: Final = 2 * LOOK_S

@@ -67,7 +67,7 @@ class Lives:
         self.crews = {key: crew for key, crew in self.crews.items() if key.client != client}
 
     def turn(self, now_s: float) -> None:
-        """End who has idled for too long; kill who does not start or does not end."""
+        """End who has idled for too long; kill who does not start or does not end. When due."""
         settings = self._state.settings
         while self.idle:
             worker = next(iter(self.idle.values()))
@@ -131,6 +131,7 @@ class Lives:
             self._last_page = page = self._last_page + 1
         worker = Worker(self._last_number, page, crew, now_s)
         state.workers[worker.number] = self.starting[worker.number] = worker
+        state.due_by(now_s + state.settings.start_timeout_s)
         crew.starting += 1
         crew.members += 1
         self.actors += crew.key.hosts
@@ -229,14 +230,18 @@ class Lives:
 
     def rest(self, worker: Worker, now_s: float) -> None:
         """A worker has nothing to do: it is idle, unless it is to end."""
-        if worker.exiting and worker.number not in self.exiting:
+        state, number = self._state, worker.number
+        if worker.exiting and number not in self.exiting:
             worker.exiting_since_s = now_s
-            self.exiting[worker.number] = worker
-        if not worker.ready or worker.exiting or worker.dropped or worker.number in self.idle:
+            self.exiting[number] = worker
+            state.due_by(now_s + state.settings.term_grace_s)
+        if not worker.ready or worker.exiting or worker.dropped or number in self.idle:
             return
         worker.since_s = now_s
-        worker.crew.idle[worker.number] = worker
-        self.idle[worker.number] = worker
+        worker.crew.idle[number] = self.idle[number] = worker
+        ends_s = now_s + state.settings.worker_idle_s
+        if ends_s < state.due_s:
+            state.due_s = ends_s
 
     def exit(self, worker: Worker, now_s: float) -> None:
         """Tell a worker to exit after what it has been given."""

@@ -10,6 +10,7 @@ from typing import Any
 from ..protocol.payload import unpack_function
 from . import missing
 from .actor_host import Constructor
+from .health import doctor_of
 from .packets import KindDefinition
 from .saving import Often, Saver
 
@@ -18,8 +19,8 @@ class LoadedKind:
     """A function as this worker runs it, loaded when its first task comes."""
 
     __slots__ = (
-        "concurrency", "creates", "error", "function", "max_retries", "missing", "name",
-        "num_returns", "often", "payload", "retry",
+        "concurrency", "creates", "error", "function", "health_check_interval_s", "max_retries",
+        "missing", "name", "num_returns", "often", "payload", "retry",
     )  # fmt: skip
 
     def __init__(self, definition: KindDefinition) -> None:
@@ -31,6 +32,7 @@ class LoadedKind:
         self.concurrency = definition.concurrency
         #: of what it makes
         self.often = Often(definition.checkpoint_every_calls, definition.checkpoint_interval_s)
+        self.health_check_interval_s = definition.health_check_interval_s
         self.function: Callable[..., Any] | None = None
         self.retry: bool | tuple[type[BaseException], ...] = False
         self.error = ""
@@ -70,4 +72,5 @@ class LoadedKind:
 
     def _constructor(self, made_by: Callable[..., Any]) -> Constructor:
         saver = Saver(self.often, self.name) if any(self.often) else None
-        return Constructor(made_by, self.concurrency, saver)
+        doctor = doctor_of(made_by, self.health_check_interval_s)
+        return Constructor(made_by, self.concurrency, saver, doctor)

@@ -20,7 +20,7 @@ from ..protocol.session import Kind, Packed
 from .held import DROP, HOLD, OWN, Held
 from .line import Line, Made
 from .packets import Answered, Ask, CancelTasks, NestedKind, RunRow, Want, WantOver
-from .page import PHASE, RUNNING_CODE, WAITING, Words
+from .page import CHECKPOINTING, HEALTH_CHECK, PHASE, RUNNING_CODE, WAITING, Words
 
 if TYPE_CHECKING:
     from ..protocol.session import Session
@@ -356,13 +356,16 @@ class WorkerSession:
         if not main:
             answer = self._line.request(make)
         else:
-            words[PHASE] = WAITING
+            # What runs between calls goes on to be that while it waits: it is under a limit.
+            is_between = words[PHASE] in (CHECKPOINTING, HEALTH_CHECK)
+            after = words[PHASE] if is_between else RUNNING_CODE
+            words[PHASE] = words[PHASE] if is_between else WAITING
             try:
                 if gives_back:
                     self._give_back()
                 answer = self._line.request(make, lends=gives_back)
             finally:
-                words[PHASE] = RUNNING_CODE
+                words[PHASE] = after
             self._line.check_interrupt()
         assert answer is not None
         return answer

@@ -84,7 +84,7 @@ class Objects:
         self.uncalled: list[int] = []
         # Entries that may have lost their last reason to exist. Looked at once a turn, so that a
         # pin that moves from one owner to the next is never seen as gone.
-        self._loose: dict[bytes, None] = {}
+        self.loose: dict[bytes, None] = {}
 
     # ------------------------------------------------------------------------------------ holding
 
@@ -118,18 +118,18 @@ class Objects:
         """Something here needs these no more."""
         for id_ in ids:
             self.entries[id_].count -= 1
-            self._loose[id_] = None
+            self.loose[id_] = None
 
     def deliver(self, ids: Iterable[bytes]) -> None:
         """The scheduler sent us refs: it counts us as holder of each."""
         for id_ in ids:
             self._entry(id_).received += 1
-            self._loose[id_] = None
+            self.loose[id_] = None
 
     def sweep(self) -> list[tuple[bytes, int]]:
         """Free what nobody needs; return what is to be released at the scheduler."""
         released: list[tuple[bytes, int]] = []
-        loose, entries = self._loose, self.entries
+        loose, entries = self.loose, self.entries
         while loose:
             id_ = loose.popitem()[0]
             entry = entries.get(id_)
@@ -243,7 +243,7 @@ class Objects:
             entry = self.entries.get(id_)
             if entry is not None:
                 entry.shared = False
-                self._loose[id_] = None
+                self.loose[id_] = None
 
     # ------------------------------------------------------------------- another scheduler life
 
@@ -262,7 +262,7 @@ class Objects:
                 entry.fetched = bool(entry.waiters)
                 if entry.waiters:
                     self.fetches.append(id_)
-            self._loose[id_] = None
+            self.loose[id_] = None
 
     def holding(self) -> list[tuple[bytes, int]]:
         """Return what a scheduler has to release, with the deliveries of each."""
@@ -273,7 +273,7 @@ class Objects:
         for id_, entry in self.entries.items():
             if entry.was_shared:
                 entry.was_shared = False
-                self._loose[id_] = None
+                self.loose[id_] = None
 
     # ------------------------------------------------------------------------------------ waiting
 
@@ -309,7 +309,7 @@ class Objects:
         for id_ in waiter.ids:
             entry = self.entries[id_]
             entry.waiters = tuple(other for other in entry.waiters if other is not waiter)
-            self._loose[id_] = None
+            self.loose[id_] = None
 
     def are_needed(self) -> bool:
         """Return whether calls are to end yet, or others hold or want values of this node."""
@@ -328,7 +328,7 @@ class Objects:
         self.unheld.clear()
         self.called.clear()
         self.uncalled.clear()
-        self._loose.clear()
+        self.loose.clear()
 
     # ------------------------------------------------------------------------------------ inside
 
@@ -351,7 +351,7 @@ class Objects:
             self.values.append(row)
         for waiter in entry.waiters:
             self._count(waiter, row)
-        self._loose[row.id] = None
+        self.loose[row.id] = None
 
     def _count(self, waiter: Waiter, row: ValueRow) -> None:
         waiter.ready += 1

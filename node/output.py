@@ -29,11 +29,12 @@ class Output:
         bytes_max: unread text above this is cut.
     """
 
-    __slots__ = ("_bytes_max", "_emptied", "_offset", "fd")
+    __slots__ = ("_bytes_max", "_emptied", "fd", "offset")
 
     def __init__(self, memory_files: str, bytes_max: int) -> None:
         self._bytes_max = bytes_max
-        self._offset = 0
+        #: so much has been read
+        self.offset = 0
         self._emptied = 0
         self.fd = kernel.memory_file(memory_files, "drumbeat-output")
         kernel.append_only(self.fd)
@@ -45,12 +46,12 @@ class Output:
             whole: also what does not end in a newline yet.
         """
         size = os.fstat(self.fd).st_size
-        if size == self._offset:
+        if size == self.offset:
             return []
-        if size < self._offset:
-            self._offset = self._emptied = 0  # a task emptied the file
-        dropped = max(0, size - self._offset - self._bytes_max)
-        start = self._offset + dropped
+        if size < self.offset:
+            self.offset = self._emptied = 0  # a task emptied the file
+        dropped = max(0, size - self.offset - self._bytes_max)
+        start = self.offset + dropped
         text = os.pread(self.fd, size - start, start)
         if not whole:
             # A line is forwarded when it is complete, unless it never will be.
@@ -58,7 +59,7 @@ class Output:
             text = text[:end] if end or len(text) < _PIECE_BYTES else text
             if not text:
                 return []
-        self._offset = start + len(text)
+        self.offset = start + len(text)
         self._give_back()
         return _pieces(text, dropped)
 
@@ -81,16 +82,16 @@ class Output:
         os.close(self.fd)
 
     def _give_back(self) -> None:
-        keep_from = self._offset - _CRASH_BYTES
+        keep_from = self.offset - _CRASH_BYTES
         if keep_from - self._emptied < _HOLE_BYTES:
             return
         self._emptied = keep_from
         if not kernel.punch_hole(self.fd, keep_from) and (
-            os.fstat(self.fd).st_size == self._offset > self._bytes_max
+            os.fstat(self.fd).st_size == self.offset > self._bytes_max
         ):
             # Without holes: all at once, and what is written in this very moment is lost.
             os.ftruncate(self.fd, 0)
-            self._offset = self._emptied = 0
+            self.offset = self._emptied = 0
 
 
 def _pieces(text: bytes, dropped: int) -> list[tuple[bytes, int]]:

@@ -41,6 +41,8 @@ class KindDefinition(Row):
     #: it tells its state after so many calls, and so many seconds after it did last; 0: never
     checkpoint_every_calls: int = 0
     checkpoint_interval_s: float = 0.0
+    #: it is asked whether it is well so long after it was last, if it can say; 0: never
+    health_check_interval_s: float = 0.0
 
 
 class Setup(Message, tag="setup"):
@@ -175,6 +177,9 @@ class BegunRow(Row):
     progress: Count = 0
     done: Progress = 0.0
     total: Progress = -1.0
+    #: the thread that runs it, as the kernel and as the interpreter call it; 0: an event loop does
+    thread: Count = 0
+    ident: Count = 0
 
 
 class Begun(Message, tag="begun"):
@@ -206,6 +211,15 @@ class Checkpointed(Message, tag="checkpointed"):
     #: rises by one from 1
     number: Count
     payload: bytes
+
+
+class Health(Message, tag="health"):
+    """The actor that lives here is asked whether it is well; `fault`: it is not, and ends."""
+
+    #: what its `__health__` did
+    fault: str = ""
+    #: the traceback of what that raised
+    text: str = ""
 
 
 class Finished(Message, tag="finished"):
@@ -304,5 +318,5 @@ class Ask(Message, tag="ask"):
 
 ToDaemon = (
     Ready | ActorMade | Begun | CallsTold | Progressed | Finished | Returned | Submitted | Want
-    | WantOver | Refs | CancelTasks | Ask | Checkpointed
+    | WantOver | Refs | CancelTasks | Ask | Checkpointed | Health
 )  # fmt: skip

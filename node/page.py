@@ -32,7 +32,8 @@ ERRORS_AT: Final = 6
 #: written by the node before INTERRUPT: why, an index into REASONS
 REASON: Final = 7
 REASONS: Final = ("cancelled", "drain", "hung", "timed_out", "memory")
-#: when the row that runs began, or ran last: seconds of time.perf_counter, see `times_of`
+#: when the row that runs began, or ran last, or since when the actor is asked how it is: seconds of
+#: time.perf_counter, see `times_of`
 BEGAN: Final = 8
 #: how often the row has said that it progresses, which PROGRESS_OF names
 PROGRESS: Final = 9
@@ -41,6 +42,9 @@ PROGRESS_DONE: Final = 10
 PROGRESS_TOTAL: Final = 11
 #: seq of that row: tasks that say nothing write nothing, so what is here may be of an earlier one
 PROGRESS_OF: Final = 12
+#: of an actor on an event loop: since when its loop has not come round, see `times_of`; below 0: it
+#: did when it was asked last; 0.0: there is no loop
+LOOP: Final = 13
 
 # the phases of a worker
 STARTING: Final = 0
@@ -52,9 +56,13 @@ WAITING: Final = 5
 IMPORTING: Final = 6
 #: an actor tells its state
 CHECKPOINTING: Final = 7
+#: it waits until the state that it told last is where it is safe
+SAVING: Final = 8
+#: it is asked whether it is well, since BEGAN
+HEALTH_CHECK: Final = 9
 PHASE_NAMES: Final = (
     "starting", "idle", "unpickling", "running", "pickling", "waiting", "importing",
-    "checkpointing",
+    "checkpointing", "saving", "health-check",
 )  # fmt: skip
 
 DAEMON_SLOT: Final = 0
@@ -87,6 +95,8 @@ class Closer(NamedTuple):
     total: float = 0.0
     #: never older than the one that runs
     started: int = 0
+    #: what LOOP says
+    loop: float = 0.0
 
 
 def times_of(words: Words) -> Times:
@@ -146,7 +156,10 @@ class PulsePage:
                 progress, done, total = 0, 0.0, _UNKNOWN
             if words[RUNNING] == running:
                 started = words[STARTED]
-                return Closer(words[BEAT], running, phase, began_s, progress, done, total, started)
+                return Closer(
+                    words[BEAT], running, phase, began_s, progress, done, total, started,
+                    times[LOOP],
+                )  # fmt: skip
 
     def beat(self, number: int = DAEMON_SLOT) -> None:
         """Say: I live."""

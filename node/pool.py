@@ -8,7 +8,6 @@ import contextlib
 import logging
 import os
 import select
-from collections import deque
 from collections.abc import Callable
 from signal import Signals
 from typing import Any, Final
@@ -22,6 +21,7 @@ from .channel import Channel, ClosedError, buffer, channel_of
 from .dumps import SIGNAL, Dumps
 from .events import (
     Event,
+    LookAt,
     Noticed,
     PacketsTaken,
     PageRead,
@@ -38,7 +38,7 @@ from .packets import Run, Setup, ToDaemon, ToWorker
 from .page import BEAT, DAEMON_SLOT, ERRORS_AT, INTERRUPT, REASON, REASONS, REVOKED
 from .probe import look
 from .process import Process, signal_name
-from .writings import Writings, read_output
+from .writings import NEVER_S, Writings, read_output
 
 #: Packets taken from one worker in one turn: a loud one does not starve the others.
 _PACKETS_PER_TURN: Final = 64
@@ -82,8 +82,10 @@ class Pool:
         # No other life of the daemon uses the same tickets.
         self._last_ticket = os.getpid() << 32
         #: found between turns
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []
         self._reads: list[tuple[float, list[int]]] = []
+        #: when `turn` is due though nothing is readable: never too late, but perhaps too early
+        self.due_s = 0.0
         self._writings = Writings(house.page, self._workers)
         self._now_s = 0.0
         self._turns = 0
@@ -102,16 +104,7 @@ class Pool:
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is due though nothing is readable; None: never."""
-        if self._events:
-            return self._now_s
-        due_s = self._writings.deadline_s(self._now_s)
-        dumps_s = self.dumps.deadline_s()
-        if dumps_s is not None:
-            return dumps_s
-        for read_s, _ in self._reads:
-            if due_s is None or read_s < due_s:
-                due_s = read_s
-        return due_s
+        return None if self.due_s == NEVER_S else self.due_s
 
     def turn(self, at_s: float, readable: bool = True) -> list[Event]:
         """Do what is ready and due; return what happened, in order.
@@ -125,10 +118,7 @@ class Pool:
         """
         self._now_s = at_s
         self._turns = turn = self._turns + 1
-        events: list[Event] = []
-        if self._events:
-            events += self._events
-            self._events.clear()
+        events, self._events = self._events, []
         keeper_speaks = False
         for fd, mask in self._epoll.poll(0) if readable else ():
             worker = self._by_fd.get(fd)
@@ -150,11 +140,29 @@ class Pool:
         # Deaths come last: before one is told, everything else of that worker has been.
         if keeper_speaks:
             self._hear_keeper(events)
+        if at_s >= self.due_s or self.dumps.awaited or self.dumps.done:
+            self._do_due(at_s, events)
+        return events
+
+    def _do_due(self, at_s: float, events: list[Event]) -> None:
+        writings, dumps = self._writings, self.dumps
         if self._reads:
             self._do_reads(at_s, events)
-        if self._writings.busy or self._writings.due_s is not None:
-            self._writings.look(at_s, events)
-        return events + self.dumps.turn(at_s)
+        if at_s >= writings.due_s:
+            writings.look(at_s, events)
+        if dumps.awaited or dumps.done:
+            events += dumps.turn(at_s)
+        times = [writings.due_s, dumps.due_s(), *(due_s for due_s, _ in self._reads)]
+        self.due_s = 0.0 if self._events else min(times)
+
+    def _happened(self, *events: Event) -> None:
+        """Tell with the next turn of what has happened after the last one."""
+        self._events += events
+        self.due_s = 0.0
+
+    def _expect_writings(self) -> None:
+        self._writings.expect(now_s())
+        self.due_s = min(self.due_s, self._writings.due_s)
 
     def beat(self) -> None:
         """Show the keeper that the daemon's loop turns."""
@@ -178,7 +186,7 @@ class Pool:
         try:
             self._open(worker)
         except OSError as error:
-            self._events.append(WorkerFailed(command.worker, f"no worker: {error.strerror}"))
+            self._happened(WorkerFailed(command.worker, f"no worker: {error.strerror}"))
             return
         self._page.clear(command.page_slot)
         self._workers[command.worker] = worker
@@ -190,13 +198,14 @@ class Pool:
         )  # fmt: skip
         self._post(worker, encode(setup))
         self._ask_template(worker)
-        self._writings.busy = True
+        self._expect_writings()
 
     def send(self, number: int, packet: ToWorker) -> None:
         """Send a packet; it waits here while the worker's socket is full."""
         worker = self._workers.get(number)
         if worker is not None:
-            self._writings.busy = True
+            if not self._writings.expects:
+                self._expect_writings()
             self._post(worker, encode(packet), packet)
 
     def take_packets(self, number: int) -> None:
@@ -219,7 +228,9 @@ class Pool:
                 again.append(encode(Run(packet.definitions, [])))
         for data in again:
             self._post(worker, data)
-        self._events.append(PacketsTaken(number, seqs))
+        if worker.unreached:
+            self.signal(number, "KILL")
+        self._happened(PacketsTaken(number, seqs))
 
     def revoke(self, number: int, seq: int) -> None:
         """Write into the page: start nothing from this seq on (0: all may be started)."""
@@ -230,6 +241,7 @@ class Pool:
     def read_page(self, numbers: list[int], after_s: float = 0.0) -> None:
         """Have PageRead say what these workers have started, not sooner than `after_s` from now."""
         self._reads.append((now_s() + after_s, numbers))
+        self.due_s = min(self.due_s, self._reads[-1][0])
 
     def interrupt(self, number: int, seq: int, reason: str = "cancelled") -> None:
         """Raise Interrupted in the worker's main thread if it still runs `seq`."""
@@ -240,15 +252,17 @@ class Pool:
             words[INTERRUPT] = seq
             self._signal(worker, "signal", Signals.SIGUSR1)
 
-    def look_at(self, rows: list[tuple[int, int]]) -> Seen:
+    def look_at(self, command: LookAt) -> Seen:
         """Look at workers, each as closely as said."""
-        found = [(worker, depth) for number, depth in rows if (worker := self._workers.get(number))]
-        return Seen([look(self._page, worker, depth) for worker, depth in found])
+        page, threads = self._page, command.threads
+        found = [(w, depth) for number, depth in command.rows if (w := self._workers.get(number))]
+        return Seen([look(page, w, depth, threads.get(w.command.worker, ())) for w, depth in found])
 
     def dump(self, numbers: list[int]) -> None:
         """Have workers write down where their threads are; Dumped says what came of it."""
         for number in numbers:
             self.dumps.ask(number, self._workers.get(number), now_s())
+        self.due_s = min(self.due_s, self.dumps.due_s())
 
     def signal(self, number: int, name: str) -> None:
         """Signal the worker's process group: TERM or KILL."""
@@ -302,7 +316,7 @@ class Pool:
         if not worker.hand(data) or worker.interest != _READ:
             self._show_interest(worker)
         if worker.unreached and packet is not None:
-            self._events += worker.make_good(packet)
+            self._happened(*worker.make_good(packet))
         if worker.unreached:
             self.signal(worker.command.worker, "KILL")
 
@@ -325,12 +339,14 @@ class Pool:
                     return
                 message = _decode(packet.data)
             except (RemoteProtocolError, OSError, EOFError) as error:
-                # User code wrote into the socket: nothing it says can be trusted any more.
+                # User code wrote into the socket, or there was no descriptor for what was said.
                 _log.warning("worker %d of %s is ended: %s", number, self._node, error)
+                worker.unreached = worker.unreached or str(error)
                 self.signal(number, "KILL")
                 return
             # What it printed before it spoke comes first.
-            read_output(worker, events, whole=True)
+            if worker.has_written():
+                read_output(worker, events, whole=True)
             events.append(WorkerSpoke(number, message))
 
     def _do_reads(self, at_s: float, events: list[Event]) -> None:
@@ -400,12 +416,10 @@ class Pool:
         if worker is None:
             return
         number = worker.command.worker
-        before = len(events)
-        while True:
-            self._hear(worker, events, _PACKETS_PER_TURN)
-            if len(events) == before:
-                break
+        before = -1
+        while before != len(events):
             before = len(events)
+            self._hear(worker, events, _PACKETS_PER_TURN)
         read_output(worker, events, whole=True)
         events.append(PageRead([self._sample(number)]))
         tail = worker.last_words(self._page.slot(worker.command.page_slot)[ERRORS_AT])
@@ -425,11 +439,12 @@ class Pool:
         try:
             fds = (worker.far.fileno(), worker.output.fd, worker.errors.fd, worker.stacks)
             self._template.post(text.encode(), fds)
+            self._epoll.modify(self._template, select.EPOLLOUT if self._template.waits else 0)
         except ClosedError:
             self._lose_template()
-            return
-        mask = select.EPOLLOUT if self._template.waits else 0
-        self._epoll.modify(self._template, mask)
+        except OSError as error:
+            self._failed(worker.ticket, f"no worker: {error.strerror}", self._events)
+            self.due_s = 0.0
 
     def _flush_template(self) -> None:
         assert self._template is not None
@@ -477,8 +492,7 @@ class Pool:
             self._open(worker)
         except OSError as error:
             del self._workers[worker.command.worker]
-            reason = f"no worker: {error.strerror}"
-            events.append(WorkerFailed(worker.command.worker, reason))
+            events.append(WorkerFailed(worker.command.worker, f"no worker: {error.strerror}"))
             return
         self._by_ticket[worker.ticket] = worker
         self._page.clear(worker.command.page_slot)

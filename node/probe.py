@@ -7,10 +7,11 @@ core's to say. Where the system has no /proc, psutil tells what it can, and the 
 import os
 import platform
 import time
+from collections.abc import Sequence
 from typing import Final
 
-from .events import FUTEX, IN_CPU, OTHER, PAGE, THREADS, Evidence
-from .page import PulsePage
+from .events import FUTEX, IN_CPU, OTHER, PAGE, THREADS, Evidence, ThreadSeen
+from .page import HEALTH_CHECK, PulsePage
 from .process import Process
 
 #: with more threads than this a process is not looked at closely enough to say what all of them do
@@ -46,14 +47,17 @@ _LETTERS: Final = {
 #: what a thread is found doing: has a processor, or what it does cannot be known
 _ON_CPU: Final = "running"
 _UNKNOWN: Final = ""
+_UNSEEN: Final = ("", 0.0, 0)
+_HAS_PROC: Final = os.path.exists("/proc/self/stat")
 
 
-def look(page: PulsePage, worker: Process, depth: int) -> Evidence:
+def look(page: PulsePage, worker: Process, depth: int, threads: Sequence[int] = ()) -> Evidence:
     """Return what there is to see of a worker; of a process not born, or gone, the page only."""
     number, pid = worker.command.worker, worker.pid
     seen = page.look(worker.command.page_slot)
-    beat, running, phase, began_s, progress, done, total, started = seen
-    elapsed_s = max(0.0, time.perf_counter() - began_s) if running else 0.0
+    beat, running, phase, began_s, progress, done, total, started, loop = seen
+    loop_s = max(0.0, time.perf_counter() - loop) if loop > 0.0 else 0.0 if loop else -1.0
+    elapsed_s = max(0.0, time.perf_counter() - began_s) if running or phase == HEALTH_CHECK else 0.0
     done, total = (done if abs(done) <= COUNT_MAX else 0.0), (total if total <= COUNT_MAX else -1.0)
     if depth == PAGE or not pid:
         return Evidence(
@@ -66,33 +70,51 @@ def look(page: PulsePage, worker: Process, depth: int) -> Evidence:
             done=done,
             total=total,
             started=started,
+            loop_s=loop_s,
         )
     state, cpu_s, memory_bytes = process(pid)
     io_bytes = io_of(pid) if state else -1
-    threads, where = "", ""
+    doing, where = "", ""
     if state not in ("R", ""):
         where = call_of(pid, pid)
     if state and depth == THREADS:
-        threads = all_threads(pid)
+        doing = all_threads(pid)
+    calls = tuple(found for one in threads if (found := thread(pid, one)) is not None)
     return Evidence(
-        number, beat, running, phase, elapsed_s, progress, state, cpu_s, io_bytes, threads,
-        "" if where == _ON_CPU else where[:32], done, total, memory_bytes, started,
+        number, beat, running, phase, elapsed_s, progress, state, cpu_s, io_bytes, doing,
+        "" if where == _ON_CPU else where[:32], done, total, memory_bytes, started, loop_s,
+        calls,
     )  # fmt: skip
 
 
 def process(pid: int) -> tuple[str, float, int]:
     """Return (letter of the main thread's state, CPU seconds of all, resident bytes).
 
-    The letter is "" if it is gone.
+    The letter is "" if it is gone, or cannot be seen now.
     """
     try:
         stat = _read(f"/proc/{pid}/stat")
     except OSError:
-        return _process_elsewhere(pid)
+        # Gone; or this process has no descriptor left, and could load nothing either.
+        return _UNSEEN if _HAS_PROC else _process_elsewhere(pid)
     # The name stands in brackets and may hold anything, brackets and blanks too.
     fields = stat.rpartition(b")")[2].split()
     cpu_s = (int(fields[11]) + int(fields[12])) * _TICKS_S
     return fields[0].decode("ascii"), cpu_s, int(fields[21]) * _PAGE_BYTES
+
+
+def thread(pid: int, number: int) -> ThreadSeen | None:
+    """Return what one thread of a process does; None: it is gone, or cannot be seen."""
+    place = f"/proc/{pid}/task/{number}"
+    try:
+        fields = _read(f"{place}/stat").rpartition(b")")[2].split()
+    except OSError:
+        return None
+    state, cpu_s = fields[0].decode("ascii"), (int(fields[11]) + int(fields[12])) * _TICKS_S
+    where = "" if state == "R" else call_of(pid, number)
+    return ThreadSeen(
+        number, state, cpu_s, io_of(f"{pid}/task/{number}"), "" if where == _ON_CPU else where[:32]
+    )
 
 
 def _process_elsewhere(pid: int) -> tuple[str, float, int]:
@@ -107,8 +129,8 @@ def _process_elsewhere(pid: int) -> tuple[str, float, int]:
         return "", 0.0, 0
 
 
-def io_of(pid: int) -> int:
-    """Return the bytes that a process has read and written by files and pipes; -1: unknown."""
+def io_of(pid: int | str) -> int:
+    """Return what a process (or PID/task/THREAD) has read and written, in bytes; -1: unknown."""
     try:
         words = _read(f"/proc/{pid}/io").split()
         return int(words[1]) + int(words[3])

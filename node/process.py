@@ -12,7 +12,7 @@ from typing import Final
 from ..protocol.codec import encode
 from ..protocol.messages import Failure, Outcome, ValueRow
 from ..protocol.settings import Settings
-from . import kernel
+from . import kernel, spare
 from .channel import Channel, channel_pair
 from .events import Event, StartWorker, WorkerSpoke
 from .output import Output
@@ -56,7 +56,8 @@ class Process:
         self.overdue = False
         #: signals to be sent when it is born
         self.pending: list[tuple[str, int]] = []
-        #: why a packet could not be handed to it: it is ended, for it would wait for that for ever
+        #: why a packet could not be handed to it, or received from it: it is ended, for somebody
+        #: would wait for that for ever
         self.unreached = ""
 
     def open(self, settings: Settings, shared: bytearray) -> None:
@@ -65,6 +66,14 @@ class Process:
         Raises:
             OSError: there is no room, or no descriptor; nothing is left open.
         """
+        try:
+            self._open(settings, shared)
+        except OSError as error:
+            if error.errno in spare.NO_ROOM:
+                raise spare.no_room("a worker") from None
+            raise
+
+    def _open(self, settings: Settings, shared: bytearray) -> None:
         files = settings.memory_files
         with contextlib.ExitStack() as opened:
             self.output = Output(files, settings.output_bytes_max)
@@ -85,11 +94,22 @@ class Process:
         self.errors.close()
         os.close(self.stacks)
 
+    def has_written(self) -> bool:
+        """Whether there is output that has not been read."""
+        output, errors = self.output, self.errors
+        return (
+            os.fstat(output.fd).st_size != output.offset
+            or os.fstat(errors.fd).st_size != errors.offset
+        )
+
     def unread(self) -> list[bytes]:
         """Take back what lies in its socket."""
         unread = []
-        while packet := self.far.receive(wait=False):
-            unread.append(bytes(packet.data))
+        try:
+            while packet := self.far.receive(wait=False):
+                unread.append(bytes(packet.data))
+        except OSError as error:  # one is lost, or no descriptor was free for it for long
+            self.unreached = str(error)
         return unread
 
     def hand(self, data: bytes) -> bool:

@@ -15,7 +15,7 @@ from ..protocol.payload import pack_value, unpack_value
 from ..protocol.traceback_text import describe
 from .line import Line
 from .packets import Checkpointed
-from .page import CHECKPOINTING, PHASE, PICKLING, Words
+from .page import CHECKPOINTING, PHASE, PICKLING, SAVING, Words
 
 NEVER_S: Final = float("inf")
 
@@ -80,13 +80,14 @@ class Saver:
             self._save(line, words)
 
     def _save(self, line: Line, words: Words) -> str:
-        words[PHASE] = CHECKPOINTING
+        words[PHASE] = SAVING if self._awaited else CHECKPOINTING
         with line.undisturbed():
             try:
                 if self._awaited:
                     line.flush_results()
                     line.wait_until_kept(self._awaited)
                     self._awaited = 0
+                    words[PHASE] = CHECKPOINTING
                 payload = self._state()
             except BaseException as error:  # noqa: BLE001  # whatever the user's code raises
                 self._last_s = perf_counter()

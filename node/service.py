@@ -42,9 +42,10 @@ from ..protocol.transport import (
 )
 from . import events
 from .core import NodeCore
-from .events import Event, Received, Send, SendWorker
+from .events import Event, Received, Send, SendWorker, Spoke
 from .house import House
 from .keeper import EXIT_BUG, EXIT_REFUSED
+from .lease import STEP, lasts_s
 from .pool import Pool
 
 #: the loop comes round at least so often, so that the keeper sees the daemon's beat
@@ -55,6 +56,8 @@ COLLECT_S = 5.0
 COLLECT_LATEST_S = 60.0
 #: a connection that has lasted for so long is none that is refused
 STANDS_S = 2.0
+#: the beat that the keeper looks for, and the like, at most so often
+CHORES_S = 0.1
 #: for what is still to be said to the scheduler at the end
 LINGER_S = 0.2
 
@@ -91,7 +94,7 @@ class Daemon:
             settings, peer, plan.name, socket.gethostname(), plan.resources, os.getpid(),
             plan.labels, settings.machine or identity(), house.mark,
         )  # fmt: skip
-        self._name = plan.name
+        self._name, self._keeper_pid = plan.name, house.keeper_pid
         self._pool = Pool(house, peer, plan.name)
         self._endpoint, self._is_remote = plan.endpoint, plan.credentials is not None
         self._shell = DialShell(
@@ -120,6 +123,9 @@ class Daemon:
         self._up_s = 0.0
         #: the last batch that the scheduler has acknowledged was sent then
         self._confirmed_s = 0.0
+        #: and the core is told of a later one from then on: more often makes no difference to it
+        self._confirm_due_s = 0.0
+        self._confirm_each_s = STEP * lasts_s(settings)
         self._lag_s = 0.0
         self._measure_due_s = 0.0
         self._processors, self._memory = Processors(), Memory()
@@ -127,7 +133,7 @@ class Daemon:
         self._worked = True
         #: whether more waits for the scheduler than should
         self._lags = False
-        self._collected_s = 0.0
+        self._collected_s = self._chores_due_s = 0.0
         #: when the last turn ended
         self._ended_s = now_s()
 
@@ -161,6 +167,10 @@ class Daemon:
         return 0
 
     def _on_term(self, _number: int, _frame: FrameType | None) -> None:
+        if os.getppid() != self._keeper_pid:
+            # So the kernel tells of the keeper's death: this node is lost, and takes no leave as
+            # one that ends in order would. The lifeline has ended too, and with it the next turn.
+            return
         if self._terms is None:
             self._stopping = True
         else:
@@ -184,13 +194,15 @@ class Daemon:
         late_s = at_s - due_s if wait_s > 0.0 else at_s - before_s
         if late_s > self._lag_s:
             self._lag_s = late_s
-        pool.beat()
         happened = pool.turn(at_s, self._pool_fd in readable)
         for event in happened:
+            if type(event) is Spoke:
+                self._judge_lag(at_s)
             self._tell(event, at_s)
         heard = shell.turn(at_s)
-        if shell.confirmed_s > self._confirmed_s:
+        if at_s >= self._confirm_due_s and shell.confirmed_s > self._confirmed_s:
             self._confirmed_s = shell.confirmed_s
+            self._confirm_due_s = self._confirmed_s + self._confirm_each_s
             self._tell(events.Confirmed(self._confirmed_s), at_s)
         for happening in heard:
             self._worked = True
@@ -200,31 +212,32 @@ class Daemon:
                 self._hear(happening, at_s)
         if at_s >= self._measure_due_s:
             self._measure(at_s)
-        if shell.queued_bytes > self._settings.output_backlog_bytes_max or self._lags:
-            self._judge_lag(at_s)
         self._act(at_s)
         shell.flush(at_s)
-        if self._connected:
-            self._health.alive(at_s)
         if happened:
             self._worked = True
-        if at_s - self._collected_s > COLLECT_S:
-            self._collect(at_s, idle=not happened and at_s - before_s > 0.01)
+        if at_s >= self._chores_due_s:
+            self._do_chores(at_s, idle=not happened and at_s - before_s > 0.01)
         # Work that took long kept others waiting just as a late awakening does.
         self._ended_s = ended_s = now_s()
         if ended_s - at_s > self._lag_s:
             self._lag_s = ended_s - at_s
 
     def _due_s(self, at_s: float) -> float:
-        due_s = at_s + self._turn_max_s
-        core_s = self._core.deadline_s()
+        due_s = min(at_s + self._turn_max_s, self._pool.due_s)
+        core_s, shell_s = self._core.deadline_s(), self._shell.deadline_s()
         if core_s is not None and core_s < due_s:
             due_s = core_s
-        pool_s = self._pool.deadline_s()
-        if pool_s is not None and pool_s < due_s:
-            due_s = pool_s
-        shell_s = self._shell.deadline_s()
         return due_s if shell_s is None or due_s < shell_s else shell_s
+
+    def _do_chores(self, at_s: float, *, idle: bool) -> None:
+        """Do what has no hurry: a turn is often about a single task, which somebody waits for."""
+        self._chores_due_s = at_s + CHORES_S
+        self._pool.beat()
+        if self._connected:
+            self._health.alive(at_s)
+        if at_s - self._collected_s > COLLECT_S:
+            self._collect(at_s, idle=idle)
 
     def _hear(self, happening: DialHappening, at_s: float) -> None:
         match happening:
@@ -232,6 +245,7 @@ class Daemon:
                 self._tell(events.BlobReceived(happening.key, happening.payload), at_s)
             case Up():
                 self._connected, self._up_s = True, at_s
+                self._chores_due_s = at_s
                 self._say_of_connection("connected to")
                 self._tell(events.Connected(happening.epoch, happening.resumed), at_s)
             case Down():
@@ -255,9 +269,11 @@ class Daemon:
             say(f"drumbeat node: {self._name} {what} the scheduler at {where}{more}")
 
     def _judge_lag(self, at_s: float) -> None:
-        queued_bytes = self._shell.queued_bytes
+        """Find out whether output would but wait for a scheduler that does not read."""
+        queued_bytes, lagged = self._shell.queued_bytes, self._lags
         self._lags = queued_bytes > self._settings.output_backlog_bytes_max
-        self._tell(events.SchedulerLags(queued_bytes if self._lags else 0), at_s)
+        if self._lags or lagged:
+            self._tell(events.SchedulerLags(queued_bytes if self._lags else 0), at_s)
 
     def _measure(self, at_s: float) -> None:
         self._measure_due_s = at_s + self._settings.heartbeat_interval_s
@@ -338,7 +354,7 @@ class Daemon:
             case events.ReadPage():
                 pool.read_page(command.workers, command.after_s)
             case events.LookAt():
-                self._tell(pool.look_at(command.rows), now_s())
+                self._tell(pool.look_at(command), now_s())
             case events.Dump():
                 pool.dump(command.workers)
             case events.Interrupt():

@@ -11,6 +11,7 @@ being told to stop.
 
 import math
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -63,7 +64,7 @@ class Call:
 
     __slots__ = (
         "began_s", "done", "heard", "is_over", "kind", "progress", "reason", "row", "seq",
-        "shields", "told", "total", "where",
+        "shields", "thread", "told", "total", "where",
     )  # fmt: skip
 
     def __init__(self, row: RunRow, kind: LoadedKind) -> None:
@@ -85,6 +86,8 @@ class Call:
         self.told = -1
         #: what stands for it where it runs: a task of the loop, a thread
         self.where: Any = None
+        #: the thread that runs it, see BegunRow; (): an event loop does
+        self.thread: tuple[int, ...] = ()
 
     @property
     def is_due(self) -> bool:
@@ -128,6 +131,11 @@ class Several(ABC):
         #: by seq, rising
         self.open: dict[int, Call] = {}
         self._told_s = 0.0
+        #: held while calls leave the queue
+        self._taking = threading.Lock()
+        self.doctor = tools.host.doctor
+        #: it is being asked how it is: nothing begins meanwhile
+        self.is_asked = False
 
     def begin(self) -> None:
         """Take over from the worker's main thread."""
@@ -138,7 +146,7 @@ class Several(ABC):
         tools.session.row = creation
         tools.session.row_here = self.row_here
         tools.session.can_be_stuck = False
-        tools.helper.ticked = self.tick
+        tools.helper.ticked, tools.helper.goes_on = self.tick, self.has_queued
         line.deliver = line.while_waiting = self.deliver
         line.look_here = look_here
         set_inside(SeveralInside(self, tools.node))
@@ -164,6 +172,7 @@ class Several(ABC):
         if type(packet) is Run:
             self.tools.define(packet)
             self.queue.extend(packet.rows)
+            self.tools.helper.begin()  # whether their turn comes is to be seen
             self.arrived()
         elif type(packet) is StopCalls:
             for seq, reason in packet.rows:
@@ -201,22 +210,41 @@ class Several(ABC):
 
     def take(self) -> Call | None:
         """Begin the next call; None: there is none. For one thread at a time."""
-        if not self.queue:
-            return None
-        words = self.words
-        row = self.queue.popleft()
-        # Started first, then a look at what the node took back: see Worker._run.
-        words[STARTED] = row.seq
-        revoked = words[REVOKED]
-        if revoked and row.seq >= revoked:
-            seqs = [row.seq, *(other.seq for other in self.queue)]
-            self.queue.clear()
-            self._line.outbox.append(Returned(seqs))
-            self._line.flush()
-            return None
-        call = Call(row, self.tools.kinds[row.kind])
-        self.open[row.seq] = call
-        return call
+        words, queue = self.words, self.queue
+        with self._taking:
+            if not queue:
+                return None
+            row = queue.popleft()
+            # Started first, then a look at what the node took back: see Worker._run.
+            words[STARTED] = row.seq
+            revoked = words[REVOKED]
+            if not revoked or row.seq < revoked:
+                call = Call(row, self.tools.kinds[row.kind])
+                self.open[row.seq] = call
+                return call
+            queue.appendleft(row)
+        self._give_back()
+        self._line.flush()
+        return None
+
+    def _give_back(self) -> None:
+        """Return what the node took back: by any thread, for the one that takes may be stuck."""
+        queue = self.queue
+        with self._taking:
+            revoked, seqs = self.words[REVOKED], []
+            while revoked and queue and queue[-1].seq >= revoked:
+                seqs.append(queue.pop().seq)
+            if seqs:
+                self._line.outbox.append(Returned(seqs[::-1]))
+
+    def is_to_be_asked(self) -> bool:
+        """Return whether it is time to ask the actor how it is, and none of its calls runs."""
+        doctor = self.doctor
+        return doctor is not None and not self.open and not self.is_asked and doctor.is_due()
+
+    def has_queued(self) -> bool:
+        """Return whether calls are to begin."""
+        return bool(self.queue)
 
     def show(self, call: Call | None, phase: int) -> None:
         """Write into the page which call runs: this one, or the oldest there is."""
@@ -249,6 +277,8 @@ class Several(ABC):
     def ended(self, call: Call, row: FinishedRow) -> None:
         """Hand over a result, unless the call was given up meanwhile."""
         if self.open.pop(call.seq, None) is not None:
+            if self.doctor is not None:
+                self.doctor.ended(row)
             self._line.outbox.append(row)
 
     def lost(self, calls: Iterable[Call]) -> None:
@@ -266,7 +296,9 @@ class Several(ABC):
             self.ended(call, FinishedRow(call.seq, (value,), took_s))
 
     def tick(self) -> None:
-        """Tell of calls that have run for a while; by the helper, while any is open."""
+        """Tell of calls that have run for a while; by the helper, while any is open or queued."""
+        if self.queue:
+            self._give_back()
         now_s = perf_counter()
         if now_s - self._told_s < _TOLD_AFTER_S:
             return
@@ -277,7 +309,9 @@ class Several(ABC):
             if progress != call.told and now_s - call.began_s >= _TOLD_AFTER_S:
                 call.told = progress
                 elapsed_s = now_s - call.began_s
-                rows.append(BegunRow(call.seq, elapsed_s, progress, call.done, call.total))
+                rows.append(
+                    BegunRow(call.seq, elapsed_s, progress, call.done, call.total, *call.thread)
+                )
         if rows:
             self._line.outbox.append(Begun(rows))
 

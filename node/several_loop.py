@@ -9,27 +9,29 @@ import asyncio
 import inspect
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextvars import copy_context
-from functools import partial
 from time import perf_counter
 from types import FrameType
 from typing import Any, Final
 
+from ..protocol.actor_calls import MethodCall
 from ..protocol.errors import Interrupted
 from ..protocol.ids import show
 from ..protocol.payload import unpack_call
+from .health import METHOD
 from .helper import FLUSH_S
-from .line import start_thread
-from .page import INTERRUPT, PICKLING, REASON, REASONS, RUNNING, RUNNING_CODE, WAITING
+from .insisting import Insister
+from .page import INTERRUPT, LOOP, PICKLING, REASON, REASONS, RUNNING, RUNNING_CODE, WAITING
 from .several import Call, Several, Tools, frames_text, running
 
 #: a call that has not come to an await for so long is interrupted where it is
 _INSIST_AFTER_S: Final = 0.25
 #: no oftener: by then its node has done more
 _INSIST_TIMES: Final = 100
+#: the loop is asked so often whether it comes round, while there are calls
+_ASK_S: Final = 0.2
 #: so long may calls and tasks of the user's take to end when the actor does
 _LEAVE_S: Final = 1.0
 
@@ -160,11 +162,19 @@ class LoopCalls(Several):
         self._over: asyncio.Future[None] = loop.create_future()
         self._main = threading.get_ident()
         self._woken = self._flushing = self._leaves = False
+        self._insister = Insister(self._insist, _INSIST_AFTER_S, _INSIST_AFTER_S, _INSIST_TIMES)
+        #: asks the actor how it is though nobody calls
+        self._timer: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
+        #: the loop has answered since it was asked last, and when that was
+        self._turned, self._asked_s = True, 0.0
 
     def serve(self) -> None:
         """Run calls until the actor ends."""
         signal.signal(signal.SIGUSR1, self._on_signal)
+        self._times[LOOP] = -1.0
         self.begin()
+        self._look_after_it()
         while not self._over.done():
             try:
                 self._loop.run_until_complete(self._over)
@@ -183,6 +193,8 @@ class LoopCalls(Several):
     def _pump(self) -> None:
         self._woken = False
         loop = self._loop
+        if self.is_asked or self._asks():
+            return
         while len(self.open) < self.concurrency and not self._leaves:
             call = self.take()
             if call is None:
@@ -192,6 +204,41 @@ class LoopCalls(Several):
             steps = Steps(self, call)
             call.where = loop.create_task(steps, name=call.kind.name, context=context)
             self.show(None, WAITING)
+
+    def _look_after_it(self) -> None:
+        """Ask the actor how it is when it is time, unless calls run: then when they have ended."""
+        self._timer = None
+        if self.doctor is None or self.open or self.is_asked or self._leaves or self._asks():
+            return
+        self._timer = self._loop.call_later(self.doctor.wait_s(), self._look_after_it)
+
+    def _asks(self) -> bool:
+        """Have the actor say how it is, if it is time; return whether it does."""
+        if not self.is_to_be_asked() or self._leaves:
+            return False
+        self.is_asked = True
+        context = copy_context()
+        context.run(running.set, None)
+        self._asking = self._loop.create_task(self._ask(), name=METHOD, context=context)
+        return True
+
+    async def _ask(self) -> None:
+        doctor, line = self.doctor, self.tools.line
+        assert doctor is not None
+        doctor.asks(line, self.words, self.tools.helper)
+        try:
+            answer = MethodCall(METHOD).begin()
+            if inspect.isawaitable(answer):
+                answer = await answer
+        except BaseException as error:  # noqa: BLE001  # whatever the user's code raises
+            if not self._leaves:
+                doctor.raised(line, error)
+        else:
+            doctor.answered(line, answer)
+        self.is_asked = False
+        self.show(None, WAITING)
+        self._pump()
+        self._look_after_it()
 
     def finish(self, call: Call, error: BaseException | None, value: Any) -> None:
         """Take note of the end of a call."""
@@ -215,18 +262,32 @@ class LoopCalls(Several):
         elif self.queue and not self._woken:
             self._woken = True
             self._loop.call_soon(self._pump)
+        if self._timer is None:
+            self._look_after_it()
 
     def _flush(self) -> None:
         self._flushing = False
         self.tools.flush_streams()
         self.tools.line.flush()
 
+    def tick(self) -> None:
+        """Ask the loop whether it comes round: what keeps it may be no call; see Several."""
+        super().tick()
+        now_s = perf_counter()
+        if self._turned and now_s - self._asked_s >= _ASK_S:
+            self._turned, self._asked_s, self._times[LOOP] = False, now_s, now_s
+            self._loop.call_soon_threadsafe(self._turns)
+
+    def _turns(self) -> None:
+        self._times[LOOP] = -1.0
+        self._turned = True
+
     # ------------------------------------------------------------------------------- interrupting
 
     def interrupt(self, call: Call) -> None:
         """Cancel a call's task; see Several."""
         self._loop.call_soon_threadsafe(self._cancel, call)
-        start_thread(partial(self._insist, call), "drumbeat-insist")
+        self._insister.add(call)
 
     def _cancel(self, call: Call) -> None:
         words = self.words
@@ -240,16 +301,16 @@ class LoopCalls(Several):
         """The last shield of a call is over; see Several."""
         self._cancel(call)
 
-    def _insist(self, call: Call) -> None:
+    def _insist(self, call: Call) -> bool:
+        """Interrupt a call where it is, if it has the loop; return whether that is settled."""
         words = self.words
-        for _ in range(_INSIST_TIMES):
-            time.sleep(_INSIST_AFTER_S)
-            if not call.is_due or call.seq not in self.open:
-                return
-            if words[RUNNING] == call.seq:
-                words[REASON] = REASONS.index(call.reason) if call.reason in REASONS else 0
-                words[INTERRUPT] = call.seq
-                signal.pthread_kill(self._main, signal.SIGUSR1)
+        if not call.is_due or call.seq not in self.open:
+            return True
+        if words[RUNNING] == call.seq:
+            words[REASON] = REASONS.index(call.reason) if call.reason in REASONS else 0
+            words[INTERRUPT] = call.seq
+            signal.pthread_kill(self._main, signal.SIGUSR1)
+        return False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         call = self.open.get(self.words[RUNNING])

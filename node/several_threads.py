@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from time import perf_counter
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from ..protocol.errors import Interrupted
 from ..protocol.ids import show
 from ..protocol.payload import unpack_call
 from .helper import FLUSH_S
+from .insisting import Insister
 from .line import start_thread
 from .page import RUNNING_CODE
 from .several import Call, Several, Tools, due, running
@@ -28,6 +28,7 @@ from .several import Call, Several, Tools, due, running
 #: it is tried again so often to interrupt a call, and at last as seldom
 _INSIST_AFTER_S: Final = 0.02
 _INSIST_SELDOM_S: Final = 0.5
+_INSIST_TIMES: Final = 1 << 30
 
 _PACKAGE: Final = __name__.partition(".")[0] + "."
 
@@ -44,11 +45,16 @@ class ThreadCalls(Several):
 
     def __init__(self, tools: Tools) -> None:
         super().__init__(tools)
-        self._there = threading.Condition()
+        lock = threading.RLock()
+        self._there = threading.Condition(lock)
+        #: who asks the actor how it is waits here until no call runs
+        self._free = threading.Condition(lock)
+        self._is_late = False
         self._over = threading.Event()
         self._threads = self._idle = 0
         #: held while a call is interrupted, and while one ends its code
         self._striking = threading.Lock()
+        self._insister = Insister(self._strike, _INSIST_AFTER_S, _INSIST_SELDOM_S, _INSIST_TIMES)
         # Whoever starts a thread here has all signals blocked. Children would inherit that, and
         # what a call starts could not be terminated.
         self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -56,6 +62,8 @@ class ThreadCalls(Several):
     def serve(self) -> None:
         """Have calls run until the actor ends."""
         self.begin()
+        if self.doctor is not None:
+            start_thread(self._ask_now_and_then, "drumbeat-health")
         self._over.wait()
 
     # ---------------------------------------------------------------------------- begin and end
@@ -74,7 +82,7 @@ class ThreadCalls(Several):
         signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
         while True:
             with self._there:
-                while not self.queue:
+                while not self._may_begin():
                     self._idle += 1
                     self._there.wait()
                     self._idle -= 1
@@ -82,8 +90,32 @@ class ThreadCalls(Several):
                 if call is None:
                     continue
                 call.where = threading.get_ident()
+                call.thread = threading.get_native_id(), call.where
                 self.show(None, RUNNING_CODE)
             self._run(call)
+
+    def _may_begin(self) -> bool:
+        """Return whether a call is to begin now; the actor's own health goes before it."""
+        if self.is_to_be_asked():
+            self._free.notify()
+            return False
+        return bool(self.queue) and not self.is_asked
+
+    def _ask_now_and_then(self) -> None:
+        """Ask the actor how it is whenever it is time and none of its calls runs."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
+        doctor = self.doctor
+        assert doctor is not None
+        while True:
+            with self._there:
+                while not self.is_to_be_asked():
+                    self._is_late = doctor.is_due()
+                    self._free.wait(None if self._is_late else doctor.wait_s())
+                self.is_asked, self._is_late = True, False
+            doctor.ask(self._line, self.words, self.tools.helper)
+            with self._there:
+                self.is_asked = False
+                self._there.notify(len(self.queue))
 
     def _run(self, call: Call) -> None:
         running.set(call)
@@ -108,6 +140,8 @@ class ThreadCalls(Several):
         with self._there:
             self.ended(call, row)
             self.show(None, RUNNING_CODE)
+            if self._is_late and not self.open:
+                self._free.notify()
             waits = bool(self.queue)
             if self.tools.host.over and not self._over.is_set():
                 self.queue.clear()  # the node knows that what it has not heard of did not start
@@ -137,15 +171,13 @@ class ThreadCalls(Several):
     def interrupt(self, call: Call) -> None:
         """Raise Interrupted in a call's thread; see Several."""
         if not self._strike(call):
-            start_thread(partial(self._insist, call), "drumbeat-insist")
+            self._insister.add(call)
 
-    def _insist(self, call: Call) -> None:
-        after_s = _INSIST_AFTER_S
-        while True:
-            time.sleep(after_s)
-            if self._strike(call):
-                return
-            after_s = min(2 * after_s, _INSIST_SELDOM_S)
+    # Whom it strikes: nobody but the thread of this call, while that runs this call's code. This
+    # and `_ends` both hold `_striking`. A call that has passed `_ends` is over, so its thread,
+    # which may have begun another, is left alone. One that has been struck and comes to `_ends`
+    # before the exception does takes it back there: whatever begins next finds none pending. If it
+    # comes within `_ends`, `_run` catches it and goes through that again; no second one comes.
 
     def _strike(self, call: Call) -> bool:
         """Interrupt a call if it is in the user's code; return whether that is settled."""
@@ -158,7 +190,11 @@ class ThreadCalls(Several):
                 return False
             call.heard = True
             _set_exception(call.where, _class_for(call.reason))
-            return True
+            if call.shields or not _is_in_own_code(call):
+                # We were not kept: what it was found to do is not what it does now.
+                _set_exception(call.where, None)
+                call.heard = False
+            return call.heard
 
     def _ends(self, call: Call) -> None:
         """The code of a call has ended: from here on nothing interrupts its thread."""

@@ -142,10 +142,6 @@ class Queue:
         if not shape.count:
             del self.waiting[shape]
 
-    def emptied(self, shape: Shape) -> None:
-        """Note that a shape's attempts were all sent."""
-        del self.waiting[shape]
-
     def tidy(self) -> None:
         """Clear the places of those that are not queued any more."""
         for shape in self.waiting:

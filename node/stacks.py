@@ -5,7 +5,8 @@ answered within ANSWER_S, whatever became of the workers.
 """
 
 from ..protocol.running import STACK_BYTES_MAX, STACKS_BYTES_MAX, Stack, StackRow, Stacks
-from .attempts import SENT, Worker
+from .attempts import SENT, Attempt, Worker
+from .call_threads import named
 from .events import Dump, Dumped, SendWorker
 from .packets import CallsTold, TellCalls
 from .state import NodeState
@@ -51,6 +52,8 @@ class StackAsks:
         chosen = {w.number: w for w in workers if w.pid in message.pids}
         if message.all:
             chosen.update({worker.number: worker for worker in workers if worker.is_busy})
+        #: what is asked for of each
+        wanted: dict[int, Attempt] = {}
         for task in message.tasks:
             attempt = state.attempts.get(task)
             worker = state.workers.get(attempt.worker) if attempt is not None else None
@@ -60,12 +63,19 @@ class StackAsks:
                 asked.rows.append(StackRow(0, task, name, "", why))
             else:
                 chosen[worker.number] = worker
+                wanted.setdefault(worker.number, attempt)
         for worker in list(chosen.values())[:WORKERS_MAX]:
-            asked.left[worker.number] = self._row(worker)
+            asked.left[worker.number] = self._row(worker, wanted.get(worker.number))
         asked.left_off = max(0, len(chosen) - WORKERS_MAX)
         for number in asked.left:
             hosted = state.workers[number].actor
-            if hosted is not None and hosted.concurrency and hosted.hand:
+            if hosted is not None and hosted.concurrency:
+                row = asked.left[number]
+                row.text = "".join(
+                    named(hosted.hand[seq], one)
+                    for seq, one in hosted.begun.items()
+                    if seq in hosted.hand
+                )
                 asked.calls[number] = asked.left[number], now_s + CALLS_S
                 state.commands.append(SendWorker(number, TellCalls(message.number)))
         if asked.left:
@@ -73,9 +83,14 @@ class StackAsks:
         self.open.append(asked)
 
     @staticmethod
-    def _row(worker: Worker) -> StackRow:
-        # What runs there; an actor that has nothing to do is named itself.
-        attempt = next(iter((worker.rows() or worker.flight).values()), None)
+    def _row(worker: Worker, attempt: Attempt | None) -> StackRow:
+        # What runs there. Of an actor with several calls the actor itself: each is named beneath;
+        # and an actor that has nothing to do.
+        hosted = worker.actor
+        if attempt is None or attempt.kind.creates:
+            is_several = hosted is not None and hosted.up and hosted.concurrency > 0
+            rows = worker.flight if is_several else worker.rows() or worker.flight
+            attempt = next(iter(rows.values()), None)
         if attempt is None:
             return StackRow(worker.pid, b"", "", "")
         return StackRow(worker.pid, attempt.row.id, attempt.kind.name, "")

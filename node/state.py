@@ -13,7 +13,7 @@ from ..protocol.ids import show
 from ..protocol.messages import DoneRow, Failure, Outcome, ValueRow
 from ..protocol.settings import Settings
 from .attempts import GONE, QUEUED, Attempt, Worker
-from .cases import ERRORS, TIMED_OUT, Case
+from .cases import ERRORS, TIMED_OUT, UNHEALTHY, Case
 from .events import Command, Send, SendBlob, SendWorker, WorkerExited
 from .lease import Lease
 from .objects import Objects
@@ -41,6 +41,9 @@ class NodeState:
         self.objects = Objects(peer, settings.small_value_bytes)
         #: whether the connection to the scheduler stands, as far as is known
         self.connected = False
+        #: when a turn is due though nothing happens: never too late, but perhaps too early; the
+        #: turn at that time finds out anew
+        self.due_s = NEVER_S
         self.attempts: dict[bytes, Attempt] = {}
         #: when workers are to be looked at; NEVER_S: when something is handed out
         self.look_due_s = NEVER_S
@@ -65,6 +68,11 @@ class NodeState:
     def note(self, now_s: float, text: str) -> None:
         """Remember a rare event, for whoever has to find out what happened."""
         self.story.append((now_s, text))
+
+    def due_by(self, at_s: float) -> None:
+        """Whoever will have something to do then says so."""
+        if at_s < self.due_s:
+            self.due_s = at_s
 
     def send(self, message: Message) -> None:
         """Send a message to the scheduler."""
@@ -160,7 +168,7 @@ class NodeState:
             self.judged(attempt, case, duration_s)
             return
         self.counters["cancelled"] += 1
-        began = "before it started" if duration_s < 0 else "while it ran"
+        began = "before it started" if duration_s < 0 else f"while it ran on node {self.name!r}"
         text = f"{attempt.kind.name} was cancelled {began}"
         details = case.details(None) if case is not None else {}
         self.fail(attempt, "TaskCancelled", text, duration_s=duration_s, **details)
@@ -183,6 +191,11 @@ class NodeState:
         attempts = attempt.kind.options.max_retries + 1
         pid = worker.pid if worker else 0
         text = case.headline(attempt.kind.name, self.name, pid, row.attempt, attempts)
+        if case.raised:
+            text = f"{text}\n{case.raised}"
+        details = case.details(attempt.details)
+        if case.reason == UNHEALTHY:
+            details |= {"actor": show(row.id), "incarnation": row.attempt}
         # A value that is of no use any more, for whoever can do with it what there is.
         partial, case.partial = case.partial, None
         self.fail(
@@ -194,7 +207,7 @@ class NodeState:
             bystander=True,  # if its worker went along, that was our doing: it is no poison
             payload=partial,
             attempts=attempts,
-            **case.details(attempt.details),
+            **details,
         )
 
     def forget(self, attempt: Attempt) -> None:

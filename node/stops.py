@@ -20,15 +20,30 @@ from .attempts import (
     Attempt,
     Worker,
 )
-from .cases import CANCEL, CANCELLED, DRAIN, HUNG, KILL, MEMORY, TERM, TIMED_OUT, Case, seconds
+from .call_threads import named
+from .cases import (
+    CANCEL,
+    CANCELLED,
+    DRAIN,
+    HUNG,
+    KILL,
+    MEMORY,
+    TERM,
+    TIMED_OUT,
+    UNHEALTHY,
+    Case,
+    seconds,
+)
 from .dispatch import Dispatch
 from .events import Dump, Dumped, ReadPage, SendWorker, Signal
 from .handing import interrupt
-from .hangs import DEADLOCK, STOPPED, Watch
+from .hangs import Watch
 from .limits import case_of
-from .packets import CallsTold, FinishedRow, TellCalls
+from .packets import CallsTold, FinishedRow, Health, TellCalls
 from .page import IDLE
-from .state import NodeState
+from .stacks import CALLS_S
+from .state import LOOK_S, NEVER_S, NodeState
+from .verdicts import ASKS_HEALTH, DEADLOCK, TELLS_STATE, limit_of
 
 #: the page is read again when it could not tell
 LOOK_AGAIN_S = 0.01
@@ -48,7 +63,7 @@ class Stops:
         self._dispatch = dispatch
         self._actors = actors
         #: task -> when the next step is due
-        self._due: dict[bytes, tuple[Attempt, float]] = {}
+        self.due: dict[bytes, tuple[Attempt, float]] = {}
         #: workers that have not ended though they were killed
         self.stuck: list[Worker] = []
 
@@ -94,7 +109,7 @@ class Stops:
             return False
         attempt.stop = max(attempt.stop, ASKED)
         self._dispatch.call_back(worker, attempt.seq)
-        self._due[task] = (attempt, now_s + LOOK_AGAIN_S)
+        self.due[task] = (attempt, now_s + LOOK_AGAIN_S)
         return False
 
     def _out_of_time(self, attempt: Attempt, now_s: float) -> None:
@@ -122,19 +137,31 @@ class Stops:
         if was_asked:
             # It was to be interrupted, and no more than that; now all steps are taken.
             case.took(CANCEL, now_s)
-            self._due.setdefault(attempt.row.id, (attempt, now_s))
+            self.due.setdefault(attempt.row.id, (attempt, now_s))
             return
         attempt.stop = ASKED
+        if case.is_unbegun:
+            self._look(attempt, case, worker, now_s)  # what it waits for will not be there later
+            return
         self._dispatch.call_back(worker, attempt.seq)
-        self._due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
+        self.due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
 
     def hung(self, worker: Worker, attempt: Attempt, watch: Watch, now_s: float) -> None:
         """An attempt hangs, proven by two bits of evidence; or it is stopped, if that is enough."""
-        told, settings = watch.told(), self._state.settings
-        name, limit_s = "hang_timeout_s", settings.hang_timeout_s
-        if told.name == STOPPED:
-            name, limit_s = "stopped_timeout_s", settings.stopped_timeout_s
+        told = watch.told()
+        name, limit_s = limit_of(told.name, self._state.settings)
         offence = f"made no progress for {seconds(told.for_s)}"
+        if told.name == ASKS_HEALTH:
+            offence = f"did not end __health__ in {seconds(limit_s)}"
+        if attempt.kind.creates and worker.is_up:
+            self._deaf(worker, case_of(watch, HUNG, offence, name, limit_s, told), now_s)
+            return
+        if told.name == TELLS_STATE:
+            offence = f"has run, but __checkpoint__ of its actor did not end in {seconds(limit_s)}"
+            if attempt.seq > watch.started:  # it tells its state between calls
+                offence = f"did not end __checkpoint__ in {seconds(limit_s)}"
+                self._deaf(worker, case_of(watch, HUNG, offence, name, limit_s, told), now_s)
+                return
         if told.name == DEADLOCK and watch.phase == IDLE:
             offence = f"did not take its work for {seconds(told.for_s)}"
             self._deaf(worker, case_of(watch, HUNG, offence, name, limit_s, told), now_s)
@@ -152,6 +179,25 @@ class Stops:
         elif creation.stop == NOT_STOPPED:
             creation.case, creation.stop = case, ASKED
             self._look(creation, case, worker, now_s)
+
+    def health(self, worker: Worker, packet: Health, now_s: float) -> None:
+        """An actor is asked whether it is well, or has said that it is not, and ends."""
+        state, hosted = self._state, worker.actor
+        if hosted is None or not hosted.up:
+            state.counters["stale_dropped"] += 1
+            return
+        if not packet.fault:
+            worker.asked = True
+            if state.look_due_s == NEVER_S:
+                state.look_due_s = now_s + LOOK_S
+                state.due_by(state.look_due_s)
+            return
+        creation, fault = hosted.attempt, packet.fault
+        state.note(now_s, f"{creation.kind.name} in worker {worker.number} is unhealthy: {fault}")
+        if creation.stop == NOT_STOPPED:
+            state.counters["judged"] += 1
+            creation.case = Case(UNHEALTHY, f"is unhealthy: {fault}", UNHEALTHY, fault)
+            creation.case.raised, creation.stop = packet.text, ASKED
 
     def runs_away(self, worker: Worker, attempt: Attempt, now_s: float) -> None:
         """An attempt on its way to its end takes ever more memory: nothing else is tried."""
@@ -184,19 +230,20 @@ class Stops:
 
     def dumped(self, event: Dumped, now_s: float) -> None:
         """Where a worker's threads are: what waited for that goes on."""
-        for task, (attempt, _) in self._due.items():
+        for task, (attempt, _) in self.due.items():
             case = attempt.case
             if attempt.worker == event.worker and case is not None and case.awaits:
                 case.saw(event.text, event.why, event.at)
-                self._due[task] = (attempt, now_s)
+                # Its worker's own word on its calls comes at once, or not at all.
+                self.due[task] = (attempt, now_s + (CALLS_S if case.awaits_beside else 0.0))
 
     def told(self, worker: Worker, packet: CallsTold) -> None:
         """Where calls are that run beside each other: each case gets what is about its own."""
-        for task, (attempt, _) in self._due.items():
+        for task, (attempt, _) in self.due.items():
             case = attempt.case
-            if attempt.worker == worker.number and case is not None and case.awaits:
+            if attempt.worker == worker.number and case is not None and case.awaits_beside:
                 text = part_of(packet.text, show(task))[:BESIDE_BYTES_MAX]
-                case.beside = text.encode("ascii", "replace").decode("ascii")
+                case.is_beside(text.encode("ascii", "replace").decode("ascii"))
 
     def drain(self, now_s: float) -> None:
         """End whatever has started: this node is drained, and waits no longer."""
@@ -208,7 +255,7 @@ class Stops:
                     continue  # it ends with its last call
                 attempt.stop, attempt.drained = ASKED, True
                 self._dispatch.call_back(worker, attempt.seq)
-                self._due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
+                self.due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
 
     def page_read(self, worker: Worker, now_s: float) -> None:
         """The page has been read, and rows that had not started have left the worker."""
@@ -240,38 +287,42 @@ class Stops:
         if case is not None:
             case.took(CANCEL, now_s)
         grace_s = self._state.settings.cancel_grace_s
-        self._due[attempt.row.id] = (attempt, now_s + grace_s)
+        self.due[attempt.row.id] = (attempt, now_s + grace_s)
         if attempt.kind.actor and not (attempt.drained or is_judged):
-            del self._due[attempt.row.id]  # the next step would end the actor
+            del self.due[attempt.row.id]  # the next step would end the actor
 
     def _look(self, attempt: Attempt, case: Case, worker: Worker, now_s: float) -> None:
         case.looked = case.awaits = True
-        if attempt.kind.actor and worker.actor is not None and worker.actor.concurrency:
-            self._state.commands.append(SendWorker(worker.number, TellCalls(0)))
+        hosted = worker.actor
+        if attempt.kind.actor and hosted is not None and hosted.concurrency:
+            case.beside = named(attempt, hosted.begun.get(attempt.seq))
+            if not case.beside:
+                case.awaits_beside = True
+                self._state.commands.append(SendWorker(worker.number, TellCalls(0)))
         self._state.commands.append(Dump([worker.number]))
-        self._due[attempt.row.id] = (attempt, now_s + DUMP_WAIT_S)
+        self.due[attempt.row.id] = (attempt, now_s + DUMP_WAIT_S)
 
     def turn(self, now_s: float) -> None:
         """Take the next step where one is due."""
-        if not self._due:
+        if not self.due:
             return
-        for task, (attempt, due_s) in list(self._due.items()):
+        for task, (attempt, due_s) in list(self.due.items()):
             if attempt.state != SENT:
-                del self._due[task]
+                del self.due[task]
             elif now_s >= due_s:
                 self._step(attempt, now_s)
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is next due for time alone."""
-        return min(due_s for _, due_s in self._due.values()) if self._due else None
+        return min(due_s for _, due_s in self.due.values()) if self.due else None
 
     def count(self) -> int:
         """Return how many attempts are on the ladder."""
-        return sum(attempt.state == SENT for attempt, _ in self._due.values())
+        return sum(attempt.state == SENT for attempt, _ in self.due.values())
 
     def clear(self) -> None:
         """Forget all: the link's life is over."""
-        self._due.clear()
+        self.due.clear()
         self.stuck.clear()
 
     @staticmethod
@@ -290,8 +341,13 @@ class Stops:
         made = attempt.kind.creates and worker.is_up
         if case is not None and case.awaits:
             case.saw("", f"nothing came within {DUMP_WAIT_S:g} s", "")
-        if attempt.stop == KILLED:
-            del self._due[attempt.row.id]
+        if case is not None and case.is_unbegun:
+            # It ends without having begun; should it have begun by now, it goes down the ladder.
+            case.is_unbegun = False
+            self._dispatch.call_back(worker, attempt.seq)
+            self.due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
+        elif attempt.stop == KILLED:
+            del self.due[attempt.row.id]
             self.stuck.append(worker)
         elif attempt.stop == TERMINATED:
             self._signal(attempt, worker, KILL, now_s)
@@ -315,7 +371,7 @@ class Stops:
         else:
             worker.reading += 1
             self._state.commands.append(ReadPage([worker.number]))
-            self._due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
+            self.due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
 
     def _signal(self, attempt: Attempt, worker: Worker, step: str, now_s: float) -> None:
         name = step.removeprefix("SIG")
@@ -327,4 +383,4 @@ class Stops:
         is_last = step == KILL
         attempt.stop = KILLED if is_last else TERMINATED
         wait_s = settings.reap_timeout_s if is_last else settings.term_grace_s
-        self._due[attempt.row.id] = (attempt, now_s + wait_s)
+        self.due[attempt.row.id] = (attempt, now_s + wait_s)

@@ -22,7 +22,7 @@ class Texts:
     def __init__(self, state: NodeState, pid: int) -> None:
         self._state = state
         self._pid = pid
-        self._rows: dict[bytes, list[OutputRow]] = {}
+        self.rows: dict[bytes, list[OutputRow]] = {}
         #: what waits for the scheduler, if that is much
         self._lag_bytes = 0
         #: bytes that were dropped since a client was last sent some
@@ -41,7 +41,7 @@ class Texts:
             running = next(iter(worker.flight.values()), None)
             name = running.kind.name if running is not None else worker.name
             row = OutputRow(name, worker.pid, self._state.name, text, dropped, event.stream)
-            self._rows.setdefault(worker.crew.key.client, []).append(row)
+            self.rows.setdefault(worker.crew.key.client, []).append(row)
 
     def lags(self, event: SchedulerLags) -> None:
         """The scheduler does not read what it is sent, or has caught up."""
@@ -70,9 +70,9 @@ class Texts:
 
     def flush(self) -> None:
         """Send what there is, unless too much waits to be sent."""
-        if not self._rows:
+        if not self.rows:
             return
-        rows, self._rows = self._rows, {}
+        rows, self.rows = self.rows, {}
         lags = self._lag_bytes > self._state.settings.output_backlog_bytes_max
         for client, lines in rows.items():
             if lags:
@@ -85,17 +85,17 @@ class Texts:
     def forget_client(self, client: bytes) -> None:
         """A client has left."""
         self._clients.pop(client, None)
-        self._rows.pop(client, None)
+        self.rows.pop(client, None)
         self._dropped.pop(client, None)
 
     def clear(self) -> None:
         """The link's life is over."""
         self._clients.clear()
-        self._rows.clear()
+        self.rows.clear()
         self._dropped.clear()
         self._lag_bytes = 0
 
     def _notify(self, client: bytes, text: str, name: str = NOTICE_NAME) -> None:
         line = f"{text}\n".encode(errors="replace")
         row = OutputRow(name, self._pid, self._state.name, line)
-        self._rows.setdefault(client, []).append(row)
+        self.rows.setdefault(client, []).append(row)

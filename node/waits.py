@@ -27,6 +27,8 @@ class Waits:
         self.keepers: dict[int, Worker] = {}
         #: gets that are over and want their CPUs back, in order
         self.regaining: deque[Waiter] = deque()
+        #: all that are not answered
+        self.open: dict[tuple[int, int], Waiter] = {}
         #: waiters with a deadline
         self._timed: dict[tuple[int, int], Waiter] = {}
         #: waiters without one that are no main thread's: their tasks keep their CPUs
@@ -47,7 +49,7 @@ class Waits:
             deadline_s=None if packet.timeout_s is None else now_s + packet.timeout_s,
             stuck=packet.stuck,
         )
-        worker.waits[waiter.request] = waiter
+        worker.waits[waiter.request] = self.open[worker.number, waiter.request] = waiter
         if not ids or waiter.count <= 0:
             waiter.over = True
             self._state.objects.satisfied.append(waiter)
@@ -73,7 +75,10 @@ class Waits:
             self._over(waiter)
 
     def settle(self, now_s: float) -> None:
-        """Answer what is over, as far as CPUs are free; lend; ask who may wait for ever."""
+        """Answer what is over, as far as CPUs are free; lend; ask who may wait for ever.
+
+        To be called once a turn, while anybody waits.
+        """
         if self._timed:
             for waiter in [w for w in self._timed.values() if (w.deadline_s or 0.0) <= now_s]:
                 waiter.timed_out = not waiter.over
@@ -89,8 +94,6 @@ class Waits:
             self._lend_more()
         if self._quiet:
             self._look_at_quiet(now_s)
-        else:
-            self._stuck_since_s = None
 
     def deadlock(self, rows: list[tuple[bytes, int, str]], now_s: float) -> None:
         """The scheduler has found that these wait for ever."""
@@ -141,7 +144,7 @@ class Waits:
 
     def count(self) -> int:
         """Return how many waits are open."""
-        return sum(len(worker.waits) for worker in self._state.workers.values())
+        return len(self.open)
 
     # ------------------------------------------------------------------------------------ inside
 
@@ -223,8 +226,11 @@ class Waits:
     def _forget(self, worker: Worker, waiter: Waiter) -> None:
         self._state.objects.leave(waiter)
         worker.waits.pop(waiter.request, None)
+        self.open.pop((worker.number, waiter.request), None)
         self._timed.pop((worker.number, waiter.request), None)
         self._quiet.pop((worker.number, waiter.request), None)
+        if not self._quiet:
+            self._stuck_since_s = None
         if worker.main is waiter:
             worker.main = None
             self.keepers.pop(worker.number, None)
@@ -291,8 +297,10 @@ class Waits:
             assert bool(worker.lent) == (worker.number in self.lenders), worker.number
             assert worker.main is None or worker.main.request in worker.waits, worker.number
             for waiter in worker.waits.values():
+                assert self.open[worker.number, waiter.request] is waiter, worker.number
                 for id_ in waiter.ids:
                     entry = self._state.objects.entries[ObjectId(id_)]
                     assert any(other is waiter for other in entry.waiters)
+        assert len(self.open) == sum(len(w.waits) for w in self._state.workers.values())
         for waiter in self.regaining:
             assert self._state.workers[waiter.worker].main is waiter

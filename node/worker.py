@@ -141,7 +141,7 @@ class Worker:
         """Do what the node says; return the exit code."""
         signal.signal(signal.SIGUSR1, self._line.on_signal)
         while True:
-            packet = self._line.next() if self._host.saver is None else self._next()
+            packet = self._next() if self._host.is_seen_to else self._line.next()
             if type(packet) is Run:
                 self._define(packet)
                 self._queue.extend(packet.rows)
@@ -163,16 +163,18 @@ class Worker:
                 return 0
 
     def _next(self) -> Setup | Run | Exit:
-        """Return the next packet; meanwhile the actor tells its state when that is due."""
-        saver, line = self._host.saver, self._line
-        assert saver is not None
+        """Return the next packet; meanwhile the actor tells its state, and how it is, when due."""
+        host, line = self._host, self._line
         assert self._session is not None
         while True:
-            wait_s = saver.wait_s()
+            wait_s = host.wait_s()
             if wait_s is None or line.has_next(wait_s):
                 return line.next()
-            self._session.row = self._host.creation
-            saver.save_idle(line, self._words)
+            self._session.row = host.creation
+            if host.doctor is not None and host.doctor.is_due():
+                host.doctor.ask(line, self._words, self._helper)
+            if host.saver is not None:
+                host.saver.save_idle(line, self._words)
             self._words[PHASE] = IDLE
             flush_streams()
             line.flush_results()
@@ -266,10 +268,13 @@ class Worker:
         line, helper = self._line, self._helper
         outbox, kinds, session = line.outbox, self._kinds, self._session
         assert session is not None
-        saver = self._host.saver
+        saver, doctor = self._host.saver, self._host.doctor
         helper.begin()
         words[ERRORS_AT] = errors_at()
         while queue:
+            if doctor is not None and doctor.is_due():
+                session.row = self._host.creation
+                doctor.ask(line, words, helper)
             row = queue.popleft()
             seq = row.seq
             # Started first, then a look at what the node took back; the node does it the other
@@ -288,6 +293,8 @@ class Worker:
             times[BEGAN] = started_s = perf_counter()
             words[RUNNING] = seq
             finished = self._attempt(row, kind, started_s)
+            if doctor is not None and type(finished) is FinishedRow:
+                doctor.ended(finished)
             if saver is not None and type(finished) is FinishedRow and not self._host.over:
                 finished = self._save(saver, row, kind, finished)
             words[RUNNING] = 0
@@ -382,7 +389,8 @@ class Worker:
             return outcome
         details = self._details_of(row, kind)
         if isinstance(error, Interrupted):
-            failure = Failure("TaskCancelled", f"{kind.name} was cancelled while it ran", details)
+            text = f"{kind.name} was cancelled while it ran on node {self._node!r}"
+            failure = Failure("TaskCancelled", text, details)
             value = ValueRow(row.id, Outcome.FAILURE, failure=failure)
             return FinishedRow(row.seq, (value,), duration_s)
         error = missing.explained(error, self._node)

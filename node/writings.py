@@ -11,6 +11,7 @@ from .process import Process
 
 #: So often the output of busy workers is read though they say nothing.
 EACH_S: Final = 0.25
+NEVER_S: Final = float("inf")
 
 
 class Writings:
@@ -21,33 +22,31 @@ class Writings:
         workers: by number.
     """
 
-    __slots__ = ("_page", "_workers", "busy", "due_s")
+    __slots__ = ("_page", "_workers", "due_s", "expects")
 
     def __init__(self, page: PulsePage, workers: dict[int, Process]) -> None:
         self._page = page
         self._workers = workers
-        #: some worker may have something to say
-        self.busy = False
-        #: when to look; None: not yet known
-        self.due_s: float | None = None
+        #: somebody was given work since the last look
+        self.expects = False
+        #: when to look; NEVER_S: nobody is busy
+        self.due_s = NEVER_S
 
-    def deadline_s(self, now_s: float) -> float | None:
-        """Return when `look` is due; None: when somebody is busy."""
-        return now_s + EACH_S if self.due_s is None and self.busy else self.due_s
+    def expect(self, at_s: float) -> None:
+        """Somebody is given work, and may have something to say."""
+        self.expects = True
+        self.due_s = min(self.due_s, at_s + EACH_S)
 
     def look(self, at_s: float, events: list[Event]) -> None:
-        """Four times a second read what busy workers have printed; idle ones cost nothing."""
-        if self.due_s is None:
-            if self.busy:
-                self.due_s = at_s + EACH_S
-        elif at_s >= self.due_s:
-            self.busy = False
-            for worker in self._workers.values():
-                if worker.busy:
-                    read_output(worker, events, whole=False)
-                worker.busy = self._page.sample(worker.command.page_slot).phase != IDLE
-                self.busy = self.busy or worker.busy
-            self.due_s = at_s + EACH_S if self.busy else None
+        """When due, read what busy workers have printed; idle ones cost nothing."""
+        # Who was given work a moment ago may not have begun: looked at once more.
+        goes_on, self.expects = self.expects, False
+        for worker in self._workers.values():
+            if worker.busy:
+                read_output(worker, events, whole=False)
+            worker.busy = self._page.sample(worker.command.page_slot).phase != IDLE
+            goes_on = goes_on or worker.busy
+        self.due_s = at_s + EACH_S if goes_on else NEVER_S
 
 
 def read_output(worker: Process, events: list[Event], *, whole: bool) -> None:

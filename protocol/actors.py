@@ -46,6 +46,8 @@ class ActorOptions(Struct, array_like=True, gc=False, frozen=True):
     checkpoint_interval_s: Annotated[float, Meta(ge=0, le=SECONDS_MAX)] = 0.0
     #: of one with a name: what handles know of its class, pickled, for those who ask by that name
     told: Annotated[bytes, Meta(max_length=TOLD_BYTES_MAX)] = b""
+    #: its __health__ is asked for so often between calls; 0: never, -1: as the settings say
+    health_check_interval_s: Annotated[float, Meta(ge=-1, le=SECONDS_MAX)] = -1.0
 
 
 class ActorName(Row):
@@ -72,5 +74,6 @@ class ActorsUp(Message, tag="actors_up"):
 class ActorsGone(Message, tag="actors_gone"):
     """Node -> scheduler: all workers have ended that it had before this life of the link.
 
-    Said by a node that was given up and is back: it has killed them, and now they are dead.
+    Said by a node that was given up and is back: it has killed them, and now they are dead. Said to
+    a scheduler that was restarted: but for those of whom its inventory tells.
     """

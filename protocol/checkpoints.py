@@ -6,6 +6,8 @@ one checkpoint, the newest: that with the highest (incarnation, number).
 Nothing here may hold behaviour.
 """
 
+from msgspec import field
+
 from .forms import Count, Message, Row, TaskBytes
 
 #: a large state follows on the bulk link under the id of the actor's creation and this
@@ -38,6 +40,10 @@ class CheckpointsKept(Message, tag="checkpoints_kept"):
 
 
 class CheckpointsGone(Message, tag="checkpoints_gone"):
-    """Scheduler -> node: forget those of these actors, up to this incarnation."""
+    """Scheduler -> node: forget those of these actors, up to this incarnation.
+
+    Of `refused` exactly those: incarnation and number. They had no room, and an older one is kept.
+    """
 
     rows: list[tuple[TaskBytes, Count]]
+    refused: list[tuple[TaskBytes, Count, Count]] = field(default_factory=list)

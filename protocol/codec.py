@@ -96,9 +96,7 @@ _READ_BY_NODE: Final = ToNode | Part
 
 def encode_batch(seq: int, ack: int, messages: list[bytes]) -> bytes:
     """Return the frame that carries these encoded messages."""
-    if len(messages) == 1:
-        return encode(Batch(seq, ack, [Raw(messages[0])]))
-    return encode(Batch(seq, ack, [Raw(message) for message in messages]))
+    return encode(Batch(seq, ack, list(map(Raw, messages))))
 
 
 def encode_ack(ack: int, sent: int = 0, missing: bool = False) -> bytes:
@@ -192,14 +190,15 @@ class Reader:
             RemoteProtocolError: it does not fit; the next message is read as if it had not come.
         """
         try:
-            message: AnyMessage | Part = self._decode(raw)
+            read: Any = self._decode(raw)
         except _REFUSALS as error:
             raise RemoteProtocolError(explain(error, raw, self._type)) from None
-        if isinstance(message, Part):
-            return self._join(message)
+        if type(read) is Part:
+            return self._join(read)
         if self._parts:
             self._drop_parts()
             raise RemoteProtocolError("a message sent in parts was not sent to its end")
+        message: AnyMessage = read
         return message
 
     def _join(self, part: Part) -> AnyMessage | None:

@@ -249,8 +249,12 @@ class Dialer:
         """Return when `time_passed` and `flush` are due at the latest; None: never."""
         if self.state is not _UP:
             return self.due_s
-        keepalive_s, link_s = self._silent_until_s, self.link.deadline_s()
-        return keepalive_s if link_s is None or keepalive_s < link_s else link_s
+        first_s, link = self._silent_until_s, self.link
+        if link.ack_due_s is not None and link.ack_due_s < first_s:
+            first_s = link.ack_due_s
+        if link.ask_due_s is not None and link.ask_due_s < first_s:
+            first_s = link.ask_due_s
+        return first_s
 
     # ----------------------------------------------------------------------------------- inside
 

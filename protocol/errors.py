@@ -13,8 +13,8 @@ attributes and travel with it.
       TaskError              the user's exception; TaskCancelled, TaskTimedOut, TaskHung, NodeLost,
                              WorkerDied (WorkerOutOfMemory), PoisonTask, DependencyFailed,
                              NotPicklable (also pickle.PicklingError), WorkingDirMissing
-      ActorError             ActorDied, ActorUnavailable, ActorCallLost, CheckpointFailed,
-                             PendingCallsLimitExceeded
+      ActorError             ActorDied, ActorUnavailable, ActorCallLost, ActorUnhealthy,
+                             CheckpointFailed, PendingCallsLimitExceeded
       ObjectLost
     Interrupted              (a BaseException) raised inside a task that is to stop
 """
@@ -265,7 +265,7 @@ class ActorDied(ActorError):
 class ActorUnavailable(ActorError):
     """The actor's process has ended, and it is not running again yet."""
 
-    #: whether the call may have begun
+    #: whether the call may have begun: it has not; one that may have is lost, or repeated
     maybe_executed: bool = False
 
 
@@ -274,6 +274,13 @@ class ActorCallLost(ActorError):
 
     #: whether the call may have begun
     maybe_executed: bool = True
+
+
+class ActorUnhealthy(ActorError):
+    """A process of the actor was ended since its __health__ raised, or said False."""
+
+    #: the remote traceback of what it raised; "": it returned False
+    traceback_text: str = ""
 
 
 class CheckpointFailed(ActorError):

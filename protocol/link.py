@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec import Raw
 
-from .codec import BATCH_OVERHEAD_BYTES, encode_ack, encode_batch, message_bytes_max
+from .codec import encode_ack, encode_batch, message_bytes_max
 from .errors import MessageTooLarge, RemoteProtocolError
 from .frames import Ack, Batch
 from .settings import Settings
@@ -27,16 +27,16 @@ class Link:
     """One end. The owner queues encoded messages, and flushes once a turn."""
 
     __slots__ = (
-        "_ack_delay_s", "_ack_told", "_acked_seq", "_ask_after_s", "_frame_bytes_max",
+        "_ack_delay_s", "_ack_told", "_acked_bytes", "_acked_seq", "_ask_after_s",
         "_message_bytes_max", "_misses", "_packed", "_queue", "_resend", "_resend_after_s",
-        "_resent_from", "_sent_seq", "_unacked", "_unacked_bytes", "_untold_bytes",
+        "_resent_from", "_sent_bytes", "_sent_seq", "_unacked", "_untold_bytes",
         "_window_batches_max", "_window_bytes_max", "ack_due_s", "acked", "acks_sent",
         "ask_due_s", "batches_received", "batches_resent", "confirmed_s", "duplicates_dropped",
         "gaps_dropped", "queued_bytes", "received_seq",
     )  # fmt: skip
 
     def __init__(self, settings: Settings) -> None:
-        self._frame_bytes_max = settings.frame_bytes_max
+        #: of one message, and of all in one batch
         self._message_bytes_max = message_bytes_max(settings.frame_bytes_max)
         self._window_batches_max = settings.link_window_batches_max
         self._window_bytes_max = settings.link_window_bytes_max
@@ -45,9 +45,11 @@ class Link:
         self._queue: deque[bytes] = deque()
         #: bytes queued that no batch carries yet
         self.queued_bytes = 0
-        # (number, frame, messages up to its end, when) of batches sent and not acknowledged
-        self._unacked: deque[tuple[int, bytes, int, float]] = deque()
-        self._unacked_bytes = 0
+        # (number, frame, messages and bytes up to its end, when) of batches sent and not
+        # acknowledged
+        self._unacked: deque[tuple[int, bytes, int, int, float]] = deque()
+        # of all batches sent, and of those of them that were acknowledged
+        self._sent_bytes = self._acked_bytes = 0
         self._resend: list[bytes] = []
         # The first batch of the last resend: asked for again, it is on its way.
         self._resent_from = 0
@@ -120,48 +122,46 @@ class Link:
         if self._resend:
             frames, self._resend = self._resend, []
             self.batches_resent += len(frames)
-        if self._queue:
-            unacked = self._unacked
-            while (
-                len(unacked) < self._window_batches_max
-                and self._unacked_bytes < self._window_bytes_max
-            ):
-                frames.append(self._pack(now_s))
-                if not self._queue:
-                    break
+        unacked = self._unacked
+        while (
+            self._queue
+            and self._sent_seq - self._acked_seq < self._window_batches_max
+            and self._sent_bytes - self._acked_bytes < self._window_bytes_max
+        ):
+            if self.queued_bytes <= self._message_bytes_max:
+                messages = [*self._queue]
+                self._queue.clear()
+                self.queued_bytes = 0
+            else:
+                messages = self._take_some()
+            self._sent_seq += 1
+            self._packed += len(messages)
+            frame = encode_batch(self._sent_seq, self.received_seq, messages)
+            self._sent_bytes += len(frame)
+            unacked.append((self._sent_seq, frame, self._packed, self._sent_bytes, now_s))
+            frames.append(frame)
+            self._ack_told = self.received_seq
+            self._untold_bytes = 0
+            self.ack_due_s = None
         due_s = self.ack_due_s
         if self._misses or (due_s is not None and now_s >= due_s):
             frames.append(self.acknowledge())
         due_s = self.ask_due_s
         if due_s is None:
-            if self._unacked:
+            if unacked:
                 self.ask_due_s = now_s + self._resend_after_s
         elif now_s >= due_s:
             frames.append(self._ask(now_s))
         return frames
 
-    def _pack(self, now_s: float) -> bytes:
-        queue = self._queue
-        messages: list[bytes] = []
-        queued_bytes = 0
-        room_bytes = self._frame_bytes_max - BATCH_OVERHEAD_BYTES
-        while queue:
-            size_bytes = len(queue[0])
-            if queued_bytes + size_bytes > room_bytes:
-                break
-            queued_bytes += size_bytes
+    def _take_some(self) -> list[bytes]:
+        """Take from the queue what fits a frame: not all does."""
+        queue, messages, taken_bytes = self._queue, [], 0
+        while taken_bytes + len(queue[0]) <= self._message_bytes_max:
             messages.append(queue.popleft())
-        self._sent_seq = seq = self._sent_seq + 1
-        received_seq = self.received_seq
-        frame = encode_batch(seq, received_seq, messages)
-        self.queued_bytes -= queued_bytes
-        self._packed = packed = self._packed + len(messages)
-        self._unacked.append((seq, frame, packed, now_s))
-        self._unacked_bytes += len(frame)
-        self._ack_told = received_seq
-        self._untold_bytes = 0
-        self.ack_due_s = None
-        return frame
+            taken_bytes += len(messages[-1])
+        self.queued_bytes -= taken_bytes
+        return messages
 
     def acknowledge(self) -> bytes:
         """Return an Ack frame: due or not, it is also the sign of life and the probe."""
@@ -231,8 +231,7 @@ class Link:
     def _acknowledged(self, ack: int) -> None:
         unacked = self._unacked
         while unacked and unacked[0][0] <= ack:
-            _, acked, self.acked, self.confirmed_s = unacked.popleft()
-            self._unacked_bytes -= len(acked)
+            _, _, self.acked, self._acked_bytes, self.confirmed_s = unacked.popleft()
         # A resent batch says what was received when it was first sent: older news are no news.
         if ack > self._acked_seq:
             self._acked_seq = ack
@@ -250,7 +249,7 @@ class Link:
         if ack != self._acked_seq or self._resent_from == ack + 1:
             return  # old news, or it is on its way
         self._resent_from = ack + 1
-        self._resend = [frame for _, frame, _, _ in self._unacked]
+        self._resend = [frame for _, frame, *_ in self._unacked]
         # What is sent again acknowledges what was received when it was first sent: say the rest.
         self.ack_due_s = now_s
 
@@ -265,7 +264,7 @@ class Link:
                 f"received: {peer_received} is not between {self._acked_seq} and {self._sent_seq}"
             )
         self._acknowledged(peer_received)
-        self._resend = [frame for _, frame, _, _ in self._unacked]
+        self._resend = [frame for _, frame, *_ in self._unacked]
         # Hello and Welcome have told the peer what this end has received.
         self._told()
         self._misses = False

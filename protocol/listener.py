@@ -122,7 +122,8 @@ class Listener:
         self._epoch = epoch
         self._lives: dict[PeerId, _Life] = {}
         self._lives_begun = 0
-        self._routes: dict[bytes, Connection] = {}
+        #: the connection of each route
+        self.routes: dict[bytes, Connection] = {}
         #: peers that have said Hello, and nothing since
         self._strangers: dict[PeerId, None] = {}
         # Connections with something to send, and those with something to acknowledge in time. The
@@ -138,6 +139,9 @@ class Listener:
         #: when routes are to be probed, the next one first; and which
         self.probes_due_s: list[float] = []
         self._doubtful: dict[bytes, None] = {}
+        #: rises with every frame that is not simply one more of a known peer: as long as it does
+        #: not, nothing of what follows does
+        self.unusual = 0
         #: frames dropped because they made no sense where they came
         self.frames_refused = 0
         #: frames of connections that had not said Hello, or whose peer was dropped
@@ -161,19 +165,18 @@ class Listener:
 
     def received(self, route: bytes, frame: bytes, now_s: float, proven: str = "") -> list[Command]:
         """A frame came on a route, from who is `proven` to be that; "": no keys are used here."""
-        connection = self._routes.get(route)
+        connection = self.routes.get(route)
         try:
             read = decode_frame(frame)
-            if connection is None:
-                return self._from_stranger(route, read, proven)
-            if proven != self._lives[connection.peer].proven:
-                # The one that was here has gone, and another came by its route.
-                return [*self.unreachable(route), *self._from_stranger(route, read, proven)]
-            if type(read) is Batch or type(read) is Ack:
+            if (
+                connection is not None
+                and (type(read) is Batch or type(read) is Ack)
+                and proven == self._lives[connection.peer].proven
+            ):
                 link = connection.link
                 delivered = link.received(read, now_s, len(frame))
                 due_s = link.ack_due_s
-                if due_s is not None and due_s > now_s and not link.backlog:
+                if due_s is not None and due_s > now_s and not link.queued_bytes:
                     self._owing[connection] = None
                 else:
                     # The window may have opened.
@@ -183,6 +186,12 @@ class Listener:
                         self._strangers.pop(connection.peer, None)
                     return [Delivered(connection.peer, connection.channel, delivered)]
                 return []
+            self.unusual += 1
+            if connection is None:
+                return self._from_stranger(route, read, proven)
+            if proven != self._lives[connection.peer].proven:
+                # The one that was here has gone, and another came by its route.
+                return [*self.unreachable(route), *self._from_stranger(route, read, proven)]
             if isinstance(read, Hello) and (read.peer, read.channel) == (
                 connection.peer, connection.channel,
             ):  # fmt: skip
@@ -190,6 +199,7 @@ class Listener:
                 return []
             raise RemoteProtocolError(f"a {type(read).__name__} is out of place")
         except RemoteProtocolError as error:
+            self.unusual += 1
             self.frames_refused += 1
             self.last_refusal = str(error)
             if connection is None:
@@ -197,10 +207,6 @@ class Listener:
                 return [_refuse(route, error)]
             # The link may yet be good: the peer is to say Hello on a new connection.
             return [SendFrame(route, _RESET), *self.unreachable(route)]
-
-    def connection_at(self, route: bytes) -> Connection | None:
-        """Return the connection of a route."""
-        return self._routes.get(route)
 
     def connection(self, peer: PeerId, channel: Channel = Channel.CONTROL) -> Connection | None:
         """Return a peer's connection; None: it has no link life."""
@@ -248,10 +254,10 @@ class Listener:
                 self._judge_lag(connection)
             if self._look_s is None:
                 self._look_s = link.ask_due_s
-            if link.ack_due_s is None:
-                self._owing.pop(connection, None)
-            else:
+            if link.ack_due_s is not None:
                 self._owing[connection] = None
+            elif connection in self._owing:
+                del self._owing[connection]
         return sends
 
     def _look(self, now_s: float) -> None:
@@ -260,7 +266,7 @@ class Listener:
         All links are looked at together, and seldom: that costs less than to keep them in order.
         """
         waiting = False
-        for connection in self._routes.values():
+        for connection in self.routes.values():
             due_s = connection.link.ask_due_s
             if due_s is not None:
                 waiting = True
@@ -277,7 +283,7 @@ class Listener:
 
     def unreachable(self, route: bytes) -> list[Command]:
         """The route leads nowhere any more: its connection has closed."""
-        connection = self._routes.pop(route, None)
+        connection = self.routes.pop(route, None)
         if connection is None:
             return []
         connection.route = None
@@ -289,7 +295,7 @@ class Listener:
 
     def may_have_closed(self, routes: Iterable[bytes], now_s: float) -> None:
         """The connections of these routes have closed, or others in their place: probe them."""
-        self._doubtful.update(dict.fromkeys(route for route in routes if route in self._routes))
+        self._doubtful.update(dict.fromkeys(route for route in routes if route in self.routes))
         if self._doubtful:
             # Not later than was due: something may close all the time.
             first = self.probes_due_s[:1]
@@ -302,7 +308,7 @@ class Listener:
         self.probes_due_s = [due_s for due_s in self.probes_due_s if due_s > now_s]
         commands: list[Command] = []
         for route in self._doubtful:
-            connection = self._routes.get(route)
+            connection = self.routes.get(route)
             if connection is not None:
                 self._owing.pop(connection, None)  # a probe acknowledges
                 commands.append(SendFrame(route, connection.link.acknowledge()))
@@ -323,7 +329,7 @@ class Listener:
             self._owing.pop(connection, None)
             if route is None:
                 continue
-            del self._routes[route]
+            del self.routes[route]
             if error and connection.channel == Channel.CONTROL:
                 commands.append(SendFrame(route, encode(frames.Refused(error, reason))))
         return commands
@@ -407,9 +413,9 @@ class Listener:
         self, route: bytes, connection: Connection, life: _Life, *, resumed: bool
     ) -> SendFrame:
         if connection.route is not None:
-            del self._routes[connection.route]
+            del self.routes[connection.route]
         connection.route = route
-        self._routes[route] = connection
+        self.routes[route] = connection
         self._busy[connection] = None
         received = connection.link.received_seq
         return SendFrame(route, encode(Welcome(self._epoch, received, resumed, life.number)))

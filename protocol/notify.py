@@ -21,6 +21,7 @@ WATCHDOG_PID: Final = "WATCHDOG_PID"
 SIGNS: Final = 3
 #: the file is touched at most so often
 TOUCH_S: Final = 1.0
+NEVER_S: Final = float("inf")
 
 
 class ServiceManager:
@@ -34,7 +35,8 @@ class ServiceManager:
     def __init__(self, send: Callable[[str], None], watchdog_s: float = 0.0) -> None:
         self._send = send
         self._pause_s = watchdog_s / SIGNS
-        self._due_s = 0.0
+        #: `alive` says nothing before
+        self.due_s = 0.0
         self._ready = False
         self._stopping = False
 
@@ -54,12 +56,14 @@ class ServiceManager:
         return cls(lambda text: _send_to(path, text), watchdog_s if for_us else 0.0)
 
     def alive(self, now_s: float) -> None:
-        """Called by a loop each time it has come round."""
+        """Called by a loop each time it has come round, or when it is due."""
         if not self._ready:
             self._ready = True
             self._send("READY=1")
-        if self._pause_s and now_s >= self._due_s:
-            self._due_s = now_s + self._pause_s
+        if not self._pause_s:
+            self.due_s = NEVER_S
+        elif now_s >= self.due_s:
+            self.due_s = now_s + self._pause_s
             self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
@@ -78,13 +82,14 @@ class HealthFile:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._due_s = 0.0
+        #: `alive` does nothing before
+        self.due_s = 0.0 if path else NEVER_S
         self._complained = False
 
     def alive(self, now_s: float) -> None:
         """Make it, or make it young again."""
-        if self._path and now_s >= self._due_s:
-            self._due_s = now_s + TOUCH_S
+        if now_s >= self.due_s:
+            self.due_s = now_s + TOUCH_S
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 fd = os.open(self._path, flags, 0o644)
@@ -98,7 +103,7 @@ class HealthFile:
     def gone(self) -> None:
         """Remove it: all is not well, or over."""
         if self._path:
-            self._due_s = 0.0
+            self.due_s = 0.0
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
 

@@ -434,6 +434,19 @@ def _no_parts(_: Any) -> list[tuple[str, Any]]:
     return []
 
 
+#: what to do about types that are met often
+_ADVICE: Final = {
+    "generator": "; where it runs is where it stays, so return a list of what it yields",
+    "async_generator": "; where it runs is where it stays, so return a list of what it yields",
+    "coroutine": "; await it where it was made, and return what it gives",
+    "lock": "; locks are of one process: leave it out with __getstate__, or use an actor",
+    "RLock": "; locks are of one process: leave it out with __getstate__, or use an actor",
+    "TextIOWrapper": "; open files are of one process: send the path, and open it there",
+    "BufferedReader": "; open files are of one process: send the path, and open it there",
+    "socket": "; sockets are of one process: open it where it is used",
+}
+
+
 def _not_picklable(
     value: Any,
     what: str,
@@ -447,9 +460,10 @@ def _not_picklable(
         fault = blame.find(roots, _why_not) or blame.Fault(what, type(value), error)
     finally:
         found.refs = outer
+    advice = _ADVICE.get(fault.type.__name__, "")
     return NotPicklable(
         f"{fault.path} cannot be sent: it is a {fault.type.__name__}, and pickling it raises "
-        f"{type(fault.reason).__name__}: {blame.shorten(fault.reason)}",
+        f"{type(fault.reason).__name__}: {blame.shorten(fault.reason)}{advice}",
         path=fault.path,
         type_name=fault.type.__name__,
     )

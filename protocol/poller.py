@@ -82,11 +82,14 @@ class Poller:
         """Wait until anything is ready or the time is over; return the ready raw descriptors.
 
         Args:
-            timeout_s: None waits for ever.
+            timeout_s: None waits for ever; not at all if there is none left.
             looks: look so often, about a microsecond each, before going to sleep: a processor
                 that does not go idle answers sooner than one that has to be woken.
         """
-        timeout_ms = None if timeout_s is None else max(0, -int(-timeout_s * 1000 // 1))
+        if timeout_s is None:
+            timeout_ms = None
+        else:
+            timeout_ms = -int(-timeout_s * 1000 // 1) if timeout_s > 0.0 else 0
         if self._used:
             used, self._used = self._used, []
             for source in used:
@@ -111,4 +114,8 @@ class Poller:
                 fds.append(fd)
             elif not source_at.state:
                 source_at.state = NEWS
+                if not source_at.used:
+                    # Whoever owns it will read it now.
+                    source_at.used = True
+                    self._used.append(source_at)
         return fds

@@ -68,6 +68,29 @@ def refuse_fork() -> NotInitialized:
     )
 
 
+def gone(what: str, why: str) -> NotInitialized:
+    """Return the error for a thing of a cluster that this process has left, or had."""
+    return NotInitialized(
+        f"{what} belongs to a cluster that was shut down, or that this process has left: {why} "
+        "after another drumbeat.init()"
+    )
+
+
+def check_timeout(timeout: Any, name: str = "timeout") -> None:
+    """Refuse what is no time to wait.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is negative, or not a number (NaN).
+    """
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not hasattr(timeout, "__float__"):
+        raise TypeError(f"{name} must be a number of seconds or None, not {timeout!r:.80}")
+    if not timeout >= 0:
+        raise ValueError(f"{name} must be a number of seconds from 0 up, or None, not {timeout!r}")
+
+
 def orphaned() -> bool:
     """Return whether this is a forked child that only inherited its session."""
     if not _orphaned:
@@ -126,20 +149,20 @@ class ObjectRef(Generic[T]):
         if self._life != _life:
             raise refuse_fork()
         if not self._session.alive:
-            raise NotInitialized(
-                f"{self!r} belongs to a cluster that was shut down; its value is gone"
-            )
+            raise gone(repr(self), "its value is gone; submit the task again")
         return self._session
 
     def result(self, timeout: float | None = None) -> T:
         """Wait for the value and return it.
 
         Raises:
+            TypeError, ValueError: `timeout` is no number of seconds.
             GetTimeoutError: it was not there in `timeout` seconds.
             TaskError: the task failed; an exception of its code is also of that exception's type.
         """
         from .outcomes import value_of
 
+        check_timeout(timeout)
         value: T = value_of(self.session.get((self.id,), timeout)[-1])
         return value
 
@@ -147,6 +170,7 @@ class ObjectRef(Generic[T]):
         """Wait for the task's end and return its error, or None if it has a value."""
         from .outcomes import error_of
 
+        check_timeout(timeout)
         return error_of(self.session.get((self.id,), timeout)[-1])
 
     def done(self) -> bool:
@@ -191,12 +215,13 @@ class ObjectRef(Generic[T]):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
+        session = self.session  # of a cluster that is gone it would name nothing
         refs = collecting.found.refs
         if refs is not None:
             refs.append(self.id)
         else:
             # Pickled by somebody else, into a file perhaps: it may come back at any time.
-            self.session.pin(self.id)
+            session.pin(self.id)
         return (_unpickled, (self.id,))
 
 

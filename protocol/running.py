@@ -33,9 +33,11 @@ class RunningRow(Row):
     attempt: Count
     #: since it started
     elapsed_s: Seconds
-    #: starting, importing, unpickling, running, pickling, waiting or idle; "": nobody has looked
+    #: starting, importing, unpickling, running, pickling, waiting, checkpointing, saving or idle
+    #: (as far as is known it has not begun); "": nobody has looked
     phase: Word = ""
-    #: running, blocked, gil-busy, gil-held, deadlock, stopped or unkillable, else the phase
+    #: running, blocked, loop-blocked, gil-busy, gil-held, deadlock, stopped or unkillable, else the
+    #: phase
     verdict: Word = ""
     #: for how long that has been so
     verdict_s: Seconds = 0.0

@@ -164,6 +164,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     actor_window_calls: Annotated[
         int, Positive, _help("Calls of one actor that its node has at a time; others wait.")
     ] = 1000
+    checkpoints_bytes_max: Annotated[
+        int, Positive, _help("Checkpoints of actors that a scheduler keeps; more it refuses.")
+    ] = 1 << 30
+    checkpoint_timeout_s: Annotated[
+        float, NotNegative, _help("An actor whose __checkpoint__ takes longer is ended; 0: never.")
+    ] = 300.0
+    health_check_interval_s: Annotated[
+        float,
+        NotNegative,
+        _help("So long after a call that ended well __health__ of an actor is asked; 0: never."),
+    ] = 10.0
+    health_timeout_s: Annotated[
+        float, NotNegative, _help("An actor whose __health__ takes longer is ended; 0: never.")
+    ] = 30.0
     worker_idle_s: Annotated[float, Positive, _help("A worker idle for so long ends.")] = 300.0
     start_timeout_s: Annotated[
         float, Positive, _help("A worker that is not ready after so long is killed.")

@@ -115,8 +115,9 @@ class _Socket:
         socket.setsockopt(zmq.RCVHWM, 0)
         socket.setsockopt(zmq.LINGER, 0)
         self._monitor = monitor = _monitor(context, socket, events)
-        self._frames = Source(socket.FD, _asker(socket))
-        self._news = Source(monitor.FD, _asker(monitor))
+        #: there is something to receive, or to be told of connections, when their `state` says so
+        self.frames = Source(socket.FD, _asker(socket))
+        self.news = Source(monitor.FD, _asker(monitor))
         # The methods of the class below the one that is for people, which wraps `send`.
         plain: Any = super(zmq.Socket, socket)
         # Not copied, a frame knows whether others follow: asking the socket costs twice as much.
@@ -136,12 +137,12 @@ class _Socket:
 
     def _join(self, poller: Poller) -> None:
         self._poller = poller
-        poller.add_source(self._frames)
-        poller.add_source(self._news)
+        poller.add_source(self.frames)
+        poller.add_source(self.news)
 
     def _part(self) -> None:
-        self._poller.remove_source(self._frames)
-        self._poller.remove_source(self._news)
+        self._poller.remove_source(self.frames)
+        self._poller.remove_source(self.news)
 
     def _drains(self) -> bool:
         """Say whether to read until nothing is left, now that this socket will be read.
@@ -150,8 +151,8 @@ class _Socket:
         for free with the question before the next sleep. But what came before a closing is to be
         read with it.
         """
-        frames = self._frames
-        drains = frames.state == WAITING or self._news.state != 0
+        frames = self.frames
+        drains = frames.state == WAITING or self.news.state != 0
         frames.state = 0
         if not frames.used:
             self._poller.use(frames)
@@ -160,13 +161,12 @@ class _Socket:
     def _drop_rest(self) -> None:
         """Drop the parts that a frame should not have."""
         self.junk_dropped += 1
-        more = True
-        while more:
-            more = self._take(_NOBLOCK, False).more
+        while self._take(_NOBLOCK, False).more:
+            pass
 
     def _told(self) -> list[tuple[int, int]]:
         """Return (event, value) of what the monitor has to tell since last asked."""
-        news = self._news
+        news = self.news
         news.state = 0
         told: list[tuple[int, int]] = []
         while news.ask():
@@ -224,7 +224,7 @@ class Dialing(_Socket):
     def closing(self) -> str:
         """Return what the monitor has to say of closed connections since last asked; or ""."""
         said = ""
-        if not self._news.state:
+        if not self.news.state:
             return said
         for event, value in self._told():
             if event == _CONNECTED:
@@ -245,10 +245,10 @@ class Dialing(_Socket):
     def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[bytes]:
         """Return the frames that have come, at most so many."""
         received: list[bytes] = []
-        if not self._frames.state:
+        if not self.frames.state:
             return received
         drains = self._drains()
-        take, ask = self._take, self._frames.ask
+        take, ask = self._take, self.frames.ask
         try:
             for _ in range(frames_max):
                 frame = take(_NOBLOCK, False)
@@ -264,8 +264,8 @@ class Dialing(_Socket):
 
     def send(self, frame: bytes) -> bool:
         """Send; False: there is no connection any more, which `closing` tells as well."""
-        if not self._frames.used:
-            self._poller.use(self._frames)
+        if not self.frames.used:
+            self._poller.use(self.frames)
         try:
             self._give(frame, _NOBLOCK)
         except zmq.Again:
@@ -330,6 +330,8 @@ class Listening(_Socket):
         self._silent = 0
         # How often nobody was let in any more, since there were as many as there may be.
         self._door_shut = 0
+        #: whether `closed` had something to tell when `receive` was last called
+        self.has_news = False
         super().__init__(context, zmq.ROUTER, settings, poller, _LISTENING)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         try:
@@ -405,9 +407,8 @@ class Listening(_Socket):
         Who wants to come in is answered here as well: by then it is known how many there are.
         """
         asked = self._porter is not None and self._porter.source.state
-        routes = self._hear() if self._news.state or asked else []
-        if asked:
-            self.answer()
+        routes = self._hear() if self.news.state or asked else []
+        self.answer()
         return routes
 
     def _hear(self) -> list[bytes]:
@@ -441,10 +442,11 @@ class Listening(_Socket):
     def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[tuple[bytes, bytes, str]]:
         """Return (route, frame, what the sender's key proves) of what has come, at most so many."""
         received: list[tuple[bytes, bytes, str]] = []
-        if not self._frames.state:
+        self.has_news = bool(self.news.state or (self._porter and self._porter.source.state))
+        if not self.frames.state:
             return received
         drains = self._drains()
-        take, ask, known = self._take, self._frames.ask, self._proven.get
+        take, ask, known = self._take, self.frames.ask, self._proven.get
         received_bytes = 0
         try:
             for _ in range(frames_max):
@@ -478,8 +480,8 @@ class Listening(_Socket):
 
     def send(self, route: bytes, frame: bytes) -> bool:
         """Send; False: the route leads nowhere any more."""
-        if not self._frames.used:
-            self._poller.use(self._frames)
+        if not self.frames.used:
+            self._poller.use(self.frames)
         try:
             self._give(route, _ROUTE)
             self._give(frame, _NOBLOCK)

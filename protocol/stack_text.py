@@ -144,6 +144,25 @@ def part_of(text: str, name: str) -> str:
     return "".join(part)
 
 
+def thread_of(text: str, named: str) -> str:
+    """Return the stack of the thread that a worker has named, as it stands; "": there is none.
+
+    Args:
+        text: the stacks of all threads.
+        named: the line that says which one runs the call.
+    """
+    name = _NAMED.match(named.rstrip())
+    part: list[str] = []
+    is_it = False
+    for line in text.splitlines(keepends=True):
+        head = _THREAD.match(line.rstrip())
+        if head is not None:
+            is_it = name is not None and int(head[2], 16) == int(name[1], 16)
+        if is_it:
+            part.append(line)
+    return "".join(part)
+
+
 def _root(threads: list[Thread]) -> str:
     """Return the directory of the package that runs the worker; "" if none of it is seen."""
     for thread in threads:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Chunks moved to a bulk link in one turn: control messages go in between.
 CHUNKS_PER_TURN_MAX = 4
+NOW_S = float("-inf")
+NEVER_S = float("inf")
 
 
 class Message(Struct, gc=False, frozen=True):
@@ -62,11 +64,13 @@ class Reached(Struct, gc=False, frozen=True):
 class Line:
     """One of a dialling peer's two connections."""
 
-    __slots__ = ("dialer", "socket")
+    __slots__ = ("dialer", "due_s", "socket")
 
     def __init__(self, dialer: Dialer) -> None:
         self.dialer = dialer
         self.socket: Dialing | None = None
+        #: when it is to be flushed: at once, if anything has come or is to go
+        self.due_s = NOW_S
 
 
 class Traffic:

@@ -33,7 +33,7 @@ from .poller import Poller
 from .route import Route
 from .settings import Settings
 from .sockets import FRAMES_PER_TURN_MAX, Dialing, Listening, open_context
-from .traffic import Blob, Heard, Line, Message, Reached, Rejected, Traffic
+from .traffic import NEVER_S, NOW_S, Blob, Heard, Line, Message, Reached, Rejected, Traffic
 
 __all__ = [
     "FRAMES_PER_TURN_MAX", "Blob", "DialHappening", "DialShell", "Disconnected", "Down", "Heard",
@@ -43,7 +43,6 @@ __all__ = [
 
 #: A peer that speaks all the time is reported as heard this often.
 HEARD_EACH_S = 0.05
-_NOW_S = float("-inf")
 _CONTROL = int(Channel.CONTROL)
 
 DialHappening = Up | Down | Refused | Unreachable | Message | Blob | Rejected
@@ -131,8 +130,9 @@ class DialShell:
             self._started = True
             self._do(self._control, self._control.dialer.start(now_s), now_s, out)
         for line in self._lines:
-            if line.socket is not None:
-                self._read(line, line.socket, now_s, out)
+            socket = line.socket
+            if socket is not None and (socket.frames.state or socket.news.state):
+                self._read(line, socket, now_s, out)
             due_s = line.dialer.due_s
             if due_s is not None and now_s >= due_s:
                 self._do(line, line.dialer.time_passed(now_s), now_s, out)
@@ -142,7 +142,9 @@ class DialShell:
 
     def send(self, message: AnyMessage) -> None:
         """Queue a message on the control link; it goes with the next flush."""
-        queue = self._control.dialer.link.queue
+        control = self._control
+        control.due_s = NOW_S
+        queue = control.dialer.link.queue
         encoded = encode(message)
         if len(encoded) <= self._message_bytes_max:
             queue(encoded)
@@ -156,24 +158,25 @@ class DialShell:
 
     def flush(self, now_s: float) -> None:
         """Send what is queued, as far as the windows allow."""
-        traffic, bulk = self._traffic, self._bulk.dialer
-        if traffic.chunker.pending and bulk.up:
-            traffic.feed(bulk.link)
+        traffic, bulk = self._traffic, self._bulk
+        if traffic.chunker.pending and bulk.dialer.up:
+            traffic.feed(bulk.dialer.link)
+            bulk.due_s = NOW_S
         for line in self._lines:
-            socket = line.socket
-            if socket is not None:
-                for frame in line.dialer.flush(now_s):
-                    socket.send(frame)
+            if now_s >= line.due_s:
+                if line.socket is not None:
+                    for frame in line.dialer.flush(now_s):
+                        line.socket.send(frame)
+                due_s = line.dialer.deadline_s()
+                line.due_s = NEVER_S if due_s is None else due_s
 
     def deadline_s(self) -> float | None:
         """Return when the next turn is due though nothing comes; None: never."""
-        if not self._started:
-            return _NOW_S
         bulk = self._bulk.dialer
         if self._traffic.chunker.pending and bulk.up and self._traffic.hungry(bulk.link):
-            return _NOW_S
-        due_s, other_s = self._control.dialer.deadline_s(), bulk.deadline_s()
-        return other_s if due_s is None or (other_s is not None and other_s < due_s) else due_s
+            return NOW_S
+        due_s = min(self._control.due_s, self._bulk.due_s)
+        return None if due_s == NEVER_S else due_s
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close for good; waits up to `linger_s` until the sockets have sent what they hold."""
@@ -185,6 +188,7 @@ class DialShell:
         self._context.term()
 
     def _read(self, line: Line, socket: Dialing, now_s: float, out: list[DialHappening]) -> None:
+        line.due_s = NOW_S
         frames = socket.receive()
         for frame in frames:
             commands = line.dialer.received(frame, now_s)
@@ -193,14 +197,15 @@ class DialShell:
                 if line.socket is not socket:
                     return
         # What came before the closing is read to its end first.
-        closing = "" if len(frames) == FRAMES_PER_TURN_MAX else socket.closing()
-        if closing:
+        is_read = socket.news.state and len(frames) < FRAMES_PER_TURN_MAX
+        if is_read and (closing := socket.closing()):
             again = line.dialer.closed(closing, now_s, patience_s(socket.stage))
             self._do(line, again, now_s, out)
 
     def _do(
         self, line: Line, commands: list[dialer.Command], now_s: float, out: list[DialHappening]
     ) -> None:
+        line.due_s = NOW_S
         for command in commands:
             if type(command) is dialer.Delivered:
                 if line is self._control:
@@ -297,6 +302,10 @@ class ListenShell:
         self._context = open_context()
         self._socket = Listening(self._context, endpoint, settings, Poller(), door)
         self._rejected = 0
+        # Of what has come as last looked at: as long as that is so nothing more was refused.
+        self._unusual = 0
+        #: whether `refusals` may have risen; for whoever looks and takes it back
+        self.may_have_refused = True
         if door is not None:
             try_door(self._context, self._socket, door, settings)
 
@@ -344,9 +353,14 @@ class ListenShell:
         for route, frame, proven in socket.receive():
             commands = listener_.received(route, frame, now_s, proven)
             if commands:
-                self._do(commands, out)
+                first = commands[0]
+                if type(first) is listener.Delivered and first.channel == _CONTROL:
+                    peer = first.peer
+                    self._rejected += self._traffic[peer].take_in(first.messages, peer, out)
+                else:
+                    self._do(commands, out)
             # One who says nothing is heard too: by its frames.
-            connection = listener_.connection_at(route)
+            connection = listener_.routes.get(route)
             if connection is None:
                 continue
             if now_s >= connection.heard_again_s:
@@ -354,9 +368,13 @@ class ListenShell:
                 heard.append(connection.peer)
             if connection.peer in marked:
                 self._see_marks(connection.peer, out)
-        closed = socket.closed()
-        if closed:
-            listener_.may_have_closed(closed, now_s)
+        unusual = listener_.unusual + socket.junk_dropped
+        if socket.has_news or unusual != self._unusual:
+            self._unusual = unusual
+            self.may_have_refused = True
+            closed = socket.closed()
+            if closed:
+                listener_.may_have_closed(closed, now_s)
         if listener_.probes_due_s:
             self._do(listener_.time_passed(now_s), out)
         if listener_.lagging:
@@ -368,18 +386,11 @@ class ListenShell:
 
     def send(self, peer: PeerId, message: AnyMessage) -> bool:
         """Queue a message for a peer; False: it has no link life, nothing is queued."""
-        connection = self._listener.connection(peer)
-        if connection is None:
-            return False
-        self._listener.mark_busy(connection)
-        queue = connection.link.queue
         encoded = encode(message)
         if len(encoded) <= self._message_bytes_max:
-            queue(encoded)
-            return True
-        for piece in split_long(message, encoded, self._message_bytes_max):
-            queue(piece)
-        return True
+            return self._listener.queue(peer, encoded)
+        pieces = split_long(message, encoded, self._message_bytes_max)
+        return all(self._listener.queue(peer, piece) for piece in pieces)
 
     def send_blob(self, peer: PeerId, key: bytes, payload: bytes) -> bool:
         """Queue a large payload for a peer; False: it has no link life, nothing is queued."""
@@ -422,12 +433,12 @@ class ListenShell:
     def deadline_s(self) -> float | None:
         """Return when the next turn is due though nothing comes; None: never."""
         if self._pending:
-            return _NOW_S
+            return NOW_S
         if self._feeding:
             for peer in self._feeding:
                 bulk = self._listener.connection(peer, Channel.BULK)
                 if bulk is not None and bulk.route and self._traffic[peer].hungry(bulk.link):
-                    return _NOW_S
+                    return NOW_S
         return self._listener.deadline_s()
 
     def close(self, linger_s: float = 0.0) -> None:
@@ -464,14 +475,9 @@ class ListenShell:
 
     def _do(self, commands: list[listener.Command], out: list[ListenHappening]) -> None:
         for command in commands:
-            if type(command) is listener.Delivered:
-                peer, raws = command.peer, command.messages
-                if command.channel == _CONTROL:
-                    self._rejected += self._traffic[peer].take_in(raws, peer, out)
-                else:
-                    self._take_in_bulk(peer, raws, out)
-                continue
             match command:
+                case listener.Delivered(peer, _, raws):
+                    self._take_in_bulk(peer, raws, out)
                 case listener.SendFrame(route, data):
                     if not self._socket.send(route, data):
                         self._do(self._listener.unreachable(route), out)

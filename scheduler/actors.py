@@ -12,7 +12,7 @@ incarnations act: the next one begins when the last is proved dead, or cannot ac
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from ..protocol.ids import ObjectId, PeerId, TaskId, show
+from ..protocol.ids import ObjectId, TaskId, show
 from ..protocol.messages import Outcome, StopMode, TaskRow, ValueRow
 from .chronicle import WARNING
 from .epitaphs import (
@@ -24,7 +24,7 @@ from .epitaphs import (
     not_restored,
     why,
 )
-from .hosts import CAUSES_MAX, Actor, Doubt, Hosts, bytes_of, caller_of
+from .hosts import CAUSES_MAX, Actor, Hosts, bytes_of, caller_of
 from .lines import CALLER_BYTES, TURN_CALLS
 from .objects import Objects
 from .state import Node, State
@@ -54,7 +54,7 @@ class Actors:
         end: gives a task its outcome.
     """
 
-    __slots__ = ("_doubted", "_end", "_objects", "_state", "hosts", "ward_over")
+    __slots__ = ("_end", "_objects", "_state", "hosts", "ward_over")
 
     def __init__(
         self,
@@ -66,8 +66,6 @@ class Actors:
         self._objects = objects
         self._end = end
         self.hosts: Hosts = state.hosts
-        #: actors whose next incarnation waits until the last cannot act any more
-        self._doubted: dict[bytes, Actor] = {}
         objects.heard_of = self._heard_of
         #: called with the end of a detached actor; set by `Wards`
         self.ward_over: Callable[[TaskRecord, ValueRow], None] = _nobody_waits
@@ -112,6 +110,7 @@ class Actors:
         actor = self.hosts.of(record.id)
         actor.record = record
         actor.over = None
+        self.hosts.fences.named(record.id)
         self.hosts.names.born(record)
         if actor.watched:
             actor.watched = False
@@ -179,6 +178,7 @@ class Actors:
         actor = record.kind.host
         if actor is None:
             self.hosts.active[self.hosts.known[record.id]] = None
+            self.hosts.fences.over(record.id)
             self._has_come_on(record)
             return
         self._queued(actor, record, -1)
@@ -305,55 +305,11 @@ class Actors:
 
     # -------------------------------------------------------------------------- a process has ended
 
-    def may_act_until(self, record: TaskRecord, node: Node, until_s: float) -> None:
-        """The node of a creation is not heard of: its process may go on for a while."""
+    def lost_with_its_node(self, record: TaskRecord) -> None:
+        """The node of a creation is lost: that it was told to end it is no reason any more."""
         actor = self.hosts.known.get(record.id)
-        if actor is not None and record.kind.creates is not None:
-            actor.doubt = Doubt(node.id, node.keeper, until_s, node.peer.met)
-
-    def claim_lost(self, id_: TaskId, node: Node, until_s: float) -> None:
-        """A node is not heard of any more that had an actor over from an earlier life."""
-        actor = self.hosts.known.get(id_)
-        if actor is not None:
-            actor.doubt = Doubt(node.id, node.keeper, until_s, node.peer.met)
-
-    def not_before_s(self, record: TaskRecord) -> float:
-        """Return when the next incarnation may begin."""
-        actor = self.hosts.known.get(record.id)
-        if actor is None or actor.doubt is None:
-            return 0.0
-        creates = record.kind.creates
-        waits = creates is not None and creates.waits_on_partition
-        if actor.doubt.until_s <= self._state.now_s and not waits:
-            actor.doubt = None
-            self._doubted.pop(record.id, None)
-            return 0.0
-        self._doubted[record.id] = actor
-        return NEVER_S if waits else actor.doubt.until_s
-
-    def proved_dead(self, node: PeerId, keeper: str = "", met: int = 0) -> list[TaskRecord]:
-        """All that a node ran is dead: it says so itself, or its keeper has started another daemon.
-
-        Args:
-            node: that says so, or that other daemon.
-            keeper: of the other daemon; "": the node speaks of itself.
-            met: `Peer.met` of the other daemon.
-
-        Returns:
-            Creations that wait for that.
-        """
-        freed = []
-        for id_, actor in list(self._doubted.items()):
-            doubt = actor.doubt
-            if doubt is None or (doubt.node == node) == bool(keeper):
-                continue
-            if keeper and (keeper != doubt.keeper or met < doubt.met):
-                continue
-            actor.doubt = None
-            del self._doubted[id_]
-            if actor.record is not None and actor.record.state == BACKOFF:
-                freed.append(actor.record)
-        return freed
+        if actor is not None and actor.moved == record.attempt:
+            actor.moved = 0
 
     def goes_on(self, record: TaskRecord, final: ValueRow) -> bool:
         """Note the end of an attempt; return whether there may be another one."""
@@ -408,12 +364,12 @@ class Actors:
             return now_s  # of a call: its actor has to be there first
         self._has_come_on(record)
         if actor.moved == record.attempt:
-            return max(now_s, self.not_before_s(record))
+            return max(now_s, self.hosts.fences.not_before_s(record))
         deaths = len(actor.deaths) or record.attempt - actor.uncharged
         limit_s, chance = self._state.settings.retry_backoff_max_s, self._state.rng.random()
         pause_s = backoff_s(record.kind.options, max(1, deaths), limit_s, chance)
         self._state.counters["actors_restarted"] += 1
-        return max(now_s + pause_s, self.not_before_s(record))
+        return max(now_s + pause_s, self.hosts.fences.not_before_s(record))
 
     def _has_come_on(self, record: TaskRecord) -> None:
         """An actor's next incarnation is another: of a detached one that is written down."""
@@ -467,8 +423,7 @@ class Actors:
         actor.over = ValueRow(
             actor.id, row.outcome, row.payload if keep else None, failure=row.failure
         )
-        actor.doubt = None
-        self._doubted.pop(actor.id, None)
+        self.hosts.fences.over(actor.id)
         self.hosts.checkpoints.over(actor.id)
         for call in list(actor.lines):
             self._end(call, [died(actor, call.row.id, call.kind)])
@@ -477,7 +432,7 @@ class Actors:
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
-        return {**self.hosts.sizes(), "actors_doubted": len(self._doubted)}
+        return self.hosts.sizes()
 
 
 def _is_moved(actor: Actor, record: TaskRecord, final: ValueRow) -> bool:

@@ -10,11 +10,19 @@ from typing import Final
 from ..protocol.ids import TaskId, home_of
 from ..protocol.messages import Cancelled, StopMode
 from .outbox import Outbox
-from .state import Peer
+from .state import Node, Peer
 from .tasks import ASSIGNED, TaskRecord
 
 #: an asker waits no longer
 ASK_S: Final = 1.0
+#: phase of a worker that has been given a task and has not taken it, as far as its node has seen:
+#: that finds out when it is to drop it
+_UNTOUCHED: Final = "idle"
+
+
+def has_begun(node: Node, task: bytes) -> bool:
+    """Whether a node has told that it runs a task, and not that it lies there untouched."""
+    return any(row.id == task and row.phase != _UNTOUCHED for row in node.running)
 
 
 class _Ask:
@@ -47,7 +55,7 @@ class Asks:
         node, id_ = record.node, record.row.id
         if record.state != ASSIGNED or node is None or record.stopping or record.blocked:
             return False
-        if record.attempt > 1 or any(running.id == id_ for running in node.running):
+        if record.attempt > 1 or has_begun(node, id_):
             return False
         if id_ not in self.open:
             self._out.stop(node.id, record.id, record.attempt, StopMode.UNSTARTED)

@@ -8,7 +8,7 @@ from functools import partial
 from heapq import heapify, heappop, heapreplace
 from typing import Final
 
-from ..protocol.ids import ObjectId, objects_of
+from ..protocol.ids import ObjectId, TaskId, objects_of
 from ..protocol.messages import (
     AssignRow,
     Blocked,
@@ -22,9 +22,9 @@ from ..protocol.resources import UNITS
 from .deliveries import Arrival, Deliveries
 from .kinds import Kinds
 from .objects import Objects
-from .placement import AHEAD_WINDOWS, Board, ShapeQueue
+from .placement import AHEAD_WINDOWS, EMPTY_QUEUES_MAX, Board, ShapeQueue
 from .starving import Starving
-from .state import Node, PeerError, State, ignore
+from .state import Node, Peer, PeerError, State, ignore
 from .tasks import (
     ASSIGN,
     DELIVER,
@@ -76,32 +76,28 @@ class Attempts:
 
     # ------------------------------------------------------------------------------------ assigning
 
-    def place_all(self) -> None:
-        """Give nodes what they can take: tasks, actors, and the calls of those."""
-        if self._work.queue.size:
-            self.place()
-        if self._state.hosts.active:
-            self._place_calls()
-
     def place(self) -> None:
-        """Give nodes what they can take, most urgent first."""
+        """Give nodes the tasks and actors that they can take, most urgent first."""
         ready = self._work.queue
         full: dict[Shape, None] = {}
         held_back = self._state.held_back
-        for level in ready.levels():
-            queues = level
+        for level in ready.levels:
+            queues = ready.waiting(level)
             if held_back:
-                queues = [queue for queue in level if queue.shape.client not in held_back]
-            if len(queues) == 1:
-                if queues[0].shape not in full:
-                    self._place_queue(queues[0], None, full)
-            elif queues:
+                queues = [queue for queue in queues if queue.shape.client not in held_back]
+            if not queues:
+                continue
+            if len(queues) > 1:
                 self._place_level(queues, full)
-        ready.tidy()
+            elif queues[0].shape not in full:
+                self._place_queue(queues[0], None, full)
+        if ready.count > EMPTY_QUEUES_MAX:
+            ready.sweep()
         for shape in full:
             self.starving.note(shape)
 
-    def _place_calls(self) -> None:
+    def place_calls(self) -> None:
+        """Give nodes the calls of actors that they can take."""
         for node, calls in self._work.actors.turn():
             rows = self._state.out.assigns.setdefault(node.id, [])
             for record in calls:
@@ -113,26 +109,25 @@ class Attempts:
         """Place the tasks of one level in the order they came, passing over full shapes."""
         heap = []
         for number, queue in enumerate(queues):
-            head = None if queue.shape in full else queue.head()
-            if head is not None:
-                heap.append((head.order, number, queue))
+            if queue.shape not in full:
+                heap.append((queue.head().order, number, queue))
         heapify(heap)
         while heap:
             _, number, queue = heap[0]
             # The first goes on until another is older.
             until_order = min((entry[0] for entry in heap[1:3]), default=None)
             self._place_queue(queue, until_order, full)
-            head = None if queue.shape in full else queue.head()
-            if head is None:
+            if queue.shape in full or not queue.size:
                 heappop(heap)
             else:
-                heapreplace(heap, (head.order, number, queue))
+                heapreplace(heap, (queue.head().order, number, queue))
 
     def _place_queue(
         self, queue: ShapeQueue, until_order: int | None, full: dict[Shape, None]
     ) -> None:
         ready, assigns = self._work.queue, self._state.out.assigns
-        while (record := queue.head()) is not None:
+        while queue.size:
+            record = queue.head()
             if until_order is not None and record.order > until_order:
                 return
             kind = record.kind
@@ -148,17 +143,17 @@ class Attempts:
             if rows is None:
                 rows = assigns[node.id] = []
             while True:
-                ready.pop(queue)
+                queue.pop()
+                ready.size -= 1
                 rows.append(self._assign(record, kind, node))
                 count -= 1
-                if not count:
+                if not count or not queue.size:
                     break
-                following = queue.head()
-                if following is None or following.kind is not kind:
+                record = queue.head()
+                if record.kind is not kind:
                     break
-                if until_order is not None and following.order > until_order:
+                if until_order is not None and record.order > until_order:
                     break
-                record = following
             self._board.touch(node)
 
     def _assign(self, record: TaskRecord, kind: Kind, node: Node) -> AssignRow:
@@ -171,6 +166,7 @@ class Attempts:
         record.expected_s = expected_s if expected_s >= 0 else state.settings.window_s
         node.take(record)
         if kind.creates is not None:
+            state.hosts.fences.over(record.id)
             again = self._checkpoints.assigned(node, record)
             if again is not None:
                 return again
@@ -194,15 +190,16 @@ class Attempts:
 
     # ---------------------------------------------------------------------------------------- ended
 
-    def done(self, node: Node, message: Done) -> None:
+    def done(self, peer: Peer, message: Done) -> None:
         """Attempts of a node ended."""
-        arrival = Arrival(self._deliveries, node.peer, message.number)
-        self.end(node, message.rows, arrival)
+        assert peer.node is not None, "only a node that has joined says so"
+        self.end(peer.node, message.rows, Arrival(self._deliveries, peer, message.number))
 
     def end(self, node: Node, rows: list[DoneRow], arrival: Arrival) -> None:
         """Attempts of a node ended; they came in a message that counts as taken in with them."""
         assigned, work, claims = node.assigned, self._work, self._state.claims
         calls, arriving = node.calls, self._checkpoints.arriving
+        refused = self._checkpoints.refused
         quick: list[tuple[TaskRecord, ValueRow]] = []
         kinds: dict[Kind, None] = {}
         last_kind: Kind | None = None
@@ -222,7 +219,10 @@ class Attempts:
                 kind.average_s = (
                     duration_s if average_s < 0 else average_s + FRESH * (duration_s - average_s)
                 )
-            if _is_plain(row, kind) and not (arriving and kind.options.actor in arriving):
+            actor = kind.options.actor
+            if _is_plain(row, kind) and not (
+                actor and ((arriving and actor in arriving) or actor in refused)
+            ):
                 node.release(record)
                 quick.append((record, row.values[0]))
                 continue
@@ -289,6 +289,8 @@ class Attempts:
         del node.delivering[record.id]
         record.node = None
         values = list(row.values)
+        if self._checkpoints.refused and not row.died and record.kind.host is not None:
+            values = self._checkpoints.told_of(record, values)
         self._state.ended(node, record, row)
         if row.died:
             # Whoever only lost its result took no worker along, and is no poison.
@@ -312,6 +314,7 @@ class Attempts:
     def _stale(self, node: Node, row: DoneRow) -> None:
         """Drop what is not current, with what belongs to it."""
         self._state.counters["stale_dropped"] += 1
+        self._work.look_again(self._state.hosts.fences.ended(node.id, TaskId(row.id)))
         for value in row.values:
             if value.payload is None and value.size:
                 node.peer.expect(value.id, ignore)
@@ -333,27 +336,26 @@ class Attempts:
         """A node gives back what it has not started."""
         node.taking_back = False
         node.take_back_after_s = self._state.now_s + self._state.settings.window_s
+        work = self._work
         for id_, attempt in message.rows:
             record = node.find(id_)
             if record is None or record.attempt != attempt:
                 if not self._state.claims.taken_back(node, id_, attempt):
                     self._state.counters["stale_dropped"] += 1
+                    work.look_again(self._state.hosts.fences.ended(node.id, TaskId(id_)))
                 continue
             node.release(record)
-            work = self._work
             if record.stopping or id_ in work.asks.open or work.deadlines.is_over(record):
                 text = f"{record.kind.name} was cancelled before it started"
                 cancelled = failed(record, "TaskCancelled", text)
                 work.end(record, [work.deadlines.outcome(record, cancelled)])
                 continue
-            self._work.come_back(record, RETURN)
+            work.come_back(record, RETURN)
             self._state.counters["taken_back"] += 1
         self._board.touch(node)
 
     def take_back(self) -> None:
         """Where one node idles and another has more than it can run, even it out."""
-        if len(self._state.nodes) < 2 or (self._work.queue.size and not self._state.held_back):
-            return
         for node in self._board.overfull():
             if self._asks_back_at_s(node) <= self._state.now_s:
                 self._ask_back(node)
@@ -386,8 +388,9 @@ class Attempts:
 
     def due_s(self) -> float | None:
         """Return when taking back or complaining has something to do."""
-        several = len(self._state.nodes) > 1
-        if not self.starving.shapes and not (several and self._board.may_be_overfull):
+        several = self._board.several
+        starving = self.starving.shapes or self.starving.kept_out
+        if not starving and not (several and self._board.may_be_overfull):
             return None
         dues = list(self.starving.dues_s())
         evens_out = not self._work.queue.size or self._state.held_back
@@ -401,6 +404,9 @@ class Attempts:
 
     def lose(self, node: Node, why: str, until_s: float) -> None:
         """A node is gone with all it had, but actors may act until then: charge each attempt."""
+        fences = self._state.hosts.fences
+        if until_s:
+            self._work.look_again(fences.lost_again(node.id, until_s))
         for record in node.records():
             if record.node is not node:
                 continue
@@ -411,8 +417,10 @@ class Attempts:
                 node.release(record)
             record.unmet = 0
             self._work.cancel_children(record)
-            if until_s and record.kind.creates is not None:
-                self._work.actors.may_act_until(record, node, until_s)
+            if record.kind.creates is not None:
+                self._work.actors.lost_with_its_node(record)
+                if until_s:
+                    fences.lost(record.id, node, until_s)
             text = f"node {node.name!r}, which had {record.kind.name}, {why}"
             self._work.retry(record, failed(record, "NodeLost", text, node=node.name))
 
@@ -422,7 +430,7 @@ class Attempts:
         return {
             "assigned": sum(len(node.assigned) for node in nodes),
             "delivering": sum(len(node.delivering) for node in nodes),
-            "starved": len(self.starving.shapes),
+            **self.starving.sizes(),
         }
 
     def check_invariants(self) -> None:

@@ -92,18 +92,23 @@ class Bounds:
         def submit_within_bounds(client: Peer, message: Submit) -> None:
             # What was granted in an earlier life may have been more.
             if not message.attempts:
-                self._charge(client, message.rows)
+                rows = message.rows
+                for row in rows:
+                    args = row.args
+                    client.args_bytes += row.size if args is None else len(args)
+                tasks = len(client.tasks) + len(rows)
+                if tasks > self._tasks_max or client.args_bytes > self._bytes_max:
+                    self._judge(client, tasks, rows)
             submit(client, message)
 
         return submit_within_bounds
 
-    def _charge(self, peer: Peer, rows: list[TaskRow]) -> None:
+    def _judge(self, peer: Peer, tasks: int, rows: list[TaskRow]) -> None:
+        """Refuse a client more than it was granted, unless its living actors account for it."""
         living, living_bytes = self._state.hosts.living(peer.id)
-        tasks = len(peer.tasks) + len(rows)
         if tasks > self._tasks_max + living:
             granted = self._granted.tasks + living
             raise PeerError(f"it has {tasks} unfinished tasks; it was granted {granted}")
-        peer.args_bytes += _args_bytes(rows)
         if peer.args_bytes > self._bytes_max + living_bytes:
             # Ends are not counted as they come, which would be paid by every task.
             unfinished = [record.row for record in peer.tasks.values()]

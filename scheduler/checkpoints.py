@@ -1,8 +1,10 @@
 """The last state that each actor has told, from which its next incarnation begins.
 
-Never opens one, and never keeps more of an actor than the newest. What an actor's process said
-after it told its state is taken in when that is here in whole: so whoever knows the result of a
-call knows it of an actor that does not forget it, and an incarnation that ended leaves all it told.
+Never opens one, never keeps more of an actor than the newest, and never more of all than
+checkpoints_bytes_max: what has no room is refused, and the older one is kept. What an actor's
+process said after it told its state is taken in when that is here in whole: so whoever knows the
+result of a call knows it of an actor that does not forget it, and an incarnation that ended leaves
+all it told.
 """
 
 from collections.abc import Callable
@@ -16,9 +18,10 @@ from ..protocol.checkpoints import (
     CheckpointsGone,
     CheckpointsKept,
 )
-from ..protocol.ids import PeerId, TaskId
-from ..protocol.messages import AssignRow
-from .tasks import FINISHED, TaskRecord
+from ..protocol.ids import PeerId, TaskId, show
+from ..protocol.messages import AssignRow, Outcome, ValueRow
+from .chronicle import WARNING
+from .tasks import FINISHED, TaskRecord, failed
 
 if TYPE_CHECKING:
     from .state import Node, State
@@ -59,11 +62,15 @@ class Checkpoints:
         state: shared.
     """
 
-    __slots__ = ("_saved", "_state", "arriving")
+    __slots__ = ("_saved", "_state", "arriving", "bytes", "refused")
 
     def __init__(self, state: "State") -> None:
         self._state = state
         self._saved: dict[bytes, Saved] = {}
+        #: of all that are kept
+        self.bytes = 0
+        #: actors the newest of which had no room, and why, for people
+        self.refused: dict[bytes, str] = {}
         #: by actor, and by the node that sends it: large ones that are not here yet
         self.arriving: dict[bytes, dict[PeerId, Arriving]] = {}
 
@@ -111,11 +118,59 @@ class Checkpoints:
             self._gone(node.id, row.id, row.incarnation)
             return
         saved, at = self._saved.get(row.id), (row.incarnation, row.number)
+        if saved is None or at > saved.at:
+            more_bytes = len(payload) - (0 if saved is None else len(saved.payload))
+            if self.bytes + more_bytes > self._state.settings.checkpoints_bytes_max:
+                self._refuse(node, row, payload)
+                return
+            self.bytes += more_bytes
+            self.refused.pop(row.id, None)
         if saved is None:
             saved = self._saved[row.id] = Saved(at, payload)
         elif at > saved.at:
             saved.at, saved.payload = at, payload
         saved.holders[node.id] = None
+
+    def _refuse(self, node: "Node", row: CheckpointRow, payload: bytes) -> None:
+        """A checkpoint has no room; the last one that had is kept."""
+        state = self._state
+        state.counters["checkpoints_refused"] += 1
+        last = "an older one is kept" if row.id in self._saved else "there is none before it"
+        text = (
+            f"its checkpoint of {len(payload)} bytes has no room: the scheduler keeps {self.bytes} "
+            f"bytes of checkpoints, and may keep {state.settings.checkpoints_bytes_max} "
+            f"(checkpoints_bytes_max); {last}"
+        )
+        if row.id not in self.refused:
+            about = f"actor {show(TaskId(row.id))}: {text}. Told once, until one has room"
+            state.tell(about, "checkpoint refused", WARNING, node.name, row.id)
+        self.refused[row.id] = text
+        if state.out.is_here(node.id):
+            at = row.id, row.incarnation, row.number
+            state.out.letter(node.id, CheckpointsGone([], [at]))
+
+    def told_of(self, record: TaskRecord, values: list[ValueRow]) -> list[ValueRow]:
+        """Return what is told of a call that has ended, given what became of its actor's state.
+
+        Whose every call is to be saved is not answered with what may be lost.
+        """
+        actor, host = record.kind.options.actor, record.kind.host
+        why = self.refused.get(actor)
+        if why is None or host is None or host.record is None or len(values) == 0:
+            return values
+        creates = host.record.kind.options.creates
+        if creates is None or creates.checkpoint_every_calls != 1:
+            return values
+        if values[0].outcome == Outcome.FAILURE:
+            return values
+        row = failed(record, "CheckpointFailed", f"{record.kind.name} has run, but {why}")
+        assert row.failure is not None
+        row.failure.details |= {
+            "actor": show(TaskId(actor)),
+            "incarnation": host.record.attempt,
+            "attempt": record.attempt,
+        }
+        return [row]
 
     def _is_wanted(self, node: "Node", row: CheckpointRow) -> bool:
         actor = self._state.hosts.known.get(TaskId(row.id))
@@ -173,8 +228,10 @@ class Checkpoints:
 
     def over(self, actor: bytes) -> None:
         """An actor has ended for good."""
+        self.refused.pop(actor, None)
         saved = self._saved.pop(actor, None)
         if saved is not None:
+            self.bytes -= len(saved.payload)
             for holder in saved.holders:
                 self._gone(holder, actor, _ALL)
 
@@ -203,4 +260,17 @@ class Checkpoints:
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
-        return {"checkpoints": len(self._saved), "checkpoints_arriving": len(self.arriving)}
+        return {
+            "checkpoints": len(self._saved),
+            "checkpoints_arriving": len(self.arriving),
+            "checkpoints_refused": len(self.refused),
+        }
+
+    def told(self) -> dict[str, int]:
+        """Return for people how many there are, and what they take."""
+        return {
+            "kept": len(self._saved),
+            "bytes": self.bytes,
+            "bytes_max": self._state.settings.checkpoints_bytes_max,
+            "refused": self._state.counters["checkpoints_refused"],
+        }

@@ -29,6 +29,7 @@ ANSWER_ROWS_MAX: Final = 2_000
 VERDICTS: Final = {
     "deadlock": (0.0, WARNING),
     "gil-held": (2.0, WARNING),
+    "loop-blocked": (10.0, WARNING),
     "stopped": (0.0, WARNING),
     "unkillable": (0.0, WARNING),
     "gil-busy": (10.0, WARNING),
@@ -40,6 +41,7 @@ SUPERVISED: Final = {
     "TaskTimedOut": "timed out",
     "TaskHung": "hung",
     "WorkerOutOfMemory": "out of memory",
+    "ActorUnhealthy": "actor unhealthy",
     "WorkerDied": "worker died",
 }
 

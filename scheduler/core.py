@@ -88,6 +88,7 @@ class SchedulerCore:
         daemons: ids of the nodes that are expected; none: they are not known.
         closed: the last life in which nodes that had not come back were given up.
         wills: detached actors that the life before has left.
+        acting: actors whose last incarnation may still act, each with its node and its keeper.
     """
 
     __slots__ = (
@@ -106,6 +107,7 @@ class SchedulerCore:
         daemons: Sequence[str] = (),
         closed: int = 0,
         wills: Sequence[Will] = (),
+        acting: Sequence[tuple[str, str, str]] = (),
     ) -> None:
         self._state = state = State(settings, epoch, rng)
         self._out = state.out
@@ -116,16 +118,14 @@ class SchedulerCore:
         self._deliveries = Deliveries(state)
         self._work = Work(*parts, self._deliveries)
         self._attempts = Attempts(*parts, self._work, self._deliveries)
-        self._roster = roster = Roster(state, self._deliveries, expected, gone, daemons, closed)
+        left = expected, gone, daemons, closed, acting
+        self._roster = roster = Roster(state, self._deliveries, *left)
         self._recovery = recovery = Recovery(
-            state, self._board, self._work, self._attempts, self._objects, roster,
-            self._deliveries,
-        )  # fmt: skip
+            *parts[:2], self._work, self._attempts, self._objects, roster, self._deliveries
+        )
         submissions = Submissions(state, self._board, self._objects, self._work, recovery)
         self._standstill = Standstill(*parts[:2], self._work, self._attempts, self._objects)
-        self._wards = Wards(
-            state, self._kinds, self._objects, self._work, submissions, recovery, wills
-        )
+        self._wards = Wards(state, *parts[2:], self._work, submissions, recovery, wills)
         self._drains = drains = Drains(state, self._board, roster)
         self._queries = Queries(state, self._work, self._attempts, recovery, drains)
         self._texts, self._rate = Texts(state), self._queries.rate
@@ -157,8 +157,8 @@ class SchedulerCore:
 
     def _doors(self, submissions: Submissions) -> dict[str, dict[type, Handler]]:
         """Return who hears what each may say, by role."""
-        presence, recovery, bounds = self._presence, self._recovery, self._bounds
-        checkpoints = self._state.hosts.checkpoints
+        presence, recovery, attempts = self._presence, self._recovery, self._attempts
+        checkpoints, fences = self._state.hosts.checkpoints, self._state.hosts.fences
         either: dict[type, Handler] = {
             Leave: presence.leave,
             Define: self._on_define,
@@ -176,7 +176,7 @@ class SchedulerCore:
             Role.CLIENT: {
                 **either,
                 Enter: presence.enter,
-                Submit: bounds.within(either[Submit]),
+                Submit: self._bounds.within(either[Submit]),
                 Drain: self._drains.asked,
             },
             Role.NODE: {
@@ -184,14 +184,14 @@ class SchedulerCore:
                 Join: presence.join,
                 Beat: self._on_beat,
                 Stacks: lambda peer, said: self._stacks.told(_node_of(peer), said),
-                Done: self._on_done,
-                Blocked: self._on_blocked,
-                TakenBack: self._on_taken_back,
+                Done: attempts.done,
+                Blocked: lambda peer, said: attempts.blocked(_node_of(peer), said),
+                TakenBack: lambda peer, said: attempts.taken_back(_node_of(peer), said),
                 Output: self._texts.output,
                 Inventory: recovery.inventory,
-                Ended: self._on_ended,
-                Looked: self._on_looked,
-                ActorsGone: lambda peer, _: self._work.proved_dead(peer.id),
+                Ended: lambda peer, said: attempts.end(_node_of(peer), [said.row], said.arrival),
+                Looked: lambda peer, said: self._standstill.looked(_node_of(peer), said),
+                ActorsGone: lambda peer, _: self._work.look_again(fences.proved_dead(peer.id)),
                 Checkpoint: lambda peer, said: checkpoints.came(_node_of(peer), said),
                 ActorsUp: lambda peer, up: self._work.actors.up(_node_of(peer), up.rows),
                 Draining: lambda peer, said: self._drains.heard(_node_of(peer), said),
@@ -216,8 +216,7 @@ class SchedulerCore:
         state = self._state
         state.now_s = now_s
         # What has nothing to do is not called: most turns are about one task.
-        work, attempts = self._work, self._attempts
-        presence = self._presence
+        work, attempts, presence = self._work, self._attempts, self._presence
         if (
             presence.late_s
             or now_s >= presence.nodes_alive.due_s
@@ -225,48 +224,71 @@ class SchedulerCore:
             or now_s >= presence.strangers_due_s
         ):
             presence.judge()
-        recovery = self._recovery
-        if recovery.open:
-            recovery.turn()
+        if self._recovery.open:
+            self._recovery.turn()
         if work.backoffs or work.deadlines.watched:
             work.wake()
         if work.asks.open:
             work.asks.expire(now_s)
-        presence.shapes_changed |= self._drains.turn()
-        if not state.recovering:
-            queue = work.queue
-            if queue.size or state.hosts.active:
-                attempts.place_all()
-            if attempts.starving.shapes:
-                attempts.starving.turn()
-            if len(state.nodes) > 1 and (not queue.size or state.held_back):
-                attempts.take_back()
-            if presence.shapes_changed:
-                presence.tell_shapes()
-        first = self._see_to_actors()
+        if self._drains.pending:
+            presence.shapes_changed |= self._drains.turn()
+        hosts, starving = state.hosts, attempts.starving
+        if not state.recovering and (
+            work.queue.size or hosts.active or starving.shapes or starving.kept_out
+            or self._board.several or presence.shapes_changed
+        ):  # fmt: skip
+            self._place()
+        first: list[events.Command] = []
+        if hosts.wards or hosts.courses or hosts.regranted or hosts.names.dying:
+            first = self._see_to_actors()
         finished = state.counters["finished"]
         if finished != self._rate.total:
             self._rate.note(finished, now_s)
         if self._questions or self._stacks.open:
             self._answer()
         self._texts.forwarded.clear()
-        last = self._deliveries.turn() if self._deliveries.active else []
-        commands = self._out.flush()
+        deliveries, out, last = self._deliveries, self._out, []
+        if deliveries.has_news or now_s >= deliveries.due_s or (deliveries.ready and out.assigns):
+            last = deliveries.turn()
+        commands = out.flush()
         if self._standstill.watching or self._standstill.told:
             commands += self._standstill.turn(commands)
         if self._roster.changed:
             first = self._roster.commands() + first
         return [*first, *commands, *last] if first or last else commands
 
+    def _place(self) -> None:
+        """Give nodes what they can take, and see to what they cannot."""
+        state, attempts, queue = self._state, self._attempts, self._work.queue
+        if queue.size:
+            attempts.place()
+        if state.hosts.active:
+            attempts.place_calls()
+        if attempts.starving.shapes or attempts.starving.kept_out:
+            attempts.starving.turn()
+        if self._board.several and (not queue.size or state.held_back):
+            attempts.take_back()
+        if self._presence.shapes_changed:
+            self._presence.tell_shapes()
+
     def _see_to_actors(self) -> list[events.Command]:
         """Return what is to be written of detached actors before anything is sent."""
-        if self._state.hosts.regranted:
+        hosts = self._state.hosts
+        if hosts.regranted:
             self._bounds.grant_again()
-        return self._wards.turn() if self._wards.active else []
+        if hosts.names.dying:
+            hosts.names.expire()
+        return self._wards.turn()
 
     def deadline_s(self) -> float | None:
         """Return when `turn` is to be called though nothing happens; None: never."""
-        due_s = self._presence.due_s()
+        presence, due_s = self._presence, NEVER_S
+        for one_s in (
+            presence.nodes_alive.due_s, presence.clients_alive.due_s, presence.strangers_due_s,
+            self._deliveries.due_s, self._standstill.due_s,
+        ):  # fmt: skip
+            if one_s < due_s:
+                due_s = one_s
         if self._recovery.open:
             due_s = min(due_s, self._recovery.due_s())
         if self._work.backoffs:
@@ -277,10 +299,10 @@ class SchedulerCore:
             due_s = min(due_s, self._work.deadlines.due_s())
         if self._stacks.open:
             due_s = min(due_s, self._stacks.due_s())
-        due_s = min(due_s, self._deliveries.due_s, self._standstill.due_s)
         if self._state.recovering:
             return due_s
-        if self._attempts.starving.shapes or len(self._state.nodes) > 1:
+        starving = self._attempts.starving
+        if starving.shapes or starving.kept_out or self._board.several:
             other_s = self._attempts.due_s()
             if other_s is not None and other_s < due_s:
                 due_s = other_s
@@ -304,23 +326,19 @@ class SchedulerCore:
         Peers, nodes and the kinds they have named are not work; see `registered`.
         """
         peers = self._state.peers.values()
-        return {
+        sizes = {
             "tasks": sum(len(peer.tasks) for peer in peers),
             "early_blobs": sum(len(peer.early) for peer in peers),
             "expected_blobs": sum(len(peer.expected) for peer in peers),
             "questions": len(self._questions),
-            **self._work.sizes(),
-            **self._attempts.sizes(),
-            **self._deliveries.sizes(),
-            **self._bounds.sizes(),
-            **self._recovery.sizes(),
-            **self._standstill.sizes(),
-            **self._drains.sizes(),
-            **self._wards.sizes(),
-            **self._stacks.sizes(),
-            **self._objects.sizes(),
-            **self._state.holders.sizes(),
         }
+        for part in (
+            self._work, self._attempts, self._deliveries, self._bounds, self._recovery,
+            self._standstill, self._drains, self._wards, self._stacks, self._objects,
+            self._state.holders,
+        ):  # fmt: skip
+            sizes |= part.sizes()
+        return sizes
 
     def registered(self) -> dict[str, int]:
         """Return the sizes of all maps that hold who is there: all 0 when nobody is."""
@@ -334,37 +352,34 @@ class SchedulerCore:
 
     def check_invariants(self) -> None:
         """Assert that all indexes agree."""
-        self._state.check_invariants()
-        self._kinds.check_invariants()
-        self._objects.check_invariants()
         check_work(self._work, self._state)
         check_actors(self._state)
-        self._attempts.check_invariants()
-        self._deliveries.check_invariants()
-        self._presence.check_invariants()
-        self._recovery.check_invariants()
-        self._drains.check_invariants()
-        self._wards.check_invariants()
+        for part in (
+            self._state, self._kinds, self._objects, self._attempts, self._deliveries,
+            self._presence, self._recovery, self._drains, self._wards,
+        ):  # fmt: skip
+            part.check_invariants()
 
     # --------------------------------------------------------------------------------------- events
 
     def _on_received(self, event: events.Received) -> None:
-        state, message = self._state, event.message
-        peer = state.peers.get(event.peer)
+        peer = self._state.peers.get(event.peer)
         if peer is None:
             # Said before it was dropped.
-            state.counters["stale_dropped"] += 1
+            self._state.counters["stale_dropped"] += 1
             return
         if self._standstill.watching and peer.node is not None:
-            self._standstill.heard(type(message))
-        if self._recovery.open and peer.entered:
-            try:
-                if self._recovery.holds(peer, message):
-                    return
-            except PeerError as reason:
-                self._presence.give_up(peer, str(reason))
-                return
-        self._take_in(peer, message)
+            self._standstill.heard(type(event.message))
+        if not self._recovery.open or not peer.entered or not self._is_held(peer, event.message):
+            self._take_in(peer, event.message)
+
+    def _is_held(self, peer: Peer, message: Any) -> bool:
+        """Return whether a message is kept for later, or will never be taken in."""
+        try:
+            return self._recovery.holds(peer, message)
+        except PeerError as reason:
+            self._presence.give_up(peer, str(reason))
+            return True
 
     def _take_in(self, peer: Peer, message: Any) -> None:
         handler = self._by_role[peer.role].get(type(message))
@@ -478,21 +493,6 @@ class SchedulerCore:
         if self._work.asks.open:
             for row in message.running:
                 self._work.asks.known(row.id, False)
-
-    def _on_done(self, peer: Peer, message: Done) -> None:
-        self._attempts.done(_node_of(peer), message)
-
-    def _on_ended(self, peer: Peer, ended: Ended) -> None:
-        self._attempts.end(_node_of(peer), [ended.row], ended.arrival)
-
-    def _on_blocked(self, peer: Peer, message: Blocked) -> None:
-        self._attempts.blocked(_node_of(peer), message)
-
-    def _on_looked(self, peer: Peer, message: Looked) -> None:
-        self._standstill.looked(_node_of(peer), message)
-
-    def _on_taken_back(self, peer: Peer, message: TakenBack) -> None:
-        self._attempts.taken_back(_node_of(peer), message)
 
 
 def _node_of(peer: Peer) -> Node:

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-from ..protocol.ids import show
+from ..protocol.ids import TaskId, show
 from ..protocol.limits import CANCELLED, TIMED_OUT
 from ..protocol.messages import Failure, Outcome, StopMode, ValueRow
-from .asks import Asks
+from .asks import Asks, has_begun
 from .chronicle import WARNING
 from .epitaphs import unavailable
 from .state import State
@@ -35,6 +35,8 @@ from .tasks import (
 NEVER_S: Final = float("inf")
 QUEUE: Final = "queue_timeout"
 TOTAL: Final = "total_timeout"
+#: what a node calls an actor whose event loop does not come round
+_LOOP_BLOCKED: Final = "loop-blocked"
 #: of an entry: which of the two
 _LIMITS: Final = (QUEUE, TOTAL)
 
@@ -141,7 +143,7 @@ class Deadlines:
         node, id_ = record.node, record.row.id
         if record.attempt > 1 or record.blocked or record.state == DELIVERING:
             return False
-        return node is None or not any(running.id == id_ for running in node.running)
+        return node is None or not has_begun(node, id_)
 
     def _stop(self, record: TaskRecord, limit: str) -> None:
         """A task is at its node, or its value is on the way from there."""
@@ -219,7 +221,7 @@ class Deadlines:
         limit_s = limits.queue_timeout_s if limit == QUEUE else limits.total_timeout_s
         did = "did not start" if limit == QUEUE else "had no outcome"
         attempts = kind.options.max_retries + 1
-        waits = _waits_for(record)
+        waits = _waits_for(record) + self._kept_from_it(record)
         which = f"attempt {record.attempt} of {attempts}"
         text = f"{kind.name} {did} within its {limit} of {limit_s:g} s ({which})"
         row = failed(record, "TaskTimedOut", text)
@@ -233,6 +235,17 @@ class Deadlines:
             "attempts": attempts,
         }
         return row
+
+    def _kept_from_it(self, record: TaskRecord) -> str:
+        """Return why a call that lies at its actor did not get its turn, as far as that is seen."""
+        host = record.kind.host
+        if host is None or host.record is None or host.record.node is None:
+            return ""
+        for row in host.record.node.running:
+            other = self._state.find(TaskId(row.id)) if row.verdict == _LOOP_BLOCKED else None
+            if other is not None and other.kind.host is host:
+                return f"; {row.verdict}: {row.evidence}"
+        return ""
 
     # --------------------------------------------------------------------------------------- inside
 

@@ -1,25 +1,30 @@
 """The files of detached actors: what each is made of, and how far it has come.
 
-Never decides anything. What `keep` has written is safe from any crash when it returns; what it
-could not write is not there at all. A file that cannot be read is laid aside, and keeps nobody
-else from being created anew.
+Never decides anything. What is written is safe from any crash when the call returns; what could
+not be written is not there at all. Of many files at once each is waited for only after all have
+been handed to the disk, and the directory once. A file that cannot be read is laid aside, and
+keeps nobody else from being created anew.
 """
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from ..protocol.codec import decoder, encode
 from ..protocol.errors import RemoteProtocolError
-from ..protocol.ids import TASK_BYTES
+from ..protocol.ids import TASK_BYTES, show
 from .deeds import DEED_VERSION, Course, Deed, Will
 
 DEED: Final = ".actor"
 COURSE: Final = ".course"
 BROKEN: Final = ".broken"
+#: so many files are open at once
+TOGETHER_MAX: Final = 64
 NEW: Final = ".new"
+
+_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 
 _deed: Callable[[bytes], Deed] = decoder(Deed)
 _course: Callable[[bytes], Course] = decoder(Course)
@@ -34,7 +39,7 @@ class DeedFiles:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        #: why files were laid aside
+        #: which actors are not created anew, and why
         self.complaints: list[str] = []
 
     def load(self) -> list[Will]:
@@ -42,14 +47,22 @@ class DeedFiles:
         wills: list[tuple[int, Will]] = []
         try:
             names = sorted(os.listdir(self._path))
-        except OSError:
+        except FileNotFoundError:
             return []
+        except OSError as error:
+            self.complaints.append(
+                f"no detached actor is created anew: {self._path} cannot be read ({error}); mend "
+                "that and start the scheduler again"
+            )
+            return []
+        deeds = {name for name in names if name.endswith(DEED)}
         for name in names:
             path = self._path / name
-            if name.endswith(NEW):
+            orphan = name.endswith(COURSE) and path.with_suffix(DEED).name not in deeds
+            if name.endswith(NEW) or orphan:
                 with contextlib.suppress(OSError):
-                    path.unlink()  # a life before ended while it wrote
-            elif name.endswith(DEED):
+                    path.unlink()  # a life before ended while it wrote or removed
+            elif name in deeds:
                 try:
                     wills.append((path.stat().st_mtime_ns, self._read(path)))
                 except (OSError, ValueError, RemoteProtocolError) as error:
@@ -67,55 +80,94 @@ class DeedFiles:
             return Will(deed, _course(course.read_bytes()))
         except FileNotFoundError:
             return Will(deed, Course())
+        except (OSError, RemoteProtocolError) as error:
+            # Without it nobody knows which incarnations there have been; two might act at once.
+            raise ValueError(f"{course.name} cannot be read: {error}") from None
 
     def _lay_aside(self, path: Path, error: Exception) -> None:
-        aside = path.with_name(path.name + BROKEN)
+        """Keep both files of an actor for whoever can mend them, and say which actor it was."""
+        moved = []
+        for one in (path, path.with_suffix(COURSE)):
+            aside = one.with_name(one.name + BROKEN)
+            try:
+                one.replace(aside)
+                moved.append(aside.name)
+            except FileNotFoundError:
+                continue
+            except OSError as refused:
+                moved.append(f"{one.name} (it cannot be renamed: {refused})")
         self.complaints.append(
-            f"a detached actor is not created anew: {path} cannot be read ({error}); the file is "
-            f"now {aside.name}"
+            f"detached actor {_who(path)} is lost, its callers get ActorDied: {path} cannot be "
+            f"read ({error}). What there is of it is kept as {' and '.join(moved)}: create the "
+            "actor again, or put the files back from a copy and start the scheduler again"
         )
-        with contextlib.suppress(OSError):
-            path.replace(aside)
 
     def keep(self, deed: Deed) -> str:
         """Write down what an actor is made of; return why that could not be done, or ""."""
-        return self._write(deed.id, DEED, encode(deed))
+        return self.keep_packed([(deed.id, encode(deed))])[0]
 
-    def keep_course(self, id_: bytes, course: Course) -> str:
-        """Write down how far an actor has come; return why that could not be done, or ""."""
-        return self._write(id_, COURSE, encode(course))
+    def keep_packed(self, deeds: Sequence[tuple[bytes, bytes]]) -> list[str]:
+        """Write down what actors are made of, by their ids; return of each why not, or ""."""
+        return self._write([(id_.hex() + DEED, data) for id_, data in deeds])
 
-    def drop(self, id_: bytes) -> str:
-        """An actor has ended for good; return why its files could not be removed, or ""."""
-        assert len(id_) == TASK_BYTES
+    def keep_courses(self, courses: Mapping[bytes, Course]) -> str:
+        """Write down how far actors have come; return why that could not be done, or ""."""
+        files = [(id_.hex() + COURSE, encode(course)) for id_, course in courses.items()]
+        return next(filter(None, self._write(files)), "")
+
+    def drop(self, ids: Iterable[bytes]) -> str:
+        """Actors have ended for good; return why their files could not be removed, or ""."""
+        names = [id_.hex() for id_ in ids]
+        assert all(len(name) == 2 * TASK_BYTES for name in names)
         try:
-            # In this order: without its deed nothing is created.
-            for suffix in (DEED, COURSE):
-                (self._path / (id_.hex() + suffix)).unlink(missing_ok=True)
-                self._sync_directory()
+            for name in names:
+                (self._path / (name + DEED)).unlink(missing_ok=True)
+            # Without its deed nothing is created; a course that is left is removed when it is met.
+            self._sync_directory()
+            for name in names:
+                (self._path / (name + COURSE)).unlink(missing_ok=True)
         except OSError as error:
             return str(error)
         return ""
 
-    def _write(self, id_: bytes, suffix: str, data: bytes) -> str:
-        path = self._path / (id_.hex() + suffix)
-        beside = path.with_name(path.name + NEW)
+    def _write(self, files: Sequence[tuple[str, bytes]]) -> list[str]:
         try:
             self._path.mkdir(mode=0o700, exist_ok=True)
-            try:
-                with open(beside, "wb", opener=_own) as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                beside.replace(path)
-                self._sync_directory()
-            except OSError:
-                with contextlib.suppress(OSError):
-                    beside.unlink()
-                raise
         except OSError as error:
-            return str(error)
-        return ""
+            return [str(error)] * len(files)
+        whys: list[str] = []
+        for first in range(0, len(files), TOGETHER_MAX):
+            whys += self._write_together(files[first : first + TOGETHER_MAX])
+        try:
+            self._sync_directory()
+        except OSError as error:
+            whys = [why or str(error) for why in whys]
+        return whys
+
+    def _write_together(self, files: Sequence[tuple[str, bytes]]) -> list[str]:
+        whys = [""] * len(files)
+        opened: list[tuple[int, int]] = []
+        for number, (name, data) in enumerate(files):
+            try:
+                descriptor = os.open(self._path / (name + NEW), _FLAGS, 0o600)
+                opened.append((number, descriptor))
+                _write_whole(descriptor, data)
+            except OSError as error:
+                whys[number] = str(error)
+        for number, descriptor in opened:
+            name = files[number][0]
+            try:
+                if not whys[number]:
+                    os.fsync(descriptor)
+                    (self._path / (name + NEW)).replace(self._path / name)
+            except OSError as error:
+                whys[number] = str(error)
+            finally:
+                os.close(descriptor)
+            if whys[number]:
+                with contextlib.suppress(OSError):
+                    (self._path / (name + NEW)).unlink()
+        return whys
 
     def _sync_directory(self) -> None:
         if not self._path.is_dir():
@@ -127,5 +179,15 @@ class DeedFiles:
             os.close(directory)
 
 
-def _own(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+def _write_whole(descriptor: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _who(path: Path) -> str:
+    """Return the id of an actor, as people see it, by the name of its file."""
+    try:
+        return show(bytes.fromhex(path.stem))
+    except (ValueError, IndexError):
+        return path.stem

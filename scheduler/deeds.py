@@ -44,6 +44,8 @@ class Course(Struct, array_like=True, frozen=True):
     #: when those died that count within restart_window_s, by the clock that runs on while the
     #: machine sleeps
     deaths: tuple[float, ...] = ()
+    #: it has ended for good, and whoever handed it over may not know that it was taken
+    over: bool = False
 
 
 class Will(Struct, frozen=True):

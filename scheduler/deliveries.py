@@ -65,15 +65,17 @@ class Deliveries:
     """All Done messages that are not handed over."""
 
     __slots__ = (
-        "_alone", "_by_peer", "_everybody", "_hand_over_s", "_mark", "_mark_s", "_ready", "_state",
-        "_taken_in", "_then", "_told", "_unmarked", "due_s",
+        "_alone", "_by_peer", "_came", "_everybody", "_hand_over_s", "_mark", "_mark_s", "_state",
+        "_then", "_told", "_unmarked", "due_s", "has_news", "ready",
     )  # fmt: skip
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._mark = 0
-        #: by node: Done messages that came to their end in this turn
-        self._taken_in: dict[PeerId, list[int]] = {}
+        #: something has come since the last turn that `turn` is to go on with
+        self.has_news = False
+        #: Done messages came to their end in this turn: they are of what is unmarked
+        self._came = False
         self._then: list[Callable[[], None]] = []
         self._everybody = False
         #: by peer: what waits for what it alone is told in this turn
@@ -81,51 +83,65 @@ class Deliveries:
         self._told: dict[int, _Told] = {}
         #: peer -> marks that it has not reached
         self._by_peer: dict[PeerId, dict[int, None]] = {}
-        #: what the turns since the last mark led to
+        #: what the turns since the last mark led to, with the Done messages that came in them
         self._unmarked: _Told | None = None
         #: not marked before
         self._mark_s = -NEVER_S
-        #: by node: numbers to be told it
-        self._ready: dict[PeerId, list[int]] = {}
+        #: by node: numbers to be told it, with the next attempts that it gets or when they are due
+        self.ready: dict[PeerId, list[int]] = {}
         #: when they are to be told at the latest
         self._hand_over_s = NEVER_S
         #: when `turn` has something to do at the latest
         self.due_s = NEVER_S
 
-    @property
-    def active(self) -> bool:
-        """Whether `turn` has anything to do."""
-        return bool(self._taken_in or self._then or self._ready or self._alone or self._unmarked)
-
     def taken_in(self, node: PeerId, number: int) -> None:
         """A Done message has come to its end: all it leads to is told in this turn."""
-        self._taken_in.setdefault(node, []).append(number)
+        unmarked = self._unmarked
+        if unmarked is None:
+            unmarked = self._unmarked = _Told({}, {}, [])
+            self._rest()
+        numbers = unmarked.numbers.get(node)
+        if numbers is None:
+            unmarked.numbers[node] = [number]
+        else:
+            numbers.append(number)
+        self.has_news = self._came = True
 
     def after_turn(self, then: Callable[[], None], *, everybody: bool = False) -> None:
         """Call `then` once all that submitters are told in this turn has reached them.
 
         With `everybody`: all that anybody has been told up to the end of this turn.
         """
+        self.has_news = True
         self._then.append(then)
         self._everybody = self._everybody or everybody
 
     def after_reached(self, peer: PeerId, then: Callable[[], None]) -> None:
         """Call `then` once a peer has what it is told in this turn, or is gone."""
+        self.has_news = True
         self._alone.setdefault(peer, []).append(then)
 
     def turn(self) -> list[Command]:
         """Return what is to be said behind all else; to be called before the outbox is flushed.
 
-        Marks come last.
+        There is something if there is news, or it is due, or nodes that are to be told numbers may
+        be among those that get attempts. Marks come last.
         """
         commands: list[Command] = []
         marks: list[Command] = []
-        if self._taken_in:
-            self._add()
-        if self._unmarked is not None and self._state.now_s >= self._mark_s:
-            told, self._unmarked = self._unmarked, None
-            self._mark_s = self._state.now_s + MARK_EACH_S
-            marks += self._await(told)
+        self.has_news = False
+        unmarked = self._unmarked
+        if unmarked is not None:
+            if self._came:
+                # One mark is for what several turns lead to.
+                self._came = False
+                for peer in self._state.out.told():
+                    unmarked.awaited[peer] = None
+            if self._state.now_s >= self._mark_s:
+                self._unmarked = None
+                self._mark_s = self._state.now_s + MARK_EACH_S
+                marks += self._await(unmarked)
+                self._rest()
         if self._then:
             then, self._then = self._then, []
             peers = list(self._state.peers) if self._everybody else self._state.out.told()
@@ -135,21 +151,10 @@ class Deliveries:
             alone, self._alone = self._alone, {}
             for peer, then in alone.items():
                 marks += self._await(_Told({peer: None}, {}, then))
-        if self._ready:
+        if self.ready:
             self._hand_over(commands)
-        self._rest()
+            self._rest()
         return commands + marks
-
-    def _add(self) -> None:
-        """Put what this turn leads to to that of the turns before: one mark is for all."""
-        numbers, self._taken_in = self._taken_in, {}
-        unmarked, peers = self._unmarked, dict.fromkeys(self._state.out.told())
-        if unmarked is None:
-            self._unmarked = _Told(peers, numbers, [])
-            return
-        unmarked.awaited.update(peers)
-        for node, more in numbers.items():
-            unmarked.numbers.setdefault(node, []).extend(more)
 
     def _await(self, told: _Told) -> list[Command]:
         if not told.awaited:
@@ -175,8 +180,7 @@ class Deliveries:
 
     def forget(self, peer: PeerId) -> None:
         """A peer is gone: nothing of it is awaited, and it is told nothing."""
-        self._taken_in.pop(peer, None)
-        self._ready.pop(peer, None)
+        self.ready.pop(peer, None)
         for then in self._alone.pop(peer, ()):
             then()
         for told in self._told.values():
@@ -184,13 +188,15 @@ class Deliveries:
         if self._unmarked is not None:
             self._unmarked.numbers.pop(peer, None)
             self._unmarked.awaited.pop(peer, None)
+            if not self._unmarked.numbers:
+                self._unmarked = None
         for mark in self._by_peer.pop(peer, ()):
             self._one_less(mark, peer)
         self._rest()
 
     def _rest(self) -> None:
         # A due that stays when nobody is to be told any more would never let the loop sleep.
-        if not self._ready:
+        if not self.ready:
             self._hand_over_s = NEVER_S
         self.due_s = self._hand_over_s
         if self._unmarked is not None and self._mark_s < self.due_s:
@@ -205,8 +211,9 @@ class Deliveries:
 
     def _arrived(self, told: _Told) -> None:
         for node, numbers in told.numbers.items():
-            self._ready.setdefault(node, []).extend(numbers)
-        if self._ready and self._hand_over_s == NEVER_S:
+            self.ready.setdefault(node, []).extend(numbers)
+            self.has_news = True
+        if self.ready and self._hand_over_s == NEVER_S:
             self._hand_over_s = self._state.now_s + HAND_OVER_S
             self.due_s = min(self.due_s, self._hand_over_s)
         for then in told.then:
@@ -216,17 +223,17 @@ class Deliveries:
         """Tell each node its numbers with whatever else it is told, or when they are due."""
         due = self._state.now_s >= self._hand_over_s
         assigns = self._state.out.assigns
-        for node, numbers in list(self._ready.items()):
+        for node, numbers in list(self.ready.items()):
             if due or node in assigns or len(numbers) >= HAND_OVER_NUMBERS_MAX:
                 commands.append(Send(node, HandedOver(numbers)))
-                del self._ready[node]
+                del self.ready[node]
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
         return {
-            "taken_in": len(self._taken_in) + (self._unmarked is not None),
+            "taken_in": int(self._unmarked is not None),
             "told": len(self._told),
-            "to_hand_over": len(self._ready),
+            "to_hand_over": len(self.ready),
             "alone": len(self._alone),
             "awaited_peers": len(self._by_peer),
             "then": len(self._then),
@@ -241,6 +248,6 @@ class Deliveries:
             assert marks
             for mark in marks:
                 assert peer in self._told[mark].awaited
-        assert (self.due_s < NEVER_S) == bool(self._ready or self._unmarked)
-        for node in self._ready:
+        assert (self.due_s < NEVER_S) == bool(self.ready or self._unmarked)
+        for node in self.ready:
             assert self._state.out.is_here(node)

@@ -47,7 +47,7 @@ class Drains:
         roster: the nodes that a next life would wait for.
     """
 
-    __slots__ = ("_asks", "_board", "_emptied", "_news", "_roster", "_state")
+    __slots__ = ("_asks", "_board", "_emptied", "_news", "_roster", "_state", "pending")
 
     def __init__(self, state: State, board: Board, roster: Roster) -> None:
         self._state = state
@@ -58,6 +58,8 @@ class Drains:
         self._emptied: dict[PeerId, int] = {}
         #: nodes that clients know of get no work any more
         self._news = False
+        #: whether `turn` may have something to do
+        self.pending = False
 
     # ------------------------------------------------------------------------------- how it begins
 
@@ -71,6 +73,7 @@ class Drains:
             self._state.out.letter(peer.id, Answer(message.request, {"error": text}))
         else:
             self._asks.append(_Ask(peer, message))
+            self.pending = True
 
     def heard(self, node: Node, message: Draining) -> None:
         """A node knows that it is drained, whoever has told it."""
@@ -84,7 +87,7 @@ class Drains:
         if not drain.active:
             drain.active = True
             self._board.retire(node)
-            self._news = True
+            self._news = self.pending = True
             text = f"node {node.name!r} is drained, with {len(node.assigned)} attempts"
             self._state.tell(text, "node drains", node=node.name)
         self._state.hosts.touch(node)  # they go elsewhere
@@ -111,6 +114,7 @@ class Drains:
             if self._has_nothing(self._state.nodes[peer_id]):
                 del self._emptied[peer_id]
                 self._roster.depart(peer_id, number)
+        self.pending = bool(self._asks or self._emptied)
         news, self._news = self._news, False
         return news
 
@@ -152,6 +156,7 @@ class Drains:
         if not node.drain.active:
             raise PeerError("it said that it is empty and is not drained")
         self._emptied[node.id] = message.number
+        self.pending = True
 
     def _has_nothing(self, node: Node) -> bool:
         """Return whether a node has nothing by our account either.

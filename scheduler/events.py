@@ -100,7 +100,7 @@ class ClockRead(Struct, gc=False, frozen=True):
 
 
 class Kept(Struct, gc=False, frozen=True):
-    """A Keep was carried out."""
+    """A Keep was carried out; or, without an id, what a life before has kept cannot be read."""
 
     id: bytes
     #: why it could not be; ""
@@ -159,6 +159,9 @@ class Remember(Struct, gc=False, frozen=True):
     #: the last epoch in which nodes were struck out that had not come back: submitters that have
     #: not settled since do not know what may have run there
     closed: int = 0
+    #: actors whose last incarnation may still act, as hexadecimal text: the actor and its node; and
+    #: the node's keeper
+    acting: list[tuple[str, str, str]] = []
 
 
 class Keep(Struct, gc=False, frozen=True):

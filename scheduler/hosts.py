@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ..protocol.ids import NO_PEER, PeerId, TaskId
 from ..protocol.messages import Failure, ValueRow
 from .checkpoints import Checkpoints
+from .fences import Fences
 from .lines import CALLER_BYTES, Lines
 from .names import Names
 from .tasks import ASSIGNED, TaskRecord
@@ -21,18 +22,6 @@ if TYPE_CHECKING:
 GRAVES_MAX: Final = 10_000
 #: of the lives of one actor, the ends of so many of the last are told
 CAUSES_MAX: Final = 5
-
-
-class Doubt(NamedTuple):
-    """A node that is not heard of, where an actor may still act."""
-
-    node: PeerId
-    #: whose next daemon proves that this one is dead; "": that is not known
-    keeper: str
-    #: then it acts no more
-    until_s: float
-    #: `Peer.met` of the node: only who came after it is that next daemon
-    met: int = 0
 
 
 class Grave(NamedTuple):
@@ -54,7 +43,7 @@ class Actor:
     """One actor, from the first word about it to the last."""
 
     __slots__ = (
-        "_active", "at", "calls_max", "causes", "deaths", "doubt", "ends", "exit_asked",
+        "_active", "at", "calls_max", "causes", "deaths", "doubted", "ends", "exit_asked",
         "exit_told", "id", "in_flight", "in_flight_bytes", "kinds", "large", "lines", "moved",
         "over", "pending", "queued", "record", "uncharged", "up", "watched",
     )  # fmt: skip
@@ -99,7 +88,7 @@ class Actor:
         self.causes: list[str] = []
         self.ends: list[Failure] = []
         #: the last incarnation may not be dead
-        self.doubt: Doubt | None = None
+        self.doubted = False
 
     @property
     def incarnation(self) -> int:
@@ -162,18 +151,23 @@ class Hosts:
     """All actors, and those of the dead that are remembered."""
 
     __slots__ = (
-        "_graves", "_living", "_state", "active", "checkpoints", "courses", "forgets", "known",
-        "names", "regranted", "wards",
+        "_graves", "_living", "_state", "active", "checkpoints", "courses", "fences", "forgets",
+        "known", "names", "regranted", "tombs", "wards",
     )  # fmt: skip
 
     def __init__(self, state: "State") -> None:
         self._state = state
         self.names = Names(state)
         self.checkpoints = Checkpoints(state)
+        #: of those whose last incarnation may still act
+        self.fences = Fences(state, self._doubted)
         #: the clients, which are no processes, of those who are detached
         self.wards: dict[PeerId, Peer] = {}
         #: of those, whose actor may have come to another incarnation
         self.courses: dict[PeerId, None] = {}
+        #: of those that have ended, by their clients that were, the actors which may be handed over
+        #: once more: whoever did so may not know that they were taken
+        self.tombs: dict[PeerId, TaskId] = {}
         #: called with a peer that is gone
         self.forgets: Callable[[PeerId], None] = _nobody_cares
         #: how many actors of each client live, and the bytes that they were made of
@@ -190,10 +184,16 @@ class Hosts:
         actor = self.known.get(id_)
         if actor is None:
             actor = self.known[id_] = Actor(id_, self.active)
+            actor.doubted = self.fences.has(id_)
             grave = self._graves.get(id_)
             if grave is not None:
                 actor.over = grave.row
         return actor
+
+    def _doubted(self, id_: TaskId, doubted: bool) -> None:
+        actor = self.known.get(id_)
+        if actor is not None:
+            actor.doubted = doubted
 
     # --------------------------------------------------------------------------------- who names it
 
@@ -222,6 +222,7 @@ class Hosts:
         for actor in list(self.known.values()):
             self.tidy(actor)
         self.checkpoints.end_of_absence()
+        self.courses.update(dict.fromkeys(self.tombs))  # they are looked at
         self.names.turn()
 
     def bury(self, actor: Actor, record: TaskRecord, row: ValueRow, why: str) -> None:
@@ -305,11 +306,15 @@ class Hosts:
             "actors_living": len(self._living),
             **self.names.sizes(),
             **self.checkpoints.sizes(),
+            **self.fences.sizes(),
+            # As long as it is open these are of those who may come back.
+            "tombs": 0 if self._state.claims.open else len(self.tombs),
         }
 
     def registered(self) -> dict[str, int]:
         """Return the sizes of all maps that hold whom peers have named."""
-        return {"actors_known": len(self.known), "graves": len(self._graves)}
+        known = {"actors_known": len(self.known), "graves": len(self._graves)}
+        return {**known, **self.fences.registered()}
 
 
 def _nobody_cares(_peer: PeerId) -> None:

@@ -125,8 +125,11 @@ def check_actors(state: "State") -> None:
         for record in node.calls.values():
             if record.kind.host is not None:
                 at_nodes.setdefault(record.kind.host.id, []).append(record)
+    fences = state.hosts.fences
+    fences.check_invariants()
     for id_, actor in state.hosts.known.items():
         assert actor.id == id_
+        assert actor.doubted == fences.has(id_)
         actor.lines.check_invariants()
         named = actor.kinds or actor.record is not None or actor.has_calls()
         assert named or state.claims.open, id_.hex()

@@ -4,6 +4,7 @@ Never waits for anybody: who may still come is known to `Recovery`.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from ..protocol.ids import PeerId, TaskId, home_of, show
 from ..protocol.messages import StopMode
@@ -101,6 +102,10 @@ class Matching:
             self._board.touch(node)
             self._meet(record, claim)
             return
+        if record.state in (WAITING, BACKOFF):
+            self._fence(record, claim)
+            if record.state == BACKOFF and record.kind.creates is not None:
+                self._work.look_again([record])
         self._stop(claim, f"the task is at attempt {record.attempt}")
 
     def met(self, record: TaskRecord) -> bool:
@@ -110,6 +115,7 @@ class Matching:
             return False
         self._state.claims.remove(claim)
         if claim.attempt < record.attempt:
+            self._fence(record, claim)
             self._stop(claim, f"its submitter knows of attempt {record.attempt}")
             self._let_go(claim)
             return False
@@ -171,8 +177,25 @@ class Matching:
             self._roster.lost(home)
         if claims.open:
             claims.given_up[claim.id] = claim.attempt, claim.node.name
+            self._fence(None, claim)
         self._stop(claim, why)
         self._let_go(claim)
+
+    def _fence(self, record: TaskRecord | None, claim: Claim) -> None:
+        """The next incarnation of an actor waits until one that is none any more has ended."""
+        acts = claim.ended is None and claim.phase != Phase.ENDED
+        if acts and (record is None or record.kind.creates is not None):
+            fences = self._state.hosts.fences
+            fences.told_to_end(claim.id, claim.node, named=record is not None)
+            if record is None:
+                self._work.deliveries.after_reached(claim.node.id, partial(self._heard, claim))
+
+    def _heard(self, claim: Claim) -> None:
+        fences = self._state.hosts.fences
+        fences.heard(claim.id, claim.node.id)
+        actor = self._state.hosts.known.get(claim.id)
+        if actor is not None and actor.record is not None and actor.record.state == BACKOFF:
+            self._work.look_again([actor.record])
 
     def _is_told(self, claim: Claim) -> bool:
         """Return whether a submitter does not name its task because it has the result."""

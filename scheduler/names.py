@@ -4,19 +4,27 @@ Never ends an actor, and keeps no name that nobody has. A name is taken before i
 submitted, so that of two who want it one is told so at once; it is free again when its actor has
 ended for good, or when whoever took it leaves without having submitted anything.
 
+Whoever asks for the name of an actor that is being ended waits for that end: to be given a handle
+of it, or to be refused for it, would be of no use. But a process that does not die may not keep a
+name: `ENDING_S` later it is free, and that is told.
+
 After a restart of the scheduler a name that nobody has yet may be that of an actor whose program
 has still to come back: whoever asks for it waits until all have.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..protocol.ids import TASK_BYTES, PeerId, TaskId, home_of, show
 from ..protocol.messages import Answer, Query
+from .chronicle import WARNING
 
 if TYPE_CHECKING:
     from ..protocol.actors import ActorName, ActorOptions
     from .state import Peer, State
     from .tasks import TaskRecord
+
+#: so long an actor that is being ended keeps its name; callers wait longer than that for an answer
+ENDING_S: Final = 5.0
 
 #: a name within its namespace
 Key = tuple[str, str]
@@ -39,7 +47,7 @@ class _Entry:
 class Names:
     """All names in use."""
 
-    __slots__ = ("_entries", "_keys", "_state", "_waiting")
+    __slots__ = ("_entries", "_keys", "_state", "_waiting", "dying")
 
     def __init__(self, state: "State") -> None:
         self._state = state
@@ -47,6 +55,8 @@ class Names:
         self._keys: dict[bytes, Key] = {}
         #: who has to wait for the answer until all are back
         self._waiting: list[tuple[Peer, Query]] = []
+        #: who waits for the end of an actor that has the name, and until when
+        self.dying: list[tuple[Peer, Query, float]] = []
 
     # --------------------------------------------------------------------------------- who asks
 
@@ -61,6 +71,9 @@ class Names:
             if entry is not None and entry.id == named.id and not entry.is_born:
                 self._free(entry.id)
             entry = None
+        elif entry is not None and self._is_ending(entry):
+            self.dying.append((peer, query, self._state.now_s + ENDING_S))
+            return
         elif entry is None and self._state.claims.open:
             self._waiting.append((peer, query))
             return
@@ -83,6 +96,41 @@ class Names:
         for peer, query in waiting:
             if peer.here:
                 self.asked(peer, query)
+
+    def _is_ending(self, entry: _Entry) -> bool:
+        """Return whether an actor has been told to end, for good."""
+        actor = self._state.hosts.known.get(entry.id)
+        record = None if actor is None else actor.record
+        if actor is None or record is None:
+            return False
+        return record.stopping or actor.exit_told == record.attempt
+
+    def expire(self) -> None:
+        """Free the names of those who should have ended by now, if others ask for them."""
+        now_s = self._state.now_s
+        for _, query, until_s in list(self.dying):
+            named = query.named
+            entry = None if named is None else self._entries.get(_key(named))
+            if until_s > now_s or named is None:
+                continue
+            if entry is not None and self._is_ending(entry):
+                text = (
+                    f"actor {show(entry.id)} was told to end and has not, so its name "
+                    f"{named.name!r} is free for others; its process may still run"
+                )
+                self._state.tell(text, "name freed", WARNING, task=entry.id)
+                self._free(entry.id)
+            else:
+                self._ask_again(_key(named))
+
+    def _ask_again(self, key: Key) -> None:
+        """A name is free: who waits for it is answered, in the order in which they asked."""
+        asked = [one for one in self.dying if one[1].named and _key(one[1].named) == key]
+        if asked:
+            self.dying = [one for one in self.dying if one not in asked]
+            for peer, query, _ in asked:
+                if peer.here:
+                    self.asked(peer, query)
 
     # --------------------------------------------------------------------------------- who has one
 
@@ -118,7 +166,10 @@ class Names:
             self._free(id_)
 
     def _free(self, id_: bytes) -> None:
-        del self._entries[self._keys.pop(id_)]
+        key = self._keys.pop(id_)
+        del self._entries[key]
+        if self.dying:
+            self._ask_again(key)
 
     def forget_peer(self, peer: PeerId) -> None:
         """A peer is gone: what it has taken and not submitted is free, and it asks no more."""
@@ -126,12 +177,14 @@ class Names:
         for id_ in taken:
             self._free(id_)
         self._waiting = [asked for asked in self._waiting if asked[0].id != peer]
+        self.dying = [asked for asked in self.dying if asked[0].id != peer]
 
     # -------------------------------------------------------------------------------------- insight
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
-        return {"names": len(self._entries), "names_asked": len(self._waiting)}
+        asked = len(self._waiting) + len(self.dying)
+        return {"names": len(self._entries), "names_asked": asked}
 
     def check_invariants(self) -> None:
         """Assert that both maps agree, and that each name is somebody's."""

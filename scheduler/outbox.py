@@ -282,8 +282,8 @@ class Outbox:
         if rare:
             self._flush_definitions(commands)
         if self.assigns:
-            for peer, assigned in self.assigns.items():
-                commands.append(Send(peer, Assign(assigned)))
+            for peer in self.assigns:
+                commands.append(Send(peer, Assign(self.assigns[peer])))
             self.assigns.clear()
         if rare:
             commands += [Send(peer, Report(reports)) for peer, reports in self._reports.items()]
@@ -292,8 +292,8 @@ class Outbox:
             commands += self._texts
             self._texts.clear()
         if self.results:
-            for peer, rows in self.results.items():
-                commands.append(Send(peer, Results(rows)))
+            for peer in self.results:
+                commands.append(Send(peer, Results(self.results[peer])))
             self.results.clear()
         if rare:
             self._flush_rest(commands)

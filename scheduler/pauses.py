@@ -17,7 +17,7 @@ def next_due_s(state: State, record: TaskRecord, charged: int) -> float:
 def begins_s(state: State, actors: Actors, record: TaskRecord) -> float:
     """Return when a task that waits for nothing any more may begin; 0: at once."""
     if record.kind.creates is not None:
-        return actors.not_before_s(record)
+        return actors.hosts.fences.not_before_s(record)
     if record.attempt == 1 or record.assigned_s != NOT_YET or record.kind.is_special:
         return 0.0
     # It was lost in an earlier life of the scheduler: how much of its pause is over nobody knows.

@@ -32,45 +32,40 @@ SHORTEST_S: Final = 1e-6
 class ShapeQueue:
     """Ready tasks of one priority, depth and shape, first come first."""
 
-    __slots__ = ("_entries", "_fifo", "_returned", "shape", "size")
+    __slots__ = ("_returned", "fifo", "shape", "size")
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         #: how many are in it. Those that were discarded lie on as dead entries
         self.size = 0
-        self._fifo: deque[TaskRecord] = deque()
+        self.fifo: deque[TaskRecord] = deque()
         #: heap of those that came back, which are older than their place in the line
         self._returned: list[tuple[int, TaskRecord]] = []
 
     def push(self, record: TaskRecord) -> None:
         """Add a task; one older than the last goes where it belongs."""
         self.size += 1
-        fifo = self._fifo
+        fifo = self.fifo
         if fifo and fifo[-1].order > record.order:
             heappush(self._returned, (record.order, record))
         else:
             fifo.append(record)
 
-    def extend(self, records: list[TaskRecord]) -> None:
-        """Add tasks that are newer than all before, in order."""
-        self.size += len(records)
-        self._fifo.extend(records)
-
-    def head(self) -> TaskRecord | None:
-        """Return the first task without taking it."""
-        fifo, returned = self._fifo, self._returned
+    def head(self) -> TaskRecord:
+        """Return the first task without taking it; there must be one: see `size`."""
+        fifo, returned = self.fifo, self._returned
         while fifo and fifo[0].state != QUEUED:
             fifo.popleft()
         while returned and returned[0][1].state != QUEUED:
             heappop(returned)
         if returned and (not fifo or returned[0][0] < fifo[0].order):
             return returned[0][1]
-        return fifo[0] if fifo else None
+        return fifo[0]
 
     def pop(self) -> None:
         """Take the task that `head` has just returned."""
         self.size -= 1
-        fifo, returned = self._fifo, self._returned
+        fifo, returned = self.fifo, self._returned
         if returned and (not fifo or returned[0][0] < fifo[0].order):
             heappop(returned)
         else:
@@ -79,19 +74,19 @@ class ShapeQueue:
     def discard(self) -> None:
         """One of the tasks is about to leave the state QUEUED: it counts no more."""
         self.size -= 1
-        if len(self._fifo) > 64 and self.size < len(self._fifo) // 4:
-            self._fifo = deque(record for record in self._fifo if record.state == QUEUED)
+        if len(self.fifo) > 64 and self.size < len(self.fifo) // 4:
+            self.fifo = deque(record for record in self.fifo if record.state == QUEUED)
 
     def remove(self, record: TaskRecord) -> None:
         """Take out a task that may come back: no dead entry may stay."""
         self.size -= 1
-        self._fifo = deque(one for one in self._fifo if one is not record)
+        self.fifo = deque(one for one in self.fifo if one is not record)
         self._returned = [entry for entry in self._returned if entry[1] is not record]
         heapify(self._returned)
 
     def __iter__(self) -> Iterator[TaskRecord]:
         """All tasks, in no order that matters."""
-        for record in self._fifo:
+        for record in self.fifo:
             if record.state == QUEUED:
                 yield record
         for _, record in self._returned:
@@ -110,13 +105,15 @@ def level_of(record: TaskRecord) -> Level:
 class ReadyQueue:
     """All ready tasks: by priority, then depth, then order of submission."""
 
-    __slots__ = ("_count", "_levels", "_queues", "size")
+    __slots__ = ("_queues", "count", "levels", "size")
 
     def __init__(self) -> None:
+        #: how many tasks there are; whoever takes one out of a queue counts it
         self.size = 0
         #: how many queues there are, with the empty ones
-        self._count = 0
-        self._levels: list[Level] = []
+        self.count = 0
+        #: most urgent first
+        self.levels: list[Level] = []
         self._queues: dict[Level, dict[Shape, ShapeQueue]] = {}
 
     def queue_of(self, level: Level, shape: Shape) -> ShapeQueue:
@@ -124,11 +121,11 @@ class ReadyQueue:
         queues = self._queues.get(level)
         if queues is None:
             queues = self._queues[level] = {}
-            insort(self._levels, level)
+            insort(self.levels, level)
         queue = queues.get(shape)
         if queue is None:
             queue = queues[shape] = ShapeQueue(shape)
-            self._count += 1
+            self.count += 1
         return queue
 
     def push(self, record: TaskRecord) -> None:
@@ -136,10 +133,17 @@ class ReadyQueue:
         self.size += 1
         self.queue_of(level_of(record), record.kind.shape).push(record)
 
-    def extend(self, queue: ShapeQueue, records: list[TaskRecord]) -> None:
-        """Add tasks to a queue that `queue_of` returned, newer than all before, in order."""
-        self.size += len(records)
-        queue.extend(records)
+    def extend(self, records: list[TaskRecord]) -> None:
+        """Add tasks of one level and shape, newer than all before, in order."""
+        kind, count = records[0].kind, len(records)
+        level = -kind.priority, -records[0].depth
+        try:
+            queue = self._queues[level][kind.shape]
+        except KeyError:
+            queue = self.queue_of(level, kind.shape)
+        self.size += count
+        queue.size += count
+        queue.fifo.extend(records)
 
     def discard(self, record: TaskRecord) -> None:
         """A task that is in it is about to leave the state QUEUED."""
@@ -151,39 +155,28 @@ class ReadyQueue:
         self.size -= 1
         self._queues[level_of(record)][record.kind.shape].remove(record)
 
-    def pop(self, queue: ShapeQueue) -> None:
-        """Take the head of a queue."""
-        self.size -= 1
-        queue.pop()
-
-    def levels(self) -> list[list[ShapeQueue]]:
-        """Return the queues of each level that are not empty, most urgent level first."""
-        queues = self._queues
-        return [[queue for queue in queues[level].values() if queue.size] for level in self._levels]
+    def waiting(self, level: Level) -> list[ShapeQueue]:
+        """Return the queues of a level that are not empty."""
+        return [queue for queue in self._queues[level].values() if queue.size]
 
     def queues(self) -> Iterator[ShapeQueue]:
         """All queues that are not empty."""
-        for level in self._levels:
+        for level in self.levels:
             for queue in self._queues[level].values():
                 if queue.size:
                     yield queue
 
-    def tidy(self) -> None:
-        """Forget queues that are empty if there are many."""
-        if self._count > EMPTY_QUEUES_MAX:
-            self.sweep()
-
     def sweep(self) -> None:
         """Forget queues that are empty."""
-        self._count = 0
-        for level in [*self._levels]:
+        self.count = 0
+        for level in [*self.levels]:
             queues = self._queues[level]
             for shape in [shape for shape, queue in queues.items() if not queue.size]:
                 del queues[shape]
             if not queues:
                 del self._queues[level]
-                self._levels.remove(level)
-            self._count += len(queues)
+                self.levels.remove(level)
+            self.count += len(queues)
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
@@ -193,8 +186,8 @@ class ReadyQueue:
 
     def check_invariants(self) -> None:
         """Assert that the counts are true."""
-        assert self._levels == sorted(self._queues)
-        assert self._count == sum(len(queues) for queues in self._queues.values())
+        assert self.levels == sorted(self._queues)
+        assert self.count == sum(len(queues) for queues in self._queues.values())
         total = 0
         for level, queues in self._queues.items():
             for shape, queue in queues.items():
@@ -254,6 +247,7 @@ class Board:
         "_drained",
         "_free",
         "_nodes",
+        "_only",
         "_overfull",
         "_packet_s",
         "_tasks_max",
@@ -261,6 +255,7 @@ class Board:
         "_window_s",
         "_work",
         "_workers_max",
+        "several",
     )
 
     def __init__(self, settings: Settings) -> None:
@@ -270,6 +265,10 @@ class Board:
         self._workers_max = settings.workers_max
         self._actors_max = settings.actors_max
         self._nodes: dict[PeerId, Node] = {}
+        #: whether more nodes than one get work
+        self.several = False
+        #: the one that does: there is nothing to rank; None: there are several, or none
+        self._only: Node | None = None
         #: are there and get nothing any more
         self._drained: dict[PeerId, Node] = {}
         #: changes with the nodes that exist
@@ -286,8 +285,8 @@ class Board:
     def add(self, node: Node) -> None:
         """A node has joined."""
         self._nodes[node.id] = node
-        self._version += 1
         self._changed[node] = None
+        self._count()
 
     def remove(self, node: Node) -> None:
         """A node is gone."""
@@ -301,11 +300,17 @@ class Board:
 
     def _take_off(self, node: Node) -> None:
         del self._nodes[node.id]
-        self._version += 1
+        self._count()
         self._changed.pop(node, None)
         self._overfull.pop(node, None)
         self._free.remove(node)
         self._work.remove(node)
+
+    def _count(self) -> None:
+        self._version += 1
+        nodes = [*self._nodes.values()]
+        self.several = len(nodes) > 1
+        self._only = nodes[0] if len(nodes) == 1 else None
 
     def touch(self, node: Node) -> None:
         """What a node has, or whether it is suspect, has changed."""
@@ -347,21 +352,21 @@ class Board:
 
     def choose(self, kind: Kind) -> tuple[Node, int] | None:
         """Return where tasks of this kind go now and how many in a row, or None to keep them."""
-        if self._changed:
+        shape, only = kind.shape, self._only
+        if only is None and self._changed:
             self._rank()
-        shape = kind.shape
         if not shape.simple:
             one = self._choose_among(self._nodes_for(shape), kind)
             return None if one is None else (one, 1)
-        node = self._free.first()
-        if node is None:
+        node = self._free.first() if only is None else only
+        if node is None or node.suspect:
             return None
         cpu = shape.cpu
         if node.free_cpu + node.lent_cpu >= cpu and (cpu or self._has_slot(node, kind)):
             return node, self._room(node, kind) or 1
         if kind.average_s < 0:
             return None
-        node = self._work.first()
+        node = self._work.first() if only is None else only
         if node is not None and node.could_run(kind.shape):
             room = self._room(node, kind)
             if room > 0:

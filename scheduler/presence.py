@@ -260,11 +260,6 @@ class Presence:
             text = f"{text}, and gives up none of them before self_doubt_s have passed"
             self._state.tell(text, "self-doubt", "warning")
 
-    def due_s(self) -> float:
-        """Return when somebody is to be judged at the latest."""
-        due_s = min(self.nodes_alive.due_s, self.strangers_due_s)
-        return min(due_s, self.clients_alive.due_s, NEVER_S)
-
     def give_up(self, peer: Peer, why: str) -> None:
         """Drop a peer that may come again."""
         self._out.drop(peer.id)
@@ -388,8 +383,10 @@ class Presence:
             self.forget(node.peer, "was replaced by a daemon of the same name", is_dead=is_next)
         if not self._fits(peer):
             return
+        fences = self._state.hosts.fences
         if message.keeper:
-            self._work.proved_dead(peer.id, message.keeper, peer.met)
+            self._work.look_again(fences.proved_dead(peer.id, message.keeper, peer.met))
+        self._work.look_again(fences.back(peer.id))
         peer.name = message.name
         self._judge_behind(peer, message.settled)
         self._serial += 1

@@ -29,6 +29,8 @@ RATE_SECONDS: Final = 10
 LIMIT_MAX: Final = 10_000
 #: with `match`, so many tasks are looked at, not one more: an answer must not hold up the rest
 LOOK_AT: Final = 200_000
+#: of what cannot run, so many sorts are told
+LACKS_MAX: Final = 8
 #: the same for `top`, which asks again and again
 TOP_LOOK_AT: Final = 20_000
 
@@ -109,9 +111,12 @@ class Queries:
         state, counters = self._state, self._state.counters
         nodes = list(state.nodes.values())
         suspect = sum(node.suspect for node in nodes)
-        sizes = self._attempts.sizes()
-        live = sum(len(peer.tasks) for peer in state.peers.values())
-        at_nodes = sizes["assigned"] + sizes["delivering"]
+        live = sum(len(peer.tasks) for peer in (*state.peers.values(), *state.hosts.wards.values()))
+        ending = [record for node in nodes for record in node.delivering.values()]
+        delivering = sum(record.kind.host is None for record in ending)
+        at_nodes = delivering + sum(len(node.assigned) for node in nodes)
+        calls = self._actor_calls(nodes)
+        calls_in_all = calls["waiting"] + calls["running"] + len(ending) - delivering
         started_s = state.now_s if state.started_s is None else state.started_s
         clients = [p for p in state.peers.values() if p.role == Role.CLIENT and p.entered]
         return {
@@ -125,7 +130,7 @@ class Queries:
             "actors": sum(node.actors for node in nodes),
             "tasks": {
                 # Tasks of a node that is gone end with their attempt and are known there alone.
-                "waiting": max(0, live - self._work.queue.size - at_nodes),
+                "waiting": max(0, live - calls_in_all - self._work.queue.size - at_nodes),
                 "queued": self._work.queue.size,
                 "assigned": at_nodes,
                 "blocked": sum(node.blocked for node in nodes),
@@ -134,7 +139,9 @@ class Queries:
                 "cancelled": counters["cancelled"],
                 "retried": counters["retried"],
             },
+            "actor_calls": calls,
             "calls": _calls(nodes),
+            **self._lacks(),
             "rate_per_s": self.rate.per_s(state.now_s, started_s),
             "resources": {
                 "total": _sum(node.total for node in nodes),
@@ -143,6 +150,7 @@ class Queries:
             "stale_dropped": counters["stale_dropped"],
             "messages_rejected": counters["messages_rejected"],
             "output_bytes_dropped": counters["output_bytes_dropped"],
+            "checkpoints": state.hosts.checkpoints.told(),
             "refused": {
                 "peers": counters["peers_dropped"],
                 "strangers": counters["strangers_gone"],
@@ -151,6 +159,18 @@ class Queries:
                 "last": self._door.reason,
             },
         }
+
+    def _actor_calls(self, nodes: list[Node]) -> dict[str, int]:
+        """Return how many calls of actors there are: those that run, and those that wait."""
+        running = sum(row.id in node.calls for node in nodes for row in node.running)
+        in_line = sum(actor.queued for actor in self._state.hosts.known.values())
+        at_nodes = sum(len(node.calls) for node in nodes)
+        return {"waiting": max(0, in_line + at_nodes - running), "running": running}
+
+    def _lacks(self) -> Data:
+        """Return what cannot run now and why, if anything."""
+        told = self._attempts.starving.told()
+        return {"cannot_run": told[:LACKS_MAX]} if told else {}
 
     def nodes(self) -> list[Data]:
         """Return each node."""
@@ -262,6 +282,7 @@ class Queries:
             "attempt": record.attempt,
             "age_s": self._state.now_s - record.submitted_s,
             "running_s": None if row is None else row.elapsed_s + age_s,
+            "waits_for": self._waits_for(record),
             "actor": "" if record.kind.host is None else show(record.kind.host.id),
             **(_NOTHING if row is None else _of_process(row)),
             "phase": "" if row is None else row.phase,
@@ -271,6 +292,11 @@ class Queries:
             "evidence": "" if row is None else row.evidence,
             "client": "" if client is None else client.name,
         }
+
+    def _waits_for(self, record: TaskRecord) -> str:
+        """Return what a queued task lacks beside its turn."""
+        shape = record.kind.shape
+        return self._attempts.starving.why(shape) if record.state == QUEUED else ""
 
 
 def _of_process(row: RunningRow) -> Data:
@@ -296,6 +322,13 @@ def actor_rows(state: State, limit: int, match: str) -> list[Data]:
     """
     hosts = state.hosts
     rows: list[Data] = []
+    # Of the actors themselves: while they are made, and while they are asked how they are.
+    phases = {
+        row.id: row.phase
+        for node in state.nodes.values()
+        for row in node.running
+        if row.id in hosts.known
+    }
     for actor in hosts.known.values():
         record = actor.record
         if len(rows) >= limit:
@@ -311,6 +344,7 @@ def actor_rows(state: State, limit: int, match: str) -> list[Data]:
                     "named": creates.name,
                     "namespace": creates.namespace,
                     "state": _life_of(actor, record),
+                    "phase": phases.get(record.id, ""),
                     "node": "" if record.node is None else record.node.name,
                     "incarnation": record.attempt,
                     "restarts": record.attempt - 1,
@@ -331,6 +365,7 @@ def actor_rows(state: State, limit: int, match: str) -> list[Data]:
                     "named": "",
                     "namespace": "",
                     "state": "dead",
+                    "phase": "",
                     "node": "",
                     "incarnation": grave.incarnation,
                     "restarts": max(0, grave.incarnation - 1),

@@ -344,7 +344,7 @@ class Recovery:
                     claims.remove(claim)
                     claims.given_up[claim.id] = claim.attempt, claim.node.name
                     if until_s:
-                        self._work.actors.claim_lost(claim.id, claim.node, until_s)
+                        self._state.hosts.fences.lost(claim.id, claim.node, until_s, named=False)
             self._kept.forget(peer.id)
         else:
             self._named.pop(peer.id, None)

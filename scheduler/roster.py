@@ -5,7 +5,8 @@ only when all submitters that are there know what was charged for it: a next lif
 for a node takes it for certain that nothing ran there. For those that are not there the epoch is
 written down: who has not settled since then is behind, and is charged for all. So it is with
 submitters that were given up, clients and nodes alike: what they had submitted was stopped wherever
-it was, and nobody will tell of it should they return.
+it was, and nobody will tell of it should they return. Actors that may act on at a node that is
+struck out are written down by themselves (see `Fences`).
 """
 
 from collections.abc import Sequence
@@ -53,8 +54,8 @@ class Roster:
     """All nodes that are written down; a name is in it once for each daemon that had it."""
 
     __slots__ = (
-        "_closed", "_counts", "_deliveries", "_departing", "_entries", "_state", "_written",
-        "before", "changed", "closed_before", "gone",
+        "_closed", "_counts", "_deliveries", "_departing", "_entries", "_fences", "_state",
+        "_written", "before", "changed", "closed_before", "gone",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +66,7 @@ class Roster:
         gone: Sequence[str],
         daemons: Sequence[str] = (),
         closed: int = 0,
+        acting: Sequence[tuple[str, str, str]] = (),
     ) -> None:
         self._state = state
         self._deliveries = deliveries
@@ -80,11 +82,16 @@ class Roster:
         self.before = self.gone.copy()
         #: the last epoch in which nodes were struck out that had not come back; before this life
         self.closed_before = self._closed = closed
-        self._written = Remember(list(expected), list(gone), list(daemons), closed)
+        self._written = Remember(list(expected), list(gone), list(daemons), closed, list(acting))
+        self._fences = fences = state.hosts.fences
+        fences.before, fences.note = acting, self._changes
         #: nodes that have nothing left and wait for their Farewell -> its number; 0: it is said
         self._departing: dict[PeerId, int] = {}
         #: whether `commands` may have something to say
         self.changed = False
+
+    def _changes(self) -> None:
+        self.changed = True
 
     def _add(self, entry: _Entry) -> None:
         self._entries.append(entry)
@@ -151,6 +158,10 @@ class Roster:
         for entry in self._entries:
             if entry.standing in (Standing.AWAITED, Standing.DEAD, Standing.TOLD):
                 self._strike(entry, missing=True)
+        if self._fences.end_of_absence():
+            # Whoever was away and names them later does not know what may have run there.
+            self._closed = self._state.epoch
+            self.changed = True
 
     def count(self, *standings: Standing) -> int:
         """Return how many nodes there are of whom that is known."""
@@ -166,7 +177,8 @@ class Roster:
         entries = sorted((entry.name, entry.peer.hex()) for entry in self._entries)
         ids = [id_ for _, id_ in entries]
         names = [name for name, _ in entries]
-        command = Remember(names, [peer.hex() for peer in self.gone], ids, self._closed)
+        gone, acting = [peer.hex() for peer in self.gone], self._fences.rows()
+        command = Remember(names, gone, ids, self._closed, acting)
         commands: list[Command] = []
         if command != self._written:
             self._written = command

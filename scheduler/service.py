@@ -39,6 +39,7 @@ from ..protocol.transport import (
 from . import events
 from .core import SchedulerCore
 from .deed_files import DeedFiles
+from .deed_writer import DeedWriter
 from .statefile import StateFile
 
 EXIT_BUG: Final = 70
@@ -48,6 +49,8 @@ TURN_MAX_S: Final = 1.0
 LATE_S: Final = 0.1
 #: garbage is collected when there is nothing to do, at most so often
 COLLECT_S: Final = 5.0
+#: a turn that waited for so long and heard of nothing had nothing to do
+IDLE_S: Final = 0.01
 #: the core is told what the clock on the wall shows
 CLOCK_S: Final = 60.0
 #: what could not be written is tried again after
@@ -87,11 +90,11 @@ class Service:
         #: detached actors, beside the state
         self._deeds = DeedFiles(state.path.with_name(state.path.name + ".actors"))
         wills = self._deeds.load()
+        self._writer = DeedWriter(self._deeds)
         self._core = SchedulerCore(
-            settings, epoch, rng, memory.nodes, memory.gone, memory.daemons, memory.closed, wills
-        )
-        #: detached actors that were written down, or could not be; the core has yet to hear of it
-        self._kept: list[events.Kept] = []
+            settings, epoch, rng, memory.nodes, memory.gone, memory.daemons, memory.closed, wills,
+            memory.acting,
+        )  # fmt: skip
         #: what could not be written down yet
         self._unwritten: events.Remember | None = None
         self._write_again_s = 0.0
@@ -105,6 +108,7 @@ class Service:
         os.set_blocking(self._stop_read, False)
         os.set_blocking(self._stop_write, False)
         self._poller.add(self._stop_read)
+        self._poller.add(self._writer.wake_fd)
         self._stopping = False
         #: somebody wants to know how much of what there is here
         self._asked = False
@@ -113,9 +117,13 @@ class Service:
         self._health = HealthFile(settings.health_file)
         #: what came from nobody that the core knows, and was refused: as last told
         self._refusals = 0
+        #: when something is due by the clock alone
+        self._seldom_due_s = 0.0
         self._worked = True
         self._collected_s = 0.0
         self._clock_due_s = 0.0
+        #: when the clock was read last, and what it may be late for that without having been away
+        self._read_s, self._interval_s = now_s(), settings.heartbeat_interval_s
         # The descriptor wakes the poll, whatever it is that the signal interrupts.
         signal.set_wakeup_fd(self._stop_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -126,6 +134,7 @@ class Service:
         """Serve until told to stop; return the exit code."""
         for complaint in self._deeds.complaints:
             self._complain(complaint, now_s())
+            self._tell(events.Kept(b"", complaint), now_s())
         gc.disable()
         gc.collect()
         gc.freeze()
@@ -158,68 +167,109 @@ class Service:
         if shell_s is not None and shell_s < due_s:
             due_s = shell_s
         wait_s = due_s - before_s
-        ready = self._poller.wait(max(0.0, wait_s))
+        ready = self._poller.wait(wait_s)
         at_s = now_s()
-        if ready and self._owner_fd in ready and not os.read(self._owner_fd, 4096):
-            self._stopping = True
+        if ready and self._woken(ready, at_s):
             return
         if self._asked:
             self._say_sizes()
+        if at_s >= self._seldom_due_s:
+            self._see_to_the_rest(at_s)
+        happenings = shell.turn(at_s)
+        if shell.may_have_refused:
+            self._look_at_the_door(at_s)
+        late_s = at_s - due_s if wait_s > 0.0 else at_s - before_s
+        if before_s - self._read_s >= self._interval_s:
+            # Stopped amid the last turn, it has heard nobody since either.
+            late_s = max(0.0, late_s) + before_s - self._read_s
+        self._read_s = at_s
+        if late_s > LATE_S:
+            self._tell(events.TimePassed(late_s), at_s)
+        if happenings:
+            self._worked = True
+            self._hear(happenings, at_s)
+        try:
+            commands = core.turn(at_s)
+        except Exception as bug:
+            raise self._failed("in its turn") from bug
+        if commands:
+            self._carry_out(commands)
+        shell.flush(at_s)
+        if self._worked and not happenings and at_s - before_s > IDLE_S:
+            self._collect(at_s)
+
+    def _see_to_the_rest(self, at_s: float) -> None:
+        """Do what is due by the clock alone, and seldom."""
         if at_s >= self._clock_due_s:
             self._clock_due_s = at_s + CLOCK_S
             self._tell(events.ClockRead(time.time()), at_s)
-        happenings = shell.turn(at_s)
-        if shell.refusals != self._refusals:
-            self._refusals = shell.refusals
-            self._tell(events.DoorTold(shell.counters, shell.last_refusal), at_s)
-        late_s = at_s - due_s if wait_s > 0.0 else at_s - before_s
-        if late_s > LATE_S:
-            self._tell(events.TimePassed(late_s), at_s)
+        self._manager.alive(at_s)
+        self._health.alive(at_s)
+        self._seldom_due_s = min(self._clock_due_s, self._manager.due_s, self._health.due_s)
+        if self._unwritten is not None:
+            if at_s >= self._write_again_s:
+                self._remember(self._unwritten)
+            self._seldom_due_s = min(self._seldom_due_s, self._write_again_s)
+
+    def _hear(self, happenings: list[ListenHappening], at_s: float) -> None:
+        """Tell the core what happened on the links."""
+        handle = self._core.handle
         for happening in happenings:
-            if type(happening) is Message:
-                self._tell(events.Received(happening.peer, happening.message), at_s)
-            else:
+            if type(happening) is not Message:
                 if type(happening) is Rejected:
                     self._complain(f"refused from {happening.peer.hex()}: {happening.reason}", at_s)
                 self._tell(_event_of(happening), at_s)
-        self._act(at_s)
-        shell.flush(at_s)
-        self._manager.alive(at_s)
-        self._health.alive(at_s)
-        if happenings:
-            self._worked = True
-        if self._unwritten is not None and at_s >= self._write_again_s:
-            self._remember(self._unwritten)
-        if at_s - self._collected_s >= COLLECT_S:
-            self._collect(at_s, idle=not happenings and at_s - before_s > 0.01)
+                continue
+            event = events.Received(happening.peer, happening.message)
+            try:
+                commands = handle(event, at_s)
+            except Exception as bug:
+                raise self._failed(f"while it handled {event!r}") from bug
+            if commands:
+                self._carry_out(commands)
+
+    def _look_at_the_door(self, at_s: float) -> None:
+        shell = self._shell
+        shell.may_have_refused = False
+        if shell.refusals != self._refusals:
+            self._refusals = shell.refusals
+            self._tell(events.DoorTold(shell.counters, shell.last_refusal), at_s)
 
     def _tell(self, event: events.Event, at_s: float) -> None:
         try:
             commands = self._core.handle(event, at_s)
         except Exception as bug:
-            self._dump(f"while it handled {event!r}"[:20_000])
-            raise _CoreFailedError from bug
+            raise self._failed(f"while it handled {event!r}") from bug
         if commands:
             self._carry_out(commands)
 
-    def _act(self, at_s: float) -> None:
-        try:
-            commands = self._core.turn(at_s)
-        except Exception as bug:
-            self._dump("in its turn")
-            raise _CoreFailedError from bug
-        self._carry_out(commands)
-        if self._kept:
-            kept, self._kept = self._kept, []
-            for event in kept:
-                self._tell(event, at_s)
-            self._act(at_s)
+    def _failed(self, where: str) -> _CoreFailedError:
+        self._dump(where[:20_000])
+        return _CoreFailedError()
+
+    def _woken(self, ready: list[int], at_s: float) -> bool:
+        """See to what is no socket; return whether this is the end."""
+        if self._owner_fd in ready and not os.read(self._owner_fd, 4096):
+            self._stopping = True
+            return True
+        if self._writer.wake_fd in ready:
+            self._hear_of_deeds(at_s)
+        return False
+
+    def _hear_of_deeds(self, at_s: float) -> None:
+        """Tell the core which detached actors are written down."""
+        kept, troubles = self._writer.take()
+        for id_, why in kept:
+            self._tell(events.Kept(id_, why), at_s)
+        for why in troubles:
+            self._look_at(why)
 
     def _carry_out(self, commands: list[events.Command]) -> None:
         shell = self._shell
+        is_written = False
         for command in commands:
             # A peer whose link has ended meanwhile is told nothing; the core will hear of it.
-            if isinstance(command, events.Send):
+            if type(command) is events.Send:
                 shell.send(command.peer, command.message)
             elif isinstance(command, events.Mark):
                 shell.mark(command.peer, command.mark)
@@ -228,24 +278,36 @@ class Service:
             elif isinstance(command, events.Remember):
                 self._remember(command)
             elif isinstance(command, events.Keep):
-                why = self._deeds.keep(command.deed)
-                self._kept.append(events.Kept(command.deed.id, why))
-            elif isinstance(command, events.KeepCourse):
-                self._look_at(self._deeds.keep_course(command.id, command.course))
-            elif isinstance(command, events.Unkeep):
-                self._look_at(self._deeds.drop(command.id))
+                self._writer.keep(command.deed)
+            elif isinstance(command, (events.KeepCourse, events.Unkeep)):
+                if not is_written:
+                    is_written = True
+                    self._write_all(commands)
             elif isinstance(command, events.Drop):
                 if command.error:
                     self._complain(f"dropped: {command.reason}", now_s())
                 shell.drop(command.peer, command.error, command.reason)
 
+    def _write_all(self, commands: list[events.Command]) -> None:
+        """Write what of a turn has to be on the disk before anything is sent: small files."""
+        courses = {one.id: one.course for one in commands if isinstance(one, events.KeepCourse)}
+        if courses:
+            self._look_at(self._deeds.keep_courses(courses))
+        dropped = [one.id for one in commands if isinstance(one, events.Unkeep)]
+        dropped = [id_ for id_ in dropped if not self._writer.drop(id_)]
+        if dropped:
+            self._look_at(self._deeds.drop(dropped))
+
     def _remember(self, command: events.Remember) -> None:
         """Write down what the next life must know; try again where that fails: work goes on."""
         try:
-            self._state.remember(command.nodes, command.gone, command.daemons, command.closed)
+            self._state.remember(
+                command.nodes, command.gone, command.daemons, command.closed, command.acting
+            )
         except OSError as error:
             self._unwritten = command
             self._write_again_s = now_s() + WRITE_AGAIN_S
+            self._seldom_due_s = min(self._seldom_due_s, self._write_again_s)
             self._complain(f"cannot write down which nodes there are: {error}", now_s())
         else:
             self._unwritten = None
@@ -264,9 +326,9 @@ class Service:
             os.read(self._stop_read, 4096)  # what woke us
         say_sizes("scheduler", self._core.at_rest(), self._core.registered())
 
-    def _collect(self, at_s: float, *, idle: bool) -> None:
-        """Collect garbage when that keeps nobody waiting."""
-        if idle and self._worked:
+    def _collect(self, at_s: float) -> None:
+        """Collect garbage, now that it keeps nobody waiting; not too often."""
+        if at_s - self._collected_s >= COLLECT_S:
             self._worked = False
             self._collected_s = at_s
             gc.collect()

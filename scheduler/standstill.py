@@ -167,10 +167,13 @@ class Standstill:
         if not self.watching:
             return []
         self._sent(commands)
+        if self._moves != self._mark:
+            self._give_up()
+            return []
         if self._state.now_s < self.due_s:
             return []
         self.due_s = NEVER_S
-        if self._moves != self._mark or not self._stands_still():
+        if not self._stands_still():
             self._give_up()
         elif self._awaits_value():
             self._asked = {}
@@ -233,8 +236,7 @@ class Standstill:
     def _judge(self, looked: list[tuple[Node, Looked]]) -> None:
         """Nothing moves, and nothing was on its way: if there is work, somebody has to give way."""
         waiting: list[Waiting] = []
-        lacking = [q.head() for q in self._work.queue.queues() if self._board.fits_ever(q.shape)]
-        wanted = [record for record in lacking if record is not None]
+        wanted = [q.head() for q in self._work.queue.queues() if self._board.fits_ever(q.shape)]
         for node, message in looked:
             waits = {row.id: row for row in message.waits if node.find(row.id) is not None}
             queued = [

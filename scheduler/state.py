@@ -315,7 +315,11 @@ class Node:
             self.lent_cpu -= shape.cpu
         else:
             self.work_s = self.work_s - record.expected_s if self.assigned else 0.0
-            self._count(kind.number, -1)
+            count = self.counts[kind.number] - 1
+            if count:
+                self.counts[kind.number] = count
+            else:
+                del self.counts[kind.number]
         self.free_cpu += shape.cpu
         if shape.others:
             for name, amount in shape.others:
@@ -393,7 +397,7 @@ class State:
              "taken_back", "peers_dropped", "nodes_lost", "nodes_drained", "clients_gone",
              "messages_rejected", "output_bytes_dropped", "deadlocks", "strangers_gone",
              "cancels_dropped", "actors_restarted", "actors_moved", "actors_died",
-             "actor_calls_lost"), 0
+             "actor_calls_lost", "checkpoints_refused"), 0
         )  # fmt: skip
         self.chronicle = Chronicle(settings.events_max)
 

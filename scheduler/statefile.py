@@ -6,12 +6,13 @@ return: it goes to a file beside, which takes the place of the old one in one st
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from string import hexdigits
 from typing import Final, NamedTuple
 
 from ..protocol.errors import ConfigError
-from ..protocol.ids import PEER_BYTES
+from ..protocol.ids import PEER_BYTES, TASK_BYTES
 
 #: one more each second would come to that in a lifetime
 EPOCH_MAX: Final = 1 << 31
@@ -30,6 +31,8 @@ class Memory(NamedTuple):
     daemons: list[str]
     #: the last epoch in which nodes were struck out that had not come back
     closed: int = 0
+    #: actors whose last incarnation may still act: the actor, its node, the node's keeper
+    acting: Sequence[tuple[str, str, str]] = ()
 
 
 class StateFile:
@@ -54,26 +57,32 @@ class StateFile:
         Raises:
             ConfigError: the file cannot be read or written, or is none of a scheduler's.
         """
-        epoch, nodes, gone, daemons, closed = self._read()
-        self._epoch = epoch + 1
+        before = self._read()
+        memory = before._replace(epoch=before.epoch + 1)
+        self._epoch = memory.epoch
         try:
-            self.remember(nodes, gone, daemons, closed)
+            self.remember(*memory[1:])
         except OSError as error:
             raise ConfigError(
                 f"the scheduler cannot write {self._path} ({error}); it has to, since its next "
                 "life could not be told from this one otherwise"
             ) from None
-        return Memory(self._epoch, nodes, gone, daemons, closed)
+        return memory
 
     def remember(
-        self, nodes: list[str], gone: list[str], daemons: list[str], closed: int = 0
+        self,
+        nodes: list[str],
+        gone: list[str],
+        daemons: list[str],
+        closed: int = 0,
+        acting: Sequence[tuple[str, str, str]] = (),
     ) -> None:
         """Write down what the next life is to know; see `Memory`.
 
         Raises:
             OSError: it cannot be written; what was written before is as it was.
         """
-        memory = Memory(self._epoch, nodes, gone, daemons, closed)
+        memory = Memory(self._epoch, nodes, gone, daemons, closed, acting)
         data = json.dumps(memory._asdict()).encode()
         beside = self._path.with_name(self._path.name + ".new")
         with open(beside, "wb", opener=_own) as file:
@@ -91,7 +100,7 @@ class StateFile:
         try:
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            return Memory(0, [], [], [])
+            return Memory(0, [], [], [], 0, [])
         except (OSError, UnicodeDecodeError) as error:
             raise self._broken(str(error)) from None
         try:
@@ -114,7 +123,11 @@ class StateFile:
         closed = data.get("closed", 0)
         if type(closed) is not int or not 0 <= closed <= epoch:
             raise self._broken(f'its "closed" is {closed!r}, and no epoch up to {epoch}')
-        return Memory(epoch, nodes, gone, daemons, closed)
+        acting = data.get("acting", [])
+        if not isinstance(acting, list) or not all(map(_is_actor, acting)):
+            raise self._broken(f'its "acting" are {acting!r}, and no list of actors')
+        rows = [(actor, node, keeper) for actor, node, keeper in acting]
+        return Memory(epoch, nodes, gone, daemons, closed, rows)
 
     def _broken(self, why: str) -> ConfigError:
         return ConfigError(
@@ -128,5 +141,15 @@ def _own(path: str, flags: int) -> int:
 
 
 def _is_peer(text: object) -> bool:
+    return _is_id(text, PEER_BYTES)
+
+
+def _is_actor(row: object) -> bool:
+    if not isinstance(row, list) or len(row) != 3:
+        return False
+    return _is_id(row[0], TASK_BYTES) and _is_peer(row[1]) and isinstance(row[2], str)
+
+
+def _is_id(text: object, size: int) -> bool:
     digits = text if isinstance(text, str) else ""
-    return len(digits) == 2 * PEER_BYTES and all(digit in hexdigits for digit in digits)
+    return len(digits) == 2 * size and all(digit in hexdigits for digit in digits)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from ..protocol.ids import NO_TASK, PEER_BYTES, PeerId, TaskId
 from ..protocol.messages import Failure, Outcome, Submit, TaskRow, ValueRow
 from .objects import Objects
-from .placement import Board, ShapeQueue, level_of
+from .placement import Board, Level, level_of
 from .state import Peer, PeerError, State, ignore
-from .tasks import FINISHED, QUEUED, WAITING, Kind, TaskRecord, dependency_failed
+from .tasks import FINISHED, QUEUED, WAITING, Kind, Shape, TaskRecord, dependency_failed
 from .work import ARGS, Work
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ class Submissions:
             return
         peer_id, known, kinds, now_s = peer.id, peer.tasks, peer.kinds, self._state.now_s
         depth, client = message.depth, message.client
-        parent = self._parent_of(peer, message)
+        from_client = peer.node is None
+        # A client's tasks have no parent; what a node's tasks submit has.
+        parent = NO_TASK if from_client and client == peer_id else self._parent_of(peer, message)
         # Numbers are used up even when the peer turns out to misbehave: none is ever given twice.
         order = first_order = self._order
         self._order += len(message.rows)
@@ -74,7 +76,7 @@ class Submissions:
                 self._refuse(peer, row, UNWANTED)
                 continue
             if kind is not last_kind:
-                hopeless = self._hopeless(peer, kind)
+                hopeless = None if from_client else self._hopeless(peer, kind)
                 if kind.client != client:
                     raise PeerError("it submitted a task of one client with the code of another")
                 if ready:
@@ -157,8 +159,7 @@ class Submissions:
         if first.kind.is_timed:
             for record in records:
                 self._work.deadlines.queued(record)
-        queue = self._work.queue.queue_of(level_of(first), first.kind.shape)
-        self._work.queue.extend(queue, records)
+        self._work.queue.extend(records)
 
     def _parent_of(self, peer: Peer, message: Submit) -> TaskId | None:
         """Return the parent to remember; None: what was submitted is not to run."""
@@ -246,7 +247,7 @@ class Submissions:
         sure = self._recovery.doubts.none_of(peer)
         is_known_of = self._recovery.is_known_of
         open_for = self._state.claims.open and self._state.client(PeerId(client)) is not None
-        ready: dict[ShapeQueue, list[TaskRecord]] = {}
+        ready: dict[tuple[Level, Shape], list[TaskRecord]] = {}
         last_kind: Kind | None = None
         last: list[TaskRecord] = []
         for row, told in zip(rows, attempts, strict=True):
@@ -284,19 +285,18 @@ class Submissions:
                 continue
             if kind is not last_kind or not ready:
                 last_kind = kind
-                queue = self._work.queue.queue_of(level_of(record), kind.shape)
-                last = ready.setdefault(queue, [])
+                last = ready.setdefault((level_of(record), kind.shape), [])
             record.attempt = told
             last.append(record)
         self._queue_up_all(ready)
 
-    def _queue_up_all(self, ready: dict[ShapeQueue, list[TaskRecord]]) -> None:
-        for queue, records in ready.items():
+    def _queue_up_all(self, ready: dict[tuple[Level, Shape], list[TaskRecord]]) -> None:
+        for records in ready.values():
             for record in records:
                 record.state = QUEUED  # as `move` would: there is nothing that it waits for
                 if record.kind.is_timed:
                     self._work.deadlines.queued(record)
-            self._work.queue.extend(queue, records)
+            self._work.queue.extend(records)
         ready.clear()
 
     def resume(self, peer: Peer, record: TaskRecord, told: int) -> None:

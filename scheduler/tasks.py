@@ -292,14 +292,17 @@ def failed(
 #: failures of attempts that were cut short: what they had submitted is cancelled
 CUT_SHORT: Final = frozenset(
     {"TaskCancelled", "TaskTimedOut", "TaskHung", "WorkerDied", "WorkerOutOfMemory", "NodeLost",
-     "PoisonTask", "ActorDied", "ActorCallLost"}
+     "PoisonTask", "ActorDied", "ActorCallLost", "ActorUnhealthy"}
 )  # fmt: skip
 
 
 def poisoned(record: TaskRecord, last: ValueRow) -> ValueRow:
     """Return the row of a task that has taken too many workers along."""
     why = "" if last.failure is None else f"; the last one: {last.failure.text}"
-    text = f"{record.deaths} attempts of {record.kind.name} ended with their worker{why}"
+    text = (
+        f"{record.deaths} attempts of {record.kind.name} ended with their worker, so it seems to "
+        f"be the task that ends it (memory, os._exit, a fault in native code?){why}"
+    )
     row = failed(record, "PoisonTask", text, deaths=record.deaths)
     if row.failure is not None and last.failure is not None:
         row.failure.details = {**last.failure.details, **row.failure.details}
@@ -326,6 +329,10 @@ def dependency_failed(record: TaskRecord, dependency: ValueRow) -> ValueRow:
         cause = None if cause is None else cause.cause
         payload, contained = dependency.payload, dependency.contained
     text = f"{record.kind.name} needs the value of {show(dependency.id)}, which failed"
+    if cause is not None and cause.text and not payload:
+        text = f"{text}: {cause.text.splitlines()[0]}"
+    else:
+        text = f"{text}: see the cause"
     row = failed(record, "DependencyFailed", text)
     assert row.failure is not None
     row.failure.cause = cause

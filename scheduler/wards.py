@@ -8,10 +8,12 @@ written down, and with that word it has, for whoever submitted it, come to its e
     adopted    as any task, but for its owner
     whole      its code, arguments and dependencies are here: Keep
     kept       its creator is told so, and it is placed; until then it ends with its creator
-    over       its ward goes, with all that it has submitted, and what was written: Unkeep
+    over       its ward goes, with all that it has submitted, and what was written: Unkeep. As long
+               as its creator may not know that it was kept, it is written that it is over
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -19,6 +21,7 @@ from msgspec.structs import replace
 from ..protocol.frames import PROTOCOL_VERSION, Channel, Hello, Role
 from ..protocol.ids import NO_PEER, NO_TASK, PeerId, TaskId, home_of, show
 from ..protocol.messages import Environment, KindRow, Outcome, TaskRow, ValueRow
+from .chronicle import ERROR
 from .deeds import DEED_VERSION, Course, Deed, Will
 from .events import Command, Keep, KeepCourse, Kept, Unkeep
 from .kinds import Kinds
@@ -70,8 +73,8 @@ class Wards:
     """
 
     __slots__ = (
-        "_kinds", "_objects", "_over", "_pending", "_recovery", "_state", "_submissions", "_work",
-        "wills",
+        "_kinds", "_objects", "_over", "_pending", "_recovery", "_state", "_submissions", "_untold",
+        "_work", "wills",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +99,9 @@ class Wards:
         self._pending: dict[PeerId, Ward] = {}
         #: whose actors have ended for good
         self._over: dict[PeerId, Ward] = {}
+        #: of those that are kept, who may be handed over again: whoever did so may not have heard
+        #: that they were taken. True: in an earlier life, so that it may be anybody
+        self._untold: dict[PeerId, bool] = {}
         submissions.adopt = self.adopt
         work.actors.ward_over = self.ended
         state.hosts.forgets = self._forget_creator
@@ -117,6 +123,11 @@ class Wards:
         home = home_of(TaskId(row.id))
         if kind is None or options is None or not options.detached:
             raise PeerError("it submitted a task under another's id")
+        if self._state.hosts.tombs.get(home) == row.id:
+            # It has lived and ended, and whoever created it has not heard that it was taken.
+            self._submissions.drop_args(peer, row)
+            self._tell(peer, ValueRow(row.id, Outcome.VALUE))
+            return
         known = self.wards.get(home)
         if isinstance(known, Ward):
             self._submissions.drop_args(peer, row)
@@ -178,6 +189,9 @@ class Wards:
 
     def kept(self, event: Kept) -> None:
         """An actor has been written down, or could not be."""
+        if not event.id:
+            self._state.tell(event.error, "actor lost", ERROR)
+            return
         ward = self._pending.get(home_of(TaskId(event.id)))
         if ward is None or ward.record.state == FINISHED:
             return
@@ -189,8 +203,21 @@ class Wards:
         del self._pending[ward.id]
         ward.is_kept = True
         self._tell(self._state.peers.get(ward.creator), ValueRow(record.id, Outcome.VALUE))
+        self._untold[ward.id] = False
+        self._work.deliveries.after_reached(ward.creator, partial(self._told, ward.id))
         ward.creator = NO_PEER
         self._work.one_met(record)
+
+    def _told(self, ward: PeerId) -> None:
+        """Whoever handed an actor over knows that it was taken, or is gone."""
+        self._untold.pop(ward, None)
+        if ward in self._state.hosts.tombs:
+            self._state.hosts.courses[ward] = None  # it is looked at
+
+    def _may_come_again(self, ward: PeerId) -> bool:
+        """Return whether somebody may hand over an actor who has done so already."""
+        is_from_before = self._untold.get(ward)
+        return is_from_before is False or (is_from_before is True and self._state.claims.open)
 
     def _forget_creator(self, peer: PeerId) -> None:
         """A peer is gone, and what it has not handed over yet with it."""
@@ -212,9 +239,16 @@ class Wards:
 
     def revive(self) -> None:
         """Have all that the life before has left go on, or begin anew."""
+        self._state.hosts.fences.revive()
         wills, self.wills = self.wills, []
         for deed, course in [(will.deed, will.course) for will in wills]:
-            ward = Ward(home_of(TaskId(deed.id)), deed.name, deed.environment)
+            home = home_of(TaskId(deed.id))
+            if course.over:
+                self._state.hosts.tombs[home] = TaskId(deed.id)
+                self._untold[home] = True
+                continue
+            ward = Ward(home, deed.name, deed.environment)
+            self._untold[home] = True
             ward.is_kept = ward.asked = True
             ward.course = course
             kind = self._kinds.own(
@@ -247,10 +281,17 @@ class Wards:
                 known = self.wards.get(id_)
                 if isinstance(known, Ward) and known.is_kept and id_ not in self._over:
                     self._note_course(known, commands)
+                elif id_ in hosts.tombs and not self._may_come_again(id_):
+                    self._untold.pop(id_, None)
+                    commands.append(Unkeep(hosts.tombs.pop(id_)))
         over, self._over = self._over, {}
         for ward in over.values():
             self._dissolve(ward)
-            if ward.asked:
+            if ward.is_kept and self._may_come_again(ward.id):
+                hosts.tombs[ward.id] = ward.record.id
+                commands.append(KeepCourse(ward.record.row.id, replace(ward.course, over=True)))
+            elif ward.asked:
+                self._untold.pop(ward.id, None)
                 commands.append(Unkeep(ward.record.row.id))
         return commands
 

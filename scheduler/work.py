@@ -52,8 +52,8 @@ class Work:
     """All tasks without an outcome."""
 
     __slots__ = (
-        "_board", "_deliveries", "_ending", "_ending_now", "_kinds", "_objects", "_state", "actors",
-        "asks", "backing_off", "backoffs", "children", "condemned", "condemns", "deadlines",
+        "_board", "_ending", "_ending_now", "_kinds", "_objects", "_state", "actors", "asks",
+        "backing_off", "backoffs", "children", "condemned", "condemns", "deadlines", "deliveries",
         "details", "elsewhere", "parked", "queue", "untold",
     )  # fmt: skip
 
@@ -66,7 +66,7 @@ class Work:
         deliveries: Deliveries,
     ) -> None:
         self._state = state
-        self._deliveries = deliveries
+        self.deliveries = deliveries
         self._board = board
         self._kinds = kinds
         self._objects = objects
@@ -324,16 +324,16 @@ class Work:
             # It starts only when its submitter knows of it: else this scheduler and its node could
             # end together, and nobody would count it.
             self.untold[record.id] = attempt
-            self._deliveries.after_reached(owner, partial(self._told, record, attempt))
+            self.deliveries.after_reached(owner, partial(self._told, record, attempt))
 
     def _back_off(self, record: TaskRecord, due_s: float) -> None:
         self.backing_off[record.id] = due_s
         heappush(self.backoffs, (due_s, record.order, record))
 
-    def proved_dead(self, node: PeerId, keeper: str = "", met: int = 0) -> None:
-        """What a node ran is dead, see `Actors`: actors that waited for that begin."""
-        for record in self.actors.proved_dead(node, keeper, met):
-            self._back_off(record, self._state.now_s)
+    def look_again(self, creations: Iterable[TaskRecord]) -> None:
+        """It has changed when the next incarnations of actors may begin, see `Fences`."""
+        for record in creations:
+            self._back_off(record, self.actors.hosts.fences.begins_s(record))
 
     def _told(self, record: TaskRecord, attempt: int) -> None:
         """The submitter of a task knows of its next attempt."""

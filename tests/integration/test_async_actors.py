@@ -399,3 +399,69 @@ def test_stack_shows_where_each_coroutine_is(cluster: Cluster) -> None:
     assert "main thread" in shown
     drumbeat.kill(actor)
     assert len(drumbeat.wait(refs, num_returns=2, timeout=10)[0]) == 2
+
+
+@drumbeat.remote
+class Blocked:
+    """An actor whose own tasks may keep its loop."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lock.acquire()
+        self.tasks: list[Any] = []
+
+    async def block(self, after_s: float) -> None:
+        """Have the loop wait for a lock for ever, when this call is over."""
+
+        async def hang() -> None:
+            await asyncio.sleep(after_s)
+            self.lock.acquire(timeout=1e6)
+
+        self.tasks.append(asyncio.get_running_loop().create_task(hang()))
+
+    async def answer(self) -> int:
+        return 42
+
+    async def wait(self) -> None:
+        await asyncio.sleep(3600)
+
+
+def _row_of(name: str) -> dict[str, Any]:
+    return next(iter(running(name)), {})
+
+
+def test_calls_of_an_actor_whose_loop_is_blocked_end_by_their_limits(cluster: Cluster) -> None:
+    actor = Blocked.remote()
+    drumbeat.get(actor.block.remote(0.0), timeout=20)
+    unlimited = actor.answer.options(name="unlimited").remote()
+    queued = actor.answer.options(name="queued", queue_timeout=2.5).remote()
+    timed = actor.answer.options(name="timed", timeout=2.0).remote()
+    until(lambda: _row_of("unlimited").get("verdict") == "loop-blocked")
+    row = _row_of("unlimited")
+    assert "its event loop has not come round for" in row["evidence"]
+    shown = stack_of(cluster, row["pid"])
+    assert re.search(r"test_async_actors\.py:\d+ hang", shown)
+    with pytest.raises(drumbeat.TaskTimedOut) as caught:
+        drumbeat.get(timed, timeout=15)
+    assert caught.value.limit == "timeout"
+    assert str(caught.value.verdict).startswith("loop-blocked: ")
+    assert "hang" in str(caught.value.stack)
+    with pytest.raises(drumbeat.TaskTimedOut) as caught:
+        drumbeat.get(queued, timeout=15)
+    assert caught.value.limit == "queue_timeout"
+    assert "loop-blocked" in str(caught.value.verdict)
+    for _ in range(2):  # those that come later as well
+        with pytest.raises(drumbeat.TaskTimedOut, match="though it was its turn"):
+            drumbeat.get(actor.answer.options(timeout=0.5).remote(), timeout=10)
+    assert not drumbeat.wait([unlimited], timeout=0.0)[0]
+    drumbeat.kill(actor)
+
+
+def test_a_call_that_waits_while_something_else_keeps_the_loop_is_told_of_so() -> None:
+    actor = Blocked.options(max_restarts=1).remote()
+    waits = actor.wait.options(timeout=3.0).remote()
+    drumbeat.get(actor.block.remote(0.5), timeout=20)
+    until(lambda: _row_of("Blocked.wait").get("verdict") == "loop-blocked")
+    with pytest.raises(drumbeat.TaskTimedOut):
+        drumbeat.get(waits, timeout=20)
+    assert drumbeat.get(actor.answer.remote(), timeout=20) == 42, "it began anew"

@@ -38,6 +38,12 @@ def square(x: int) -> int:
 
 
 @drumbeat.remote(max_retries=0)
+def naps(seconds: float) -> str:
+    time.sleep(seconds)
+    return "rested"
+
+
+@drumbeat.remote(max_retries=0)
 def large(size: int) -> bytes:
     return bytes(size)
 
@@ -87,6 +93,12 @@ def threads_of(pid: int) -> list[str]:
 
 def descriptors(pid: int) -> int:
     return max(int(name) for name in os.listdir(f"/proc/{pid}/fd")) + 1
+
+
+def first_free(pid: int) -> int:
+    """Return the lowest descriptor that is not open: with that as its limit it can open none."""
+    used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    return min(set(range(len(used) + 1)) - used)
 
 
 def limited(pid: int, what: int, soft: int) -> tuple[int, int]:
@@ -151,6 +163,67 @@ def test_a_node_without_descriptors_says_so_and_goes_on_when_there_are_some(
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
     assert drumbeat.get(other, timeout=30) == 16
     assert alive(pid)
+
+
+def test_a_node_without_descriptors_looks_at_its_calls_in_vain_and_goes_on(cluster: Any) -> None:
+    pid = daemon()
+    before = limited(pid, resource.RLIMIT_NOFILE, first_free(pid))
+    assert drumbeat.get(naps.remote(3.0), timeout=20) == "rested"
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    assert drumbeat.get(square.remote(3), timeout=20) == 9
+    assert alive(pid)
+
+
+def test_a_node_without_descriptors_hands_over_large_arguments_and_results(cluster: Any) -> None:
+    pid = daemon()
+    drumbeat.get([naps.remote(0.2) for _ in range(2)], timeout=20)  # both workers are there
+    mine = naps.remote(2.0)
+    before = limited(pid, resource.RLIMIT_NOFILE, first_free(pid))
+    # They travel in memory files, whose descriptors the kernel would drop without a word.
+    results = drumbeat.get([large.remote(1_000_000 + n) for n in range(10)], timeout=30)
+    assert [len(result) for result in results] == [1_000_000 + n for n in range(10)]
+    assert drumbeat.get(length.remote(bytes(1_000_000)), timeout=30) == 1_000_000
+    assert drumbeat.get(mine, timeout=20) == "rested"
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    assert daemon() == pid
+
+
+def test_a_node_with_descriptors_for_half_a_worker_says_so_and_goes_on(
+    cluster: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pid = daemon()
+    rested = [naps.remote(3.0)]
+    # Enough for what the node keeps of a worker, or for a part of that.
+    for number, spare in enumerate((2, 5, 6)):
+        before = limited(pid, resource.RLIMIT_NOFILE, descriptors(pid) + spare)
+        other = square.options(env_vars={"A": f"b{number}"}, num_cpus=0.25).remote(number)
+        time.sleep(0.3)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        assert drumbeat.get(other, timeout=30) == number * number
+    assert drumbeat.get(rested, timeout=20) == ["rested"]
+    assert daemon() == pid
+
+
+def test_a_worker_without_descriptors_is_handed_large_arguments_and_hands_over_its_result(
+    cluster: Any,
+) -> None:
+    @drumbeat.remote
+    class Leaky:
+        def leak(self) -> int:
+            kept: list[int] = []
+            resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+            with contextlib.suppress(OSError):
+                while True:
+                    kept.append(os.dup(0))
+            return len(kept)
+
+        def back(self, data: bytes) -> bytes:
+            return data + b"!"
+
+    leaky = Leaky.remote()
+    assert drumbeat.get(leaky.leak.remote(), timeout=30) > 10
+    content = os.urandom(1_000_000)
+    assert drumbeat.get(leaky.back.remote(content), timeout=30) == content + b"!"
 
 
 def test_a_node_without_descriptors_finds_a_scheduler_that_was_restarted(cluster: Any) -> None:

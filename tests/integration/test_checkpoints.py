@@ -13,6 +13,7 @@ import drumbeat
 import psutil
 import pytest
 from drumbeat.client.local import Cluster
+from drumbeat.protocol.session import current
 from support.remote_cluster import RemoteCluster
 from support.waiting import until
 
@@ -63,6 +64,8 @@ class Ledger:
             raise ArithmeticError("the state is odd")
         if self.fault == "slow":
             time.sleep(1.0)
+        if self.fault == "hang":
+            threading.Event().wait(1e6)
         return vars(self)
 
     def __restore__(self, state: dict[str, Any]) -> None:
@@ -70,6 +73,13 @@ class Ledger:
             raise KeyError("an old state")
         vars(self).update(state)
         self.made_by = "restored"
+
+
+def session() -> Any:
+    """Return what asks the cluster of this process."""
+    found = current()
+    assert found is not None
+    return found
 
 
 Remote = drumbeat.remote(Ledger)
@@ -266,6 +276,8 @@ def test_a_detached_one_goes_on_with_its_state_after_both_have_been_killed(
     tmp_path: Path,
 ) -> None:
     cluster = RemoteCluster(tmp_path)
+    # So long a restarted scheduler waits for programs of before, which have ended, and for nodes.
+    cluster.set(client_grace_s=1.0, lost_after_intervals=5.0, lease_margin_s=0.5)
     try:
         scheduler = cluster.start_scheduler()
         cluster.start_node("one")
@@ -353,3 +365,46 @@ def test_what_a_checkpoint_takes_does_not_count_for_the_limit_of_its_call(root: 
         ledger = Each.options(timeout=0.6).remote()
         drumbeat.get(ledger.slow_saves.remote(), timeout=20)
         assert drumbeat.get(ledger.add.remote(), timeout=20) == 1
+
+
+def test_a_checkpoint_that_does_not_end_is_under_a_limit_and_is_told_of_as_that(root: str) -> None:
+    limits = {"checkpoint_timeout_s": 1.0, "cancel_grace_s": 0.2, "term_grace_s": 0.2}
+    with drumbeat.init(num_cpus=1, runtime_directory=root, **limits):
+        ledger = Each.remote()
+        drumbeat.get(ledger.add.remote(), timeout=20)
+        with pytest.raises(
+            drumbeat.TaskHung, match="__checkpoint__ of its actor did not"
+        ) as caught:
+            drumbeat.get(ledger.break_.remote("hang"), timeout=20)
+        assert str(caught.value.verdict).startswith("checkpointing: __checkpoint__ of its actor")
+        assert caught.value.limit == "checkpoint_timeout_s"
+        assert "in __checkpoint__" in str(caught.value.stacks)
+        assert drumbeat.get(ledger.told.remote(), timeout=20) == (1, "restored")
+
+
+def test_one_that_does_not_end_while_nobody_calls_is_ended_when_somebody_does(root: str) -> None:
+    limits = {"checkpoint_timeout_s": 1.0, "cancel_grace_s": 0.2, "term_grace_s": 0.2}
+    with drumbeat.init(num_cpus=1, runtime_directory=root, **limits):
+        ledger = Remote.options(checkpoint_interval_s=2.0, max_restarts=3).remote(10)
+        assert drumbeat.get(ledger.add.remote(), timeout=20) == 11
+        drumbeat.get(ledger.break_.remote("hang"), timeout=20)
+        time.sleep(2.5)  # meanwhile it is to be saved, and never is
+        assert drumbeat.get(ledger.told.remote(), timeout=20) == (10, "constructor")
+
+
+def test_checkpoints_that_have_no_room_are_refused_and_the_older_one_is_kept(root: str) -> None:
+    with drumbeat.init(num_cpus=1, runtime_directory=root, checkpoints_bytes_max=200_000):
+        ledger = Each.remote()
+        assert drumbeat.get(ledger.add.remote(), timeout=20) == 1
+        pid = drumbeat.get(ledger.pid.remote(), timeout=20)
+        for size_bytes in (250_000, 300_000):
+            with pytest.raises(drumbeat.CheckpointFailed, match="checkpoints_bytes_max"):
+                drumbeat.get(ledger.grow.remote(size_bytes), timeout=20)
+        os.kill(pid, signal.SIGKILL)
+        assert drumbeat.get(ledger.told.remote(), timeout=20) == (1, "restored")
+        assert drumbeat.get(ledger.grow.remote(100), timeout=20) == 100, "it has room again"
+        status = session().query("status")["checkpoints"]
+        assert status["refused"] == 2
+        assert status["bytes"] < 200_000
+        told = session().query("events", limit=100)["events"]
+        assert [one["kind"] for one in told].count("checkpoint refused") == 1

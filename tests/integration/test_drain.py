@@ -151,6 +151,13 @@ def slow_there(log: Log, seconds: float) -> str:
 
 
 @drumbeat.remote
+def ends_when_told(log: Log) -> str:
+    log.write("began")
+    until(lambda: log.rows("go"), 60.0)
+    return "there" if os.environ.get(VARIABLE) else "elsewhere"
+
+
+@drumbeat.remote
 def deaf_there(log: Log) -> str:
     log.write("began")
     if not os.environ.get(VARIABLE):
@@ -205,11 +212,12 @@ def test_mid_load_a_term_has_what_runs_end_and_the_rest_run_elsewhere(
 
 
 def test_what_runs_long_is_waited_for_and_nodes_says_so(extra: Extra, log: Log) -> None:
-    ref = slow_there.options(node="extra", max_retries=0).remote(log, 2.0)
+    ref = ends_when_told.options(node="extra", max_retries=0).remote(log)
     until(lambda: log.rows("began"))
     extra.term()
     shown = until(lambda: (row := row_of("extra")) and row["state"] == "draining" and row)
     assert shown["waits_for"] == ["1 task at it"]
+    log.write("go")
     assert drumbeat.get(ref, timeout=30) == "there"
     assert extra.ended() == 0
     assert row_of("extra") is None
@@ -217,7 +225,7 @@ def test_what_runs_long_is_waited_for_and_nodes_says_so(extra: Extra, log: Log) 
 
 def test_a_second_term_interrupts_and_the_task_runs_elsewhere(extra: Extra, log: Log) -> None:
     (own,) = (row["name"] for row in drumbeat_nodes() if row["name"] != "extra")
-    block = work.options(node=own).remote(log, 1, 3.0)
+    block = ends_when_told.options(node=own).remote(log)
     other = slow_there.options(node="extra", max_retries=0).remote(log, 60.0)
     until(lambda: len(log.rows("began")) == 2)
     ref = slow_there.options(max_retries=1).remote(log, 60.0)
@@ -226,7 +234,8 @@ def test_a_second_term_interrupts_and_the_task_runs_elsewhere(extra: Extra, log:
     until(lambda: (row := row_of("extra")) and row["state"] == "draining")
     extra.term()
     assert extra.ended() == 0
-    assert drumbeat.get([block, ref], timeout=30) == [3, "elsewhere"]
+    log.write("go")
+    assert drumbeat.get([block, ref], timeout=30) == ["elsewhere", "elsewhere"]
     with pytest.raises(drumbeat.NodeLost, match="was drained"):
         drumbeat.get(other, timeout=30)
     assert [words[1] for _, _, words in log.rows("interrupted")] == ["drain", "drain"]
@@ -250,9 +259,11 @@ def test_a_third_term_kills(extra: Extra, log: Log) -> None:
 
 
 def test_a_term_of_the_daemon_is_one_of_the_node(extra: Extra, log: Log) -> None:
-    ref = slow_there.options(node="extra", max_retries=0).remote(log, 1.0)
+    ref = ends_when_told.options(node="extra", max_retries=0).remote(log)
     until(lambda: log.rows("began"))
     os.kill(extra.daemon(), signal.SIGTERM)
+    until(lambda: (row := row_of("extra")) and row["state"] == "draining")
+    log.write("go")
     assert drumbeat.get(ref, timeout=30) == "there"
     assert extra.ended() == 0
 
@@ -350,9 +361,19 @@ def command(cluster: Cluster | str, *words: str) -> str:
 
 
 def test_the_command_has_a_node_drained_and_waits_until_it_is_gone(extra: Extra, log: Log) -> None:
-    ref = slow_there.options(node="extra", max_retries=0).remote(log, 6.0)
+    ref = ends_when_told.options(node="extra", max_retries=0).remote(log)
     until(lambda: log.rows("began"))
-    said = command(extra.address, "drain", "extra", "--wait")
+    words = (sys.executable, "-m", "drumbeat.client.cli", "drain", "extra", "--wait")
+    with subprocess.Popen(
+        [*words, "--address", extra.address], stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as waiting:
+        assert waiting.stdout is not None
+        said = ""
+        for line in waiting.stdout:
+            said += line
+            if "extra: waits for 1 task at it" in line:
+                log.write("go")
+    assert waiting.returncode == 0
     assert "extra: is being drained" in said
     assert "extra: waits for 1 task at it" in said
     assert "extra: gone" in said
@@ -395,7 +416,7 @@ def test_the_same_holds_when_the_scheduler_had_it_drained(extra: Extra, log: Log
 
 
 def test_a_scheduler_that_comes_back_gives_it_nothing(extra: Extra, log: Log) -> None:
-    long = slow_there.options(node="extra", max_retries=0).remote(log, 4.0)
+    long = ends_when_told.options(node="extra", max_retries=0).remote(log)
     until(lambda: log.rows("began"))
     extra.term()
     until(lambda: (row := row_of("extra")) and row["state"] == "draining")
@@ -403,6 +424,7 @@ def test_a_scheduler_that_comes_back_gives_it_nothing(extra: Extra, log: Log) ->
     cluster = drumbeat.init.__globals__["_cluster"]
     os.kill(cluster.processes["scheduler"], signal.SIGKILL)
     assert drumbeat.get(refs, timeout=60) == [3 * at for at in range(30)]
+    log.write("go")
     assert drumbeat.get(long, timeout=60) == "there"
     assert extra.ended() == 0
     assert len(began_there(log)) == 1
@@ -410,10 +432,11 @@ def test_a_scheduler_that_comes_back_gives_it_nothing(extra: Extra, log: Log) ->
 
 
 def test_workers_and_what_they_started_are_gone_with_it(extra: Extra, log: Log) -> None:
-    ref = slow_there.options(node="extra", max_retries=0).remote(log, 1.0)
+    ref = ends_when_told.options(node="extra", max_retries=0).remote(log)
     until(lambda: log.rows("began"))
     family = children_of(extra.process.pid)
     extra.term()
+    log.write("go")
     assert drumbeat.get(ref, timeout=30) == "there"
     assert extra.ended() == 0
     assert not [pid for pid in family if alive(pid)]

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.integration
 
 HOUSE = Path(__file__).parents[1] / "support" / "node_house.py"
 ACTOR_HOUSE = HOUSE.with_name("actor_house.py")
+ORPHAN_HOUSE = HOUSE.with_name("orphan_house.py")
 FALLBACKS = {"socket_kind": "dgram", "memory_files": "file"}
 
 
@@ -200,13 +201,13 @@ def test_what_a_task_prints_arrives_before_its_result(
 def test_an_interrupt_stops_the_row_it_is_meant_for_and_no_other(
     house: House, settings: dict[str, str]
 ) -> None:
-    cancelled = ["TaskCancelled: pause was cancelled while it ran", True]
+    cancelled = ["TaskCancelled: pause was cancelled while it ran on node 'lab'", True]
     assert house.run("interrupts", **settings) == [
         cancelled,
         ["half", True],
         ["stayed", True],
         ["slept", True],
-        ["TaskCancelled: nested_get was cancelled while it ran", True],
+        ["TaskCancelled: nested_get was cancelled while it ran on node 'lab'", True],
         [3, True],
     ]
 
@@ -252,7 +253,7 @@ def test_a_worker_is_set_up_as_its_key_says(house: House, settings: dict[str, st
     assert shown["directory"]
     assert shown["group"]
     assert shown["parent"]
-    assert shown["descriptors"] <= 7
+    assert shown["descriptors"] <= 8, "one of them is the reserve"
     assert "'/no/such/directory' on node lab: No such file" in shown["bad directory"]
     assert shown["bad status"] == 1
 
@@ -285,6 +286,17 @@ def test_nothing_outlives_the_keeper(house: House, victim: str, settings: dict[s
     else:
         os.kill(pids["keeper"], signal.SIGTERM)
         assert house.end(10.0)[0] == 0
+    eventually(lambda: not house.left(), 5.0)
+
+
+@pytest.mark.parametrize(("scenario", "terms"), [("owned", None), ("drains", 0)])
+def test_a_daemon_whose_keeper_is_killed_in_the_middle_of_a_turn_takes_no_leave(
+    house: House, scenario: str, terms: int | None
+) -> None:
+    house.program = ORPHAN_HOUSE
+    house.begin(scenario)
+    eventually(house.result_file.exists, 20.0)
+    assert house.result() == ["the keeper is gone", terms]
     eventually(lambda: not house.left(), 5.0)
 
 

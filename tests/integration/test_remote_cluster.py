@@ -1,19 +1,20 @@
-"""A cluster over TCP, as its users start and meet it: by command, by file, by string."""
+"""A cluster over TCP, as its users start it: what of it may end, and what nobody may see.
+
+What needs no cluster of its own is in test_remote_jobs.py and test_remote_troubles.py.
+"""
 
 import os
 import re
 import signal
 import sys
-import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import drumbeat
 import psutil
 import pytest
-from drumbeat.protocol.cluster_file import read_address, write_address
-from drumbeat.protocol.errors import KeyRefused, SchedulerUnreachable
+from drumbeat.protocol.cluster_file import read_address
 from drumbeat.protocol.keys import show_address
 from support.remote_cluster import SAYS_WITHIN_S, Process, RemoteCluster
 from support.waiting import until
@@ -58,65 +59,7 @@ def seen() -> dict[str, str]:
     return dict(os.environ)
 
 
-# ---------------------------------------------------------------------------------------- a job
-
-
-PROGRAM = """
-import drumbeat
-
-@drumbeat.remote(spread=True)
-def work(number):
-    print("at work on", number)
-    return number * number, drumbeat.current().node if hasattr(drumbeat, "current") else ""
-
-with drumbeat.init() as cluster:
-    print(sum(value for value, _ in drumbeat.get([work.remote(n) for n in range(20)])))
-"""
-
-
-@pytest.mark.parametrize("form", ["string", "file", "directory"])
-def test_a_program_runs_its_job_on_two_nodes_and_what_they_print_comes_home(
-    pair: RemoteCluster, form: str
-) -> None:
-    program = pair.home / "program.py"
-    program.write_text(textwrap.dedent(PROGRAM))
-    address = {
-        "string": show_address(*read_address(pair.file("client"))),
-        "file": str(pair.file("client")),
-        "directory": str(pair.directory),
-    }[form]
-    out = pair.run(sys.executable, str(program), DRUMBEAT_ADDRESS=address).stdout
-    assert "2470" in out
-    printed = re.findall(r"\(work pid=\d+ node=(\w+)\) at work on (\d+)", out)
-    assert sorted(int(number) for _, number in printed) == list(range(20))
-    assert {node for node, _ in printed} == {"one", "two"}
-
-
-def test_a_large_value_goes_there_and_back(pair: RemoteCluster) -> None:
-    @drumbeat.remote
-    def turned(data: bytes) -> bytes:
-        return data[::-1]
-
-    with drumbeat.init(pair.file("client")):
-        data = os.urandom(5 << 20)
-        assert drumbeat.get(turned.remote(data), timeout=30) == data[::-1]
-
-
-def test_commands_see_and_steer_a_job(pair: RemoteCluster) -> None:
-    with drumbeat.init(pair.file("client")) as mine:
-        assert mine.address == f"drumbeat://127.0.0.1:{pair.port}"
-        refs = [slow.remote(number, 60) for number in range(6)]
-        until(lambda: pair.asked("status")["tasks"]["assigned"] == 4)
-        assert sorted(row["name"] for row in pair.asked("nodes")) == ["one", "two"]
-        tasks = pair.asked("tasks")
-        assert sorted(row["state"] for row in tasks) == ["queued"] * 2 + ["running"] * 4
-        assert "slow" in pair.command("tasks", "--address", str(pair.file("client"))).stdout
-        out = pair.command("cancel", *(row["id"] for row in tasks)).stdout
-        assert out.count("is being cancelled") == 6
-        for ref in refs:
-            with pytest.raises(drumbeat.TaskCancelled):
-                drumbeat.get(ref, timeout=20)
-        assert pair.asked("tasks") == []
+# ------------------------------------------------------------------------------------- what ends
 
 
 def test_work_goes_on_when_the_scheduler_is_killed_and_started_again(pair: RemoteCluster) -> None:
@@ -160,7 +103,7 @@ def test_a_node_whose_secret_is_gone_goes_on_and_ends_in_plain_words_with_its_da
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_scheduler_and_nodes_in_peace(cluster: RemoteCluster, number: int) -> None:
     scheduler = cluster.start_scheduler()
-    elsewhere = spoiled(cluster, endpoint="tcp://127.0.0.1:9")
+    elsewhere = cluster.spoiled(endpoint="tcp://127.0.0.1:9")
     alone = cluster.start_node("alone", wait=False, DRUMBEAT_ADDRESS=elsewhere)
     alone.until_it_says("cannot reach")
     nodes = [cluster.start_node("one"), alone]
@@ -186,19 +129,6 @@ def test_a_local_cluster_opens_no_network_port(root: str) -> None:
         assert len(processes) > 6
         for process in [psutil.Process(), *processes]:
             assert [one for one in process.net_connections("inet") if one.status == "LISTEN"] == []
-
-
-def test_a_scheduler_on_the_network_listens_at_its_port_and_nodes_nowhere(
-    pair: RemoteCluster,
-) -> None:
-    listening = {
-        (process.pid, one.laddr.port)
-        for root in pair.processes
-        for process in root.family()
-        for one in process.net_connections("inet")
-        if one.status == "LISTEN"
-    }
-    assert listening == {(pair.processes[0].pid, pair.port)}
 
 
 @pytest.mark.parametrize("form", ["string", "file"])
@@ -279,93 +209,7 @@ def test_a_cluster_file_of_another_user_is_refused(cluster: RemoteCluster) -> No
     assert "belongs to user 12345" in cluster.command("status", code=3).stderr
 
 
-def test_a_second_scheduler_in_the_same_directory_is_refused(cluster: RemoteCluster) -> None:
-    cluster.start_scheduler()
-    listen = f"127.0.0.1:{cluster.port + 1}"
-    said = cluster.command("scheduler", "--listen", listen, code=2).stderr
-    assert "another scheduler runs with the directory" in said
-    assert said.count("\n") == 1
-
-
-def test_a_port_that_is_taken_is_said_to_be(cluster: RemoteCluster, tmp_path: Path) -> None:
-    cluster.start_scheduler()
-    other = tmp_path / "other"
-    flags = ("--directory", str(other), "--listen", f"127.0.0.1:{cluster.port}")
-    said = cluster.command("scheduler", *flags, code=2).stderr
-    assert f"cannot listen at tcp://127.0.0.1:{cluster.port}: Address already in use" in said
-
-
 # -------------------------------------------------------------- what is wrong, within five seconds
-
-
-def spoiled(cluster: RemoteCluster, **changes: object) -> str:
-    """A node's file in which something is wrong."""
-    path = cluster.home / "spoiled.cluster"
-    address = read_address(cluster.file("node"))
-    keys = {"server_key", "secret_key"} & changes.keys()
-    credentials = address.credentials._replace(**{key: changes.pop(key) for key in keys})  # type: ignore[arg-type]  # bytes
-    write_address(path, address._replace(credentials=credentials, **changes))  # type: ignore[arg-type]  # a text
-    return str(path)
-
-
-Spoil = Callable[[RemoteCluster], str]
-
-TROUBLES: dict[str, tuple[Spoil, str]] = {
-    "a wrong key": (lambda c: spoiled(c, secret_key=bytes(range(32))), "key"),
-    "another server's key": (
-        lambda c: spoiled(c, server_key=read_other(c)),
-        "not this cluster's scheduler",
-    ),
-    "nobody listening": (lambda c: spoiled(c, endpoint="tcp://127.0.0.1:9"), "refused"),
-    "an unknown host": (lambda c: spoiled(c, endpoint="tcp://no.such.host.invalid:7788"), "host"),
-}
-
-
-def read_other(cluster: RemoteCluster) -> bytes:
-    """The public key of another scheduler: a right one, of the wrong cluster."""
-    other = RemoteCluster.__new__(RemoteCluster)
-    other.__dict__.update(cluster.__dict__)
-    other.directory = cluster.home / "other"
-    done = cluster.start(
-        *(sys.executable, "-m", "drumbeat.client.cli", "scheduler"),
-        *("--directory", str(other.directory), "--listen", "127.0.0.1:" + str(cluster.port + 1)),
-        name="other",
-    )
-    done.until_it_says("listening at")
-    assert done.end() == 0
-    return read_address(other.file("node")).credentials.server_key
-
-
-@pytest.mark.parametrize("trouble", TROUBLES)
-def test_a_node_that_cannot_connect_says_within_five_seconds_why_and_keeps_trying(
-    cluster: RemoteCluster, trouble: str
-) -> None:
-    cluster.start_scheduler()
-    spoil, words = TROUBLES[trouble]
-    node = cluster.start_node("one", wait=False, DRUMBEAT_ADDRESS=spoil(cluster))
-    assert node.until_it_says("cannot reach the scheduler at") < SAYS_WITHIN_S
-    said = node.said()
-    assert words in said
-    assert "it keeps trying" in said
-    assert said.count("\n") <= 2
-    assert node.popen.poll() is None
-    assert len([one for one in node.family() if one.status() != "zombie"]) >= 3
-
-
-@pytest.mark.parametrize("trouble", TROUBLES)
-def test_a_program_that_cannot_connect_is_told_why(cluster: RemoteCluster, trouble: str) -> None:
-    cluster.start_scheduler()
-    spoil, words = TROUBLES[trouble]
-    address = read_address(Path(spoil(cluster)))._replace(role="client")
-    write_address(cluster.file("client"), address)
-    refused = trouble == "a wrong key"
-    begun_s = time.monotonic()
-    with pytest.raises(KeyRefused if refused else SchedulerUnreachable, match=words):
-        drumbeat.init(cluster.file("client"), connect_timeout_s=3.0)
-    assert time.monotonic() - begun_s < (2.0 if refused else 4.0)
-    said = cluster.command("status", "--address", str(cluster.file("client")), code=1).stderr
-    assert words in said
-    assert said.count("\n") == 1
 
 
 def test_a_node_that_was_there_first_joins_when_the_scheduler_starts(
@@ -377,64 +221,6 @@ def test_a_node_that_was_there_first_joins_when_the_scheduler_starts(
     cluster.start_scheduler()
     node.until_it_says("connected to the scheduler", within_s=10.0)
     cluster.until_nodes("one")
-
-
-@pytest.mark.parametrize(("role", "proves"), [("client", "node"), ("node", "client")])
-def test_a_key_is_good_for_its_own_role_only(
-    cluster: RemoteCluster, role: str, proves: str
-) -> None:
-    cluster.start_scheduler()
-    credentials = read_address(cluster.file(proves)).credentials
-    address = read_address(cluster.file(role))._replace(credentials=credentials)
-    path = cluster.home / "changed.cluster"
-    write_address(path, address)
-    if role == "client":
-        with pytest.raises(KeyRefused):
-            drumbeat.init(path, connect_timeout_s=5.0)
-    else:
-        node = cluster.start_node("one", wait=False, DRUMBEAT_ADDRESS=str(path))
-        until(lambda: "the scheduler refuses this node" in node.said())
-        assert node.popen.poll() is None, "it keeps trying"
-
-
-OTHER_NODE = """
-import os, socket, sys
-from drumbeat.protocol import dialer
-{change}
-from drumbeat.node.__main__ import main
-read, write = os.pipe()
-os.write(write, open(sys.argv[1], "rb").read())
-os.close(write)
-sys.exit(main(["--cluster-fd", str(read), "--name", "one", "--num-cpus", "1"]))
-"""
-
-
-@pytest.mark.parametrize(
-    ("change", "says", "is_taken_later"),
-    [
-        ("dialer.PROTOCOL_VERSION = 99", "version", False),
-        ("", "there is a node named 'one' already, on host", True),
-    ],
-    ids=["another version", "a name that is taken"],
-)
-def test_a_node_that_does_not_fit_says_so_within_five_seconds_and_keeps_trying(
-    cluster: RemoteCluster, change: str, says: str, is_taken_later: bool
-) -> None:
-    cluster.start_scheduler()
-    first = cluster.start_node("one")
-    code = OTHER_NODE.format(change=change)
-    words = (sys.executable, "-c", code, str(cluster.file("node")))
-    node = cluster.start(*words, name="another")
-    until(lambda: "the scheduler refuses this node" in node.said(), SAYS_WITHIN_S)
-    assert says in node.said()
-    cluster.until_nodes("one")
-    assert first.said().count("\n") == 1, "the first one has not noticed"
-    assert first.end() == 0
-    if is_taken_later:
-        until(lambda: "connected to the scheduler" in node.said(), 20)
-        cluster.until_nodes("one")
-    assert node.popen.poll() is None
-    assert node.said().count("refuses") == 1, "that is said once"
 
 
 # --------------------------------------------------------------------------------- the quick start

@@ -137,6 +137,7 @@ def test_each_life_has_an_epoch_of_its_own_and_waits_for_the_nodes_of_the_last(
         "gone": [],
         "daemons": [b"node01".hex()],
         "closed": 0,
+        "acting": [],
     }
     second = Scheduler(tmp_path)
     assert second.until(Up).epoch == 2
@@ -159,7 +160,8 @@ def test_its_epoch_is_written_down_before_anybody_can_reach_it(tmp_path: Path) -
     )
     assert scheduler.returncode != 0
     state = json.loads((tmp_path / "scheduler.state").read_text())
-    assert state == {"epoch": 1, "nodes": [], "gone": [], "daemons": [], "closed": 0}
+    empty: dict[str, list[str]] = {"nodes": [], "gone": [], "daemons": [], "acting": []}
+    assert state == {"epoch": 1, "closed": 0, **empty}
 
 
 def test_a_broken_state_file_is_refused_in_plain_words(tmp_path: Path) -> None:

@@ -226,3 +226,64 @@ def test_stack_says_which_thread_runs_which_call(cluster: Cluster) -> None:
     assert re.search(r"thread of Threads\.spin", shown)
     drumbeat.kill(actor)
     assert len(drumbeat.wait(refs, num_returns=2, timeout=10)[0]) == 2
+
+
+@drumbeat.remote
+class Locks:
+    """Two methods that lock each other out."""
+
+    def __init__(self) -> None:
+        self.first, self.second = threading.Lock(), threading.Lock()
+        self.meets = threading.Barrier(2, timeout=20)
+
+    def there(self) -> None:
+        with self.first:
+            self.meets.wait()
+            with self.second:
+                pass
+
+    def back(self) -> None:
+        with self.second:
+            self.meets.wait()
+            self.take_first()
+
+    def take_first(self) -> None:
+        with self.first:
+            pass
+
+    def spin(self, seconds: float) -> None:
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            pass
+
+
+def _verdicts() -> dict[str, dict[str, Any]]:
+    names = ("Locks.there", "Locks.back", "Locks.spin")
+    return {name: row for name in names for row in running(name)}
+
+
+def test_a_deadlock_of_two_threads_is_told_of_by_what_each_of_them_does(cluster: Cluster) -> None:
+    actor = Locks.options(max_concurrency=3).remote()
+    spins = actor.spin.remote(60)  # its main thread and others say nothing of these two
+    calls = [actor.there.remote(), actor.back.options(timeout=6.0).remote()]
+    until(
+        lambda: [
+            row["verdict"] for name, row in _verdicts().items() if name != "Locks.spin"
+        ] == ["blocked", "blocked"]
+    )  # fmt: skip
+    told = _verdicts()
+    assert told["Locks.there"]["where"] == told["Locks.back"]["where"] == "futex"
+    assert "its thread: no CPU and no IO" in told["Locks.there"]["evidence"]
+    assert "2 of 3 calls that the actor has wait for locks" in told["Locks.there"]["evidence"]
+    assert told["Locks.spin"]["verdict"] != "blocked"
+    shown = stack_of(cluster, told["Locks.back"]["id"]).splitlines()
+    assert shown[0].startswith(f"Locks.back {told['Locks.back']['id']} ")
+    assert shown[1].strip() == f"thread of Locks.back {told['Locks.back']['id']}:"
+    assert re.search(r"test_threaded_actors\.py:\d+ take_first", shown[2])
+    with pytest.raises(drumbeat.TaskTimedOut) as caught:
+        drumbeat.get(calls[1], timeout=30)
+    assert str(caught.value.verdict).startswith("blocked: its thread: no CPU")
+    assert re.match(r"test_threaded_actors\.py:\d+ take_first < ", str(caught.value.stack))
+    drumbeat.wait([spins], timeout=5)
+    with pytest.raises(drumbeat.ActorError):
+        drumbeat.get(calls[0], timeout=30)

@@ -192,6 +192,7 @@ class SchedulerProcess(Process):
         gone: Sequence[str] = (),
         daemons: Sequence[str] = (),
         closed: int = 0,
+        acting: Sequence[tuple[str, str, str]] = (),
     ) -> None:
         super().__init__(world, "scheduler")
         settings = world.settings
@@ -201,7 +202,8 @@ class SchedulerProcess(Process):
         self.shell = listen(self.place, settings, epoch)
         rng = Random(f"{world.scenario.seed} core {epoch}")
         wills = world.oracle.acts.deeds.wills()
-        self.core = SchedulerCore(settings, epoch, rng, expected, gone, daemons, closed, wills)
+        left = expected, gone, daemons, closed, wills, acting
+        self.core = SchedulerCore(settings, epoch, rng, *left)
         #: names of nodes, and peers, that have told all of a life before
         self.registered: dict[str | PeerId, None] = {}
         self._names: dict[PeerId, str] = {}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from drumbeat.protocol import transport as real
 from drumbeat.protocol.excuses import Stage
 from drumbeat.protocol.ids import PeerId
+from drumbeat.protocol.poller import Source
 from drumbeat.protocol.settings import Settings
 
 from .network import Connection, Door, Network
@@ -44,6 +45,9 @@ class Place:
 
 class Dialing:
     """One connection, as transport.Dialing offers it."""
+
+    # Always looked at.
+    frames = news = Source(-1, bool)
 
     def __init__(
         self, context: Any, endpoint: str, settings: Settings, poller: Place, keys: None
@@ -107,6 +111,9 @@ class Dialing:
 
 class Listening:
     """All connections of the scheduler, as transport.Listening offers them."""
+
+    # Always asked.
+    has_news = True
 
     def __init__(
         self, context: Any, endpoint: str, settings: Settings, poller: Place, keys: None

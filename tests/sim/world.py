@@ -81,6 +81,7 @@ class World:
         self.gone: list[str] = []
         self.daemons: list[str] = []
         self.closed = 0
+        self.acting: list[tuple[str, str, str]] = []
         #: peers that it gave up, and in which of its lives
         self.given_up: dict[bytes, int] = {}
         #: how long it stays away when it dies, and how long its further lives last
@@ -181,6 +182,7 @@ class World:
         if scheduler is self.scheduler:
             self.remembered, self.gone = list(noted.nodes), list(noted.gone)
             self.daemons, self.closed = list(noted.daemons), noted.closed
+            self.acting = list(noted.acting)
             if self._dies_at_note:
                 self._dies_at_note = False
                 self.oracle.count("scheduler crashed with a note")
@@ -203,7 +205,7 @@ class World:
     def _start_scheduler(self) -> None:
         epoch = self.scheduler.epoch + 1
         self.scheduler = born = SchedulerProcess(
-            self, epoch, self.remembered, self.gone, self.daemons, self.closed
+            self, epoch, self.remembered, self.gone, self.daemons, self.closed, self.acting
         )
         if not self.remembered:
             self.oracle.count("scheduler restarted without nodes")

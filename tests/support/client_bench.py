@@ -103,8 +103,13 @@ def freed(commands: list[Any]) -> list[bytes]:
 
 
 def foreign(number: int = 1) -> ObjectId:
+    return ObjectId(foreign_ids(number)[-1])
+
+
+def foreign_ids(number: int) -> list[ObjectId]:
+    """Return so many ids of what another peer has made."""
     ids = IdFactory(NODE, 3)
-    return ObjectId([ids() for _ in range(number)][-1])
+    return [ObjectId(ids()) for _ in range(number)]
 
 
 def received_with(client: Client, *contained: bytes) -> TaskId:

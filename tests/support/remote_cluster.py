@@ -64,6 +64,13 @@ class Process:
             self.popen.send_signal(number)
         return self.popen.wait(within_s)
 
+    def end_soon(self) -> None:
+        """End it in order; what a node has left to do is ended too, if it takes long."""
+        try:
+            self.end(within_s=2.0)
+        except subprocess.TimeoutExpired:
+            self.end()
+
     def family(self) -> list[psutil.Process]:
         """Return it and all processes below it."""
         own = psutil.Process(self.pid)
@@ -91,6 +98,10 @@ class RemoteCluster:
             "DRUMBEAT_RUNTIME_DIRECTORY": str(runtime),
             "COLUMNS": "200",
         }
+
+    def set(self, **settings: float) -> None:
+        """Give settings to what is started from now on."""
+        self._environ |= {f"DRUMBEAT_{name}".upper(): str(at) for name, at in settings.items()}
 
     def file(self, role: str) -> Path:
         return self.directory / f"{role}.cluster"
@@ -161,16 +172,32 @@ class RemoteCluster:
     def files(self) -> list[Path]:
         return sorted(self.directory.glob("*.cluster"))
 
-    def end(self) -> None:
+    def spoiled(self, **changes: object) -> str:
+        """Write a node's file in which something is wrong; return where it is."""
+        from drumbeat.protocol.cluster_file import read_address, write_address
+
+        path = self.home / "spoiled.cluster"
+        address = read_address(self.file("node"))
+        keys = {"server_key", "secret_key"} & changes.keys()
+        credentials = address.credentials._replace(**{key: changes.pop(key) for key in keys})  # type: ignore[arg-type]  # bytes
+        write_address(path, address._replace(credentials=credentials, **changes))  # type: ignore[arg-type]  # a text
+        return str(path)
+
+    def end(self, but: Process | None = None) -> None:
         """End everything, nodes first, and whatever would not end in time by force.
+
+        Args:
+            but: this one goes on.
 
         Raises:
             AssertionError: something had to be forced.
         """
         forced = []
-        for process in sorted(self.processes, key=lambda one: one.is_scheduler):
+        ending = [process for process in self.processes if process is not but]
+        self.processes = [process for process in self.processes if process is but]
+        for process in sorted(ending, key=lambda one: one.is_scheduler):
             try:
-                process.end()
+                process.end_soon()
             except subprocess.TimeoutExpired:
                 process.end(signal.SIGKILL)
                 forced.append(process.said())

@@ -41,11 +41,12 @@ class Restarted(Stage):
         epoch: int = 2,
         gone: Sequence[str] = (),
         closed: int = 0,
+        acting: Sequence[tuple[str, str, str]] = (),
         **settings: Any,
     ) -> None:
         names = sorted(expected)
         daemons = [(name.encode() * 6).hex() for name in names]
-        super().__init__(0, epoch, names, gone, daemons, closed, **settings)
+        super().__init__(0, epoch, names, gone, daemons, closed, (), acting, **settings)
         self.start_s = self.now_s
         self.turn()
 

@@ -10,8 +10,8 @@ from drumbeat.client.local import Cluster
 from drumbeat.protocol.session import current
 
 
-def stack_of(cluster: Cluster, pid: int) -> str:
-    given = [sys.executable, "-m", "drumbeat.client.cli", "stack", str(pid)]
+def stack_of(cluster: Cluster, what: int | str) -> str:
+    given = [sys.executable, "-m", "drumbeat.client.cli", "stack", str(what)]
     given += ["--address", cluster.address]
     done = subprocess.run(given, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr

@@ -435,3 +435,33 @@ def test_checkpoints_are_refused_of_a_class_that_cannot_make_them(name):
     with pytest.raises(ValueError, match=f"{name} must be"):
         drumbeat.remote(**{name: -1})(Saves)
     drumbeat.remote(max_concurrency=2)(Saves)
+
+
+class SaysHow:
+    def __health__(self) -> bool:
+        """Be well."""
+        return True
+
+
+def test_how_often_an_actor_is_asked_how_it_is_arrives_in_the_kind(session):
+    for given in ({}, {"health_check_interval_s": 0}, {"health_check_interval_s": 2.5}):
+        drumbeat.remote(SaysHow).options(**given).remote()
+    asked = [call.kind.options.creates.health_check_interval_s for call in session.calls]
+    assert asked == [-1.0, 0.0, 2.5]
+
+
+def test_a_class_that_cannot_say_how_it_is_is_not_to_be_asked():
+    with pytest.raises(TypeError, match=r"__health__\(self\) of Counter.* is no method of it"):
+        Counter.options(health_check_interval_s=1)
+    Counter.options(health_check_interval_s=0)
+    with pytest.raises(TypeError, match="__health__ of Named is to be a method"):
+        drumbeat.remote(type("Named", (), {"__health__": "good"}))
+
+    class Waits:
+        async def __health__(self) -> None:
+            """Say nothing."""
+
+    with pytest.raises(TypeError, match=r"Waits is `async def`.* has no event loop"):
+        drumbeat.remote(Waits)
+    with pytest.raises(ValueError, match="health_check_interval_s must be a number from 0 up"):
+        drumbeat.remote(SaysHow).options(health_check_interval_s=-1)

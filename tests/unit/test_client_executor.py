@@ -3,12 +3,14 @@
 import asyncio
 import concurrent.futures
 import pickle
+import sys
 import threading
 from concurrent.futures import CancelledError
 
 import drumbeat
 import pytest
 from drumbeat.client import executor as executor_module
+from drumbeat.protocol.errors import Interrupted
 from drumbeat.protocol.messages import Failure
 from support.fake_session import FakeSession, eventually
 
@@ -282,6 +284,40 @@ def test_map_submits_at_once_and_gives_up_in_time(manual):
         next(iterator)
     assert manual.waiting == [], "the rest is cancelled"
     executor.shutdown()
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Interrupted])
+def test_what_ends_the_program_or_the_task_cancels_all_calls_and_waits_for_none(manual, stop):
+    executor = drumbeat.Executor(max_workers=1)
+    running, waiting = executor.submit(double, 1), executor.submit(double, 2)
+    with pytest.raises(stop), executor:
+        raise stop
+    assert waiting.cancelled()
+    assert not running.done()
+    assert [ids for ids, _, _ in manual.cancelled] == [manual.calls[0].ids]
+    with pytest.raises(RuntimeError):
+        executor.submit(double, 3)
+    assert len(manual.calls) == 1
+
+
+def test_an_error_that_leads_out_of_an_executor_has_its_calls_go_on(manual):
+    executor = drumbeat.Executor()
+    future = executor.submit(double, 1)
+    threading.Timer(0.05, manual.run).start()
+    with pytest.raises(OSError, match="mine"), executor:
+        raise OSError("mine")
+    assert future.result(0) == 2
+    assert not manual.cancelled
+
+
+def test_at_the_end_of_a_program_that_ctrl_c_has_ended_nobody_waits_for_executors(
+    manual, monkeypatch
+):
+    executor = drumbeat.Executor()
+    executor.submit(double, 1)
+    monkeypatch.setattr(sys, "last_value", KeyboardInterrupt(), raising=False)
+    executor_module.wait_for_all()
+    assert [ids for ids, _, _ in manual.cancelled] == [manual.calls[0].ids]
 
 
 def test_references_are_passed_by_value_in_chunks_too(session):

@@ -23,7 +23,17 @@ from drumbeat.protocol.messages import (
     Wanted,
 )
 from drumbeat.protocol.recovery import Holding, Recovered
-from support.client_bench import LARGE, Client, foreign, freed, received_with, resolved, sent, value
+from support.client_bench import (
+    LARGE,
+    Client,
+    foreign,
+    foreign_ids,
+    freed,
+    received_with,
+    resolved,
+    sent,
+    value,
+)
 
 
 def test_refs_that_were_delivered_are_told_with_their_deliveries() -> None:
@@ -56,8 +66,7 @@ def test_a_release_that_was_about_to_be_sent_is_void() -> None:
 
 def test_many_refs_are_told_in_pieces() -> None:
     client = Client()
-    refs = tuple(foreign(number) for number in range(1, 4_100))
-    received_with(client, *refs)
+    received_with(client, *foreign_ids(4_099))
     assert [len(one.rows) for one in sent(client.connect(2), Holding)] == [4_096, 3]
 
 

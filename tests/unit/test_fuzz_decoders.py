@@ -74,7 +74,7 @@ def test_a_damaged_message_of_any_kind_is_understood_or_refused(kind: Any) -> No
                     decode(raw)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(rng=chance)
 def test_messages_in_parts_are_joined_or_refused(rng: Random) -> None:
     for reader in (codec.Reader.to_scheduler(), codec.Reader.to_client(), codec.Reader.to_node()):
@@ -88,7 +88,7 @@ def test_messages_in_parts_are_joined_or_refused(rng: Random) -> None:
                 reader.read(damaged(rng, raw) if rng.random() < 0.3 else raw)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(rng=chance)
 def test_chunks_make_a_payload_or_are_refused_and_no_more_is_kept_than_may_be(rng: Random) -> None:
     assembler = Assembler(1000)
@@ -112,7 +112,7 @@ def frame_of(rng: Random) -> bytes:
     return damaged(rng, encoded) if rng.random() < 0.3 else encoded
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(rng=chance)
 def test_frames_of_many_connections_never_break_the_listener_nor_another_link(rng: Random) -> None:
     listener, innocent, link = Listener(Settings(), 3), PeerId(b"innoce"), Link(Settings())
@@ -142,7 +142,7 @@ def test_frames_of_many_connections_never_break_the_listener_nor_another_link(rn
     assert taken <= 12
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(rng=chance)
 def test_whatever_a_scheduler_says_first_or_later_a_dialler_goes_on(rng: Random) -> None:
     for channel in Channel:
@@ -169,7 +169,7 @@ def memory_limited() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(rng=chance)
 def test_any_error_report_is_an_exception_to_raise(rng: Random) -> None:
     report = pack_error(ValueError("no"), name="f", task="t", node="n", pid=1, attempt=1).payload
@@ -209,7 +209,7 @@ def test_an_error_report_that_ends_its_reader_is_an_error() -> None:
     assert "SystemExit" in str(error)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(rng=chance)
 def test_any_failure_that_decodes_is_an_exception_to_raise(rng: Random) -> None:
     row = words(rng).message(ValueRow)
@@ -255,7 +255,7 @@ def test_what_the_wire_would_refuse_is_refused_at_the_call(name: str, value: Any
         check({name: value})
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(rng=chance)
 def test_a_damaged_state_file_is_read_or_named_as_broken(rng: Random) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -276,7 +276,7 @@ def test_a_damaged_state_file_is_read_or_named_as_broken(rng: Random) -> None:
             assert epoch > 1
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(rng=chance)
 def test_settings_of_another_process_fit_or_are_refused_by_name(rng: Random) -> None:
     names = (*Settings.__struct_fields__, "nonsense", "")

@@ -16,7 +16,7 @@ from support.node_bench import NODE, NodeBench, value
 seeds = st.integers(0, 2**32)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(seed=seeds, steps=st.integers(1, 40))
 def test_a_client_outlives_a_scheduler_that_says_anything(seed: int, steps: int) -> None:
     mad = MadClient(Random(seed))
@@ -26,7 +26,7 @@ def test_a_client_outlives_a_scheduler_that_says_anything(seed: int, steps: int)
 
 
 @pytest.mark.parametrize("mad_workers", [False, True])
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(seed=seeds, steps=st.integers(1, 40))
 def test_a_node_outlives_a_scheduler_and_workers_that_say_anything(
     mad_workers: bool, seed: int, steps: int

@@ -15,7 +15,7 @@ seeds = st.integers(0, 2**32)
 
 
 @pytest.mark.parametrize("role", ["client", "node"])
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=seeds, steps=st.integers(1, 20))
 def test_whatever_a_peer_says_the_work_of_others_comes_to_its_end(
     role: str, seed: int, steps: int
@@ -24,7 +24,7 @@ def test_whatever_a_peer_says_the_work_of_others_comes_to_its_end(
 
 
 @pytest.mark.parametrize("role", ["client", "node"])
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=seeds, steps=st.integers(1, 20))
 def test_whatever_a_peer_says_to_a_scheduler_that_comes_back_others_get_on(
     role: str, seed: int, steps: int

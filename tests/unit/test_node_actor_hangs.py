@@ -3,7 +3,7 @@
 import pytest
 from drumbeat.node import events
 from drumbeat.node.packets import ActorMade, Finished, FinishedRow, Returned
-from drumbeat.node.page import IDLE, RUNNING_CODE
+from drumbeat.node.page import CHECKPOINTING, IDLE, RUNNING_CODE, SAVING
 from drumbeat.protocol.messages import Beat, Failure, Outcome, Stop, StopMode, ValueRow
 from drumbeat.protocol.running import Stack, Stacks
 from support.node_acting import Stage
@@ -18,12 +18,35 @@ def stage():
 
 def in_a_deadlock(stage, seconds, running=2):
     """Let time pass while the actor is seen with a stale pulse, every thread at a lock."""
+    return seen_for(stage, seconds, lambda command: answers_to(command, running))
+
+
+def telling_its_state(stage, seconds, running=2, phase=CHECKPOINTING, state="S"):
+    """Let time pass while the actor is in its __checkpoint__, and its pulse comes."""
+
+    def answers(command):
+        if type(command) is not events.LookAt:
+            return answers_to(command, running)
+        beat, elapsed_s = int(stage.now_s * 100), 9.0 if running else 0.0
+        about = beat, running, phase, elapsed_s, 0
+        started = running or 1
+        return [
+            events.Seen([events.Evidence(
+                1, *about, state if depth else "", 1.0, 5, "", "read", started=started
+            )])
+            for _, depth in command.rows
+        ]  # fmt: skip
+
+    return seen_for(stage, seconds, answers)
+
+
+def seen_for(stage, seconds, answers_of):
     end_s, commands = stage.now_s + seconds, []
     while stage.now_s < end_s:
         new = stage.after(0.05)
         while new:
             commands += new
-            answers = [a for c in new for a in answers_to(c, running)]
+            answers = [a for c in new for a in answers_of(c)]
             new = stage.feed(*answers) if answers else []
     return commands
 
@@ -170,6 +193,43 @@ def test_one_that_was_cancelled_and_hangs_is_ended_too(stage, seconds):
     assert events.Signal(1, "KILL") in commands
     stage.die(1, started=2)
     assert [row.id for row in stage.done()] == [call, stage.actor]
+
+
+def test_an_actor_that_does_not_end_telling_its_state_is_ended_after_its_limit():
+    stage = Stage(settings={**SOON, "checkpoint_timeout_s": 20.0})
+    stage.call()
+    assert not steps(telling_its_state(stage, 19.0))
+    assert steps(telling_its_state(stage, 5.0)) == [
+        events.Interrupt(1, 2, "hung"), events.Signal(1, "TERM"), events.Signal(1, "KILL")
+    ]  # fmt: skip
+    stage.die(1, started=2)
+    failure = stage.done()[0].values[0].failure
+    assert (failure.error, failure.details["limit"]) == ("TaskHung", "checkpoint_timeout_s")
+    assert "has run, but __checkpoint__ of its actor did not end in 20 s" in failure.text
+    assert failure.details["verdict"].startswith("checkpointing: __checkpoint__ of its actor has")
+    assert "sleeping in read" in failure.details["verdict"]
+
+
+def test_one_that_tells_its_state_between_calls_is_ended_and_the_call_runs_in_the_next():
+    stage = Stage(settings={**SOON, "checkpoint_timeout_s": 20.0})
+    (call,) = stage.call()
+    commands = telling_its_state(stage, 30.0, running=0)
+    assert steps(commands)[-1] == events.Signal(1, "KILL")
+    stage.die(1, started=1)
+    assert stage.told_back() == [call]
+    (row,) = stage.done()
+    assert row.id == stage.actor
+    assert "did not end __checkpoint__ in 20 s" in row.values[0].failure.text
+
+
+@pytest.mark.parametrize(
+    ("about", "timeout_s"),
+    [({"phase": SAVING}, 20.0), ({"state": "T"}, 20.0), ({}, 0.0)],
+)
+def test_who_waits_for_the_scheduler_or_is_stopped_or_has_no_limit_goes_on(about, timeout_s):
+    stage = Stage(settings={**SOON, "checkpoint_timeout_s": timeout_s})
+    stage.call()
+    assert not steps(telling_its_state(stage, 60.0, **about))
 
 
 def test_an_actor_made_meanwhile_is_not_judged_for_its_constructor():

@@ -1,7 +1,11 @@
 """Packets between two processes: bounds, order, length, descriptors, both kinds of sockets."""
 
+import contextlib
+import errno
 import os
+import resource
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -50,7 +54,7 @@ def test_a_packet_of_any_length_arrives_and_leaves_no_file_open(
 ) -> None:
     one, other = pair
     before = open_files()
-    content = os.urandom(length)
+    content = b"\x93" + os.urandom(length - 1)  # as a message begins
     if posted:
         assert one.post(content)
     else:
@@ -101,8 +105,8 @@ def test_what_finds_no_room_waits_in_order(pair: tuple[Channel, Channel]) -> Non
     received = drain(one, other)
     assert not one.waits
     assert len(received) == count + 2
-    assert received[-1] == (b"x" * 1_000_000, ())
-    assert received[-2] == (b"small", ())
+    assert (received[-1].data, received[-1].fds) == (b"x" * 1_000_000, ())
+    assert (received[-2].data, received[-2].fds) == (b"small", ())
 
 
 def test_what_waits_can_be_taken_back(pair: tuple[Channel, Channel]) -> None:
@@ -142,6 +146,7 @@ def test_a_closed_end_is_told_after_all_it_sent() -> None:
 
 
 def test_an_end_closed_with_files_waiting_leaves_none_open() -> None:
+    Channel(socket.socket()).close()  # from now on the process has its reserve
     before = open_files()
     one, other = channel_pair()
     fill(one)
@@ -151,12 +156,140 @@ def test_an_end_closed_with_files_waiting_leaves_none_open() -> None:
     assert open_files() == before
 
 
+# --------------------------------------------------------------------------------- descriptors
+
+
+def test_a_process_at_its_limit_receives_a_large_packet_all_the_same(
+    pair: tuple[Channel, Channel],
+) -> None:
+    one, other = pair
+    content = os.urandom(1_000_000)
+    for _ in range(3):
+        one.send(content)
+    before = open_files()
+    with no_descriptors():
+        assert [data(other.receive()) == content for _ in range(3)] == [True] * 3
+        with pytest.raises(OSError, match="Too many open files"):
+            os.dup(0)  # the reserve is there again
+    assert open_files() == before
+
+
+def test_a_process_at_its_limit_sends_a_large_packet_all_the_same(
+    pair: tuple[Channel, Channel],
+) -> None:
+    one, other = pair
+    content = os.urandom(1_000_000)
+    with no_descriptors():
+        one.send(content)
+        assert one.post(content)
+    assert data(other.receive()) == content
+    assert data(other.receive()) == content
+
+
+def test_a_packet_whose_descriptors_find_no_room_stays_where_it_is_until_they_do(
+    pair: tuple[Channel, Channel],
+) -> None:
+    one, other = pair
+    one.send(b"first")
+    one.send(b"three", (0, 1, 2))
+    one.send(b"last")
+    with no_descriptors():
+        assert data(other.receive(wait=False)) == b"first"
+        assert other.receive(wait=False) is None
+        assert other.receive(wait=False) is None
+    packet = other.receive(wait=False)
+    assert packet is not None
+    assert (bytes(packet.data), len(packet.fds)) == (b"three", 3)
+    assert data(other.receive(wait=False)) == b"last"
+    for fd in packet.fds:
+        os.close(fd)
+
+
+def test_a_receiver_without_room_for_long_is_told_of_the_limit_and_what_to_do(
+    pair: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drumbeat.node.channel.ROOM_WITHIN_S", 0.01)
+    one, other = pair
+    one.send(b"three", (0, 1, 2))
+    told = "no descriptor for a packet that has come"
+    with no_descriptors() as used, pytest.raises(OSError, match=told) as caught:
+        other.receive()
+    assert caught.value.errno == errno.EMFILE
+    assert f"the limit is {used} a process (raise it: ulimit -n" in str(caught.value)
+    packet = other.receive()  # it is not lost
+    assert packet is not None
+    for fd in packet.fds:
+        os.close(fd)
+
+
+def test_descriptors_that_have_to_wait_and_cannot_are_told_of_and_nothing_waits(
+    pair: tuple[Channel, Channel],
+) -> None:
+    one, _ = pair
+    fill(one)
+    with no_descriptors(), pytest.raises(OSError, match="no descriptor for what a packet carries"):
+        one.post(b"two", (0, 1))
+    assert [len(text) for text in one.take_waiting()] == [60_000]
+
+
+@pytest.mark.parametrize("length", [0, 4000])
+def test_a_packet_that_lies_about_its_file_is_refused_and_leaves_nothing_open(
+    pair: tuple[Channel, Channel], length: int
+) -> None:
+    one, other = pair
+    before = open_files()
+    head = struct.Struct("!BBQ")
+    reader, writer = os.pipe()
+    file = memory_file()
+    os.write(file, b"short")
+    claims = head.pack(0xC1, 1, 1 << 40)
+    for text, fds in (
+        (b"\xc1", ()),
+        (claims, ()),
+        (claims[: 1 + length % 9], (file,)),
+        (head.pack(0xC1, 2, 10), (file,)),
+        (claims, (file,)),
+        (head.pack(0xC1, 1, 10), (reader,)),
+    ):
+        send_raw(one, text, fds)
+        with pytest.raises(OSError, match=r"what its head says|lacks|No such device"):
+            other.receive()
+    send_raw(one, b"plain", (reader, writer))
+    assert data(other.receive()) == b"plain"
+    for fd in (reader, writer, file):
+        os.close(fd)
+    assert open_files() == before
+
+
 @pytest.mark.parametrize("kind", ["memfd", "file", "auto"])
 def test_a_memory_file_has_no_name(kind: str) -> None:
     fd = memory_file(kind)
     assert os.write(fd, b"content") == 7
     assert os.fstat(fd).st_nlink == 0
     os.close(fd)
+
+
+def send_raw(end: Channel, text: bytes, fds: tuple[int, ...]) -> None:
+    socket.send_fds(end.socket, [text], fds)
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[int]:
+    """As long as this lasts the process has used up its descriptors; yield how many that are."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, before[1])
+    )
+    used = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                used.append(os.dup(0))
+        yield resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for fd in used:
+            os.close(fd)
 
 
 def fill(end: Channel) -> int:

@@ -148,6 +148,16 @@ def test_nothing_is_kept_of_a_life_that_the_scheduler_had_given_up(stage):
     assert not {"checkpoints", "checkpoints_sent"} & at_rest(stage).keys()
 
 
+def test_what_the_scheduler_had_no_room_for_is_not_kept_and_what_came_after_it_is(stage):
+    stage.say(1, Checkpointed(1, b"first"))
+    stage.say(1, Checkpointed(2, LARGE))
+    stage.hear(CheckpointsGone([], [(stage.actor, 1, 1)]))
+    assert at_rest(stage)["checkpoints"] == 1
+    stage.hear(CheckpointsGone([], [(stage.actor, 1, 2)]))
+    assert "checkpoints" not in at_rest(stage)
+    assert [packet.number for packet in stage.told(1, CheckpointKept)] == [2], "it may tell another"
+
+
 def test_a_worker_that_is_no_actor_has_no_state():
     stage = Stage(made=False)
     stage.say(1, Checkpointed(1, b"state"))

@@ -1,6 +1,7 @@
 """What the kernel says of a process: of this one, and of one that there is not."""
 
 import os
+import subprocess
 import sys
 import threading
 
@@ -35,6 +36,20 @@ def test_of_a_process_that_is_gone_nothing_is_known() -> None:
     assert probe.io_of(NOBODY) == -1
     assert probe.call_of(NOBODY, NOBODY) == ""
     assert probe.all_threads(NOBODY) == ""
+
+
+@linux
+def test_without_a_descriptor_nothing_is_known_and_nothing_is_loaded() -> None:
+    program = (
+        "import os, resource, sys\n"
+        "from drumbeat.node import probe\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))\n"
+        "print(probe.process(os.getpid()), probe.io_of(os.getpid()), 'psutil' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "('', 0.0, 0) -1 False\n"), done.stderr
 
 
 @linux

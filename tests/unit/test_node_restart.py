@@ -3,6 +3,7 @@
 import pytest
 from drumbeat.node import events
 from drumbeat.node.packets import Ask, CancelTasks, Finished, Run, Want
+from drumbeat.protocol.actors import ActorsGone
 from drumbeat.protocol.ids import IdFactory
 from drumbeat.protocol.messages import (
     Assign,
@@ -120,6 +121,7 @@ def test_all_is_told_in_the_order_that_is_promised(bench):
         Query(1, "status", 10, "f"),
         Fetch([awaited]),
         Registered(),
+        ActorsGone(),
     ]
     assert isinstance(said[2], Define)
     assert [(row.number, row.name, row.payload) for row in said[2].rows] == [

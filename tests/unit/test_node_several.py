@@ -4,7 +4,6 @@ import pytest
 from drumbeat.node import events
 from drumbeat.node.handing import AHEAD_MAX
 from drumbeat.node.packets import (
-    ActorMade,
     Begun,
     BegunRow,
     CallsTold,
@@ -17,32 +16,17 @@ from drumbeat.node.packets import (
     TellCalls,
 )
 from drumbeat.node.page import RUNNING_CODE, WAITING
-from drumbeat.protocol.limits import Limits
 from drumbeat.protocol.messages import (
     Assign,
-    Beat,
     Outcome,
     Stop,
     StopMode,
     ValueRow,
 )
 from drumbeat.protocol.running import Stack, Stacks
-from support.node_acting import CALL, Stage
+from support.node_acting import CALL
 from support.node_bench import OTHER
-
-AT_ONCE = 3
-
-
-def staged(concurrency=AT_ONCE, in_threads=False, settings=None, **limits):
-    stage = Stage(settings=settings, made=False)
-    stage.say(1, ActorMade(1, [], concurrency, in_threads))
-    del stage.rows[1][1]
-    if limits:
-        stage.knows(stage.actor, CALL + 1)
-        stage.prepare(
-            CALL + 1, actor=stage.actor, num_cpus=0.0, max_retries=0, limits=Limits(**limits)
-        )
-    return stage
+from support.node_several import AT_ONCE, beaten, page_says, staged
 
 
 @pytest.fixture
@@ -54,30 +38,10 @@ def in_hand(stage):
     return list(stage.hosted().hand)
 
 
-def page_says(stage, started):
-    """Answer whatever asks what the worker has started."""
-    new = stage.commands
-    while new:
-        answers = []
-        for command in new:
-            if type(command) is events.ReadPage:
-                answers.append(events.PageRead([(1, started, True)]))
-            elif type(command) is events.TakePackets:
-                answers.append(events.PacketsTaken(1, []))
-        if not answers:
-            return
-        new = stage.feed(*answers)
-
-
 def look(stage, running=2, phase=WAITING, state="S", elapsed_s=1.0, started=0):
     beat = int(stage.now_s * 100)
     row = events.Evidence(1, beat, running, phase, elapsed_s, 0, state, 1.0, 5, started=started)
     return stage.feed(events.Seen([row]))
-
-
-def beaten(commands):
-    sent = [c.message for c in commands if type(c) is events.Send]
-    return [row for message in sent if type(message) is Beat for row in message.running]
 
 
 # ------------------------------------------------------------------------------------ sent, ended
@@ -187,19 +151,19 @@ def test_a_cancelled_call_never_takes_its_actor_along(stage):
 
 
 def test_each_call_is_timed_from_when_its_worker_says_that_it_began():
-    stage = staged(timeout_s=2.0, settings={"cancel_grace_s": 1.0, "term_grace_s": 1.0})
+    stage = staged(2, timeout_s=2.0, settings={"cancel_grace_s": 1.0, "term_grace_s": 1.0})
     first, second, third = stage.assign(3, kind=CALL + 1)
     stage.after(1.5)
     look(stage)
     stage.say(1, Begun([BegunRow(2, 1.5), BegunRow(3, 0.2)]))
     for _ in range(4):
         stage.after(0.25)
-        look(stage)
+        look(stage, started=3)
     judged = [attempt.row.id for attempt in stage.hosted().hand.values() if attempt.case]
     assert judged == [first]
     stage.after(0.25)
     for _ in range(4):
-        look(stage)
+        look(stage, started=3)
         stage.after(0.25)
     judged = [attempt.row.id for attempt in stage.hosted().hand.values() if attempt.case]
     assert judged == [first, second]
@@ -207,7 +171,7 @@ def test_each_call_is_timed_from_when_its_worker_says_that_it_began():
 
 
 def test_one_that_keeps_its_worker_from_saying_so_is_timed_by_the_page():
-    stage = staged(timeout_s=2.0)
+    stage = staged(2, timeout_s=2.0)
     first, second, third = stage.assign(3, kind=CALL + 1)
     elapsed_s = 0.0
     judged = {}
@@ -220,7 +184,7 @@ def test_one_that_keeps_its_worker_from_saying_so_is_timed_by_the_page():
             if attempt.case:
                 judged.setdefault(attempt.row.id, elapsed_s)
     assert judged == {first: 2.0, second: 3.0}
-    assert third not in judged, "it was not started"
+    assert third not in judged, "it was not its turn"
 
 
 def test_what_was_given_back_unstarted_is_timed_no_more():
@@ -315,6 +279,17 @@ def test_where_its_calls_are_goes_before_its_threads(stage):
     stage.feed(events.Dumped(1, "Current thread\n"))
     (answer,) = stage.sent(Stacks)
     assert answer.rows[0].text == "Coroutine a (most recent call first):\nCurrent thread\n"
+
+
+def test_the_stacks_of_an_actor_are_headed_by_itself_and_those_of_a_call_by_that(stage):
+    first, second = stage.call(2)
+    for asked in (stage.actor, second):
+        stage.hear(Stack(7, [asked], []))
+        stage.say(1, CallsTold(7, ""))
+        stage.feed(events.Dumped(1, "Current thread\n"))
+        (answer,) = stage.sent(Stacks)
+        assert [row.task for row in answer.rows] == [asked]
+    assert first not in (stage.actor, second)
 
 
 def test_who_cannot_say_where_its_calls_are_is_not_awaited_for_long(stage):

@@ -152,7 +152,7 @@ SEEDS = [
 ]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     seed=st.sampled_from(SEEDS),
     changes=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=6),
@@ -170,7 +170,7 @@ def test_damaged_messages_are_understood_or_refused_and_nothing_else(
             decode(bytes(raw[: len(raw) - cut] if cut < len(raw) else raw) + junk)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     plain=st.recursive(
         st.one_of(

@@ -252,7 +252,7 @@ class Wire:
         self.links[1].resume(received[0])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32),
     loss=st.floats(0, 0.3),

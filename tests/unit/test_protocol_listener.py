@@ -61,7 +61,7 @@ def joined(peer: PeerId = A) -> Listener:
 
 
 def peer_at(listener: Listener, route: bytes) -> PeerId | None:
-    connection = listener.connection_at(route)
+    connection = listener.routes.get(route)
     return None if connection is None else connection.peer
 
 
@@ -328,3 +328,14 @@ def test_what_waits_for_a_peer_without_a_connection_is_told() -> None:
     listener.queue(A, b"\xa0" * 101)
     listener.flush(0.0)
     assert listener.lagging == [Lags(A, 101)]
+
+
+def test_as_long_as_nothing_unusual_came_nothing_more_was_refused() -> None:
+    listener = joined()
+    unusual, refusals = listener.unusual, listener.refusals
+    say(listener, b"r1", encode_batch(1, 0, [b"\x07"]))
+    assert (listener.unusual, listener.refusals) == (unusual, refusals)
+    for number, junk in enumerate((encode_batch(2, 9, [b"\x07"]), b"junk", Reset()), 1):
+        say(listener, b"r1", junk)
+        assert (listener.unusual > unusual, listener.refusals) == (True, refusals + number)
+        unusual = listener.unusual

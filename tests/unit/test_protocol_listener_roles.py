@@ -104,7 +104,7 @@ def test_who_comes_by_the_route_of_one_that_has_gone_is_not_taken_for_it() -> No
     answer = listener.received(b"r1", batch, 0.0, Role.NODE)
     assert answer == [Disconnected(A), SendFrame(b"r1", encode(Reset()))]
     assert listener.strangers_reset == 1
-    assert listener.connection_at(b"r1") is None
+    assert listener.routes.get(b"r1") is None
     # The client itself comes back to the same life, by another route.
     again = say(listener, b"r2", hello(Role.CLIENT, life=1), Role.CLIENT)
     assert again == [Welcome(EPOCH, 0, True, 1), Returned(A)]

@@ -102,3 +102,17 @@ def test_a_health_file_follows_no_link(tmp_path: Path) -> None:
     (tmp_path / "health").symlink_to(other)
     HealthFile(str(tmp_path / "health")).alive(1.0)
     assert not other.exists()
+
+
+def test_each_says_when_it_has_something_to_do(tmp_path: Path) -> None:
+    sent: list[str] = []
+    manager, file = ServiceManager(sent.append, 3.0), HealthFile(str(tmp_path / "health"))
+    manager.alive(10.0)
+    file.alive(10.0)
+    assert (manager.due_s, file.due_s) == (11.0, 11.0)
+    manager.alive(10.9)
+    assert sent == ["READY=1", "WATCHDOG=1"]
+    unwatched = ServiceManager(sent.append)
+    assert unwatched.due_s <= 10.0
+    unwatched.alive(10.0)
+    assert unwatched.due_s == HealthFile("").due_s == float("inf")

@@ -430,6 +430,21 @@ def test_an_actor_leaves_a_node_that_is_drained_after_what_is_under_way() -> Non
     assert stage.errors()[actor] == "ActorDied"
 
 
+def test_a_drained_node_that_is_lost_before_it_has_ended_an_actor_costs_it_a_life() -> None:
+    stage = Acting()
+    node = stage.node()
+    actor, _ = begun(stage, node)
+    stage.node("m")
+    stage.say(stage.caller, Drain(1, ["n"]))
+    stage.turn()
+    assert stage.stops(node) == [(actor, 1, StopMode.RESTART)]
+    # Whether it has heard that nobody knows: for all that is known it died with its node.
+    stage.event(events.PeerDisconnected(node))
+    stage.live(2.0, 0.25, node)
+    assert stage.errors() == {actor: "ActorDied"}
+    assert stage.core.counters["actors_moved"] == 0
+
+
 def test_a_node_in_a_hurry_ends_its_actors_at_once() -> None:
     stage = Acting()
     node = stage.node()

@@ -96,6 +96,83 @@ def test_another_node_cannot_tell_the_state_of_an_actor() -> None:
     assert second.checkpoint is None
 
 
+# --------------------------------------------------------------------------- what has no room
+
+
+def bounded(every_calls: int = 1) -> tuple[Acting, PeerId, TaskId, AssignRow]:
+    stage = Acting(checkpoints_bytes_max=100)
+    node = stage.node()
+    actor = stage.create(restarts=5, checkpoint_every_calls=every_calls)
+    return stage, node, actor, stage.started(actor, node)
+
+
+def ends_a_call(stage: Acting, node: PeerId, actor: TaskId) -> Any:
+    (call,) = stage.calls(actor, 1)
+    stage.turn()
+    (given,) = stage.assigned(node)
+    stage.done(node, value_done(given))
+    stage.turn()
+    return stage.results(stage.caller)[call]
+
+
+def test_what_has_no_room_is_refused_and_the_older_one_is_kept() -> None:
+    stage, node, actor, creation = bounded()
+    tells(stage, node, actor, b"a" * 60)
+    tells(stage, node, actor, b"b" * 101, (1, 2))
+    stage.turn()
+    (message,) = stage.take(node, CheckpointsGone)
+    assert (message.rows, message.refused) == ([], [(actor, 1, 2)])
+    told = stage.ask(stage.caller, "status")["checkpoints"]
+    assert told == {"kept": 1, "bytes": 60, "bytes_max": 100, "refused": 1}
+    stage.process_ends(node, creation)
+    assert again(stage, node).checkpoint == b"a" * 60
+
+
+def test_one_that_takes_the_place_of_another_needs_room_for_the_difference_only() -> None:
+    stage, node, actor, _ = bounded()
+    tells(stage, node, actor, b"a" * 60)
+    tells(stage, node, actor, b"b" * 100, (1, 2))
+    stage.turn()
+    assert not stage.take(node, CheckpointsGone)
+    assert stage.ask(stage.caller, "status")["checkpoints"]["bytes"] == 100
+
+
+def test_room_comes_back_with_the_end_of_an_actor_and_the_refusal_is_told_once() -> None:
+    stage, node, actor, _ = bounded()
+    other = stage.create(restarts=1)
+    its = stage.started(other, node)
+    tells(stage, node, other, b"o" * 90)
+    for number in (1, 2, 3):
+        tells(stage, node, actor, b"a" * 60, (1, number))
+    stage.turn()
+    events_told = stage.ask(stage.caller, "events", limit=100)["events"]
+    (told,) = [one for one in events_told if one["kind"] == "checkpoint refused"]
+    assert "checkpoints_bytes_max" in told["text"]
+    assert "there is none before it" in told["text"]
+    stage.done(node, value_done(its))
+    stage.turn()
+    tells(stage, node, actor, b"a" * 60, (1, 4))
+    stage.turn()
+    assert stage.ask(stage.caller, "status")["checkpoints"]["bytes"] == 60
+    assert stage.core.at_rest()["checkpoints_refused"] == 0
+
+
+def test_a_call_whose_state_had_no_room_is_not_answered_where_each_is_to_be_saved() -> None:
+    stage, node, actor, _ = bounded()
+    tells(stage, node, actor, b"b" * 101)
+    failure = ends_a_call(stage, node, actor).failure
+    assert failure.error == "CheckpointFailed"
+    assert "checkpoints_bytes_max" in failure.text
+    tells(stage, node, actor, b"b", (1, 2))
+    assert ends_a_call(stage, node, actor).payload == b"v"
+
+
+def test_where_not_each_call_is_saved_the_results_go_on() -> None:
+    stage, node, actor, _ = bounded(every_calls=2)
+    tells(stage, node, actor, b"b" * 101)
+    assert ends_a_call(stage, node, actor).payload == b"v"
+
+
 # ----------------------------------------------------------------------------------- large ones
 
 

@@ -333,7 +333,7 @@ def test_a_client_that_leaves_takes_everything_with_it() -> None:
     assert stage.at_rest()
     assert stage.core.registered() == {
         "peers": 1, "nodes": 1, "watched": 1, "strangers": 0, "kinds": 0, "functions": 0,
-        "shapes": 0, "actors_known": 0, "graves": 0,
+        "shapes": 0, "actors_known": 0, "graves": 0, "stopped_unnamed": 0,
     }  # fmt: skip
 
 

@@ -4,11 +4,13 @@ import pytest
 from drumbeat.protocol.ids import TaskId
 from drumbeat.protocol.limits import TIMED_OUT, Limits
 from drumbeat.protocol.messages import (
+    Beat,
     Outcome,
     Retried,
     Stop,
     StopMode,
 )
+from drumbeat.protocol.running import RunningRow
 from drumbeat.scheduler import events
 from support.limited import Limited, timed_out
 from support.scheduling import Stage, died, error_done, failure_done, ids_of
@@ -158,6 +160,16 @@ def test_a_node_that_says_that_it_runs_is_not_asked() -> None:
     stage.beat(node, (row.id, 1, 0.1))
     stage.live(2.0)
     assert limited.stops() == []
+
+
+def test_who_lies_untouched_in_a_worker_does_not_run() -> None:
+    limited = Limited(cpus=1, queue_timeout_s=1.0)
+    stage, node = limited.stage, limited.node
+    (row,) = limited.given()
+    assert node is not None
+    stage.say(node, Beat(0.0, 1, 0, [RunningRow(row.id, 1, 0.1, "idle", "loop-blocked")]))
+    stage.live(2.0)
+    assert limited.stops() == [(row.id, StopMode.UNSTARTED, TIMED_OUT)]
 
 
 def test_what_comes_back_unstarted_after_its_wait_ends() -> None:

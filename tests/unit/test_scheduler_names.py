@@ -7,9 +7,10 @@ from drumbeat.protocol.ids import PeerId, TaskId
 from drumbeat.protocol.messages import Answer, Leave, Query, Submit, TaskRow
 from drumbeat.protocol.recovery import Registered
 from drumbeat.scheduler import events
+from drumbeat.scheduler.names import ENDING_S
 from support.acting import Acting
 from support.restarts import CLIENT, Restarted, ids
-from support.scheduling import Stage, value_done
+from support.scheduling import Stage, died, value_done
 
 SPACE = "space"
 
@@ -79,6 +80,79 @@ def test_a_name_stays_while_its_actor_is_restarted() -> None:
     said(stage, stage.caller)
     asks(stage, stage.caller)
     assert said(stage, stage.caller)[0]["id"] == actor
+
+
+def test_who_asks_for_the_name_of_an_actor_that_is_killed_waits_for_its_end() -> None:
+    stage = Acting()
+    node = stage.node()
+    actor = takes(stage, stage.caller)
+    creates(stage, stage.caller, actor)
+    row = stage.started(actor, node)
+    said(stage, stage.caller)
+    first, second = stage.client("d"), stage.client("e")
+    stage.cancel(stage.caller, actor, force=True)
+    successor = takes(stage, first)
+    asks(stage, second)
+    assert said(stage, first) == said(stage, second) == []
+    stage.done(node, died(row))
+    assert said(stage, first) == [{"id": successor, "told": b"class"}]
+    assert said(stage, second) == [{"id": successor, "told": b"class"}]
+
+
+def test_an_actor_that_nobody_needs_any_more_keeps_nobody_from_its_name() -> None:
+    stage = Acting()
+    node = stage.node()
+    actor = takes(stage, stage.caller)
+    creates(stage, stage.caller, actor)
+    row = stage.started(actor, node)
+    said(stage, stage.caller)
+    stage.drop(actor)
+    stage.turn()
+    other = stage.client("d")
+    asks(stage, other)
+    assert said(stage, other) == []
+    stage.done(node, value_done(row, b""))
+    assert said(stage, other) == [{}]
+
+
+def test_a_process_that_does_not_die_gives_its_name_back_after_a_while_and_that_is_told() -> None:
+    stage = Acting()
+    node = stage.node()
+    actor = takes(stage, stage.caller)
+    creates(stage, stage.caller, actor)
+    row = stage.started(actor, node)
+    said(stage, stage.caller)
+    stage.cancel(stage.caller, actor, force=True)
+    other = stage.client("d")
+    successor = takes(stage, other)
+    stage.live(ENDING_S - 0.5)
+    assert said(stage, other) == []
+    stage.live(1.0)
+    assert said(stage, other) == [{"id": successor, "told": b"class"}]
+    (told,) = stage.ask(stage.caller, "events", match="name freed")["events"]
+    assert told["severity"] == "warning"
+    assert "its name 'one' is free for others" in told["text"]
+    creates(stage, other, successor)
+    stage.done(node, died(row))
+    asks(stage, stage.caller)
+    assert said(stage, stage.caller) == [{"id": successor, "told": b"class"}]
+
+
+def test_who_leaves_waits_no_more_for_the_end_of_an_actor() -> None:
+    stage = Acting()
+    node = stage.node()
+    actor = takes(stage, stage.caller)
+    creates(stage, stage.caller, actor)
+    row = stage.started(actor, node)
+    other = stage.client("d")
+    stage.cancel(stage.caller, actor, force=True)
+    takes(stage, other)
+    stage.say(other, Leave())
+    stage.turn()
+    stage.done(node, died(row))
+    said(stage, stage.caller)
+    asks(stage, stage.caller)
+    assert said(stage, stage.caller) == [{}]
 
 
 def test_a_name_that_was_taken_and_not_used_is_let_go() -> None:

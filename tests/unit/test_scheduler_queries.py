@@ -4,6 +4,7 @@ import pytest
 from drumbeat.protocol.ids import show
 from drumbeat.protocol.messages import Answer, Leave, Query
 from drumbeat.scheduler.queries import LOOK_AT, Rate
+from support.acting import Acting
 from support.scheduling import Stage, error_done, ids_of, value_done
 
 
@@ -43,6 +44,29 @@ def test_tasks_that_wait_are_counted_as_waiting() -> None:
     stage.submit(client, stage.define(client), ids_of(client, 1), deps=tuple(ids_of(other, 1)))
     stage.turn()
     assert stage.ask(client, "status")["tasks"]["waiting"] == 1
+
+
+def test_calls_of_actors_are_counted_apart_by_whether_they_run() -> None:
+    stage = Acting()
+    client, node = stage.caller, stage.node(cpus=2)
+    actor = stage.create()
+    stage.started(actor, node)
+    calls = stage.calls(actor, 70)
+    lost = stage.create(num_cpus=9)  # waits for a node
+    stage.call(lost)
+    stage.turn()
+    sent = stage.assigned(node)
+    stage.beat(node, (sent[0].id, 1, 0.5))
+    status = stage.ask(client, "status")
+    assert status["actor_calls"] == {"waiting": 70, "running": 1}
+    assert (status["tasks"]["waiting"], status["tasks"]["queued"]) == (0, 1)
+    assert (status["tasks"]["assigned"], status["actors"]) == (1, 1)
+    stage.finish(node, sent[:1])
+    stage.beat(node)
+    status = stage.ask(client, "status")
+    assert status["actor_calls"] == {"waiting": 70, "running": 0}
+    assert status["tasks"]["waiting"] == 0
+    assert len(calls) == 70
 
 
 def test_nodes_are_listed_with_what_they_told() -> None:
@@ -114,6 +138,7 @@ def test_a_question_of_one_who_leaves_in_the_same_turn_is_not_answered() -> None
 
 def test_a_task_is_found_by_its_id_however_long_the_queue_is() -> None:
     stage = Stage()
+    stage.checks = False
     client = stage.client()
     kind, ids = stage.define(client), ids_of(client, LOOK_AT + 2)
     stage.submit(client, kind, ids)
@@ -125,6 +150,7 @@ def test_a_task_is_found_by_its_id_however_long_the_queue_is() -> None:
     stage.turn(1.0)
     (task,) = stage.ask(client, "tasks", match=show(ids[0]))
     assert (task["state"], task["running_s"]) == ("running", pytest.approx(1.5))
+    stage.core.check_invariants()
 
 
 def test_a_question_nobody_knows_is_answered_so() -> None:

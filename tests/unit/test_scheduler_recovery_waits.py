@@ -360,6 +360,7 @@ def test_a_client_that_does_not_come_back_is_discarded_and_its_work_stopped() ->
     stage.at(10.1)
     assert stage.stops(NODE) == [(one, 1, FORCE)]
     assert [discard.clients for discard in stage.take(NODE, Discard)] == [[CLIENT]]
+    stage.turn()  # by now it has heard that
     assert stage.at_rest()
 
 
@@ -424,6 +425,7 @@ def test_a_client_that_leaves_takes_what_nodes_have_of_it_along() -> None:
     stage.turn()
     assert stage.stops(NODE) == [(two, 1, FORCE)]
     assert [discard.clients for discard in stage.take(NODE, Discard)] == [[CLIENT]]
+    stage.turn()  # by now it has heard that
     assert stage.at_rest()
 
 

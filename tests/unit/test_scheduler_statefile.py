@@ -11,13 +11,14 @@ from drumbeat.scheduler.statefile import StateFile
 def test_each_life_has_the_next_number_and_the_nodes_of_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "state"
     first = StateFile(path)
-    assert first.begin() == (1, [], [], [], 0)
-    noted = ["lab1", "lab2"], ["63" * 6], ["61" * 6, "62" * 6], 1
+    assert first.begin() == (1, [], [], [], 0, [])
+    acting = [("63" * 14, "61" * 6, "keeper of lab1")]
+    noted = ["lab1", "lab2"], ["63" * 6], ["61" * 6, "62" * 6], 1, acting
     first.remember(*noted)
     assert StateFile(path).begin() == (2, *noted)
     assert StateFile(path).begin() == (3, *noted)
     written = {"epoch": 3, "nodes": noted[0], "gone": noted[1], "daemons": noted[2], "closed": 1}
-    assert json.loads(path.read_text()) == written
+    assert json.loads(path.read_text()) == {**written, "acting": [list(acting[0])]}
     assert [file.name for file in tmp_path.iterdir()] == ["state"]
 
 
@@ -25,7 +26,7 @@ def test_a_leftover_of_a_write_that_was_cut_short_does_no_harm(tmp_path: Path) -
     path = tmp_path / "state"
     StateFile(path).begin()
     (tmp_path / "state.new").write_text('{"epo')
-    assert StateFile(path).begin() == (2, [], [], [], 0)
+    assert StateFile(path).begin() == (2, [], [], [], 0, [])
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,8 @@ def test_a_leftover_of_a_write_that_was_cut_short_does_no_harm(tmp_path: Path) -
         ('{"epoch": 3, "nodes": ["lab1"], "daemons": ["lab1"]}', "daemons"),
         ('{"epoch": 3, "nodes": [], "daemons": [], "closed": "2"}', "closed"),
         ('{"epoch": 3, "nodes": [], "daemons": [], "closed": 4}', "closed"),
+        ('{"epoch": 3, "nodes": [], "daemons": [], "acting": {}}', "acting"),
+        ('{"epoch": 3, "nodes": [], "daemons": [], "acting": [["00", "00", ""]]}', "acting"),
     ],
 )
 def test_a_broken_file_is_refused_in_plain_words_and_left_alone(
@@ -83,7 +86,9 @@ def test_it_is_for_its_owner_alone_and_no_link_leads_it_elsewhere(tmp_path: Path
     assert other.read_text() == "precious"
 
 
-def test_a_file_of_an_earlier_version_has_nothing_closed(tmp_path: Path) -> None:
+def test_a_file_of_an_earlier_version_has_nothing_closed_and_knows_of_no_actor(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "state"
     path.write_text('{"epoch": 3, "nodes": ["lab1"], "gone": [], "daemons": ["616161616161"]}')
-    assert StateFile(path).begin() == (4, ["lab1"], [], ["616161616161"], 0)
+    assert StateFile(path).begin() == (4, ["lab1"], [], ["616161616161"], 0, [])

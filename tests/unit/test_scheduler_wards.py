@@ -451,3 +451,10 @@ def test_what_its_worker_submits_is_told_again_without_waiting_for_a_client() ->
     stage.registered(NODE)
     stage.turn()
     assert [sent.id for sent in stage.assigned(NODE)] == [task]
+
+
+def test_what_cannot_be_read_of_the_life_before_is_told_to_whoever_asks_for_events() -> None:
+    stage = Acting()
+    stage.event(events.Kept(b"", "detached actor x is lost"))
+    (told,) = stage.ask(stage.caller, "events", match="actor lost")["events"]
+    assert (told["severity"], told["text"]) == ("error", "detached actor x is lost")
