@@ -153,6 +153,8 @@ class Executor(BaseExecutor):
         self._flying: dict[_Future[Any], None] = {}
         self._functions: dict[int, tuple[Any, RemoteFunction[..., Any]]] = {}
         self._shut_down = False
+        #: what is being sent is to be cancelled
+        self._has_given_up = False
         self._broken = ""
         _executors.add(self)
 
@@ -234,7 +236,11 @@ class Executor(BaseExecutor):
         if self._max_workers is not None:
             future.set_running_or_notify_cancel()
         (id_,) = call.submit(session, packed)
-        future._ref = ObjectRef(id_, session)
+        with self._lock:
+            future._ref = ObjectRef(id_, session)
+            is_late = self._has_given_up
+        if is_late:  # it was on its way when all that flew was cancelled
+            session.cancel([id_], False, True)
         session.when_ready(id_, partial(deliver, self._arrived, future))
 
     def _lend_for(
@@ -433,7 +439,7 @@ class Executor(BaseExecutor):
     def _give_up(self) -> None:
         """Accept nothing more and cancel everything, also what runs; nobody waits for that."""
         with self._lock:
-            self._shut_down = True
+            self._shut_down = self._has_given_up = True
             waiting, running = list(self._waiting), list(self._flying)
             self._waiting.clear()
         _executors.discard(self)

@@ -1,8 +1,9 @@
 """The last checkpoint of each actor here: told to the scheduler, and to the next one again.
 
-Never opens one. Never lets go of one before the scheduler says so: it keeps them in its memory
-only, so what is here is what it will know after it was restarted. Large ones go one at a time: of
-what is on its way there is never more than one.
+Never opens one. Never lets go of one before the scheduler says so, or that it has a newer one: it
+keeps them in its memory only, so what is here is what it will know after it was restarted, and what
+is on its way may yet be refused. Large ones go one at a time: of what is on its way there is never
+more than one.
 """
 
 from collections import deque
@@ -29,12 +30,24 @@ _ROWS_MAX: Final = 16
 
 
 class _Kept(Struct, gc=False):
-    """The last one of an actor."""
+    """The last one of an actor that the scheduler is known to have, and those told after it.
+
+    After a large one its worker waits, and of small ones no more are on their way than the actor
+    has calls here: each goes as soon as the scheduler is known to have a newer one.
+    """
 
     client: bytes
-    row: CheckpointRow
-    #: whose state it is
+    #: the oldest first
+    rows: list[CheckpointRow]
+    #: whose state the newest is
     worker: int
+
+    def index(self, incarnation: int, number: int) -> int | None:
+        """Return where that one is; None: it has gone."""
+        for index, row in enumerate(self.rows):
+            if (row.incarnation, row.number) == (incarnation, number):
+                return index
+        return None
 
 
 class Checkpoints:
@@ -64,7 +77,12 @@ class Checkpoints:
         row = CheckpointRow(
             attempt.row.id, attempt.row.attempt, packet.number, packet.payload, len(packet.payload)
         )
-        self._kept[row.id] = _Kept(attempt.kind.client, row, worker.number)
+        kept = self._kept.get(row.id)
+        if kept is None:
+            kept = self._kept[row.id] = _Kept(attempt.kind.client, [], worker.number)
+        kept.worker = worker.number
+        # Those before it stay: this one may be refused.
+        kept.rows.append(row)
         self._state.send(Checkpoint([self._told(row)]))
         self._send_next()
 
@@ -72,7 +90,7 @@ class Checkpoints:
         """An actor has been made of the checkpoint that came with its creation."""
         row = attempt.row
         if row.checkpoint is not None:
-            self._kept[row.id] = _Kept(attempt.kind.client, _base_of(attempt), worker.number)
+            self._kept[row.id] = _Kept(attempt.kind.client, [_base_of(attempt)], worker.number)
 
     def _told(self, row: CheckpointRow) -> CheckpointRow:
         """Return a row as it is sent."""
@@ -95,33 +113,42 @@ class Checkpoints:
     # ------------------------------------------------------------------------------ they are there
 
     def are_kept(self, message: CheckpointsKept) -> None:
-        """The scheduler has large ones: who told of them may tell of another."""
+        """The scheduler has these: who told of large ones may tell of another."""
         for id_, incarnation, number in message.rows:
             first = self._bulk[0] if self._bulk else None
-            named = id_, incarnation, number
-            if first is None or (first.id, first.incarnation, first.number) != named:
-                self._state.counters["stale_dropped"] += 1
-                continue
-            self._bulk.popleft()
-            if self._bulk:
-                self._send_first()
+            is_first = first is not None and _is(first, id_, incarnation, number)
+            if is_first:
+                self._bulk.popleft()
+                if self._bulk:
+                    self._send_first()
             kept = self._kept.get(id_)
-            if kept is None or kept.row.incarnation != incarnation or not number:
+            index = None if kept is None else kept.index(incarnation, number)
+            if kept is None or index is None:
+                if not is_first:
+                    self._state.counters["stale_dropped"] += 1
                 continue
-            self._tell_worker(kept.worker, number)
+            del kept.rows[:index]
+            if is_first and number and kept.rows[-1].incarnation == incarnation:
+                self._tell_worker(kept.worker, number)
 
     def are_gone(self, message: CheckpointsGone) -> None:
-        """Nobody needs these any more."""
+        """Nobody needs these any more, and those had no room."""
         for id_, incarnation in message.rows:
             kept = self._kept.get(id_)
-            if kept is not None and kept.row.incarnation <= incarnation:
-                del self._kept[id_]
+            if kept is not None:
+                kept.rows = [row for row in kept.rows if row.incarnation > incarnation]
+                if not kept.rows:
+                    del self._kept[id_]
         for id_, incarnation, number in message.refused:
             kept = self._kept.get(id_)
-            at = None if kept is None else (kept.row.incarnation, kept.row.number)
-            if kept is not None and at == (incarnation, number):
+            index = None if kept is None else kept.index(incarnation, number)
+            if kept is None or index is None:
+                continue
+            # One before it is what the actor goes back to, and what the next scheduler has to know.
+            del kept.rows[index]
+            if not kept.rows:
                 del self._kept[id_]
-                self._tell_worker(kept.worker, number)
+            self._tell_worker(kept.worker, number)
 
     def _tell_worker(self, number: int, checkpoint: int) -> None:
         """An actor may tell its state again."""
@@ -146,11 +173,14 @@ class Checkpoints:
 
     def _rows(self) -> Iterator[CheckpointRow]:
         for kept in self._kept.values():
-            yield kept.row
+            yield kept.rows[0]
         for attempt in self._state.attempts.values():
             # Those that are about to be made of what came with them: nobody else may have it.
             if attempt.row.checkpoint is not None and attempt.state != ARRIVING:
                 yield _base_of(attempt)
+        # Last those that may have no room: they are to take none from what had some.
+        for kept in self._kept.values():
+            yield from kept.rows[1:]
 
     def clear(self) -> None:
         """The scheduler has given this node up."""
@@ -161,7 +191,12 @@ class Checkpoints:
 
     def sizes(self) -> dict[str, int]:
         """Return how many are kept, and how many are on their way."""
-        return {"checkpoints": len(self._kept), "checkpoints_sent": len(self._bulk)}
+        count = sum(len(kept.rows) for kept in self._kept.values())
+        return {"checkpoints": count, "checkpoints_sent": len(self._bulk)}
+
+
+def _is(row: CheckpointRow, id_: bytes, incarnation: int, number: int) -> bool:
+    return (row.id, row.incarnation, row.number) == (id_, incarnation, number)
 
 
 def _base_of(attempt: Attempt) -> CheckpointRow:

@@ -1,4 +1,4 @@
-"""Whether an actor is well, as its own `__health__` says: asked between calls, never during one.
+"""Asks an actor whether it is well: between calls, by its own `__health__`.
 
 Never asks one whose calls end well, and never lets the process go on that is not: it says why, and
 ends. How long the method may take its node knows, which reads in the pulse page that it is asked.
@@ -22,6 +22,8 @@ from .page import BEGAN, HEALTH_CHECK, IDLE, PHASE, Words, times_of
 METHOD: Final = "__health__"
 #: of the traceback so much is told, the end
 TEXT_MAX: Final = 8 << 10
+#: no oftener: between two questions there is time for a call
+_INTERVAL_MIN_S: Final = 0.05
 _VALUE: Final = int(Outcome.VALUE)
 
 
@@ -34,7 +36,7 @@ class Doctor:
     """
 
     def __init__(self, interval_s: float, leave: Callable[[int], Any] = os._exit) -> None:
-        self._interval_s = interval_s
+        self._interval_s = max(interval_s, _INTERVAL_MIN_S)
         self._leave = leave
         self._last_s = perf_counter()
 

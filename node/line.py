@@ -297,12 +297,13 @@ class Line:
     def has_next(self, timeout_s: float) -> bool:
         """Return whether there is such a packet, after some time if need be."""
         until_s = perf_counter() + timeout_s
-        while not self.inbox:
-            left_s = until_s - perf_counter()
-            if left_s <= 0.0:
-                return False
-            self._read(lambda: bool(self.inbox), left_s)
-        return True
+        while True:
+            # What is there is seen even when there is no time left to wait for it.
+            left_s = max(0.0, until_s - perf_counter())
+            if not self.inbox:
+                self._read(lambda: bool(self.inbox), left_s)
+            if self.inbox or not left_s:
+                return bool(self.inbox)
 
     def wait_until_kept(self, number: int) -> None:
         """Wait until the checkpoint of that number is safe."""

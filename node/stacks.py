@@ -51,7 +51,7 @@ class StackAsks:
         workers = [w for w in state.workers.values() if w.pid and not w.dropped]
         chosen = {w.number: w for w in workers if w.pid in message.pids}
         if message.all:
-            chosen.update({worker.number: worker for worker in workers if worker.is_busy})
+            chosen.update({worker.number: worker for worker in workers if worker.is_watched})
         #: what is asked for of each
         wanted: dict[int, Attempt] = {}
         for task in message.tasks:

@@ -109,7 +109,7 @@ class Stops:
             return False
         attempt.stop = max(attempt.stop, ASKED)
         self._dispatch.call_back(worker, attempt.seq)
-        self.due[task] = (attempt, now_s + LOOK_AGAIN_S)
+        self._next(attempt, now_s + LOOK_AGAIN_S)
         return False
 
     def _out_of_time(self, attempt: Attempt, now_s: float) -> None:
@@ -137,14 +137,15 @@ class Stops:
         if was_asked:
             # It was to be interrupted, and no more than that; now all steps are taken.
             case.took(CANCEL, now_s)
-            self.due.setdefault(attempt.row.id, (attempt, now_s))
+            if attempt.row.id not in self.due:
+                self._next(attempt, now_s)
             return
         attempt.stop = ASKED
         if case.is_unbegun:
             self._look(attempt, case, worker, now_s)  # what it waits for will not be there later
             return
         self._dispatch.call_back(worker, attempt.seq)
-        self.due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
+        self._next(attempt, now_s + LOOK_AGAIN_S)
 
     def hung(self, worker: Worker, attempt: Attempt, watch: Watch, now_s: float) -> None:
         """An attempt hangs, proven by two bits of evidence; or it is stopped, if that is enough."""
@@ -230,12 +231,12 @@ class Stops:
 
     def dumped(self, event: Dumped, now_s: float) -> None:
         """Where a worker's threads are: what waited for that goes on."""
-        for task, (attempt, _) in self.due.items():
+        for attempt, _ in self.due.values():
             case = attempt.case
             if attempt.worker == event.worker and case is not None and case.awaits:
                 case.saw(event.text, event.why, event.at)
                 # Its worker's own word on its calls comes at once, or not at all.
-                self.due[task] = (attempt, now_s + (CALLS_S if case.awaits_beside else 0.0))
+                self._next(attempt, now_s + (CALLS_S if case.awaits_beside else 0.0))
 
     def told(self, worker: Worker, packet: CallsTold) -> None:
         """Where calls are that run beside each other: each case gets what is about its own."""
@@ -255,7 +256,7 @@ class Stops:
                     continue  # it ends with its last call
                 attempt.stop, attempt.drained = ASKED, True
                 self._dispatch.call_back(worker, attempt.seq)
-                self.due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
+                self._next(attempt, now_s + LOOK_AGAIN_S)
 
     def page_read(self, worker: Worker, now_s: float) -> None:
         """The page has been read, and rows that had not started have left the worker."""
@@ -287,7 +288,7 @@ class Stops:
         if case is not None:
             case.took(CANCEL, now_s)
         grace_s = self._state.settings.cancel_grace_s
-        self.due[attempt.row.id] = (attempt, now_s + grace_s)
+        self._next(attempt, now_s + grace_s)
         if attempt.kind.actor and not (attempt.drained or is_judged):
             del self.due[attempt.row.id]  # the next step would end the actor
 
@@ -300,7 +301,12 @@ class Stops:
                 case.awaits_beside = True
                 self._state.commands.append(SendWorker(worker.number, TellCalls(0)))
         self._state.commands.append(Dump([worker.number]))
-        self.due[attempt.row.id] = (attempt, now_s + DUMP_WAIT_S)
+        self._next(attempt, now_s + DUMP_WAIT_S)
+
+    def _next(self, attempt: Attempt, due_s: float) -> None:
+        """Say when the next step of an attempt is due, here and to whoever keeps the deadline."""
+        self.due[attempt.row.id] = (attempt, due_s)
+        self._state.due_by(due_s)
 
     def turn(self, now_s: float) -> None:
         """Take the next step where one is due."""
@@ -345,7 +351,7 @@ class Stops:
             # It ends without having begun; should it have begun by now, it goes down the ladder.
             case.is_unbegun = False
             self._dispatch.call_back(worker, attempt.seq)
-            self.due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
+            self._next(attempt, now_s + LOOK_AGAIN_S)
         elif attempt.stop == KILLED:
             del self.due[attempt.row.id]
             self.stuck.append(worker)
@@ -371,7 +377,7 @@ class Stops:
         else:
             worker.reading += 1
             self._state.commands.append(ReadPage([worker.number]))
-            self.due[attempt.row.id] = (attempt, now_s + LOOK_AGAIN_S)
+            self._next(attempt, now_s + LOOK_AGAIN_S)
 
     def _signal(self, attempt: Attempt, worker: Worker, step: str, now_s: float) -> None:
         name = step.removeprefix("SIG")
@@ -383,4 +389,4 @@ class Stops:
         is_last = step == KILL
         attempt.stop = KILLED if is_last else TERMINATED
         wait_s = settings.reap_timeout_s if is_last else settings.term_grace_s
-        self.due[attempt.row.id] = (attempt, now_s + wait_s)
+        self._next(attempt, now_s + wait_s)

@@ -34,7 +34,10 @@ class Checkpoint(Message, tag="checkpoint"):
 
 
 class CheckpointsKept(Message, tag="checkpoints_kept"):
-    """Scheduler -> node: these large ones have come; with each its incarnation and number."""
+    """Scheduler -> node: these it has; with each its incarnation and number.
+
+    Of a large one also where it was refused, after CheckpointsGone: the next may follow.
+    """
 
     rows: list[tuple[TaskBytes, Count, Count]]
 
@@ -42,7 +45,8 @@ class CheckpointsKept(Message, tag="checkpoints_kept"):
 class CheckpointsGone(Message, tag="checkpoints_gone"):
     """Scheduler -> node: forget those of these actors, up to this incarnation.
 
-    Of `refused` exactly those: incarnation and number. They had no room, and an older one is kept.
+    Of `refused` exactly those: incarnation and number. They had no room; the one before is kept,
+    by the node too.
     """
 
     rows: list[tuple[TaskBytes, Count]]

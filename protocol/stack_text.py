@@ -85,10 +85,11 @@ def read(text: str) -> list[Thread]:
 def in_a_line(text: str) -> str:
     """Return where the main thread is in one line: "tool.py:88 blur < pipeline.py:31 resize".
 
-    Of a call that runs beside others, where that is.
+    Of a call that runs beside others, where that is; if its code has yet to begin, what keeps it.
     """
     threads = read(text)
-    named = [thread for thread in threads if thread.name] or threads
+    named = [one for one in threads if one.name and any(not at.is_own for at in one.frames)]
+    named = named or [one for one in threads if not one.name] or threads
     frames = [frame for thread in named[:1] for frame in thread.frames if not frame.is_own]
     shown = [
         f"{_DIRECTORY.sub('', frame.file)}:{frame.line} {frame.function}"[:_FRAME_LENGTH_MAX]

@@ -162,7 +162,8 @@ class DialShell:
         if traffic.chunker.pending and bulk.dialer.up:
             traffic.feed(bulk.dialer.link)
             bulk.due_s = NOW_S
-        for line in self._lines:
+        # Before the first turn a dialer knows of no time, though it is to begin at once.
+        for line in self._lines if self._started else ():
             if now_s >= line.due_s:
                 if line.socket is not None:
                     for frame in line.dialer.flush(now_s):

@@ -78,13 +78,18 @@ class Checkpoints:
 
     def came(self, node: "Node", message: Checkpoint) -> None:
         """Actors of a node have told what they are."""
+        kept: list[tuple[bytes, int, int]] = []
         for row in message.rows:
             if row.payload is not None:
-                self._whole(node, row, row.payload)
+                # The node lets go of those before it; before one with number 0 there is none.
+                if self._whole(node, row, row.payload) and row.number:
+                    kept.append((row.id, row.incarnation, row.number))
                 continue
             nodes = self.arriving.setdefault(row.id, {})
             nodes.setdefault(node.id, Arriving()).count += 1
             node.peer.expect(row.id + CHECKPOINT, partial(self._arrived, node, row))
+        if kept:
+            self._state.out.letter(node.id, CheckpointsKept(kept))
 
     def _arrived(self, node: "Node", row: CheckpointRow, payload: bytes) -> None:
         self._whole(node, row, payload)
@@ -112,17 +117,18 @@ class Checkpoints:
         arriving.waiting.append(then)
         return True
 
-    def _whole(self, node: "Node", row: CheckpointRow, payload: bytes) -> None:
+    def _whole(self, node: "Node", row: CheckpointRow, payload: bytes) -> bool:
+        """Take one in; return whether it, or a newer one, is kept."""
         if not self._is_wanted(node, row):
             self._state.counters["stale_dropped"] += 1
             self._gone(node.id, row.id, row.incarnation)
-            return
+            return False
         saved, at = self._saved.get(row.id), (row.incarnation, row.number)
         if saved is None or at > saved.at:
             more_bytes = len(payload) - (0 if saved is None else len(saved.payload))
             if self.bytes + more_bytes > self._state.settings.checkpoints_bytes_max:
                 self._refuse(node, row, payload)
-                return
+                return False
             self.bytes += more_bytes
             self.refused.pop(row.id, None)
         if saved is None:
@@ -130,6 +136,7 @@ class Checkpoints:
         elif at > saved.at:
             saved.at, saved.payload = at, payload
         saved.holders[node.id] = None
+        return True
 
     def _refuse(self, node: "Node", row: CheckpointRow, payload: bytes) -> None:
         """A checkpoint has no room; the last one that had is kept."""
@@ -251,7 +258,7 @@ class Checkpoints:
     def end_of_absence(self) -> None:
         """Whoever has not named an actor by now will not."""
         known = self._state.hosts.known
-        for id_ in list(self._saved):
+        for id_ in {**self._saved, **self.refused}:
             actor = known.get(TaskId(id_))
             if actor is None or actor.record is None:
                 self.over(id_)

@@ -285,7 +285,7 @@ class SchedulerCore:
         presence, due_s = self._presence, NEVER_S
         for one_s in (
             presence.nodes_alive.due_s, presence.clients_alive.due_s, presence.strangers_due_s,
-            self._deliveries.due_s, self._standstill.due_s,
+            self._deliveries.due_s, self._standstill.due_s, self._state.hosts.due_s,
         ):  # fmt: skip
             if one_s < due_s:
                 due_s = one_s

@@ -2,11 +2,13 @@
 
 Never decides anything. What is written is safe from any crash when the call returns; what could
 not be written is not there at all. Of many files at once each is waited for only after all have
-been handed to the disk, and the directory once. A file that cannot be read is laid aside, and
-keeps nobody else from being created anew.
+been handed to the disk, and the directory once. A file whose contents are broken is laid aside, one
+that cannot be read now is left for the next life; neither keeps anybody else from being created
+anew.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,10 +22,12 @@ from .deeds import DEED_VERSION, Course, Deed, Will
 DEED: Final = ".actor"
 COURSE: Final = ".course"
 BROKEN: Final = ".broken"
-#: so many files are open at once
-TOGETHER_MAX: Final = 64
+#: so many files are open at once: peers need descriptors, too
+TOGETHER_MAX: Final = 16
 NEW: Final = ".new"
 
+#: no descriptor is left, in this process or on this machine
+_NONE_LEFT: Final = (errno.EMFILE, errno.ENFILE)
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 
 _deed: Callable[[bytes], Deed] = decoder(Deed)
@@ -65,7 +69,9 @@ class DeedFiles:
             elif name in deeds:
                 try:
                     wills.append((path.stat().st_mtime_ns, self._read(path)))
-                except (OSError, ValueError, RemoteProtocolError) as error:
+                except OSError as error:
+                    self._leave(path, error)
+                except (ValueError, RemoteProtocolError) as error:
                     self._lay_aside(path, error)
         return [will for _, will in sorted(wills, key=lambda one: (one[0], one[1].deed.id))]
 
@@ -80,9 +86,18 @@ class DeedFiles:
             return Will(deed, _course(course.read_bytes()))
         except FileNotFoundError:
             return Will(deed, Course())
-        except (OSError, RemoteProtocolError) as error:
+        except RemoteProtocolError as error:
             # Without it nobody knows which incarnations there have been; two might act at once.
             raise ValueError(f"{course.name} cannot be read: {error}") from None
+
+    def _leave(self, path: Path, error: OSError) -> None:
+        """Say which actor is missing in this life; what it is made of may be as good as ever."""
+        self.complaints.append(
+            f"detached actor {_who(path)} is missing until the scheduler starts again, its callers "
+            f"get ActorDied: {path} or the file of its course cannot be read now ({error}). Both "
+            "are left as they are: see to the disk, the permissions or the limit of open files, "
+            "and start the scheduler again; it begins anew then"
+        )
 
     def _lay_aside(self, path: Path, error: Exception) -> None:
         """Keep both files of an actor for whoever can mend them, and say which actor it was."""
@@ -136,8 +151,13 @@ class DeedFiles:
         except OSError as error:
             return [str(error)] * len(files)
         whys: list[str] = []
-        for first in range(0, len(files), TOGETHER_MAX):
-            whys += self._write_together(files[first : first + TOGETHER_MAX])
+        together = TOGETHER_MAX
+        while len(whys) < len(files):
+            some = files[len(whys) : len(whys) + together]
+            done = self._write_together(some)
+            if len(done) < len(some):
+                together = 1  # what descriptors there are, others want as well
+            whys += done
         try:
             self._sync_directory()
         except OSError as error:
@@ -145,29 +165,42 @@ class DeedFiles:
         return whys
 
     def _write_together(self, files: Sequence[tuple[str, bytes]]) -> list[str]:
-        whys = [""] * len(files)
-        opened: list[tuple[int, int]] = []
-        for number, (name, data) in enumerate(files):
-            try:
-                descriptor = os.open(self._path / (name + NEW), _FLAGS, 0o600)
-                opened.append((number, descriptor))
-                _write_whole(descriptor, data)
-            except OSError as error:
-                whys[number] = str(error)
-        for number, descriptor in opened:
-            name = files[number][0]
-            try:
-                if not whys[number]:
-                    os.fsync(descriptor)
-                    (self._path / (name + NEW)).replace(self._path / name)
-            except OSError as error:
-                whys[number] = str(error)
-            finally:
-                os.close(descriptor)
-            if whys[number]:
+        """Write files, or as many of the first as there are descriptors for; return why not."""
+        whys: list[str] = []
+        opened: dict[int, int] = {}
+        try:
+            for number, (name, data) in enumerate(files):
+                try:
+                    opened[number] = os.open(self._path / (name + NEW), _FLAGS, 0o600)
+                    _write_whole(opened[number], data)
+                    whys.append("")
+                except OSError as error:
+                    if error.errno in _NONE_LEFT and opened:
+                        break  # those that are open are closed first
+                    whys.append(str(error))
+            for number, why in enumerate(whys):
+                name = files[number][0]
+                whys[number] = why or self._finish(name, opened.pop(number))
+                if whys[number]:
+                    with contextlib.suppress(OSError):
+                        (self._path / (name + NEW)).unlink()
+        finally:
+            for descriptor in opened.values():
                 with contextlib.suppress(OSError):
-                    (self._path / (name + NEW)).unlink()
+                    os.close(descriptor)
         return whys
+
+    def _finish(self, name: str, descriptor: int) -> str:
+        """Have a file that was written be there, and safe; return why that cannot be, or ""."""
+        try:
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)  # over a network some say only now that there is no room
+            (self._path / (name + NEW)).replace(self._path / name)
+        except OSError as error:
+            return str(error)
+        return ""
 
     def _sync_directory(self) -> None:
         if not self._path.is_dir():

@@ -91,16 +91,19 @@ class Fences:
 
     # ------------------------------------------------------------------------------- what is known
 
+    def _note_unnamed(self, id_: TaskId, named: bool) -> None:
+        # What the life before wrote down is an actor, and stays written though nobody has named it.
+        if not named and id_ not in self._doubts:
+            self._unnamed[id_] = None
+
     def lost(self, id_: TaskId, node: "Node", until_s: float, *, named: bool = True) -> None:
         """The node of an actor is not heard of any more, nor was it proved dead."""
-        if not named:
-            self._unnamed[id_] = None
+        self._note_unnamed(id_, named)
         self._set(id_, Doubt(node.id, node.keeper, until_s, node.peer.met))
 
     def told_to_end(self, id_: TaskId, node: "Node", *, named: bool = True) -> None:
         """A node that is there has an incarnation that is none any more."""
-        if not named:
-            self._unnamed[id_] = None
+        self._note_unnamed(id_, named)
         self._set(id_, Doubt(node.id, node.keeper, NEVER_S, node.peer.met, ends=True))
 
     def heard(self, id_: TaskId, node: PeerId) -> None:
@@ -206,9 +209,13 @@ class Fences:
         written = False
         for id_, doubt in list(self._doubts.items()):
             is_named = id_ not in self._unnamed
-            if self._state.find(id_) is None if is_named else not doubt.ends:
+            if is_named and self._state.find(id_) is not None:
+                continue
+            written = written or is_named
+            if doubt.ends:
+                self._unnamed[id_] = None  # it is at a node that is there, and not dead yet
+            else:
                 self.over(id_)
-                written = written or is_named
         return written
 
     def sizes(self) -> dict[str, int]:

@@ -289,6 +289,11 @@ class Hosts:
                     if actor is not None:
                         self.active[actor] = None
 
+    @property
+    def due_s(self) -> float:
+        """When there is something to do though nothing happens."""
+        return self._state.now_s if self.courses else self.names.due_s
+
     # -------------------------------------------------------------------------------------- insight
 
     def dead(self) -> dict[bytes, Grave]:

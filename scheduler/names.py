@@ -9,12 +9,14 @@ of it, or to be refused for it, would be of no use. But a process that does not 
 name: `ENDING_S` later it is free, and that is told.
 
 After a restart of the scheduler a name that nobody has yet may be that of an actor whose program
-has still to come back: whoever asks for it waits until all have.
+has still to come back: whoever asks for it waits until all have. An actor that had lost its name
+since it did not die may be named before the one that has it: that one is the name's *heir*.
 """
 
 from typing import TYPE_CHECKING, Any, Final
 
 from ..protocol.ids import TASK_BYTES, PeerId, TaskId, home_of, show
+from ..protocol.liveness import NEVER_S
 from ..protocol.messages import Answer, Query
 from .chronicle import WARNING
 
@@ -47,12 +49,14 @@ class _Entry:
 class Names:
     """All names in use."""
 
-    __slots__ = ("_entries", "_keys", "_state", "_waiting", "dying")
+    __slots__ = ("_entries", "_heirs", "_keys", "_state", "_waiting", "dying")
 
     def __init__(self, state: "State") -> None:
         self._state = state
         self._entries: dict[Key, _Entry] = {}
         self._keys: dict[bytes, Key] = {}
+        #: actors of an earlier life that were named while another one had their name
+        self._heirs: dict[bytes, tuple[Key, _Entry]] = {}
         #: who has to wait for the answer until all are back
         self._waiting: list[tuple[Peer, Query]] = []
         #: who waits for the end of an actor that has the name, and until when
@@ -71,7 +75,7 @@ class Names:
             if entry is not None and entry.id == named.id and not entry.is_born:
                 self._free(entry.id)
             entry = None
-        elif entry is not None and self._is_ending(entry):
+        elif entry is not None and self._is_ending(entry) and not self._hand_on(entry):
             self.dying.append((peer, query, self._state.now_s + ENDING_S))
             return
         elif entry is None and self._state.claims.open:
@@ -82,6 +86,8 @@ class Names:
                 self._answer(peer, query, {"error": "an actor's creation has an id of 14 bytes"})
                 return
             entry = self._take(_key(named), TaskId(named.id), named.told, peer.id)
+        elif entry is not None:
+            entry = self._entries[_key(named)]  # it may be its heir's by now
         found = {} if entry is None else {"id": entry.id, "told": entry.told}
         self._answer(peer, query, found)
 
@@ -104,6 +110,11 @@ class Names:
         if actor is None or record is None:
             return False
         return record.stopping or actor.exit_told == record.attempt
+
+    @property
+    def due_s(self) -> float:
+        """When `expire` has something to do."""
+        return min([asked[2] for asked in self.dying]) if self.dying else NEVER_S
 
     def expire(self) -> None:
         """Free the names of those who should have ended by now, if others ask for them."""
@@ -149,7 +160,11 @@ class Names:
         return f"its name {options.name!r} is that of another actor, {show(entry.id)}"
 
     def born(self, record: "TaskRecord") -> None:
-        """An actor has been submitted: its name is its own from now on."""
+        """An actor has been submitted: its name is its own from now on.
+
+        Of those that an earlier life has left several may have the name, though all but one of them
+        have been told to end, or will be when whoever told them so has come back.
+        """
         options = record.kind.creates
         if options is None or not options.name:
             return
@@ -159,15 +174,36 @@ class Names:
             entry = self._take(key, record.id, options.told, home_of(record.id))
         if entry.id == record.id:
             entry.is_born = True
+            return
+        heir = _Entry(record.id, options.told, home_of(record.id))
+        heir.is_born = True
+        self._heirs[heir.id] = key, heir
+        if self._is_ending(entry):
+            self._hand_on(entry)
 
     def over(self, id_: TaskId) -> None:
         """An actor has ended for good."""
+        self._heirs.pop(id_, None)
         if id_ in self._keys:
             self._free(id_)
 
+    def _hand_on(self, entry: _Entry) -> bool:
+        """Give the name of an actor to its heir; return whether one lives."""
+        key = self._keys[entry.id]
+        for whose, heir in self._heirs.values():
+            if whose == key and not self._is_ending(heir):
+                del self._heirs[heir.id], self._keys[entry.id]
+                self._entries[key] = heir
+                self._keys[heir.id] = key
+                self._ask_again(key)
+                return True
+        return False
+
     def _free(self, id_: bytes) -> None:
-        key = self._keys.pop(id_)
-        del self._entries[key]
+        key = self._keys[id_]
+        if self._hand_on(self._entries[key]):
+            return
+        del self._keys[id_], self._entries[key]
         if self.dying:
             self._ask_again(key)
 
@@ -184,7 +220,7 @@ class Names:
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
         asked = len(self._waiting) + len(self.dying)
-        return {"names": len(self._entries), "names_asked": asked}
+        return {"names": len(self._entries) + len(self._heirs), "names_asked": asked}
 
     def check_invariants(self) -> None:
         """Assert that both maps agree, and that each name is somebody's."""
@@ -193,6 +229,9 @@ class Names:
             actor = self._state.hosts.known.get(entry.id)
             submitted = actor is not None and actor.record is not None
             assert submitted if entry.is_born else entry.taker in self._state.peers
+        for id_, (_, heir) in self._heirs.items():
+            assert id_ == heir.id not in self._keys
+            assert self._state.hosts.known[heir.id].record is not None
 
 
 def _key(named: "ActorName") -> Key:

@@ -22,6 +22,7 @@ from ..protocol.messages import Cancel, Define, Forget, Notice, StopMode, Submit
 from ..protocol.recovery import (
     Holding,
     Inventory,
+    Phase,
     Recovered,
     Registered,
 )
@@ -420,7 +421,9 @@ class Recovery:
                 self._cancels[id_] = message
                 claim = self._state.claims.find(id_)
                 gently = message.exit or message.restart
-                if claim is not None and claim.ended is None and not gently:
+                # What has ended is asked for when it is named: its node would forget it by then.
+                runs = claim is not None and claim.ended is None and claim.phase != Phase.ENDED
+                if claim is not None and runs and not gently:
                     mode = StopMode.FORCE if message.force else StopMode.SOFT
                     self._state.out.stop(claim.node.id, claim.id, claim.attempt, mode)
         if dropped:

@@ -57,6 +57,8 @@ CLOCK_S: Final = 60.0
 WRITE_AGAIN_S: Final = 1.0
 #: for what is still to be said at the end
 LINGER_S: Final = 0.2
+#: for what is still to be written down at the end
+DEEDS_S: Final = 3.0
 
 
 class _CoreFailedError(Exception):
@@ -147,6 +149,8 @@ class Service:
             self._health.gone()
         self._manager.stopping()
         self._shell.close(LINGER_S)
+        # What was begun beside the loop is carried through: the next life goes by what is there.
+        self._look_at(self._writer.close(DEEDS_S))
         return 0
 
     def _on_term(self, _number: int, _frame: FrameType | None) -> None:
@@ -294,9 +298,11 @@ class Service:
         if courses:
             self._look_at(self._deeds.keep_courses(courses))
         dropped = [one.id for one in commands if isinstance(one, events.Unkeep)]
-        dropped = [id_ for id_ in dropped if not self._writer.drop(id_)]
         if dropped:
-            self._look_at(self._deeds.drop(dropped))
+            written, why = self._writer.withdraw(dropped)
+            self._look_at(why)
+            if written:
+                self._look_at(self._deeds.drop(written))
 
     def _remember(self, command: events.Remember) -> None:
         """Write down what the next life must know; try again where that fails: work goes on."""

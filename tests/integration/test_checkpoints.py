@@ -408,3 +408,21 @@ def test_checkpoints_that_have_no_room_are_refused_and_the_older_one_is_kept(roo
         assert status["bytes"] < 200_000
         told = session().query("events", limit=100)["events"]
         assert [one["kind"] for one in told].count("checkpoint refused") == 1
+
+
+def test_after_a_refusal_the_older_one_outlives_the_scheduler_and_then_its_process(
+    root: str,
+) -> None:
+    limits = {"runtime_directory": root, "checkpoints_bytes_max": 200_000}
+    with drumbeat.init(num_cpus=1, **limits) as cluster:
+        ledger = Each.remote()
+        pid = drumbeat.get(ledger.pid.remote(), timeout=20)
+        assert drumbeat.get(ledger.add.remote(), timeout=20) == 1
+        for has_room_bytes in (100, 100_000):  # on either way to the scheduler
+            assert drumbeat.get(ledger.grow.remote(has_room_bytes), timeout=20)
+            with pytest.raises(drumbeat.CheckpointFailed, match="checkpoints_bytes_max"):
+                drumbeat.get(ledger.grow.remote(250_000), timeout=20)
+            kill_scheduler(cluster)
+            os.kill(pid, signal.SIGKILL)
+            assert drumbeat.get(ledger.told.remote(), timeout=30) == (1, "restored")
+            pid = drumbeat.get(ledger.pid.remote(), timeout=20)

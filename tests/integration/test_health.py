@@ -58,6 +58,12 @@ class Patient:
         self.calls.pop()
         return os.getpid()
 
+    def fails(self, seconds: float) -> None:
+        self.calls.append(1)
+        time.sleep(seconds)
+        self.calls.pop()
+        raise LookupError("no such thing")
+
     def is_ill(self, fault: str) -> int:
         self.fault = fault
         return os.getpid()
@@ -199,6 +205,33 @@ def test_while_a_call_runs_nobody_asks(root: str, tmp_path: Path, sort: str) -> 
         refs = [patient.long.remote(0.3) for _ in range(6)]
         assert set(drumbeat.get(refs, timeout=20)) == {pid}
         assert "during" not in log.read_text()
+
+
+def failures(patient: Any, count: int) -> set[type]:
+    """Return what so many calls raise that wait for one another."""
+    refs = [patient.fails.remote(0.03) for _ in range(count)]
+    raised = set()
+    for ref in refs:
+        with pytest.raises(drumbeat.DrumbeatError) as caught:
+            drumbeat.get(ref, timeout=20)
+        raised.add(LookupError if isinstance(caught.value, LookupError) else type(caught.value))
+    return raised
+
+
+def test_where_calls_raise_one_after_the_other_it_is_asked_between_them(
+    root: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with drumbeat.init(num_cpus=1, runtime_directory=root, **OFTEN):
+        patient = made("plain", log, max_restarts=1)
+        assert failures(patient, 30) == {LookupError}
+        assert len(log.read_text().splitlines()) >= 2
+        assert "during" not in log.read_text()
+        assert actor_row()["restarts"] == 0
+        drumbeat.get(patient.is_ill.remote("raise"), timeout=20)
+        # Some run before that is noticed, the others in the next incarnation; none is lost.
+        assert failures(patient, 30) == {LookupError}
+        assert actor_row()["restarts"] == 1
 
 
 def test_calls_that_wait_while_it_is_asked_run_in_the_next_one(root: str, tmp_path: Path) -> None:

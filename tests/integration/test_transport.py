@@ -19,7 +19,7 @@ from drumbeat.protocol.clock import now_s
 from drumbeat.protocol.codec import encode
 from drumbeat.protocol.dialer import Down, Refused, Up
 from drumbeat.protocol.errors import ConfigError
-from drumbeat.protocol.frames import Ack
+from drumbeat.protocol.frames import Ack, Role
 from drumbeat.protocol.listener import Disconnected, Joined, Returned
 from drumbeat.protocol.messages import (
     Answer,
@@ -34,7 +34,7 @@ from drumbeat.protocol.messages import (
 from drumbeat.protocol.settings import Settings
 from drumbeat.protocol.sockets import BYTES_PER_TURN
 from drumbeat.protocol.traffic import Blob, Heard, Message, Reached, Rejected
-from drumbeat.protocol.transport import ListenShell, Poller
+from drumbeat.protocol.transport import DialShell, ListenShell, Poller
 from support.pair import EPOCH, A, B, Pair
 from support.relay import Relay
 from support.second_client import Refused as SecondRefused
@@ -401,3 +401,16 @@ def test_a_poller_that_looks_before_it_sleeps_finds_what_is_there_and_keeps_its_
     finally:
         os.close(read)
         os.close(write)
+
+
+def test_a_shell_that_is_flushed_before_its_first_turn_begins_to_connect_at_once(
+    tmp_path: Path,
+) -> None:
+    endpoint = f"ipc://{tmp_path}/s"
+    shell = DialShell(endpoint, Role.CLIENT, A, "n", Settings(), random.Random(0))
+    shell.attach(Poller())
+    due_s = shell.deadline_s()
+    shell.flush(now_s())
+    assert due_s is not None
+    assert shell.deadline_s() == due_s
+    shell.close()

@@ -55,6 +55,8 @@ class Judge:
         about = self.oracle.tasks.get(task_of(ObjectId(report.about)))
         if about is not None and self._fails(about):
             return ""
+        if home_of(ObjectId(report.about)) in self.oracle.clients_gone:
+            return ""  # it is lost, as it may be; a value that was put is of no task
         return "" if self.oracle.lives_lost else "because of a child that did not fail"
 
     def _fails(self, known: Known) -> bool:

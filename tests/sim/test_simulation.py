@@ -181,6 +181,34 @@ def test_a_lost_task_is_noticed_and_its_report_says_which_promise_it_breaks() ->
     assert kind_of(outcome) == "never resolved"
 
 
+def test_what_is_repeated_for_its_childs_error_has_time_for_all_its_attempts() -> None:
+    failing = Spec(errors=-1, options={"max_retries": 0})
+    repeats = {"retry_exceptions": True}
+    get = Step(do="get", cells=[-1])
+    child = Spec(seconds=20.0, options=repeats, steps=[Step(do="submit", spec=failing), get])
+    parent = Spec(label=1, options=repeats, steps=[Step(do="submit", spec=child), get])
+    outcome = simulate(_quiet([op.Submit(at_s=0.0, client=0, spec=parent)]))
+    assert not outcome.violations, outcome.violations[0]
+    assert outcome.virtual_s > 16 * child.seconds
+
+
+def test_a_task_may_fail_for_a_value_that_went_with_its_client() -> None:
+    # Also for one that was put: no task stands for that.
+    spec = Spec(label=2, contains=[0], seconds=1.0, steps=[Step(do="get", cells=[0])])
+    scenario = _quiet(
+        [
+            op.Put(at_s=0.05, client=1, label=1, size=3_000),
+            op.Share(at_s=0.1, client=1, to=0, pick=0),
+            op.Submit(at_s=0.2, client=0, spec=spec),
+            op.Leave(at_s=0.3, client=1, crash=True),
+        ]
+    )
+    scenario.clients, scenario.chaos_s = 2, 0.5
+    outcome = simulate(scenario)
+    assert not outcome.violations, outcome.violations[0]
+    assert outcome.counts["saw ObjectLost"]
+
+
 def test_users_tasks_and_their_children_give_the_values_they_should() -> None:
     child = Spec(seconds=0.001)
     parent = Spec(

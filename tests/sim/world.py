@@ -18,7 +18,7 @@ from drumbeat.protocol.settings import Settings
 from drumbeat.scheduler.events import Remember
 from drumbeat.scheduler.standstill import HOME_S
 
-from . import drains
+from . import bounds, drains
 from . import operations as op
 from .clock import Clock
 from .judge import NEVER_S, Judge
@@ -26,7 +26,6 @@ from .network import PING_TIMEOUT_S, Door, Hostility, Network
 from .operations import Scenario
 from .oracle import Oracle
 from .pool import FakePool
-from .scripts import Spec
 from .shells import ClientProcess, NodeProcess, Process, SchedulerProcess
 from .users import User
 
@@ -95,7 +94,7 @@ class World:
             self._start_node(name)
         self.users = [User(ClientProcess(self, f"c{number}")) for number in range(scenario.clients)]
         submits = [entry for entry in scenario.tape if isinstance(entry, op.Submit)]
-        self._work_s = sum(_work_s(entry.spec) * entry.copies for entry in submits)
+        self._work_s = sum(bounds.work_s(entry.spec) * entry.copies for entry in submits)
         self._work_s += self._acting_s()
         self._work_s += 2 * self.settings.infeasible_timeout_s
         # Until a node that is waited for is back.
@@ -105,8 +104,8 @@ class World:
             # What no node can run is found out one task after the other.
             copies = sum(entry.copies for entry in submits)
             self._work_s += copies * self.settings.infeasible_timeout_s
-        tasks = sum(_tasks(entry.spec) * entry.copies for entry in submits)
-        keep = any(_keeps(entry.spec) for entry in submits)
+        tasks = sum(bounds.tasks(entry.spec) * entry.copies for entry in submits)
+        keep = any(bounds.keeps(entry.spec) for entry in submits)
         if keep or tasks > self.settings.workers_blocked_max:
             # More may wait at once than may lend: such deadlocks are called one after the other.
             each_s = DEADLOCK_S + self.settings.infeasible_timeout_s
@@ -121,7 +120,7 @@ class World:
         acts = [entry for entry in tape if isinstance(entry, op.CreateActor | op.CallActor)]
         if not acts:
             return 0.0
-        own_s = sum(_work_s(one.spec) * getattr(one, "copies", 1) for one in acts)
+        own_s = sum(bounds.work_s(one.spec) * getattr(one, "copies", 1) for one in acts)
         lease_s = settings.lost_after_intervals * settings.heartbeat_interval_s
         again_s = lease_s + settings.lease_margin_s + settings.retry_backoff_max_s + 1.0
         ends = [one for one in tape if isinstance(one, (*op.FAULTS, op.EndActor, op.CallActor))]
@@ -468,24 +467,6 @@ class World:
             story = list(getattr(process.core, "story", ()))[-12:]
             told += [f"\n  {process.name}: {entry}" for entry in story]
         return "".join(told)
-
-
-def _tasks(spec: Spec) -> int:
-    return 1 + sum(_tasks(step.spec) for step in spec.steps if step.spec is not None)
-
-
-def _keeps(spec: Spec) -> bool:
-    """Return whether a task or one of its children may wait for what is kept from it."""
-    keeps = any(name in spec.options for name in ("num_gpus", "resources"))
-    children = [step.spec for step in spec.steps if step.spec is not None]
-    return (bool(spec.steps) and keeps) or any(_keeps(child) for child in children)
-
-
-def _work_s(spec: Spec) -> float:
-    """Return how long a task and its children take at worst, all attempts one after the other."""
-    own_s = spec.seconds + spec.after_s + 1.0 * bool(spec.deaths or spec.errors)
-    steps_s = sum(step.seconds + (_work_s(step.spec) if step.spec else 0.0) for step in spec.steps)
-    return (own_s + steps_s) * (2 if not (spec.deaths or spec.errors) else 4)
 
 
 def _show(ids: Sequence[bytes]) -> str:

@@ -394,3 +394,17 @@ def test_a_remote_function_and_an_async_one_can_be_submitted(session):
         assert executor.submit(drumbeat.remote(double), 2).result(5) == 4
         assert executor.submit(later, 2).result(5) == 3
         assert list(executor.map(later, [1, 2], chunksize=2)) == [2, 3]
+
+
+def test_a_call_that_is_being_sent_while_all_is_given_up_is_cancelled_too(session):
+    executor = drumbeat.Executor(max_workers=1)
+    submit = session.submit
+
+    def submit_meanwhile(*arguments, **more):
+        ids = submit(*arguments, **more)
+        executor._give_up()  # in the main thread, by Ctrl-C, while another one sends
+        return ids
+
+    session.submit = submit_meanwhile
+    executor.submit(int, "1")
+    assert session.cancelled

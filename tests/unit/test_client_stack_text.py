@@ -76,6 +76,12 @@ def test_of_a_call_beside_others_the_line_says_where_that_is() -> None:
     assert in_a_line(part_of(COROUTINES, "a1-0-99") + DUMP).startswith("tool.py:88 _native_blur")
 
 
+def test_of_a_call_whose_code_has_yet_to_begin_the_line_says_what_keeps_it() -> None:
+    unbegun = f"{part.splitlines()[0]}\n" if (part := part_of(COROUTINES, "a1-0-8")) else ""
+    assert unbegun.startswith("Coroutine")
+    assert in_a_line(unbegun + DUMP).startswith("tool.py:88 _native_blur")
+
+
 def test_a_worker_in_drumbeats_own_code_says_so() -> None:
     dump = (
         "Current thread 0x1 (most recent call first):\n"

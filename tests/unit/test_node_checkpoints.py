@@ -39,6 +39,14 @@ def blobs(stage):
     return [(command.key, len(command.payload)) for command in stage.of(events.SendBlob)]
 
 
+def kept(stage, actor, *numbers):
+    stage.hear(CheckpointsKept([(actor, 1, number) for number in numbers]))
+
+
+def refused(stage, actor, number):
+    stage.hear(CheckpointsGone([], [(actor, 1, number)]))
+
+
 def gone(stage, actor, incarnation=ALL):
     stage.hear(CheckpointsGone([(actor, incarnation)]))
 
@@ -84,6 +92,7 @@ def test_a_word_of_one_that_is_not_on_its_way_is_dropped(stage):
 def test_the_last_one_is_told_to_each_new_scheduler_before_the_attempts_that_are_here(stage):
     stage.say(1, Checkpointed(1, b"first"))
     stage.say(1, Checkpointed(2, b"second"))
+    kept(stage, stage.actor, 1, 2)
     news = restart(stage)
     assert told(news) == [(1, 2, b"second")]
     names = [type(message).__name__ for message in news]
@@ -148,14 +157,62 @@ def test_nothing_is_kept_of_a_life_that_the_scheduler_had_given_up(stage):
     assert not {"checkpoints", "checkpoints_sent"} & at_rest(stage).keys()
 
 
+# --------------------------------------------------------------------------- what has no room
+
+
 def test_what_the_scheduler_had_no_room_for_is_not_kept_and_what_came_after_it_is(stage):
     stage.say(1, Checkpointed(1, b"first"))
     stage.say(1, Checkpointed(2, LARGE))
-    stage.hear(CheckpointsGone([], [(stage.actor, 1, 1)]))
+    refused(stage, stage.actor, 1)
     assert at_rest(stage)["checkpoints"] == 1
-    stage.hear(CheckpointsGone([], [(stage.actor, 1, 2)]))
+    refused(stage, stage.actor, 2)
     assert "checkpoints" not in at_rest(stage)
     assert [packet.number for packet in stage.told(1, CheckpointKept)] == [2], "it may tell another"
+
+
+def test_after_a_refused_one_the_next_scheduler_is_told_the_one_that_had_room(stage):
+    # With each call saved, calls have been answered of which this one alone knows.
+    stage.say(1, Checkpointed(1, b"first"))
+    kept(stage, stage.actor, 1)
+    stage.say(1, Checkpointed(2, LARGE))
+    refused(stage, stage.actor, 2)
+    assert [packet.number for packet in stage.told(1, CheckpointKept)] == [2]
+    kept(stage, stage.actor, 2)
+    assert not stage.told(1, CheckpointKept), "that it has come says nothing of whether it is kept"
+    stage.die(1, started=1)
+    assert told(restart(stage)) == [(1, 1, b"first")]
+    gone(stage, stage.actor, 1)
+    assert "checkpoints" not in at_rest(stage)
+
+
+def test_one_goes_when_a_newer_one_is_known_to_be_there_and_not_before(stage):
+    for number in (1, 2, 3, 4):
+        stage.say(1, Checkpointed(number, b"%d" % number))
+    kept(stage, stage.actor, 1, 2)
+    assert at_rest(stage)["checkpoints"] == 3
+    refused(stage, stage.actor, 3)
+    refused(stage, stage.actor, 4)
+    assert told(restart(stage)) == [(1, 2, b"2")]
+
+
+def test_of_an_actor_with_large_ones_there_are_two_at_most(stage):
+    for number in range(1, 6):
+        stage.say(1, Checkpointed(number, LARGE))
+        assert at_rest(stage)["checkpoints"] == min(number, 2)
+        kept(stage, stage.actor, number)
+    assert at_rest(stage)["checkpoints"] == 1
+
+
+def test_what_may_have_no_room_is_told_again_after_all_that_had_some(stage):
+    (other,) = stage.assign(kind=CREATION)
+    stage.ready(2)
+    stage.say(2, ActorMade(1))
+    for worker, actor in ((1, stage.actor), (2, other)):
+        stage.say(worker, Checkpointed(1, b"first"))
+        kept(stage, actor, 1)
+        stage.say(worker, Checkpointed(2, b"second"))
+    numbers = [number for _, number, _ in told(restart(stage))]
+    assert numbers == [1, 1, 2, 2]
 
 
 def test_a_worker_that_is_no_actor_has_no_state():

@@ -212,11 +212,18 @@ class FakeWorker:
         self.dropped = False
         self.actor = None
         self.since_s = since_s
-        self.is_busy = busy
+        self.is_busy = self.is_watched = busy
+        self.asked = False
         self.flight = {1: FakeAttempt()} if busy else {}
 
     def rows(self) -> dict[int, "FakeAttempt"]:
         return self.flight
+
+    def about(self, seq: int) -> "FakeAttempt | None":
+        return self.flight.get(seq)
+
+    def sees(self, _running: int, _phase: int) -> bool:
+        return self.is_watched
 
 
 class FakeRow:

@@ -137,6 +137,12 @@ def test_however_much_it_says_no_more_than_fits_is_told(patient):
     assert len(told.fault) < 1000
 
 
+def test_however_often_it_is_to_be_asked_there_is_time_for_a_call_in_between(patient, clock):
+    practice = Practice(1e-9)
+    practice.ask()
+    assert practice.doctor.wait_s() > 0.04
+
+
 def test_only_a_class_that_can_say_is_asked_and_only_where_somebody_wants_that():
     assert doctor_of(Patient, 1.0) is not None
     assert doctor_of(Patient, 0.0) is None

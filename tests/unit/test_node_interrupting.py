@@ -42,6 +42,7 @@ class Bench(ThreadCalls):
 
     def __init__(self):
         self._there, self._striking = threading.Condition(), threading.Lock()
+        self._free, self._is_late = threading.Condition(), False
         self.open, self.queue, self.ended_ones = {}, [], []
         line = SimpleNamespace(flushed_s=0.0, flush=lambda: None)
         host = SimpleNamespace(over=False)
@@ -79,7 +80,7 @@ def test_an_interruption_strikes_no_call_but_the_one_that_it_is_meant_for():
 
     thread = threading.Thread(target=serve)
     thread.start()
-    while not over.is_set():
+    while not over.is_set() and thread.is_alive():
         for call in list(bench.open.values()):
             if call.seq % 2 and bench._strike(call) and call.heard:
                 struck.add(call.seq)

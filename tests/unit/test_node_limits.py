@@ -470,3 +470,30 @@ def test_nobody_is_ended_for_memory_on_one_bit_of_evidence(
     pair: NodeBench, free: int, used: dict[int, int], times: int
 ) -> None:
     assert reads(low(pair, free, used, times)) == []
+
+
+def told_late(stage: NodeBench, limited: Limited, until_s: float) -> bool:
+    """Have time pass; return whether the deadline was late after a look at the call."""
+    late, core, feed = [], stage.core, stage.feed
+
+    def look_after_the_turn(*happened: Any) -> list[events.Command]:
+        if not happened or type(happened[0]) is not events.Seen:
+            return feed(*happened)
+        # The loop looks while it carries out a turn's commands: no turn follows.
+        told = core.handle(happened[0], stage.now_s)
+        late.append(core._state.due_s > max(core._first_due_s(), stage.now_s))
+        return told + feed(*happened[1:])
+
+    stage.feed = look_after_the_turn  # type: ignore[method-assign]
+    limited.goes_on(until_s)
+    return any(late)
+
+
+def test_the_deadline_is_right_after_a_look_too_also_at_what_was_to_be_interrupted() -> None:
+    plain = Limited(timeout_s=2.0)
+    assert not told_late(plain.bench, plain, 6.0)
+    stage, limited, call = acting(timeout_s=2.0)
+    limited.goes_on(1.0)
+    asked = stage.hear(Stop([(call, 1, StopMode.SOFT)]))
+    stage.feed(*(answer for command in asked for answer in limited.answers(command)))
+    assert not told_late(stage, limited, 6.0)

@@ -1,6 +1,7 @@
 """Actors at the scheduler: where their calls go and when, and how an actor ends."""
 
 from drumbeat.protocol.messages import (
+    Beat,
     Blocked,
     DoneRow,
     Options,
@@ -10,6 +11,7 @@ from drumbeat.protocol.messages import (
     TaskRow,
     ValueRow,
 )
+from drumbeat.protocol.running import RunningRow
 from support.acting import Acting
 from support.scheduling import error_done, ids_of, value_done
 
@@ -221,6 +223,16 @@ def test_actors_are_listed_with_what_becomes_of_them() -> None:
     assert (row["state"], row["restarts"]) == ("restarting", 1)
     assert "WorkerDied" in row["why"]
     assert stage.ask(stage.caller, "actors", match="Other") == []
+
+
+def test_what_an_actor_does_while_no_call_runs_is_listed_with_it() -> None:
+    stage = Acting()
+    node = stage.node()
+    actor = stage.create()
+    stage.started(actor, node)
+    assert stage.rows()[0]["phase"] == ""
+    stage.say(node, Beat(0.0, 1, 0, [RunningRow(actor, 1, 1.0, "health-check", "health-check")]))
+    assert (stage.rows()[0]["state"], stage.rows()[0]["phase"]) == ("alive", "health-check")
 
 
 def test_a_call_with_the_options_of_a_task_is_a_call_all_the_same() -> None:

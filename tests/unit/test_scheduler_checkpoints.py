@@ -128,6 +128,20 @@ def test_what_has_no_room_is_refused_and_the_older_one_is_kept() -> None:
     assert again(stage, node).checkpoint == b"a" * 60
 
 
+def test_the_node_hears_which_are_kept_so_that_it_need_not_keep_those_before_them() -> None:
+    stage, node, actor, creation = bounded()
+    tells(stage, node, actor, b"a" * 60)
+    tells(stage, node, actor, b"b" * 101, (1, 2))
+    tells(stage, node, actor, b"c" * 70, (1, 3))
+    stage.turn()
+    assert kept(stage, node) == [(actor, 1, 1), (actor, 1, 3)]
+    stage.process_ends(node, creation)
+    again(stage, node)
+    tells(stage, node, actor, b"late", (1, 4))
+    stage.turn()
+    assert not kept(stage, node)
+
+
 def test_one_that_takes_the_place_of_another_needs_room_for_the_difference_only() -> None:
     stage, node, actor, _ = bounded()
     tells(stage, node, actor, b"a" * 60)
@@ -373,3 +387,13 @@ def test_what_nobody_has_named_when_all_are_back_is_forgotten() -> None:
     stage.live(30.0, 0.5)
     assert [id_ for id_, _ in gone(stage, NODE)] == [actor]
     assert stage.core.at_rest()["checkpoints"] == 0
+
+
+def test_what_was_refused_of_an_actor_that_nobody_has_named_is_forgotten_too() -> None:
+    stage = Cast("n", checkpoints_bytes_max=10)
+    (actor,) = ids(1)
+    stage.comes(actor, Phase.RUNNING, CheckpointRow(actor, 1, 7, b"x" * 20))
+    stage.turn()
+    assert stage.core.at_rest()["checkpoints_refused"] == 1
+    stage.live(30.0, 0.5)
+    assert stage.core.at_rest()["checkpoints_refused"] == 0

@@ -102,6 +102,22 @@ def test_the_lives_and_ends_of_an_actor_are_told() -> None:
     assert kinds == ["actor lives", "worker died", "actor ended"]
 
 
+def test_an_actor_that_is_not_well_is_told_of_as_that_and_restarted_if_it_may() -> None:
+    stage = Acting()
+    node = stage.node()
+    actor = stage.create(restarts=1)
+    for _ in range(2):
+        stage.turn()
+        (row,) = stage.assigned(node)
+        stage.up(node, row)
+        stage.done(node, failure_done(row, "ActorUnhealthy", died=True, bystander=True))
+        stage.turn()
+        stage.live(5.0)
+    kinds = [kind for kind, _ in happened(stage, match=show(actor))]
+    lived = ["actor lives", "actor unhealthy", "actor ended"]
+    assert kinds == [*lived, *lived, "actor gone"]
+
+
 def test_an_order_to_end_something_is_told_with_who_gave_it() -> None:
     stage = Stage()
     client = stage.client()

@@ -1,30 +1,16 @@
 """The files of detached actors: whole, or not there."""
 
+import errno
 import os
-import select
-import threading
 from pathlib import Path
 
 import pytest
-from drumbeat.protocol.actors import ActorOptions
 from drumbeat.protocol.codec import encode
-from drumbeat.protocol.ids import IdFactory, PeerId, show
-from drumbeat.protocol.messages import Environment, Options, Outcome, ValueRow
+from drumbeat.protocol.ids import show
+from drumbeat.scheduler import deed_files
 from drumbeat.scheduler.deed_files import DeedFiles
-from drumbeat.scheduler.deed_writer import DeedWriter
-from drumbeat.scheduler.deeds import DEED_VERSION, Course, Deed, Will
-
-
-def deed(letter: str = "a", **changed: object) -> Deed:
-    id_ = IdFactory(PeerId(letter.encode() * 6))()
-    value = ValueRow(id_, Outcome.VALUE, b"value")
-    fields = {
-        "version": DEED_VERSION, "id": id_, "name": "Counter",
-        "options": Options(num_cpus=0.0, creates=ActorOptions(detached=True, told=b"told")),
-        "function": b"f" * 16, "code": b"code", "args": b"args", "deps": (id_,),
-        "contained": (), "values": (value,), "environment": Environment("host", "/home"),
-    }  # fmt: skip
-    return Deed(**{**fields, **changed})  # type: ignore[arg-type]
+from drumbeat.scheduler.deeds import DEED_VERSION, Course, Will
+from support.deeds import deed
 
 
 @pytest.fixture
@@ -169,49 +155,6 @@ def test_the_course_of_nobody_is_removed(files: DeedFiles, tmp_path: Path) -> No
     assert list((tmp_path / "state.actors").iterdir()) == []
 
 
-def taken(writer: DeedWriter, count: int) -> list[tuple[bytes, str]]:
-    """Return what a writer has kept, once that are so many."""
-    found: list[tuple[bytes, str]] = []
-    while len(found) < count:
-        assert select.select([writer.wake_fd], [], [], 10)[0]
-        found += writer.take()[0]
-    return found
-
-
-def test_a_slow_disk_holds_up_nobody_but_those_who_wait_for_it(
-    files: DeedFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = threading.Event()
-    monkeypatch.setattr(os, "fsync", lambda _: go_on.wait(10))
-    writer = DeedWriter(files)
-    several = [deed(letter) for letter in "abc"]
-    for one in several:
-        writer.keep(one)  # returns at once
-    assert writer.take() == ([], [])
-    go_on.set()
-    assert taken(writer, 3) == [(one.id, "") for one in several]
-    assert sorted(will.deed.id for will in files.load()) == [one.id for one in several]
-
-
-def test_who_ends_while_he_is_written_down_is_removed_afterwards(files: DeedFiles) -> None:
-    writer, one, other = DeedWriter(files), deed("a"), deed("b")
-    assert not writer.drop(one.id)  # of it nothing is being written
-    writer.keep(one)
-    assert writer.drop(one.id)
-    writer.keep(other)
-    assert taken(writer, 2) == [(one.id, ""), (other.id, "")]
-    assert [will.deed for will in files.load()] == [other]
-
-
-def test_what_cannot_be_written_beside_the_loop_is_said(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no directory")
-    writer = DeedWriter(DeedFiles(tmp_path / "file"))
-    writer.keep(deed())
-    ((id_, why),) = taken(writer, 1)
-    assert id_ == deed().id
-    assert "File exists" in why or "Not a directory" in why
-
-
 def test_files_of_another_version_or_name_are_laid_aside(files: DeedFiles, tmp_path: Path) -> None:
     files.keep(deed("a", version=DEED_VERSION + 1))
     files.keep(deed("b"))
@@ -228,3 +171,138 @@ def test_what_a_crash_left_half_written_is_removed(files: DeedFiles, tmp_path: P
     half.write_bytes(b"\x93")
     assert [will.deed for will in files.load()] == [one]
     assert not half.exists()
+
+
+@pytest.mark.parametrize("suffix", [".actor", ".course"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES])
+def test_what_cannot_be_read_now_is_left_for_the_next_life(
+    files: DeedFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, number: int
+) -> None:
+    good, bad = deed("a"), deed("b")
+    for one in (good, bad):
+        files.keep(one)
+    files.keep_courses({bad.id: Course(7)})
+    path = tmp_path / "state.actors" / f"{bad.id.hex()}{suffix}"
+    names = sorted(os.listdir(path.parent))
+    real = Path.read_bytes
+
+    def refuse(self: Path) -> bytes:
+        if self == path:
+            raise OSError(number, os.strerror(number), str(path))
+        return real(self)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "read_bytes", refuse)
+        assert [will.deed for will in files.load()] == [good]
+    (complaint,) = files.complaints
+    assert show(bad.id) in complaint
+    assert os.strerror(number) in complaint
+    assert str(path) in complaint
+    assert "start the scheduler again" in complaint
+    assert sorted(os.listdir(path.parent)) == names
+    wills = DeedFiles(path.parent).load()
+    assert sorted((will.deed.id, will.course.attempt) for will in wills) == [
+        (good.id, Course().attempt),
+        (bad.id, 7),
+    ]
+
+
+def test_a_close_that_fails_leaves_nothing_and_is_said_of_that_file_alone(
+    files: DeedFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = deed("a"), deed("b")
+    files.keep(good)
+    real = os.close
+
+    def refuse(descriptor: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        real(descriptor)
+        if Path(name).name == f"{bad.id.hex()}.actor.new":
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "close", refuse)
+        whys = files.keep_packed([(one.id, encode(one)) for one in (bad, good)])
+    assert "quota" in whys[0]
+    assert whys[1] == ""
+    assert [will.deed for will in files.load()] == [good]
+
+
+class Descriptors:
+    """Counts the files that are being written at once, and has no more than so many."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+        self.most = 0
+        self.refused = 0
+        self._room = room
+        self._open: list[int] = []
+        self._real_open, self._real_close = os.open, os.close
+        monkeypatch.setattr(os, "open", self.open)
+        monkeypatch.setattr(os, "close", self.close)
+
+    def open(self, path: Path, flags: int, mode: int = 0o777) -> int:
+        if not str(path).endswith(".new"):
+            return self._real_open(path, flags, mode)
+        if len(self._open) >= self._room:
+            self.refused += 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        descriptor = self._real_open(path, flags, mode)
+        self._open.append(descriptor)
+        self.most = max(self.most, len(self._open))
+        return descriptor
+
+    def close(self, descriptor: int) -> None:
+        if descriptor in self._open:
+            self._open.remove(descriptor)
+        self._real_close(descriptor)
+
+
+def test_of_many_only_a_few_are_open_at_once(
+    files: DeedFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = [deed(letter) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    with monkeypatch.context() as disk:
+        descriptors = Descriptors(disk, 1000)
+        whys = files.keep_packed([(one.id, encode(one)) for one in several])
+    assert whys == [""] * len(several)
+    assert descriptors.most == deed_files.TOGETHER_MAX < len(several)
+
+
+def test_where_descriptors_are_scarce_they_are_written_one_at_a_time(
+    files: DeedFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = [deed(letter) for letter in "abcdefgh"]
+    with monkeypatch.context() as disk:
+        descriptors = Descriptors(disk, 3)
+        whys = files.keep_packed([(one.id, encode(one)) for one in several])
+    assert whys == [""] * len(several)
+    assert (descriptors.most, descriptors.refused) == (3, 1)
+    assert len(files.load()) == len(several)
+
+
+def test_where_there_is_no_descriptor_at_all_that_is_said(
+    files: DeedFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = [deed(letter) for letter in "abc"]
+    with monkeypatch.context() as disk:
+        Descriptors(disk, 0)
+        whys = files.keep_packed([(one.id, encode(one)) for one in several])
+    assert ["Too many open files" in why for why in whys] == [True] * 3
+    assert files.load() == []
+
+
+def test_what_goes_wrong_in_the_midst_of_it_leaves_no_descriptor_open(
+    files: DeedFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = [deed(letter) for letter in "abc"]
+
+    def fail(_: int) -> None:
+        raise MemoryError
+
+    files.keep(several[0])
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", fail)
+        with pytest.raises(MemoryError):
+            files.keep_packed([(one.id, encode(one)) for one in several])
+    assert len(os.listdir("/proc/self/fd")) == len(before)

@@ -264,3 +264,53 @@ def test_a_node_that_was_told_to_discard_a_client_says_nothing_more_of_its_actor
         stage.live(0.5)
         stage.reach(CLIENT)
     assert [(sent.id, sent.attempt) for sent in stage.assigned(OTHER)] == [(actor, 2)]
+
+
+# ------------------------------------------------------ written before, not named in this life
+
+
+def comes_back_with(actor: TaskId, **settings: float) -> Next:
+    """The node is back where the actor was lost, with it, and nobody has named it yet."""
+    stage = Next(actor, **settings)
+    stage.node_joins(cpus=0)
+    stage.say(NODE, Inventory([CLIENT], [row(actor)], True))
+    stage.registered(NODE)
+    return stage
+
+
+def test_one_written_down_stays_so_when_its_node_is_back_and_lost_again() -> None:
+    (actor,) = ids(1)
+    stage = comes_back_with(actor)
+    stage.turn()
+    stage.event(events.PeerDisconnected(NODE))
+    stage.live(2.0, 0.25, NODE)
+    assert stage.acting
+    assert all(stage.acting)
+
+
+def test_one_written_down_stays_so_when_it_is_told_to_end_since_nobody_has_named_it() -> None:
+    (actor,) = ids(1)
+    stage = comes_back_with(actor, client_grace_s=1.0)
+    stage.prompt = False
+    stage.at(1.5)
+    assert stage.stops(NODE) == [(actor, 1, StopMode.FORCE)]
+    assert stage.acting
+    assert all(stage.acting)
+
+
+def test_one_written_down_that_is_being_ended_is_waited_for_though_all_are_back() -> None:
+    (actor,) = ids(1)
+    stage = comes_back_with(actor, client_grace_s=1.0)
+    stage.prompt = False
+    stage.at(60.0)
+    assert stage.acting[-1] == []
+    assert stage.closed[-1] == 2
+    stage.recalls(actor)
+    stage.reach(CLIENT)
+    stage.live(10.0)
+    assert stage.begun() == [], "its node may not have heard that it is to end"
+    stage.done(NODE, died(AssignRow(actor, 1, 1, 1, 0, -1.0)))
+    for _ in range(4):
+        stage.live(0.5)
+        stage.reach(CLIENT)
+    assert stage.begun() == [(actor, 3)]

@@ -2,14 +2,15 @@
 
 from typing import Any
 
+import pytest
 from drumbeat.protocol.actors import ActorName, ActorOptions
 from drumbeat.protocol.ids import PeerId, TaskId
-from drumbeat.protocol.messages import Answer, Leave, Query, Submit, TaskRow
+from drumbeat.protocol.messages import Answer, AssignRow, Cancel, Leave, Query, Submit, TaskRow
 from drumbeat.protocol.recovery import Registered
 from drumbeat.scheduler import events
 from drumbeat.scheduler.names import ENDING_S
 from support.acting import Acting
-from support.restarts import CLIENT, Restarted, ids
+from support.restarts import CLIENT, NODE, Restarted, ids, row
 from support.scheduling import Stage, died, value_done
 
 SPACE = "space"
@@ -232,3 +233,108 @@ def test_whoever_asks_and_leaves_before_all_are_back_is_forgotten() -> None:
     stage.event(events.PeerDisconnected(other))
     stage.at(40.0)
     assert stage.core.at_rest()["names_asked"] == 0
+
+
+# ------------------------------------------------- an actor that did not die, and its successor
+
+
+def test_the_core_wants_a_turn_when_the_name_of_one_that_does_not_die_is_free() -> None:
+    stage = Acting()
+    node = stage.node()
+    actor = takes(stage, stage.caller)
+    creates(stage, stage.caller, actor)
+    stage.started(actor, node)
+    said(stage, stage.caller)
+    stage.cancel(stage.caller, actor, force=True)
+    free_s = stage.now_s + ENDING_S
+    other = stage.client("d")
+    successor = takes(stage, other)
+    stage.live(ENDING_S - 0.25)
+    due_s = stage.core.deadline_s()
+    assert due_s is not None
+    assert due_s <= free_s
+    assert said(stage, other) == []
+    stage.turn(free_s - stage.now_s)
+    assert said(stage, other) == [{"id": successor, "told": b"class"}]
+
+
+def left(kill_first: bool = False) -> tuple[Restarted, TaskId, TaskId]:
+    """Return a next life, with an actor that was killed and has not died, and its successor."""
+    old, new = ids(2)
+    stage = Restarted("n")
+    stage.node_back(row(old), row(new), cpus=2)
+    stage.client_enters()
+    options = ActorOptions(name="one", namespace=SPACE, told=b"class")
+    kind = stage.define(CLIENT, name="Counter", creates=options, num_cpus=0.0, max_retries=0)
+    stage.say(CLIENT, Submit(CLIENT, b"", 0, [TaskRow(old, kind)], [1]))
+    if kill_first:
+        stage.say(CLIENT, Cancel([old], True, True))
+    stage.say(CLIENT, Submit(CLIENT, b"", 0, [TaskRow(new, kind)], [1]))
+    if not kill_first:
+        stage.say(CLIENT, Cancel([old], True, True))
+    return stage, old, new
+
+
+def dies(stage: Restarted, actor: TaskId) -> None:
+    stage.done(NODE, died(AssignRow(actor, 1, 1, 1, 0, -1.0)))
+    stage.live(1.0)
+
+
+@pytest.mark.parametrize("kill_first", [False, True])
+def test_after_a_restart_a_successor_has_its_name_before_the_one_that_did_not_die_has_ended(
+    kill_first: bool,
+) -> None:
+    stage, old, new = left(kill_first)
+    asks(stage, CLIENT)
+    assert said(stage, CLIENT) == [{"id": new, "told": b"class"}]
+    stage.say(CLIENT, Registered())
+    dies(stage, old)
+    asks(stage, CLIENT)
+    assert said(stage, CLIENT) == [{"id": new, "told": b"class"}]
+
+
+@pytest.mark.parametrize("kill_first", [False, True])
+def test_after_a_restart_a_successor_keeps_its_name_when_the_one_that_did_not_die_has_ended(
+    kill_first: bool,
+) -> None:
+    stage, old, new = left(kill_first)
+    stage.say(CLIENT, Registered())
+    stage.live(1.0)
+    assert new not in stage.results(CLIENT)
+    dies(stage, old)
+    other = stage.client("d")
+    (third,) = ids(1, other)
+    asks(stage, other, id=third, told=b"class")
+    assert said(stage, other) == [{"id": new, "told": b"class"}]
+    dies(stage, new)
+    stage.at(60.0)  # by now all have come who may have it
+    asks(stage, CLIENT)
+    assert said(stage, CLIENT) == [{}]
+    assert stage.core.at_rest()["names"] == 0
+
+
+def test_a_successor_that_ends_first_leaves_its_name_to_nobody() -> None:
+    stage, old, new = left()
+    stage.say(CLIENT, Registered())
+    stage.live(1.0)
+    dies(stage, new)
+    dies(stage, old)
+    stage.at(60.0)  # by now all have come who may have it
+    asks(stage, CLIENT)
+    assert said(stage, CLIENT) == [{}]
+    assert stage.core.at_rest()["names"] == 0
+
+
+def test_a_successor_that_is_being_ended_too_does_not_get_the_name() -> None:
+    stage, old, new = left()
+    stage.say(CLIENT, Registered())
+    stage.cancel(CLIENT, new, force=True)
+    dies(stage, old)
+    stage.at(60.0)
+    other = stage.client("d")
+    (third,) = ids(1, other)
+    asks(stage, other, id=third, told=b"class")
+    assert said(stage, other) == [{"id": third, "told": b"class"}]
+    dies(stage, new)
+    asks(stage, CLIENT)
+    assert said(stage, CLIENT) == [{"id": third, "told": b"class"}]

@@ -83,6 +83,26 @@ def test_a_value_that_the_node_brings_back_beats_the_cancel() -> None:
     assert stage.at(15.0).at_rest()
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_cancel_before_its_task_is_named_leaves_an_end_where_it_will_be_asked_for(
+    force: bool,
+) -> None:
+    stage = Restarted("n")
+    (one,) = ids(1)
+    stage.node_back(row(one, phase=Phase.ENDED))
+    other = stage.client_back(letter="d")
+    stage.say(other, Cancel([one], force, True))
+    stage.turn()
+    assert stage.stops(NODE) == [], "a node forgets an end that it is to stop"
+    stage.client_back([one])
+    stage.turn()
+    assert stage.reports(NODE) == [(one, 1)]
+    stage.done(NODE, done(one))
+    stage.turn()
+    assert ends(stage) == {one: ""}
+    assert stage.at(15.0).at_rest()
+
+
 def test_with_all_nodes_back_what_nobody_has_is_said_to_be_cancelled() -> None:
     stage = Restarted("n", "m")
     (one,) = ids(1)

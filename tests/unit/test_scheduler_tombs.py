@@ -65,6 +65,16 @@ def test_that_it_is_over_is_written_until_its_creator_knows_that_it_was_taken() 
     assert stage.at_rest()
 
 
+def test_the_core_wants_a_turn_at_once_when_its_creator_knows_that_it_was_taken() -> None:
+    stage, _ = ends_at_once()
+    stage.reach(stage.caller)
+    assert stage.core.deadline_s() == stage.now_s
+    stage.turn()
+    due_s = stage.core.deadline_s()
+    assert due_s is not None
+    assert due_s > stage.now_s
+
+
 def test_that_it_is_over_is_written_until_its_creator_is_gone() -> None:
     stage, actor = ends_at_once()
     assert actor in stage.deeds
