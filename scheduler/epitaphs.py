@@ -8,7 +8,7 @@ from typing import Final
 from ..protocol.ids import show
 from ..protocol.messages import Failure, Outcome, ValueRow
 from .hosts import Actor
-from .tasks import Kind, TaskRecord
+from .tasks import Kind, TaskRecord, as_cause
 
 _KILLED: Final = "it was killed, or whoever created it was cancelled or has left"
 
@@ -24,9 +24,9 @@ def died(actor: Actor, call: bytes, kind: Kind) -> ValueRow:
         for known in ("incarnation", "node"):  # of its last life
             row.failure.details[known] = row.failure.details[known] or failure.details.get(known)
         if failure.error == "ActorDied":
-            row.failure.cause = failure.cause
+            row.failure.cause = as_cause(failure.cause)
         elif failure.error not in ("TaskCancelled", "ObjectLost"):
-            row.failure.cause = failure
+            row.failure.cause = as_cause(failure)
     row.payload = over.payload
     return row
 

@@ -12,7 +12,15 @@ from msgspec import Struct
 from ..protocol.ids import PeerId, TaskId, show
 from ..protocol.labels import show_asked
 from ..protocol.limits import NO_LIMITS
-from ..protocol.messages import Failure, Options, Outcome, StopMode, TaskRow, ValueRow
+from ..protocol.messages import (
+    CAUSES_MAX,
+    Failure,
+    Options,
+    Outcome,
+    StopMode,
+    TaskRow,
+    ValueRow,
+)
 from ..protocol.resources import UNITS, units
 
 if TYPE_CHECKING:
@@ -335,6 +343,25 @@ def dependency_failed(record: TaskRecord, dependency: ValueRow) -> ValueRow:
         text = f"{text}: see the cause"
     row = failed(record, "DependencyFailed", text)
     assert row.failure is not None
-    row.failure.cause = cause
+    row.failure.cause = as_cause(cause)
     row.payload, row.contained = payload, contained
     return row
+
+
+def as_cause(failure: Failure | None) -> Failure | None:
+    """Return a failure as the cause of another one, without what lies too deep in it.
+
+    Calls of actors that cannot begin for the end of other actors name one cause more each, and
+    nobody takes a message with more than so many within each other.
+    """
+    chain: list[Failure] = []
+    one = failure
+    while one is not None and len(chain) < CAUSES_MAX:
+        chain.append(one)
+        one = one.cause
+    if one is None:
+        return failure
+    cause: Failure | None = None
+    for one in reversed(chain):
+        cause = Failure(one.error, one.text, one.details, cause)
+    return cause

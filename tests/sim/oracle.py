@@ -67,7 +67,7 @@ class Known:
         self.parent = parent
         self.submitted_s = submitted_s
         self.executions: list[Execution] = []
-        #: executions that ended with their worker, and that came to their end
+        #: attempts that ended with their worker, and executions that came to their end
         self.died = 0
         self.ended = 0
         self.is_asked_to_stop = False
@@ -306,6 +306,12 @@ class Oracle:
         self.count("executions that died")
         execution.task.died += 1
         self._give_back(execution)
+
+    def died_beginning(self, row: RunRow) -> None:
+        """Its worker died when its page said that it had started, as it may have."""
+        self.count("worker died before the code it had begun")
+        if (known := self.tasks.get(row.id)) is not None:
+            known.died += 1
 
     def lent(self, execution: "Execution | None", timeout_s: float | None) -> None:
         """It waits in get() and lends its CPUs."""

@@ -345,6 +345,8 @@ class _DiallingProcess(Process):
                 case simulated.Blob():
                     events.append(kinds.BlobReceived(one.key, one.payload))
                 case simulated.Up():
+                    if not self.has_been_up:
+                        self.world.welcomed(self, one.epoch)
                     if self.has_been_up and not one.resumed:
                         if one.epoch == self.epoch:
                             self.world.oracle.count("new link life")

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from drumbeat.scheduler.presence import Presence
@@ -209,6 +210,58 @@ def test_a_task_may_fail_for_a_value_that_went_with_its_client() -> None:
     assert outcome.counts["saw ObjectLost"]
 
 
+def test_a_task_may_fail_for_a_worker_that_died_between_its_page_and_the_tasks_code() -> None:
+    spec = Spec(label=1, options={"max_retries": 0})
+    world = World(_quiet([op.Submit(at_s=0.0, client=0, spec=spec)]))
+    pool = world.nodes["n0"].pool
+    pool.random = _Slowest()
+
+    def look() -> None:
+        for worker in list(pool.workers.values()):
+            if worker.started:
+                worker.die(-9, "SIGKILL")
+                return
+        world.clock.after(1e-4, look)
+
+    look()
+    outcome = world.run()
+    assert not outcome.violations, outcome.violations[0]
+    assert outcome.counts["saw WorkerDied"] == 1
+    assert not outcome.counts["executions"]
+
+
+def test_a_task_may_fail_when_its_client_read_its_first_welcome_too_late() -> None:
+    # The scheduler dies with its welcome on the way, and its next life does not wait so long.
+    submit = op.Submit(at_s=0.0, client=0, spec=Spec(label=1, options={"max_retries": 0}))
+    scenario = _quiet(
+        [
+            submit,
+            op.Pause(at_s=0.13, who="c0", for_s=12.0),
+            op.CrashScheduler(at_s=0.18, down_s=0.01),
+        ]
+    )
+    scenario.settings, scenario.delay_s = {"client_grace_s": 1.0}, 0.05
+    scenario.jitter_s, scenario.chaos_s = 0.0, 0.5
+    outcome = simulate(scenario)
+    assert not outcome.violations, outcome.violations[0]
+    assert outcome.counts["client read its first welcome too late"] == 1
+    assert outcome.counts["saw NodeLost"] == 1
+
+
+def test_nobody_lets_go_before_a_ref_that_came_from_outside_is_loaded() -> None:
+    scenario = _quiet(
+        [
+            op.Submit(at_s=0.0, client=0, spec=Spec(label=1)),
+            op.Submit(at_s=0.0, client=1, spec=Spec(label=2)),
+            op.Share(at_s=0.495, client=1, to=0, pick=0),
+        ]
+    )
+    scenario.clients, scenario.chaos_s = 2, 0.5
+    outcome = simulate(scenario)
+    assert not outcome.violations, outcome.violations[0]
+    assert outcome.counts["ref pickled outside"] == 1
+
+
 def test_users_tasks_and_their_children_give_the_values_they_should() -> None:
     child = Spec(seconds=0.001)
     parent = Spec(
@@ -264,6 +317,16 @@ def test_what_loses_doubles_and_reorders_frames_needs_no_second_connection() -> 
     assert outcome.counts["executions"] == 500
     dialling = (world.nodes["n0"], world.users[0].process)
     assert [process.shell._control.dialer.connects for process in dialling] == [1, 1]
+
+
+class _Slowest(Random):
+    """Whatever may come about does, and as slowly as it may."""
+
+    def random(self) -> float:
+        return 0.0
+
+    def uniform(self, _low: float, high: float) -> float:
+        return high
 
 
 def _quiet(tape: list[op.Operation | op.Fault]) -> Scenario:

@@ -49,6 +49,8 @@ class User:
         self.results: dict[ObjectId, ValueRow] = {}
         self.getters: list[Getter] = []
         self.has_pinned = False
+        #: refs that others have pickled for it, which it has not loaded yet
+        self.loading = 0
         self.is_gone = False
         self._ids = IdFactory(process.peer)
         self._kinds: dict[bytes, int] = {}
@@ -207,10 +209,12 @@ class User:
             self.has_pinned = True
             self.do(events.Pinned(ids))
             self.oracle.count("ref pickled outside")
+            other.loading += 1
             self.clock.after(0.01, other.load, ids[0])
 
     def load(self, id_: ObjectId) -> None:
         """Unpickle a ref that came from outside."""
+        self.loading -= 1
         if not self.is_gone:
             self.hold(id_, self.hand)
 

@@ -67,6 +67,8 @@ class Worker:
         self.interrupt_seq = 0
         self.stopped_until_s = 0.0
         self.execution: Execution | None = None
+        #: its page says that this has started, and its code has not begun
+        self._beginning: RunRow | None = None
         #: the actor that it has become, with the row of its creation
         self.life: Execution | None = None
         self._hosts: RunRow | None = None
@@ -130,6 +132,8 @@ class Worker:
                 self.oracle.died(running)
         for execution in self._unreported:
             self.oracle.died(execution)
+        if self._beginning is not None:
+            self.oracle.died_beginning(self._beginning)
         self.pool.exited(self, status, signal_name, no_memory, overdue)
 
     def _go_on(self, packet: ToWorker | None, token: int) -> None:
@@ -182,7 +186,9 @@ class Worker:
             row = self._backlog.popleft()
             self.started = row.seq
             if self.random.random() < 0.1:
+                self._beginning = row
                 yield self.random.uniform(1e-6, 5e-4)
+                self._beginning = None
             if self.revoked and row.seq >= self.revoked:
                 self._backlog.appendleft(row)
                 self._give_back()

@@ -88,6 +88,8 @@ class World:
         self._lives_s: list[float] = []
         self._dies_at_note = False
         self._scheduler_back_s = -NEVER_S
+        #: the last epoch that has given up the clients which were not back
+        self._graced_epoch = 0
         self.scheduler = SchedulerProcess(self)
         self.nodes: dict[str, NodeProcess] = {}
         for name in scenario.nodes:
@@ -242,10 +244,17 @@ class World:
     def _look_for_clients(self, scheduler: SchedulerProcess) -> None:
         """Clients that are not back in time are given up."""
         if scheduler is self.scheduler and scheduler.is_alive:
+            self._graced_epoch = scheduler.epoch
             for user in self._staying():
                 if user.process.peer not in scheduler.registered and user.process.has_been_up:
                     self.oracle.count("client late for the scheduler's next life")
                     self.oracle.life_lost(user.process.peer)
+
+    def welcomed(self, process: Process, epoch: int) -> None:
+        """A process reads its first welcome: if from a life long over, it was late for the next."""
+        if isinstance(process, ClientProcess) and epoch < self._graced_epoch:
+            self.oracle.count("client read its first welcome too late")
+            self.oracle.life_lost(process.peer)
 
     def _process(self, name: str) -> Process:
         if name == "scheduler":
@@ -416,6 +425,7 @@ class World:
             left = [f"{user.name}: {_show(getter.ids)}"
                     for user in self._staying() for getter in user.getters]  # fmt: skip
             left += [f"{user.name}: unanswered" for user in self._staying() if user.unanswered()]
+            left += [f"{user.name}: to load a ref" for user in self._staying() if user.loading]
             if not left:
                 for user in self._staying():
                     user.get_all()

@@ -1,17 +1,21 @@
 """How actors end for good at the scheduler, and what becomes of the calls that nobody runs."""
 
+from drumbeat.protocol import codec
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.messages import (
+    CAUSES_MAX,
+    Failure,
     Forget,
     Leave,
     Outcome,
+    Results,
     StopMode,
     ValueRow,
     Values,
     Wanted,
 )
 from support.acting import Acting
-from support.scheduling import error_done, ids_of, value_done
+from support.scheduling import died, error_done, ids_of, value_done
 
 
 def test_an_actor_that_nobody_holds_ends_after_what_is_queued() -> None:
@@ -142,6 +146,32 @@ def test_an_actor_whose_argument_failed_takes_its_calls_along_with_the_cause() -
     assert failure.cause is not None
     assert failure.cause.error == "DependencyFailed"
     assert stage.at_rest()
+
+
+def test_a_call_names_no_more_causes_than_one_may_read_however_long_their_chain() -> None:
+    stage = Acting()
+    node = stage.node()
+    task = stage.name(stage.caller)
+    stage.submit(stage.caller, stage.define(stage.caller, max_retries=0), [task])
+    calls, needed = [], task
+    for _ in range(CAUSES_MAX):
+        needed = stage.call(stage.create(deps=(needed,)))
+        calls.append(needed)
+    stage.turn()
+    (row,) = stage.assigned(node)
+    stage.done(node, died(row))
+    stage.turn()
+    results = stage.results(stage.caller)
+    said = Results([results[call] for call in calls])
+    read = codec.decode_to_client(codec.encode(said))
+    assert isinstance(read, Results)
+    counts = [_count_causes(row.failure) for row in read.rows]
+    assert counts == [min(2 * number, CAUSES_MAX) for number in range(1, CAUSES_MAX + 1)]
+    assert stage.at_rest()
+
+
+def _count_causes(failure: Failure | None) -> int:
+    return 0 if failure is None or failure.cause is None else 1 + _count_causes(failure.cause)
 
 
 def test_a_dead_actor_is_remembered_when_nobody_names_it_any_more() -> None:
