@@ -59,10 +59,12 @@ def without(owner: Any, name: str, *lines: tuple[str, str]) -> None:
 def out_of_core() -> None:
     """Have a node's core neither look at workers nor tell what they do."""
     begins = (
-        "if self._state.look_due_s == NEVER_S:\n        self._state.look_due_s = now_s + LOOK_S"
+        "if state.look_due_s == NEVER_S:\n"
+        "        state.look_due_s = now_s + LOOK_S\n"
+        "        state.due_by(state.look_due_s)"
     )
     without(dispatch.Dispatch, "_send", (begins, "pass"))
-    looks = "if now_s >= self._state.look_due_s:\n        self._hangs.turn(now_s)"
+    looks = "if now_s >= state.look_due_s:\n            self._hangs.turn(now_s)"
     without(core.NodeCore, "turn", (looks, "pass"))
     without(
         beats.Beats,

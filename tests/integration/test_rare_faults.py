@@ -90,7 +90,8 @@ def test_an_uninterruptible_sleep_is_told_and_nobody_is_ended_for_it(
         assert (row_of(ref)["attempt"], row_of(ref)["state"]) == (1, "running")
         with open(fifo, "w"):
             assert drumbeat.get(ref, timeout=20) == row["pid"]
-        assert {row["kind"] for row in told("warning")} == {"unkillable"}
+        # Until it has slept for so long it is told of by what else is seen: it keeps the GIL.
+        assert {row["kind"] for row in told("warning")} - {"gil-held"} == {"unkillable"}
 
 
 def test_a_limit_ends_an_uninterruptible_sleep_that_the_kernel_lets_a_kill_end(
