@@ -235,10 +235,8 @@ def _why_unreachable(session: Any, place: Place, settings: Settings) -> Drumbeat
 
 
 def _launch(nodes: list[tuple[str, list[str]]], settings: Settings) -> Cluster:
-    from .launcher import Launcher
-
-    directory = runtime.Directory(runtime.root_of(settings))
     session: Any = None
+    launcher: Any = None
     failures: list[DrumbeatError] = []
 
     def failed(error: DrumbeatError) -> None:
@@ -246,8 +244,11 @@ def _launch(nodes: list[tuple[str, list[str]]], settings: Settings) -> Cluster:
         if session is not None:
             session.fail(error)
 
-    launcher = Launcher(directory, settings, nodes, failed)
     try:
+        from .launcher import Launcher  # which takes a while, in which Ctrl-C may come as well
+
+        directory = runtime.Directory(runtime.root_of(settings))
+        launcher = Launcher(directory, settings, nodes, failed)
         launcher.start()  # first: the processes start while this one imports what it needs
         session = _session(Place(f"ipc://{directory.path / runtime.SOCKET}", ""), settings)
         session.start()
@@ -266,7 +267,8 @@ def _launch(nodes: list[tuple[str, list[str]]], settings: Settings) -> Cluster:
     except BaseException as error:
         if session is not None:
             session.close()
-        launcher.stop(settings.exit_grace_s)
+        if launcher is not None:
+            launcher.stop(settings.exit_grace_s)
         if isinstance(error, KeyboardInterrupt):
             plainly(error, "while the local cluster was being started")
         raise

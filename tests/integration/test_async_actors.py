@@ -410,12 +410,13 @@ class Blocked:
         self.lock.acquire()
         self.tasks: list[Any] = []
 
-    async def block(self, after_s: float) -> None:
-        """Have the loop wait for a lock for ever, when this call is over."""
+    async def block(self, after_s: float, told: str = os.devnull) -> None:
+        """Have the loop wait for a lock for ever, when this call is over; a file tells of it."""
 
         async def hang() -> None:
             await asyncio.sleep(after_s)
-            self.lock.acquire(timeout=1e6)
+            with open(told, "w"):
+                self.lock.acquire(timeout=1e6)
 
         self.tasks.append(asyncio.get_running_loop().create_task(hang()))
 
