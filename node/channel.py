@@ -24,7 +24,7 @@ from .kernel import memory_file, socket_pair
 
 #: Longer ones go by memory file. Small enough that two fit any socket's buffer.
 PACKET_BYTES_MAX: Final = 64 << 10
-_FDS_MAX: Final = 4
+_FDS_MAX: Final = 5
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_FDS_MAX * 4)
 
 #: The first byte of a packet with descriptors. Neither MessagePack nor UTF-8 ever uses it.

@@ -110,6 +110,34 @@ def memory_file(kind: str = "auto", name: str = "drumbeat") -> int:
     return fd
 
 
+class Bell:
+    """Wakes a thread of another process that reads `fd` there. Nothing is lost if nobody hears.
+
+    Raises:
+        OSError: no descriptor is free.
+    """
+
+    __slots__ = ("_ring_fd", "fd")
+
+    def __init__(self) -> None:
+        if hasattr(os, "eventfd"):
+            self.fd = self._ring_fd = os.eventfd(0)
+            return
+        self.fd, self._ring_fd = os.pipe()
+        os.set_blocking(self._ring_fd, False)
+
+    def ring(self) -> None:
+        """Wake it."""
+        with contextlib.suppress(BlockingIOError):  # it has not heard for very long
+            os.write(self._ring_fd, (1).to_bytes(8, sys.byteorder))
+
+    def close(self) -> None:
+        """Close this end."""
+        os.close(self.fd)
+        if self._ring_fd != self.fd:
+            os.close(self._ring_fd)
+
+
 def append_only(fd: int) -> None:
     """Let every write to this open file go to its end."""
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)

@@ -45,6 +45,8 @@ PROGRESS_OF: Final = 12
 #: of an actor on an event loop: since when its loop has not come round, see `times_of`; below 0: it
 #: did when it was asked last; 0.0: there is no loop
 LOOP: Final = 13
+#: the system's number of the worker's witness, a thread that waits for the node; 0: there is none
+WITNESS: Final = 14
 
 # the phases of a worker
 STARTING: Final = 0

@@ -437,8 +437,7 @@ class Pool:
         worker.sent = True
         text = f"fork {worker.ticket} {worker.command.page_slot}"
         try:
-            fds = (worker.far.fileno(), worker.output.fd, worker.errors.fd, worker.stacks)
-            self._template.post(text.encode(), fds)
+            self._template.post(text.encode(), worker.far_fds())
             self._epoll.modify(self._template, select.EPOLLOUT if self._template.waits else 0)
         except ClosedError:
             self._lose_template()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from .events import FUTEX, IN_CPU, OTHER, PAGE, THREADS, Evidence, ThreadSeen
-from .page import HEALTH_CHECK, PulsePage
+from .page import HEALTH_CHECK, WITNESS, PulsePage
 from .process import Process
 
 #: with more threads than this a process is not looked at closely enough to say what all of them do
@@ -78,7 +78,7 @@ def look(page: PulsePage, worker: Process, depth: int, threads: Sequence[int] = 
     if state not in ("R", ""):
         where = call_of(pid, pid)
     if state and depth == THREADS:
-        doing = all_threads(pid)
+        doing = all_threads(pid, page.slot(worker.command.page_slot)[WITNESS])
     calls = tuple(found for one in threads if (found := thread(pid, one)) is not None)
     return Evidence(
         number, beat, running, phase, elapsed_s, progress, state, cpu_s, io_bytes, doing,
@@ -115,6 +115,31 @@ def thread(pid: int, number: int) -> ThreadSeen | None:
     return ThreadSeen(
         number, state, cpu_s, io_of(f"{pid}/task/{number}"), "" if where == _ON_CPU else where[:32]
     )
+
+
+def threads(pid: int) -> tuple[int, bool]:
+    """Return how many threads a process has, and whether all of them are known to sleep."""
+    try:
+        numbers = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return 1, False
+    for number in numbers[:THREADS_MAX]:
+        try:
+            stat = _read(f"/proc/{pid}/task/{number}/stat")
+        except OSError:
+            continue  # it has just ended
+        if stat.rpartition(b")")[2].split(None, 1)[0] not in (b"S", b"D"):
+            return len(numbers), False
+    return len(numbers), len(numbers) <= THREADS_MAX
+
+
+def switches(pid: int, number: int) -> int:
+    """Return how often a thread has given up its processor of its own accord; -1: unknown."""
+    try:
+        status = _read(f"/proc/{pid}/task/{number}/status")
+        return int(status.partition(b"\nvoluntary_ctxt_switches:")[2].split(None, 1)[0])
+    except (OSError, IndexError, ValueError):
+        return -1
 
 
 def _process_elsewhere(pid: int) -> tuple[str, float, int]:
@@ -171,8 +196,13 @@ def _named_call(path: str) -> str:
         return _UNKNOWN
 
 
-def all_threads(pid: int) -> str:
-    """Return what all threads of a process do: FUTEX, IN_CPU, OTHER, or "" where that is hidden."""
+def all_threads(pid: int, witness: int = 0) -> str:
+    """Return what all threads of a process do: FUTEX, IN_CPU, OTHER, or "" where that is hidden.
+
+    Args:
+        pid: the process.
+        witness: one of its threads, which counts only while it does not wait for the node.
+    """
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
@@ -186,7 +216,7 @@ def all_threads(pid: int) -> str:
             found = IN_CPU
         elif call == _UNKNOWN:
             return ""
-        elif call != FUTEX:
+        elif call != FUTEX and int(thread) != witness:
             return OTHER
     return found
 

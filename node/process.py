@@ -25,8 +25,8 @@ class Process:
     """A worker from its start to the report of its exit."""
 
     __slots__ = (
-        "busy", "channel", "command", "errors", "far", "heard", "interest", "killed", "output",
-        "overdue", "pending", "pid", "sent", "stacks", "ticket", "unreached",
+        "bell", "busy", "channel", "command", "errors", "far", "heard", "interest", "killed",
+        "output", "overdue", "pending", "pid", "sent", "stacks", "ticket", "unreached",
     )  # fmt: skip
 
     def __init__(self, command: StartWorker, ticket: int) -> None:
@@ -41,8 +41,9 @@ class Process:
         #: what it writes to stdout, and to stderr
         self.output: Output
         self.errors: Output
-        #: the file for where its threads are
+        #: the file for where its threads are, and what asks for that
         self.stacks = -1
+        self.bell: kernel.Bell
         #: 0: not born yet
         self.pid = 0
         #: the template has been asked
@@ -83,6 +84,8 @@ class Process:
             self.stacks = kernel.memory_file(files, "drumbeat-stacks")
             opened.callback(os.close, self.stacks)
             kernel.append_only(self.stacks)
+            self.bell = kernel.Bell()
+            opened.callback(self.bell.close)
             self.channel, self.far = channel_pair(settings.socket_kind, files, shared)
             opened.pop_all()
 
@@ -92,7 +95,12 @@ class Process:
         self.far.close()
         self.output.close()
         self.errors.close()
+        self.bell.close()
         os.close(self.stacks)
+
+    def far_fds(self) -> tuple[int, ...]:
+        """Return the descriptors that it begins with, in the order that the template knows."""
+        return self.far.fileno(), self.output.fd, self.errors.fd, self.stacks, self.bell.fd
 
     def has_written(self) -> bool:
         """Whether there is output that has not been read."""

@@ -20,12 +20,21 @@ from .streams import open_streams
 PROGRAM: Final = f"{__package__}.worker"
 
 
+class Ends(NamedTuple):
+    """The descriptors with which a worker begins, besides its standard streams."""
+
+    #: the socket to the node
+    link: int
+    #: the file for where its threads are, and what asks for that
+    stacks: int
+    bell: int
+
+
 class Order(NamedTuple):
     """What a worker is told by the process whose place it takes."""
 
-    #: descriptors: the socket to the node, the file for stacks, and the pulse page
-    link: int
-    stacks: int
+    ends: Sequence[int]
+    #: a descriptor
     page: int
     slot: int
     keeper_pid: int
@@ -40,7 +49,7 @@ def replace_process(order: Order) -> NoReturn:
 
     Process group, working directory and the death signal stay as well, all other descriptors go.
     """
-    for fd in (order.link, order.stacks, order.page):
+    for fd in (*order.ends, order.page):
         os.set_inheritable(fd, True)
     command = [sys.executable, *_flags(), "-m", PROGRAM, json.dumps(order)]
     os.execv(sys.executable, command)
@@ -61,7 +70,8 @@ def _flags() -> list[str]:
 def follow(text: str) -> NoReturn:
     """Be the worker of an order, in the new interpreter."""
     order = Order(*json.loads(text))
-    for fd in (order.link, order.stacks, order.page):
+    ends = Ends(*order.ends)
+    for fd in (*ends, order.page):
         os.set_inheritable(fd, False)
     open_streams()
     faulthandler.enable(file=2, all_threads=False)
@@ -70,9 +80,9 @@ def follow(text: str) -> NoReturn:
     notices = load(order.preload)
     worker = importlib.import_module(PROGRAM)
     worker.main(
-        channel_of(order.link, order.memory_files),
+        channel_of(ends.link, order.memory_files),
         page.slot(order.slot),
-        order.stacks,
+        ends,
         parent_pid=order.keeper_pid,
         pulse_interval_s=order.pulse_interval_s,
         free_variables=order.free_variables,

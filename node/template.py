@@ -7,8 +7,8 @@ interpreter: then it loads nothing, and what it has forked becomes one.
 
 What it is told, by packets of plain text: by the keeper `daemon` (with its link to the daemon),
 `alive PID`, `gone PID`; by the daemon `fork TICKET SLOT` (with the worker's socket and files for
-stdout, stderr and stacks). What it tells the keeper: `born TICKET PID`, `failed TICKET REASON`,
-`preload TEXT` (what could not be imported, for the clients to read).
+stdout, stderr and stacks, and its bell). What it tells the keeper: `born TICKET PID`,
+`failed TICKET REASON`, `preload TEXT` (what could not be imported, for the clients to read).
 
 When the keeper is gone, the template ends what the kernel's death signals do not reach: workers'
 groups, and whatever left those and still carries the node's mark in its environment or holds the
@@ -33,7 +33,7 @@ from ..protocol.machine import give_back_memory
 from . import kernel
 from .channel import Channel, ClosedError, Packet, channel_of
 from .page import PulsePage, Words
-from .spawn import Order, load, replace_process
+from .spawn import Ends, Order, load, replace_process
 from .streams import open_streams
 from .sweep import sweep
 
@@ -162,9 +162,9 @@ class Template:
 
     def _hear_daemon(self, packet: Packet) -> None:
         _, ticket, slot = bytes(packet.data).decode().split(" ")
-        link, *streams, stacks = packet.fds
+        link, *streams, stacks, bell = packet.fds
         try:
-            self._fork(int(ticket), int(slot), link, stacks, streams)
+            self._fork(int(ticket), int(slot), Ends(link, stacks, bell), streams)
         finally:
             for fd in packet.fds:
                 os.close(fd)
@@ -180,7 +180,7 @@ class Template:
 
     # ----------------------------------------------------------------------------------- forks
 
-    def _fork(self, ticket: int, slot: int, link: int, stacks: int, streams: list[int]) -> None:
+    def _fork(self, ticket: int, slot: int, ends: Ends, streams: list[int]) -> None:
         try:
             middle = os.fork()
         except OSError as error:
@@ -191,13 +191,11 @@ class Template:
             return
         status = 1
         try:
-            status = self._fork_again(ticket, slot, link, stacks, streams)
+            status = self._fork_again(ticket, slot, ends, streams)
         finally:
             os._exit(status)
 
-    def _fork_again(
-        self, ticket: int, slot: int, link: int, stacks: int, streams: list[int]
-    ) -> int:
+    def _fork_again(self, ticket: int, slot: int, ends: Ends, streams: list[int]) -> int:
         """In the process between: fork the worker, name it, end, so that the keeper adopts it."""
         middle = os.getpid()
         try:
@@ -213,8 +211,8 @@ class Template:
         try:
             self._become_worker(middle, streams)
             if self._spawns:
-                self._start_anew(slot, link, stacks)
-            self._work(words, link, stacks)
+                self._start_anew(slot, ends)
+            self._work(words, ends)
         except BaseException:  # noqa: BLE001  # nothing may run the template's loop in a worker
             traceback.print_exc()
         return 1
@@ -246,12 +244,11 @@ class Template:
         if kernel.ADOPTS_ORPHANS:
             kernel.die_with_parent(self._keeper_pid)
 
-    def _start_anew(self, slot: int, link: int, stacks: int) -> NoReturn:
+    def _start_anew(self, slot: int, ends: Ends) -> NoReturn:
         assert self._page.file is not None
         replace_process(
             Order(
-                link,
-                stacks,
+                ends,
                 self._page.file,
                 slot,
                 os.getppid(),
@@ -262,12 +259,12 @@ class Template:
             )
         )
 
-    def _work(self, words: Words, link: int, stacks: int) -> NoReturn:
+    def _work(self, words: Words, ends: Ends) -> NoReturn:
         worker = importlib.import_module(".worker", __package__)
         worker.main(
-            channel_of(link, self._memory_files),
+            channel_of(ends.link, self._memory_files),
             words,
-            stacks,
+            ends,
             parent_pid=os.getppid(),
             pulse_interval_s=self._pulse_interval_s,
             free_variables=self._free_variables,

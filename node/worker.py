@@ -12,6 +12,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any, Final, NoReturn
 
@@ -30,14 +31,14 @@ from ..protocol.payload import (
     unpack_call,
 )  # fmt: skip
 from ..protocol.session import set_current
-from . import missing
+from . import missing, witness
 from .actor_host import ActorHost
 from .asyncio_hook import lend_in_loops
 from .channel import Channel, ClosedError
 from .held import Held
 from .helper import FLUSH_S, Helper, flush_streams
 from .inside import WorkerInside
-from .line import Line
+from .line import Line, start_thread
 from .loaded import LoadedKind
 from .nested import WorkerSession
 from .packets import (
@@ -68,6 +69,7 @@ from .page import (
 )  # fmt: skip
 from .saving import Saver
 from .several import Tools, serve_calls
+from .spawn import Ends
 from .streams import errors_at, opened
 
 _VALUE: Final = int(Outcome.VALUE)
@@ -77,7 +79,7 @@ _NONE: Final = pack_value(None).payload
 def main(
     channel: Channel,
     words: Words,
-    stacks: int,
+    ends: Ends,
     *,
     parent_pid: int,
     pulse_interval_s: float,
@@ -89,13 +91,15 @@ def main(
     Args:
         channel: the socket to the node.
         words: this worker's slot of the pulse page.
-        stacks: the file into which it writes where its threads are, when it is signalled.
+        ends: among them the file into which it writes where its threads are, when it is asked.
         parent_pid: the process that this one must not outlive.
         pulse_interval_s: time between pulses while a task runs.
         free_variables: thread variables that the user has not set; they follow num_cpus.
         notices: what users should read of how this process was started.
     """
-    faulthandler.register(signal.SIGUSR2, file=stacks, all_threads=True)
+    # For when the interpreter does not turn, and the witness cannot look.
+    faulthandler.register(signal.SIGUSR2, file=ends.stacks, all_threads=True)
+    start_thread(partial(witness.serve, ends.bell, ends.stacks, words), "drumbeat-witness")
     worker = Worker(channel, words, parent_pid, pulse_interval_s, free_variables, notices)
     status = 1
     try:

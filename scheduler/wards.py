@@ -12,7 +12,7 @@ written down, and with that word it has, for whoever submitted it, come to its e
                as its creator may not know that it was kept, it is written that it is over
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -234,6 +234,8 @@ class Wards:
             self._tell(self._state.peers.get(ward.creator), row)
             self._pending.pop(ward.id, None)
         self._over[ward.id] = ward
+        # It is looked at at once, also when another's end in this very turn has brought it about.
+        self._state.hosts.courses[ward.id] = None
 
     # ------------------------------------------------------------------------------- another life
 
@@ -295,11 +297,6 @@ class Wards:
                 commands.append(Unkeep(ward.record.row.id))
         return commands
 
-    @property
-    def active(self) -> bool:
-        """Whether `turn` may have something to do."""
-        return bool(self._pending or self._over or self._state.hosts.courses)
-
     def _deed(self, ward: Ward) -> Deed:
         record = ward.record
         row, kind = record.row, record.kind
@@ -346,10 +343,6 @@ class Wards:
             assert id_ == ward.id == home_of(ward.record.id)
             assert id_ not in self._state.peers
             assert not self._state.out.is_here(id_)
-            assert ward.is_kept != (id_ in self._pending)
             if id_ not in self._over:
+                assert ward.is_kept != (id_ in self._pending)
                 assert ward.tasks == {ward.record.row.id: ward.record}
-
-
-#: takes a creation that a peer hands over, with the running number of its submission
-Adopt = Callable[[Peer, TaskRow, Kind | None, int], None]

@@ -431,9 +431,12 @@ def _row_of(name: str) -> dict[str, Any]:
     return next(iter(running(name)), {})
 
 
-def test_calls_of_an_actor_whose_loop_is_blocked_end_by_their_limits(cluster: Cluster) -> None:
-    actor = Blocked.remote()
-    drumbeat.get(actor.block.remote(0.0), timeout=20)
+def test_calls_of_an_actor_whose_loop_is_blocked_end_by_their_limits(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    actor, told = Blocked.remote(), tmp_path / "told"
+    drumbeat.get(actor.block.remote(0.0, str(told)), timeout=20)
+    until(told.exists)  # one that came sooner would begin, and what has begun is ended otherwise
     unlimited = actor.answer.options(name="unlimited").remote()
     queued = actor.answer.options(name="queued", queue_timeout=2.5).remote()
     timed = actor.answer.options(name="timed", timeout=2.0).remote()
@@ -446,7 +449,7 @@ def test_calls_of_an_actor_whose_loop_is_blocked_end_by_their_limits(cluster: Cl
         drumbeat.get(timed, timeout=15)
     assert caught.value.limit == "timeout"
     assert str(caught.value.verdict).startswith("loop-blocked: ")
-    assert "hang" in str(caught.value.stack)
+    assert "hang" in str(caught.value.stack), caught.value.actions
     with pytest.raises(drumbeat.TaskTimedOut) as caught:
         drumbeat.get(queued, timeout=15)
     assert caught.value.limit == "queue_timeout"

@@ -161,7 +161,7 @@ class Trial:
         self.cluster.wait(begun_s + within_s - time.monotonic(), first)
         found = first()
         if found is None:
-            last = {k: v for k, v in self.outlook.last().items() if k != "at_s"}
+            last = {k: v for k, v in self.outlook.last().items() if not k.endswith("_s")}
             self.wrong.append(f"not {what} within {within_s:.1f} s: {last}")
             return None
         self.figures[what] = max(0.0, found["at_s"] - begun_s)
@@ -298,9 +298,11 @@ def node_cut_for_long(trial: Trial, way: str = "both", intervals: float = 15.0) 
     if suspect_s is not None and lost_s is not None:
         # The last beat may have come an interval before the cut, and more on a busy machine.
         trial.expect(suspect_s > 1.9 * interval_s - slack_s, f"suspect after {suspect_s:.2f} s")
-        trial.expect(
-            lost_s - suspect_s > 6.8 * interval_s, f"lost {lost_s - suspect_s:.2f} s later"
-        )
+        # The watcher is late on a busy machine: as suspect counts when it was last seen well.
+        since = trial.outlook.since(trial.harmed_s)
+        well_s = next(one["before_s"] for one in since if one["nodes"].get(name) == "suspect")
+        later_s = trial.harmed_s + lost_s - well_s
+        trial.expect(later_s > 6.8 * interval_s, f"lost {later_s:.2f} s later")
     if intervals == float("inf"):
         trial.finish(job)
     else:

@@ -1,7 +1,8 @@
 """What the scheduler believes of its nodes and clients, noted whenever it changes.
 
 `watch.py DIRECTORY CLUSTER NAME`, beside the scheduler. Appends lines of JSON to
-DIRECTORY/NAME.seen: the time, each node's state, how many clients there are, what is taken.
+DIRECTORY/NAME.seen: the time, until when all was as before, each node's state, how many clients
+there are, what is taken.
 """
 
 import json
@@ -23,7 +24,9 @@ def main() -> None:
         session = current()
         assert session is not None
         (directory / f"{name}.ready").touch()
+        before_s = asked_s = time.monotonic()
         while True:
+            before_s, asked_s = asked_s, time.monotonic()
             nodes = {node["name"]: node["state"] for node in session.query("nodes", 100)}
             status = session.query("status", 1)
             total, free = status["resources"]["total"], status["resources"]["free"]
@@ -33,7 +36,8 @@ def main() -> None:
             text = json.dumps(seen, sort_keys=True)
             if text != before:
                 before = text
-                file.write(json.dumps({"at_s": time.monotonic(), **seen}) + "\n")
+                line = {"at_s": time.monotonic(), "before_s": before_s, **seen}
+                file.write(json.dumps(line) + "\n")
                 file.flush()
             time.sleep(EACH_S)
 
