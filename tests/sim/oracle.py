@@ -53,8 +53,8 @@ class Known:
     """One task, from its submit on."""
 
     __slots__ = (
-        "cancelled_s", "deps", "died", "dropped_s", "ended", "executions", "id", "is_asked_to_stop",
-        "options", "parent", "rows", "seen_in", "spec", "submitted_s",
+        "cancelled_s", "deps", "died", "dropped_s", "ended", "executions", "hearsay", "id",
+        "is_asked_to_stop", "options", "parent", "rows", "seen_in", "spec", "submitted_s",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +78,8 @@ class Known:
         self.rows: dict[bytes, ValueRow] = {}
         #: and in which life of their home
         self.seen_in: dict[bytes, int] = {}
+        #: what others saw before its submitter did, and in which epoch of the scheduler
+        self.hearsay: dict[bytes, int] = {}
 
     def ran_too_often(self) -> str:
         """Say so if it was run more often than it may."""
@@ -103,6 +105,8 @@ class Oracle:
         self.counts: Counter[str] = Counter()
         #: peers one of whose link lives ended, by a crash or because they were given up
         self.lives_lost: dict[bytes, int] = {}
+        #: of the scheduler that lives, or lived last
+        self.epoch = 1
         #: nodes that the scheduler's next life did not wait for any longer: what they run may be
         #: started elsewhere, but they are not given up
         self.lives_late: dict[bytes, None] = {}
@@ -372,8 +376,8 @@ class Oracle:
 
     # -------------------------------------------------------------------------- what is seen
 
-    def check_row(self, row: ValueRow, who: str) -> None:
-        """Somebody sees an object's final row."""
+    def check_row(self, row: ValueRow, who: str, peer: bytes = b"") -> None:
+        """Somebody sees an object's final row; `peer`: it is the client of that id."""
         known = self.tasks.get(task_of(ObjectId(row.id)))
         if row.outcome == Outcome.VALUE:
             self._check_value(row, who)
@@ -393,10 +397,27 @@ class Oracle:
             known.seen_in[row.id] = life
             known.rows[row.id] = row
         before = known.rows.setdefault(row.id, row)
-        if (before.outcome, before.payload, _error(before)) != (
+        heard_in = self._heard_in(known, row.id, before is row, peer)
+        if (before.outcome, before.payload, _error(before)) == (
             row.outcome, row.payload, _error(row),
         ):  # fmt: skip
-            self.wrong(f"{row.id.hex()} was {_say(before)} and is {_say(row)} for {who}")
+            return
+        if heard_in < self.epoch and "NodeLost" in (_error(before), _error(row)):
+            # That a node was lost is known for good when the submitter has heard of it: if the
+            # scheduler dies before, the next one waits for that node, which may bring the value.
+            self.count("what others saw was not what the submitter saw over a restart")
+            known.rows[row.id] = row
+            return
+        self.wrong(f"{row.id.hex()} was {_say(before)} and is {_say(row)} for {who}")
+
+    def _heard_in(self, known: Known, id_: bytes, is_first: bool, peer: bytes) -> int:
+        """Return in which epoch others saw what its submitter, a client, had not; else this one."""
+        heard_in = known.hearsay.get(id_, self.epoch)
+        if peer == known.id[:6]:
+            known.hearsay.pop(id_, None)
+        elif not known.parent and (is_first or heard_in < self.epoch):
+            known.hearsay[id_] = self.epoch
+        return heard_in
 
     def _check_value(self, row: ValueRow, who: str) -> None:
         known = self.tasks.get(row.id)

@@ -8,11 +8,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from drumbeat.protocol.messages import Failure, Outcome, ValueRow
 from drumbeat.scheduler.presence import Presence
 from sim import operations as op
 from sim.batch import OTHER_HASH_SEED, Runner, run_seeds, scenario_of, simulate, until
 from sim.draw import draw
 from sim.operations import Scenario, dump, load
+from sim.oracle import Known
 from sim.planted import TOLD_BY
 from sim.plants import PLANTS, Plant, seeds_of
 from sim.run import report
@@ -246,6 +248,34 @@ def test_a_task_may_fail_when_its_client_read_its_first_welcome_too_late() -> No
     assert not outcome.violations, outcome.violations[0]
     assert outcome.counts["client read its first welcome too late"] == 1
     assert outcome.counts["saw NodeLost"] == 1
+
+
+@pytest.mark.parametrize(
+    ("seen", "is_wrong"),
+    [
+        ("n0:NodeLost restart c0:WorkerDied", False),
+        ("n0:NodeLost c0:WorkerDied", True),
+        ("c0:NodeLost restart n0:WorkerDied", True),
+        ("n0:NodeLost restart n1:WorkerDied n0:NodeLost", True),
+        ("n0:NodeLost restart n1:WorkerDied restart c0:NodeLost", False),
+        ("n0:NodeLost c0:NodeLost restart n0:WorkerDied", True),
+        ("n0:TaskHung restart c0:WorkerDied", True),
+    ],
+)
+def test_only_of_a_lost_node_may_others_have_heard_otherwise_and_only_before_a_restart(
+    seen: str, is_wrong: bool
+) -> None:
+    oracle, peer = World(_quiet([])).oracle, b"client"
+    id_ = peer + bytes(8)
+    oracle.tasks[id_] = Known(id_, Spec(label=1), [], b"", 0.0)
+    for word in seen.split():
+        if word == "restart":
+            oracle.epoch += 1
+            continue
+        who, error = word.split(":")
+        row = ValueRow(id_, Outcome.FAILURE, failure=Failure(error, "in words"))
+        oracle.check_row(row, who, peer if who == "c0" else b"")
+    assert bool(oracle.violations) == is_wrong
 
 
 def test_nobody_lets_go_before_a_ref_that_came_from_outside_is_loaded() -> None:

@@ -226,7 +226,7 @@ class User:
             id_ = ObjectId(row.id)
             if id_ in self.results and home_of(id_) == self.process.peer:
                 self.oracle.wrong(f"{self.name} is told twice of {id_.hex()}")
-            self.oracle.check_row(row, self.name)
+            self.oracle.check_row(row, self.name, self.process.peer)
             self.results[id_] = row
             if is_detached(id_):
                 self.cast.handed_over(id_, row)

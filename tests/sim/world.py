@@ -208,6 +208,7 @@ class World:
         self.scheduler = born = SchedulerProcess(
             self, epoch, self.remembered, self.gone, self.daemons, self.closed, self.acting
         )
+        self.oracle.epoch = epoch
         if not self.remembered:
             self.oracle.count("scheduler restarted without nodes")
         settings = self.settings
