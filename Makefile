@@ -9,7 +9,7 @@
 #   MINUTES=10 START=0      with `make nemesis`: for how long, and the first seed; or SEED=
 #   ONLY="daemon-20 4x"     with `make calm`: these trials alone; MINUTES= of four times more work
 #   ONLY="short-in slow"    with `make network`: these trials alone
-#   FAST=1                  with `make bench`: fewer turns
+#   FAST=1                  with `make bench`, `bench-peers`, `bench-scale`: fewer and shorter turns
 
 PYTHON ?= python3
 SEEDS ?= 100000
@@ -30,7 +30,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 LIMIT := $(shell timeout --foreground 1 true 2>/dev/null && echo timeout --foreground -k 10)
 
 .PHONY: help demo dev format lint types test unit sim integration nemesis network calm \
-	compose-test check soak bench clean
+	compose-test check soak bench bench-peers bench-scale bench-page clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -52,6 +52,9 @@ help:
 	@echo "make compose-test  docker-compose.yml on a Docker engine, if one answers here"
 	@echo "make soak         calm, the simulator and nonsense on sockets for as long as you like: SEEDS= MESSAGES="
 	@echo "make bench        the benchmarks against the pools of the standard library"
+	@echo "make bench-peers  the same against Ray and Dask, which it installs into .venvs"
+	@echo "make bench-scale  the scheduler with up to 1,000 simulated nodes, and with 50 real ones"
+	@echo "make bench-page   write what these measured into docs/performance.md, with plots"
 	@echo "make clean        remove what these made"
 
 $(RUN):
@@ -136,6 +139,18 @@ soak: .venv/dev.stamp
 
 bench: .venv/run.stamp
 	@$(RUN) -m benchmarks $(if $(FAST),--fast)
+
+bench-peers: .venv/run.stamp
+	@$(RUN) -m benchmarks.environments ray dask
+	@$(RUN) -m benchmarks --peers $(if $(FAST),--fast)
+
+bench-scale: .venv/run.stamp
+	@$(RUN) -m benchmarks.scale $(if $(FAST),--fast --turns 1)
+	@$(RUN) -m benchmarks.scale_real $(if $(FAST),--tasks 5000 --turns 1)
+
+bench-page: .venv/run.stamp
+	@$(RUN) -m benchmarks.environments plots
+	@$(RUN) -m benchmarks.page
 
 clean:
 	@rm -rf .venv .venvs build drumbeat.egg-info benchmarks/results

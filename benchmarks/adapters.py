@@ -2,6 +2,7 @@
 
 # ruff: noqa: D102  # the methods are described once, in Caller and Adapter
 
+import concurrent.futures
 import multiprocessing
 import multiprocessing.pool
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from typing import Any, Protocol
 
 from .bare import Bare
 from .network import NetworkCluster
-
-WORKERS = 2
+from .peers import Dask, Ray
+from .rows import WORKERS
 
 
 class Caller(Protocol):
@@ -31,10 +32,48 @@ class Caller(Protocol):
 
 
 class Adapter(Caller, Protocol):
-    """What a system is asked to do for all rows."""
+    """What a system is asked to do for the rows that pools can do as well."""
 
     def gather_errors(self, function: Callable[..., Any], count: int) -> int:
         """Submit tasks 0 to count - 1, wait for all, return how many raised ValueError."""
+
+
+class Waiter(Adapter, Protocol):
+    """What a system is asked to do that can tell which of many is ready."""
+
+    def wait_for_each(self, function: Callable[..., Any], count: int) -> None:
+        """Submit so many tasks, then wait for the first that is ready, until none is left."""
+
+
+class ClusterAdapter(Waiter, Protocol):
+    """What a system is asked to do for the rows with actors and references."""
+
+    def tree(self, leaves: int) -> int:
+        """Reduce a tree whose every level takes the refs of the one below as arguments."""
+
+    def counter(self) -> Any:
+        """Make an actor that counts; return its handle once it has answered."""
+
+    def count(self, counter: Any, calls: int) -> int:
+        """Call it so often without waiting in between; return what it has counted by then."""
+
+    def count_all(self, counters: list[Any], calls: int) -> None:
+        """Call each so often, in turns, without waiting in between; then wait for all."""
+
+    def count_from_all(self, counters: list[Any], callers: int, calls: int) -> None:
+        """Have so many tasks make so many calls each, of all counters in turns."""
+
+    def submitters(self, count: int) -> Any:
+        """Make what submits tasks from inside the cluster: so many that work side by side."""
+
+    def submit_from_all(self, submitters: Any, calls: int) -> None:
+        """Have each submit so many no-op tasks and wait for them."""
+
+    def put(self, value: Any) -> Any:
+        """Store a value; return its reference."""
+
+    def fetch(self, ref: Any) -> Any:
+        """Return the value of a reference."""
 
 
 class Drumbeat:
@@ -74,7 +113,6 @@ class Drumbeat:
         return raised
 
     def tree(self, leaves: int) -> int:
-        """Reduce a tree whose every level takes the refs of the one below as arguments."""
         from .workloads import add, one
 
         leaf, node = self.remote(one).remote, self.remote(add).remote
@@ -84,7 +122,6 @@ class Drumbeat:
         return int(self.drumbeat.get(level[0]))
 
     def counter(self) -> Any:
-        """Make an actor that counts; return its handle once it has answered."""
         from .workloads import Counter
 
         handle = self.drumbeat.remote(Counter).remote()
@@ -92,12 +129,60 @@ class Drumbeat:
         return handle
 
     def count(self, counter: Any, calls: int) -> int:
-        """Call it so often without waiting in between; return what it has counted by then."""
         add = counter.add.remote
         return int(self.drumbeat.get([add() for _ in range(calls)])[-1])
 
+    def count_all(self, counters: list[Any], calls: int) -> None:
+        self.drumbeat.get([counter.add.remote() for _ in range(calls) for counter in counters])
+
+    def count_from_all(self, counters: list[Any], callers: int, calls: int) -> None:
+        work = self.remote(call_all).remote
+        self.drumbeat.get([work(counters, calls) for _ in range(callers)])
+
+    def submitters(self, count: int) -> Any:
+        made = self.drumbeat.remote(Submitter)
+        return [made.remote() for _ in range(count)]
+
+    def submit_from_all(self, submitters: Any, calls: int) -> None:
+        self.drumbeat.get([one.submit.remote(calls) for one in submitters])
+
+    def put(self, value: Any) -> Any:
+        return self.drumbeat.put(value)
+
+    def fetch(self, ref: Any) -> Any:
+        return self.drumbeat.get(ref)
+
+    def wait_for_each(self, function: Callable[..., Any], count: int) -> None:
+        remote, wait = self.remote(function).remote, self.drumbeat.wait
+        rest = [remote() for _ in range(count)]
+        while rest:
+            _, rest = wait(rest)
+
     def stop(self) -> None:
         self.drumbeat.shutdown()
+
+
+def call_all(counters: list[Any], calls: int) -> None:
+    """Inside a task of Drumbeat: call the counters in turns, then wait for all."""
+    import drumbeat
+
+    drumbeat.get([counters[number % len(counters)].add.remote() for number in range(calls)])
+
+
+class Submitter:
+    """An actor of Drumbeat that submits tasks."""
+
+    def __init__(self) -> None:
+        import drumbeat
+
+        from .workloads import nothing
+
+        self.get, self.task = drumbeat.get, drumbeat.remote(nothing)
+
+    def submit(self, calls: int) -> None:
+        """Submit so many and wait for them."""
+        task: Any = self.task
+        self.get([task.remote() for _ in range(calls)])
 
 
 class NetworkDrumbeat(Drumbeat):
@@ -136,6 +221,11 @@ class Executor:
         futures = [self.pool.submit(function, number) for number in range(count)]
         return sum(isinstance(future.exception(), ValueError) for future in futures)
 
+    def wait_for_each(self, function: Callable[..., Any], count: int) -> None:
+        rest = {self.pool.submit(function) for _ in range(count)}
+        while rest:
+            _, rest = concurrent.futures.wait(rest, return_when="FIRST_COMPLETED")
+
     def stop(self) -> None:
         self.pool.shutdown()
 
@@ -172,18 +262,17 @@ SYSTEMS: dict[str, type[Caller]] = {
     "network": NetworkDrumbeat,
     "executor": Executor,
     "pool": Pool,
+    "ray": Ray,
+    "dask": Dask,
     "bare": Bare,
-}
-TITLES = {
-    "drumbeat": "Drumbeat",
-    "network": "Drumbeat, TCP + CURVE",
-    "executor": "ProcessPoolExecutor",
-    "pool": "multiprocessing.Pool",
-    "bare": "bare hops",
 }
 #: what a program has to import to use the system
 IMPORTS = {
     "drumbeat": "import drumbeat",
     "executor": "import concurrent.futures.process",
     "pool": "import multiprocessing.pool",
+    "ray": "import ray",
+    "dask": "import distributed",
 }
+#: the packages that are installed for it
+PACKAGES = {"drumbeat": "drumbeat", "ray": "ray", "dask": "distributed"}

@@ -1,6 +1,10 @@
-"""One measurement, in a fresh process: `python -m benchmarks.measure SYSTEM ROW [--fast]`.
+"""Measures rows on one system, in a fresh process.
 
-Prints one number, in the unit of its row.
+    python -m benchmarks.measure SYSTEM ROW[,ROW...] [--fast]
+
+Prints a number in the unit of the row; of several rows a line each, with the name before it. Rows
+of the table are measured one in a process; those of the other groups may share one, and one that
+fails does not stop the others.
 """
 
 import argparse
@@ -8,12 +12,17 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from . import processes, workloads
-from .adapters import IMPORTS, SYSTEMS, WORKERS, Adapter, Caller, Drumbeat
+from . import installed, processes, workloads
+from .adapters import IMPORTS, PACKAGES, SYSTEMS, Adapter, Caller, ClusterAdapter
+from .micro import SHARED
+from .rows import BY_NAME, WORKERS
 
 #: enough for the workers to be there and for durations to be known
 WARM_UP_TASKS = 2_000
@@ -43,8 +52,7 @@ def throughput(system: Adapter, fast: bool) -> float:  # noqa: ARG001  # the row
     return count / (time.perf_counter() - started_s)
 
 
-def actor_round_trip(system: Adapter, fast: bool) -> float:
-    assert isinstance(system, Drumbeat)
+def actor_round_trip(system: ClusterAdapter, fast: bool) -> float:
     warm(system)
     counter = system.counter()
     times_s = []
@@ -55,8 +63,7 @@ def actor_round_trip(system: Adapter, fast: bool) -> float:
     return statistics.median(times_s) * 1e3
 
 
-def actor_calls(system: Adapter, fast: bool) -> float:  # noqa: ARG001  # the row says how many
-    assert isinstance(system, Drumbeat)
+def actor_calls(system: ClusterAdapter, fast: bool) -> float:  # noqa: ARG001  # the row says how many
     warm(system)
     counter, count = system.counter(), 10_000
     before = system.count(counter, 1_000)
@@ -67,8 +74,7 @@ def actor_calls(system: Adapter, fast: bool) -> float:  # noqa: ARG001  # the ro
     return count / took_s
 
 
-def tree(system: Adapter, fast: bool) -> float:  # noqa: ARG001  # the row says how many
-    assert isinstance(system, Drumbeat)
+def tree(system: ClusterAdapter, fast: bool) -> float:  # noqa: ARG001  # the row says how many
     warm(system)
     system.tree(64)
     started_s = time.perf_counter()
@@ -95,6 +101,22 @@ def efficiency(system: Adapter, fast: bool) -> float:
     started_s = time.perf_counter()
     system.gather(workloads.burn, [(task_s,)] * count)
     return count * task_s / WORKERS / (time.perf_counter() - started_s)
+
+
+def worker_killed(system: ClusterAdapter, fast: bool) -> float:
+    warm(system)
+    count, task_s = (60 if fast else 200), 0.050
+    system.gather(workloads.burn_or_die, [(task_s, "")] * 4)
+    took_s = []
+    with tempfile.TemporaryDirectory() as directory:
+        for once in ("", str(Path(directory) / "died")):
+            work = [(task_s, "")] * count
+            work[count // 4] = (task_s, once)
+            started_s = time.perf_counter()
+            system.gather(workloads.burn_or_die, work)
+            took_s.append(time.perf_counter() - started_s)
+        assert Path(once).exists(), "a worker was to be killed"
+    return took_s[1] - took_s[0]
 
 
 def cold_start(system: Adapter, fast: bool) -> float:  # noqa: ARG001  # there is one way only
@@ -134,32 +156,66 @@ MEASUREMENTS: dict[str, Callable[[Any, bool], float]] = {
     "tree": tree,
     "errors": errors,
     "efficiency": efficiency,
+    "worker_killed": worker_killed,
     "cold_start": cold_start,
     "idle_memory": idle_memory,
     "idle_cpu": idle_cpu,
 }
 
 
+#: of what is on the disk: nothing is started
+ON_DISK: dict[str, Callable[[str], float]] = {
+    "installed_size": lambda system: installed.size_mb(PACKAGES[system]),
+    "installed_packages": lambda system: installed.packages(PACKAGES[system]),
+    "import": import_time,
+}
+
+
+def measure_shared(system: Adapter, rows: list[str], fast: bool) -> bool:
+    """Measure rows one after the other on one system; return whether all went well."""
+    warm(system)
+    is_well = True
+    for row in rows:
+        try:
+            value = SHARED[row](system, fast)
+            print(f"{row} {value}" if len(rows) > 1 else value, flush=True)
+        except Exception:  # noqa: BLE001  # the other rows are measured nevertheless
+            is_well = False
+            traceback.print_exc()
+    return is_well
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("system", choices=SYSTEMS)
-    parser.add_argument("row", choices=[row.name for row in workloads.ROWS])
+    parser.add_argument("rows", help="one of the table, or some of the other groups")
     parser.add_argument("--fast", action="store_true")
     arguments = parser.parse_args()
-    row = next(row for row in workloads.ROWS if row.name == arguments.row)
-    if arguments.system not in row.systems:
-        parser.error(f"{arguments.system} cannot do {row.name}: {row.title}")
-    if arguments.row == "import":
-        print(import_time(arguments.system))
+    rows = arguments.rows.split(",")
+    for name in rows:
+        if name not in BY_NAME:
+            parser.error(f"there is no row {name!r}")
+        if arguments.system not in BY_NAME[name].systems:
+            parser.error(f"{arguments.system} cannot do {name}: {BY_NAME[name].title}")
+        if len(rows) > 1 and name not in SHARED:
+            parser.error(f"{name} is measured alone")
+    if rows[0] in ON_DISK:
+        print(ON_DISK[rows[0]](arguments.system))
         return
     # Told to end, as when it takes too long, it ends its system first.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    system = SYSTEMS[arguments.system]()
+    system: Any = SYSTEMS[arguments.system]()
+    is_well = True
     try:
-        value = MEASUREMENTS[arguments.row](system, arguments.fast)
+        if rows[0] in SHARED:
+            is_well = measure_shared(system, rows, arguments.fast)
+        else:
+            value = MEASUREMENTS[rows[0]](system, arguments.fast)
     finally:
         system.stop()
-    print(value)
+    if rows[0] not in SHARED:
+        print(value)
+    sys.exit(not is_well)
 
 
 if __name__ == "__main__":

@@ -69,8 +69,10 @@ class ActorClass(Remote, Generic[T]):
             some = ", ".join(sorted(getattr(self._class, "__abstractmethods__", ())))
             raise TypeError(f"{self._shared.name} is abstract: it has to define {some}")
         self._shared.check(args, kwargs)
-        packed = pack_call(args, kwargs)
         creates = self._checked.options.creates
+        # What is detached outlives this process, and the memory segments that it keeps.
+        detached = creates is not None and creates.detached
+        packed = pack_call(args, kwargs, None if detached else session.keeper)
         if creates is not None and (creates.name or creates.detached):
             exists = bool(self._given.get("get_if_exists", False))
             kind, told = self.kind(), self._handles_know()

@@ -23,6 +23,7 @@ from .functions import RemoteFunction, remote, session_or_start
 from .futures import as_completed
 from .futures import map_calls as map  # noqa: A004  # its public name
 from .handles import ActorHandle, ActorMethod, kill, no_refs
+from .keeper import for_puts
 from .names import get_actor
 
 __all__ = [
@@ -151,7 +152,8 @@ def put(value: T) -> ObjectRef[T]:
     if isinstance(value, ObjectRef):
         raise TypeError(f"put takes a value, and {value!r} is a reference to one already")
     session = session_or_start()
-    return ObjectRef(session.put(pack_value(value)), session)
+    packed = pack_value(value, keeper=for_puts(session.keeper))
+    return ObjectRef(session.put(packed), session)
 
 
 def cancel(

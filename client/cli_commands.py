@@ -21,6 +21,7 @@ from ..protocol.errors import ConfigError, DrumbeatError
 from ..protocol.ids import ObjectId, parse, show
 from ..protocol.session import Session
 from . import (
+    cli_bench,
     cli_cluster,
     cli_drain,
     cli_events,
@@ -269,7 +270,9 @@ def cancel(
 
 
 at_cluster(cli_drain.drain)
-for command in (cli_stack.stack, cli_events.events, cli_top.top, cli_kill.kill):
+for command in (
+    cli_stack.stack, cli_events.events, cli_top.top, cli_kill.kill, cli_bench.command
+):  # fmt: skip
     at_cluster(as_json(command))
     commands.add_command(command)
 own = (cli_start.scheduler, cli_start.node, cli_drain.drain)

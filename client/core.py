@@ -12,22 +12,21 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-import msgspec
-
 from ..protocol import messages
-from ..protocol.ids import TASK_BYTES, ObjectId, PeerId, TaskId, home_of, objects_of, show, task_of
-from ..protocol.messages import AnyMessage, Environment, Failure, Outcome, TaskRow, ValueRow
+from ..protocol.ids import ObjectId, PeerId, TaskId, home_of, objects_of
+from ..protocol.messages import AnyMessage, Environment, TaskRow
 from ..protocol.recovery import Recovered
 from ..protocol.settings import Settings
 from . import events, lives
 from .asks import Asks
 from .budget import Budget
 from .credits import Credits
-from .events import Call, Command, Free, Print, Resolve, Send, SendBlob, ShapesKnown
-from .home import HERE, PENDING, Entry, Home
+from .events import Call, Command, Free, Print, Resolve, Send, SendBlob, SendSegment, ShapesKnown
+from .home import Entry, Home
 from .invariants import check
 from .kinds import Kinds
 from .lives import SUBMIT_ROWS_MAX
+from .results import Results
 
 
 class ClientCore:
@@ -47,26 +46,23 @@ class ClientCore:
         self._peer = peer
         self._name = name
         self._environment = environment
-        self.home = Home(peer, settings)
+        self.home = Home(peer, settings, environment.host)
         self.kinds = Kinds(settings.inline_bytes_max)
-        #: submitted, result not yet in hand; in the order of submission
-        self.tasks: dict[TaskId, Call] = {}
-        #: values still to come of tasks that have several
-        self.remaining: dict[TaskId, int] = {}
-        #: submitted while there was no link, or beyond the credit; in order
-        self._unsent: dict[TaskId, None] = {}
         self._credits = Credits()
         self._budget = Budget()
         self._asks = Asks(self._budget.charged)
         self._cancelled = self._asks.cancelled
+        self.counters: dict[str, int] = {"stale_dropped": 0, "resubmitted": 0}
+        self.results = results = Results(
+            self.home, self.kinds, self._budget, self._cancelled, self.counters
+        )
+        #: what is unfinished, and what of that is unsent
+        self.tasks = results.tasks
+        self._unsent = results.unsent
         self._up = False
         self._epoch = 0
         self._commands: list[Command] = []
         self._departing: list[TaskRow] = []
-        #: tasks whose results are in hand, and their bytes of arguments; they only rise
-        self.finished = 0
-        self.finished_bytes = 0
-        self.counters: dict[str, int] = {"stale_dropped": 0, "resubmitted": 0}
         #: rare events and why: (now_s, what)
         self.story: deque[tuple[float, str]] = deque(maxlen=256)
         self._handlers: dict[type, Callable[[Any, float], None]] = {
@@ -84,7 +80,7 @@ class ClientCore:
             events.KindsDropped: lambda event, _now_s: self.kinds.drop(event.kinds),
             events.Leaving: self._on_leaving,
             events.TimePassed: lambda _event, _now_s: None,
-            messages.Results: self._on_results,
+            messages.Results: results.came,
             messages.Retried: lambda told, _: self._budget.told(told.rows, self.tasks),
             messages.Values: self._on_values,
             messages.Wanted: lambda message, _now_s: self.home.want(message.ids),
@@ -117,7 +113,7 @@ class ClientCore:
             self._end_unheld(now_s)
         if self._up:
             if self._unsent and self._credits.worth_a_look(
-                len(self.tasks) - len(self._unsent), self.finished_bytes
+                len(self.tasks) - len(self._unsent), self.results.finished_bytes
             ):
                 self._send_on()
             if kinds.news:
@@ -128,6 +124,9 @@ class ClientCore:
         if home.blobs:
             self._commands += [SendBlob(key, payload) for key, payload in home.blobs]
             home.blobs = []
+        if home.segments:
+            self._commands += [SendSegment(id_) for id_ in home.segments]
+            home.segments = []
         if self._asks.abroad and (home.resolved or home.freed):
             self._asks.ended(home.resolved, home.freed, is_up=self._up)
         if home.resolved:
@@ -184,14 +183,15 @@ class ClientCore:
     def _expect_values(self, id_: TaskId, num_returns: int) -> None:
         for object_id in objects_of(id_, num_returns):
             self.home.entries[object_id] = Entry()
-        self.remaining[id_] = num_returns
+        self.results.remaining[id_] = num_returns
 
     def _depart(self) -> None:
         rows, self._departing = self._departing, []
         # What waits goes first.
         count = 0
         if self._up and not self._unsent:
-            count = self._credits.take(rows, len(self.tasks) - len(rows), self.finished_bytes)
+            out = len(self.tasks) - len(rows)
+            count = self._credits.take(rows, out, self.results.finished_bytes)
         if count < len(rows):
             self._unsent.update((TaskId(row.id), None) for row in rows[count:])
             rows = rows[:count]
@@ -205,7 +205,7 @@ class ClientCore:
             part = list(islice(unsent, SUBMIT_ROWS_MAX))
             rows = [self._again(task, tasks[task]) for task in part]
             out = len(tasks) - len(unsent) - len(self._departing)
-            count = self._credits.take(rows, out, self.finished_bytes)
+            count = self._credits.take(rows, out, self.results.finished_bytes)
             for task in part[:count]:
                 del unsent[task]
             if count:
@@ -241,100 +241,12 @@ class ClientCore:
 
     # ------------------------------------------------------------------------------- results
 
-    def _on_results(self, message: messages.Results, _now_s: float) -> None:
-        tasks, home, kinds = self.tasks, self.home, self.kinds
-        entries, resolved = home.entries, home.resolved
-        noted = bool(self._budget.charged or self._budget.latest or self._cancelled)
-        for row in message.rows:
-            id_ = row.id
-            call = tasks.get(id_)  # type: ignore[call-overload]
-            payload = row.payload
-            if (
-                call is None
-                or (options := call.options).num_returns != 1
-                or row.contained
-                or (payload is None and row.size)
-                or kinds.dropping
-            ):
-                self._on_result(row)
-                continue
-            asked = call.row
-            if asked.deps or asked.contained or noted:
-                self._on_result(row)
-                continue
-            if options.actor:
-                home.unpin((options.actor,))
-            del tasks[id_]  # type: ignore[arg-type]
-            self.finished += 1
-            if asked.args is not None:
-                self.finished_bytes += len(asked.args)
-            entry = entries[id_]  # type: ignore[index]
-            if entry.refs and not entry.wanted:
-                entry.row = row
-                entry.state = HERE
-                resolved.append(row)
-            else:
-                home.resolve(ObjectId(id_), entry, row)
-
-    def _on_result(self, row: ValueRow) -> None:
-        # Any row, the rare ones too: large, several values, with refs inside, stale.
-        task = task_of(ObjectId(row.id))
-        call = self.tasks.get(task)
-        entry = self.home.entries.get(ObjectId(row.id))
-        of_task = len(row.id) == TASK_BYTES
-        if call is None or (not of_task and (entry is None or entry.state != PENDING)):
-            self.counters["stale_dropped"] += 1
-            self.home.refuse(row)
-        elif self.home.filled(row):
-            self._resolve(task, call, row)
-
-    def _resolve(self, task: TaskId, call: Call, row: ValueRow) -> None:
-        """Store a complete row, which stands for one value or for a whole task."""
-        entries = self.home.entries
-        if len(row.id) == TASK_BYTES:
-            num_returns = call.options.num_returns
-            for object_id in objects_of(task, num_returns):
-                entry = entries.get(object_id)
-                if entry is not None and entry.state == PENDING:
-                    same = row if num_returns == 1 else msgspec.structs.replace(row, id=object_id)
-                    self.home.resolve(object_id, entry, same)
-            if num_returns == 0 and row.contained:
-                self.home.refuse(row)
-            self._finish(task, call)
-            return
-        self.home.resolve(ObjectId(row.id), entries[ObjectId(row.id)], row)
-        self.remaining[task] -= 1
-        if self.remaining[task] == 0:
-            self._finish(task, call)
-
-    def _finish(self, task: TaskId, call: Call) -> None:
-        row = call.row
-        del self.tasks[task]
-        self.finished += 1
-        self.finished_bytes += len(row.args or b"")
-        self.remaining.pop(task, None)
-        self._unsent.pop(task, None)
-        self._budget.finished(task)
-        self._cancelled.pop(task, None)
-        self.kinds.finished(row.kind)
-        self.home.unpin(row.deps)
-        self.home.unpin(row.contained)
-        if call.options.actor:
-            self.home.unpin((call.options.actor,))
-
-    def _fail(self, task: TaskId, error: str, text: str) -> None:
-        """Give a task a failure that was decided here."""
-        call = self.tasks[task]
-        text = f"{self.kinds.name_of(call.row.kind)} ({show(task)}) {text}"
-        failure = Failure(error, text, {"name": self.kinds.name_of(call.row.kind)})
-        self._resolve(task, call, ValueRow(task, Outcome.FAILURE, failure=failure))
-
     def _on_blob(self, event: events.BlobReceived, _now_s: float) -> None:
         row = self.home.payload_came(event.key, event.payload)
         if row is None:
             return
         if home_of(ObjectId(row.id)) == self._peer:
-            self._on_result(row)
+            self.results.one_came(row)
         else:
             self.home.fetched(row)
 
@@ -370,7 +282,7 @@ class ClientCore:
 
     def _cancel_unsent(self, task: TaskId) -> None:
         self._credits.sent([self.tasks[task].row])
-        self._fail(task, "TaskCancelled", "was cancelled before it was sent")
+        self.results.fail(task, "TaskCancelled", "was cancelled before it was sent")
 
     def _on_cancelled(self, message: messages.Cancelled, _now_s: float) -> None:
         self._reply(self._asks.answered(message, self.tasks))
@@ -424,7 +336,7 @@ class ClientCore:
         self._commands, never_sent = lives.without_sends(self._commands)
         self._unsent.update(never_sent)
         for task in [one for one in self._cancelled if one in self._unsent]:
-            self._fail(task, "TaskCancelled", "was cancelled before it was sent")
+            self.results.fail(task, "TaskCancelled", "was cancelled before it was sent")
         restarted = self._budget.outlives(earlier, event.epoch)
         attempts: list[int] = []
         if restarted:
@@ -442,10 +354,11 @@ class ClientCore:
         bytes_max = -1 if self._budget.charged else self._settings.inline_bytes_max
         rows = lives.rows_of(self.tasks, bytes_max, self._again)
         known = next((at for at in range(len(attempts), 0, -1) if attempts[at - 1]), 0)
-        self._credits.start_anew(self.finished_bytes)
+        self._credits.start_anew(self.results.finished_bytes)
         self._credits.sent(rows[:known])
-        count = known + self._credits.take(rows[known:], known, self.finished_bytes)
-        self._unsent = {TaskId(row.id): None for row in rows[count:]}
+        count = known + self._credits.take(rows[known:], known, self.results.finished_bytes)
+        self._unsent.clear()
+        self._unsent.update((TaskId(row.id), None) for row in rows[count:])
         self._submit(rows[:count], attempts[:count])
         for asked in self._asks.cancels.values():
             for task in [one for one in asked.places.values() if one in self._unsent]:
@@ -462,10 +375,10 @@ class ClientCore:
         self.home.start_anew()
         self.kinds.start_anew()
         for task in list(self._cancelled):
-            self._fail(task, "TaskCancelled", "was cancelled")
+            self.results.fail(task, "TaskCancelled", "was cancelled")
         spent = lives.spent(self.tasks, self._unsent, self._budget)
         for task, call in spent:
-            self._fail(task, *lives.why_spent(call.options))
+            self.results.fail(task, *lives.why_spent(call.options))
         self.story.append((now_s, f"given up: {len(spent)} failed, {len(self.tasks)} sent anew"))
 
     def _again(self, task: TaskId, call: Call) -> TaskRow:
@@ -482,18 +395,13 @@ class ClientCore:
         """Return the size of every map; all are 0 when nobody holds or waits for anything."""
         return {
             "tasks": len(self.tasks),
-            "remaining": len(self.remaining),
+            "remaining": len(self.results.remaining),
             "unsent": len(self._unsent),
             "charged": len(self._budget.charged),
             "latest": len(self._budget.latest),
             **self._asks.sizes(),
             **self.home.sizes(),
         }
-
-    def noted(self) -> tuple[dict[TaskId, Any], ...]:
-        """Return the maps that note something of an unfinished task."""
-        budget = self._budget
-        return (self._unsent, budget.charged, budget.latest, self._cancelled, self.remaining)
 
     def check_invariants(self) -> None:
         """Assert that all maps agree; see invariants.py."""

@@ -54,7 +54,10 @@ class Submitted(Struct, gc=False, frozen=True):
 
 
 class Put(Struct, gc=False, frozen=True):
-    """Caller threads put these values; each starts with one local ref."""
+    """Caller threads put these values; each starts with one local ref.
+
+    One without a payload, but with a size, is a memory segment, which the shell has by then.
+    """
 
     rows: list[ValueRow]
 
@@ -132,6 +135,12 @@ class SendBlob(Struct, gc=False, frozen=True):
     payload: bytes
 
 
+class SendSegment(Struct, gc=False, frozen=True):
+    """Send the bytes of a memory segment of ours on the bulk link; its id is the key."""
+
+    id: ObjectId
+
+
 class Resolve(Struct, gc=False, frozen=True):
     """These objects have their final rows, payloads complete: store them, wake who waits."""
 
@@ -139,7 +148,7 @@ class Resolve(Struct, gc=False, frozen=True):
 
 
 class Free(Struct, gc=False, frozen=True):
-    """Nobody holds these any more: forget their rows."""
+    """Nobody holds these any more: forget their rows, and close their memory segments."""
 
     ids: list[ObjectId]
 
@@ -163,4 +172,4 @@ class ShapesKnown(Struct, gc=False, frozen=True):
     message: AnyMessage
 
 
-Command = Send | SendBlob | Resolve | Free | Reply | Print | ShapesKnown
+Command = Send | SendBlob | SendSegment | Resolve | Free | Reply | Print | ShapesKnown

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Final, ParamSpec, TypeVar
 from weakref import WeakSet
 
-from ..protocol.errors import Interrupted, NotInitialized
+from ..protocol.errors import Backpressure, Interrupted, NotInitialized
 from ..protocol.futures import RowFuture, deliver, lends_here, start_delivery
 from ..protocol.lines import say
 from ..protocol.messages import ValueRow
@@ -179,7 +179,9 @@ class Executor(BaseExecutor):
         packed, failed = _NO_PACKED, None
         try:
             call = self._remote(fn)
-            packed = pack_call(args, kwargs)
+            packed = pack_call(args, kwargs, session.keeper)
+        except Backpressure:
+            raise  # as for arguments that are small, which are told so as they are submitted
         except Exception as error:  # noqa: BLE001  # the call's own outcome, as in the stdlib
             failed = error
         future: _Future[T] = _Future(self, session, call, packed)

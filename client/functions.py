@@ -188,7 +188,7 @@ class RemoteFunction(Remote, Generic[P, T]):
         if kwargs or not shared.fewest <= len(args) <= shared.most:
             shared.check(args, kwargs)
         # First: its classes may be of a module that has to come along with the function.
-        packed = pack_call(args, kwargs)
+        packed = pack_call(args, kwargs, session.keeper)
         kind = self._kind
         if kind is None or (kind.session is not session and kind.session is not None):
             kind = self.kind()

@@ -17,6 +17,7 @@ from ..protocol.ids import ObjectId
 from ..protocol.messages import ValueRow
 from ..protocol.modules import portable
 from ..protocol.outcomes import task_error, value_of
+from ..protocol.parcels import bytes_behind
 from ..protocol.payload import load_error, pack_call, pack_error
 from ..protocol.references import ObjectRef, check_timeout
 from ..protocol.session import Session
@@ -303,7 +304,7 @@ class _Flight:
     def _submit(self, flat: list[Any]) -> None:
         count = len(flat) // self._width
         try:
-            packed = pack_call((self._width, *flat), {})
+            packed = pack_call((self._width, *flat), {}, self._session.keeper)
         except MessageTooLarge:
             if count == 1 or self._sizes.fixed:
                 raise
@@ -313,7 +314,8 @@ class _Flight:
             return
         (id_,) = self._chunks.submit(self._session, packed)
         ref: ObjectRef[Any] = ObjectRef(id_, self._session)
-        self._flying.append((ref, count, len(packed.payload or b"")))
+        sent_bytes = len(packed.payload or b"") + bytes_behind(packed.payload)
+        self._flying.append((ref, count, sent_bytes))
 
     def land(self) -> tuple[list[Any], bytes | None]:
         """Wait for the first chunk; return its values and the error that ended it."""

@@ -220,7 +220,7 @@ class ActorMethod(Generic[T]):
         session = handle._session()
         if kwargs or not method.fewest <= len(args) <= method.most:
             method.check(args, kwargs)
-        packed = pack_call(args, kwargs)
+        packed = pack_call(args, kwargs, session.keeper)
         actor = handle._actor
         kind = actor.kinds.get(self._key)
         if kind is None or (kind.session is not session and kind.session is not None):

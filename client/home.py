@@ -1,8 +1,8 @@
 """What this client keeps: values whose home it is, values it fetched, and who holds them.
 
 Never sends by itself: it fills outboxes (`resolved`, `freed`, `releases`, `fetches`, `answers`,
-`blobs`) that the core empties once a turn. Never walks contained refs by recursion: a chain of
-refs may be as long as the user's data.
+`blobs`, `segments`) that the core empties once a turn. Never walks contained refs by recursion: a
+chain of refs may be as long as the user's data.
 """
 
 from collections.abc import Iterable
@@ -46,8 +46,10 @@ class Entry(Struct, gc=False):
 class Home:
     """All entries, and the rules by which they come and go."""
 
-    def __init__(self, peer: PeerId, settings: Settings) -> None:
+    def __init__(self, peer: PeerId, settings: Settings, host: str = "") -> None:
         self.peer = peer
+        self._where = f"host {host}" if host else "another machine"
+        self._value_bytes_max = settings.value_bytes_max
         self.inline_bytes_max = settings.inline_bytes_max
         self._small_value_bytes = settings.small_value_bytes
         self.entries: dict[ObjectId, Entry] = {}
@@ -67,6 +69,8 @@ class Home:
         self.fetches: list[bytes] = []
         self.answers: list[ValueRow] = []
         self.blobs: list[tuple[bytes, bytes]] = []
+        #: whose bytes only the shell has
+        self.segments: list[ObjectId] = []
         #: actors that nobody holds any more, perhaps named twice
         self.unheld: list[ObjectId] = []
 
@@ -85,6 +89,7 @@ class Home:
             if (
                 value is not None
                 and value.outcome == Outcome.VALUE
+                and (value.payload is not None or not value.size)
                 and len(value.payload or b"") <= self._small_value_bytes
             ):
                 values.append(value)
@@ -250,11 +255,29 @@ class Home:
     def answer(self, row: ValueRow) -> None:
         """Send a value to the scheduler, a large one on the bulk link."""
         payload = row.payload
-        if payload is not None and len(payload) > self.inline_bytes_max:
+        if payload is None and row.size:
+            if row.size <= self._value_bytes_max:
+                self.segments.append(ObjectId(row.id))
+            else:
+                row = self._too_large(row)
+        elif payload is not None and len(payload) > self.inline_bytes_max:
             size = len(payload)
             self.blobs.append((row.id, payload))
             row = ValueRow(row.id, row.outcome, None, size, row.contained, row.failure)
         self.answers.append(row)
+
+    def _too_large(self, row: ValueRow) -> ValueRow:
+        limit = self._value_bytes_max
+        text = (
+            f"{row.size:,} bytes lie in memory of {self._where}, and only workers of that machine "
+            f"can use them there: {limit:,} are the most that is sent (value_bytes_max)"
+        )
+        details: dict[str, str | int | float | bool | None] = {
+            "size_bytes": row.size,
+            "limit_bytes": limit,
+        }
+        failure = Failure("MessageTooLarge", text, details)
+        return ValueRow(row.id, Outcome.FAILURE, failure=failure)
 
     def share(self, ids: Iterable[bytes], shared: bool) -> None:
         """Others hold these too, or no longer do."""
@@ -322,6 +345,7 @@ class Home:
         self.releases.clear()
         self.answers.clear()
         self.blobs.clear()
+        self.segments.clear()
         self.fetches = [id_ for id_, entry in self.entries.items() if entry.state == FETCHING]
 
     def holding(self) -> list[tuple[bytes, int]]:

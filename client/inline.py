@@ -13,12 +13,13 @@ from typing import Any
 
 from ..protocol.actor_calls import ActorExit, visiting
 from ..protocol.actors import ActorName
-from ..protocol.errors import Interrupted
+from ..protocol.errors import Interrupted, ObjectLost
 from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of, show
 from ..protocol.inside import CurrentCall, running
 from ..protocol.machine import cpu_count
 from ..protocol.messages import Failure, Outcome, ValueRow
 from ..protocol.outcomes import ERROR, VALUE, is_retryable
+from ..protocol.parcels import Parcel
 from ..protocol.payload import (
     pack_error,
     pack_results,
@@ -26,7 +27,7 @@ from ..protocol.payload import (
     unpack_call,
     unpack_function,
 )
-from ..protocol.session import Kind, Packed
+from ..protocol.session import Keeper, Kind, Packed
 
 NODE_NAME = "inline"
 
@@ -63,6 +64,8 @@ class InlineSession:
         self.alive = True
         self.namespace = "inline"
         self.lends = False
+        #: nothing goes anywhere, so nothing need lie where others find it
+        self.keeper: Keeper | None = None
         self._peer = PeerId(os.urandom(6))
         self._ids = IdFactory(self._peer)
         self._objects: dict[ObjectId, _Entry] = {}
@@ -167,6 +170,13 @@ class InlineSession:
     def pin(self, id_: ObjectId) -> None:
         """Keep a value for good."""
         self.hold(id_)
+
+    def buffers(self, parcel: Parcel) -> tuple[bytes | memoryview, list[memoryview]]:
+        """Refuse: nothing is kept outside its pickle here."""
+        raise ObjectLost(
+            f"the bytes of {len(parcel.parts)} large parts lie in a cluster, and this process "
+            "has none (drumbeat.init(inline=True)); pass the value itself"
+        )
 
     def query(
         self,

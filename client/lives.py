@@ -15,7 +15,7 @@ from ..protocol.ids import PeerId, TaskId
 from ..protocol.messages import Fetch, Notice, Options, Submit, TaskRow
 from ..protocol.recovery import Holding, Registered
 from .budget import Budget
-from .events import Call, Command, Print, Send, SendBlob
+from .events import Call, Command, Print, Send, SendBlob, SendSegment
 from .home import Home
 
 #: rows of a Submit: enough to make its price small, few enough to be on the way early
@@ -58,7 +58,7 @@ def without_sends(commands: list[Command]) -> tuple[list[Command], dict[TaskId, 
                 attempts = command.message.attempts or [0] * len(rows)
                 new = [row for row, n in zip(rows, attempts, strict=True) if not n]
                 tasks.update((TaskId(row.id), None) for row in new)
-        elif type(command) is not SendBlob:
+        elif type(command) not in {SendBlob, SendSegment}:
             kept.append(command)
     return kept, tasks
 

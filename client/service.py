@@ -10,7 +10,6 @@ import os
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from random import Random
@@ -19,13 +18,10 @@ from typing import Any, Final
 from ..protocol import clock, errors, machine
 from ..protocol.errors import ClusterError, DrumbeatError, SchedulerUnreachable
 from ..protocol.frames import Role
-from ..protocol.ids import ObjectId, PeerId
+from ..protocol.ids import PeerId
 from ..protocol.keys import Credentials
-from ..protocol.messages import (
-    AnyMessage,
-    Notice,
-    ValueRow,
-)
+from ..protocol.messages import AnyMessage, Notice, ValueRow
+from ..protocol.segments import Store
 from ..protocol.settings import Settings
 from ..protocol.transport import (
     Blob,
@@ -45,6 +41,7 @@ from .board import Board, Waiter
 from .core import ClientCore
 from .deferral import Deferral
 from .events import Free, Received, Resolve, Send
+from .inbox import Inbox, taken
 from .looks import Looks
 
 #: the I/O thread takes over when nobody has turned the loop for so long
@@ -64,35 +61,6 @@ LOOKS: Final = 2000 if machine.cpu_count() > 1 else 0
 log = logging.getLogger("drumbeat")
 
 
-class Inbox:
-    """What caller threads leave for the core; appended to by any thread, emptied by the loop."""
-
-    __slots__ = ("asked", "awaited", "calls", "cancels", "kinds", "kinds_dropped", "pins", "refs")
-
-    def __init__(self) -> None:
-        #: Calls and puts (ValueRows), in order
-        self.calls: deque[Any] = deque()
-        self.kinds: deque[Any] = deque()
-        self.refs: deque[tuple[ObjectId, int]] = deque()
-        self.pins: deque[ObjectId] = deque()
-        self.awaited: deque[list[ObjectId]] = deque()
-        self.cancels: deque[events.CancelAsked] = deque()
-        self.asked: deque[events.Asked] = deque()
-        self.kinds_dropped: deque[int] = deque()
-
-    def waits(self) -> bool:
-        """Say whether there is anything to do."""
-        return bool(
-            self.calls
-            or self.refs
-            or self.awaited
-            or self.cancels
-            or self.asked
-            or self.pins
-            or self.kinds_dropped
-        )
-
-
 class Service:
     """See the module.
 
@@ -103,6 +71,8 @@ class Service:
         dial: makes the connection; called in `start`.
         show: given Output, Notice and Shapes messages; must be quick.
         ended: told once, with the reason, when the loop has ended for good.
+        absence: words for people while there is no scheduler.
+        store: the memory segments of this client's values.
     """
 
     def __init__(
@@ -114,6 +84,7 @@ class Service:
         show: Callable[[AnyMessage], None],
         ended: Callable[[DrumbeatError], None],
         absence: Absence,
+        store: Store,
     ) -> None:
         self.core = core
         self._board = board
@@ -121,6 +92,7 @@ class Service:
         self._show = show
         self._ended = ended
         self._absence = absence
+        self._store = store
         self._lock = threading.Lock()
         self._wake_fd: int = _spare_fds.pop() if _spare_fds else _new_fd()
         self._fd_is_ours = True
@@ -356,6 +328,9 @@ class Service:
                 callback(row)
         elif kind is Free:
             self._board.free(command.ids)  # type: ignore[union-attr]
+            if len(self._store):
+                for id_ in command.ids:  # type: ignore[union-attr]
+                    self._store.pop(id_)
         else:
             self._do_rare(command)
 
@@ -363,6 +338,10 @@ class Service:
         match command:
             case events.SendBlob():
                 self._shell.send_blob(command.key, command.payload)
+            case events.SendSegment():
+                segment = self._store.get(command.id)
+                if segment is not None:  # else the session is being closed
+                    self._shell.send_blob(command.id, segment.view())
             case events.Reply():
                 self._board.reply(command.request, command.data)
             case events.Print() | events.ShapesKnown():
@@ -468,15 +447,6 @@ def _new_fd() -> int:
 _spare_fds: list[int] = []
 # the parent's services may come to use them
 os.register_at_fork(after_in_child=_spare_fds.clear)
-
-
-def taken(some: deque[Any]) -> list[Any]:
-    """Return what lies in a deque that other threads append to, and remove that."""
-    count = len(some)
-    if count == 1:
-        return [some.popleft()]
-    take = some.popleft
-    return [take() for _ in range(count)]
 
 
 def error_named(name: str, text: str) -> DrumbeatError:

@@ -4,9 +4,7 @@ Never touches a socket: callers leave events in the inbox, read results from the
 """
 
 import itertools
-import logging
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -15,13 +13,13 @@ from typing import Any, Final
 from ..protocol.actors import ActorName
 from ..protocol.drain import Drain
 from ..protocol.errors import (
-    Backpressure,
     DrumbeatError,
     GetTimeoutError,
     NotInitialized,
+    ObjectLost,
     SchedulerUnreachable,
 )
-from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of, task_of
+from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, home_of, objects_of, show, task_of
 from ..protocol.keys import Credentials
 from ..protocol.messages import (
     AnyMessage,
@@ -35,26 +33,29 @@ from ..protocol.messages import (
     TaskRow,
     ValueRow,
 )
+from ..protocol.outcomes import error_of
+from ..protocol.parcels import Parcel, bytes_behind
 from ..protocol.payload import limit_values
-from ..protocol.session import Kind, Packed
+from ..protocol.segments import Store
+from ..protocol.session import Keeper, Kind, Packed
 from ..protocol.settings import Settings
 from ..protocol.transport import Unreachable
+from ..protocol.unparcel import Segments
 from .absence import Absence, in_words
 from .board import AllWaiter, Board, ConditionWaiter, ReplyWaiter, SomeWaiter
 from .core import ClientCore
 from .events import Asked, Call, CancelAsked
 from .feasible import fits, infeasible, too_large
+from .inbox import Inbox
+from .keeper import keeper_for
 from .output import Speaker
-from .service import Inbox, Service, dialler
+from .room import Room
+from .service import Service, dialler
 
 #: how long cancel_queued waits for the scheduler's word
 CANCEL_ANSWER_S: Final = 5.0
 #: how long a query waits for it
 QUERY_ANSWER_S: Final = 30.0
-#: how often a blocked .remote() says so
-ROOM_NOTICE_S: Final = 10.0
-
-log = logging.getLogger("drumbeat")
 
 
 class ClusterSession:
@@ -99,13 +100,13 @@ class ClusterSession:
         self._inbox = Inbox()
         self._calls = self._inbox.calls
         self._core = ClientCore(settings, peer, name, environment)
+        #: the memory segments of what was packed here
+        self._store = Store()
         self._speaker = Speaker()
         self._next_id = IdFactory(peer).__call__
         #: guards what calls share; a finalizer or a signal handler may submit while it is held
         self._lock = threading.RLock()
         self._requests = itertools.count(1)
-        self._submitted = 0
-        self._submitted_bytes = 0
         self._kind_numbers = itertools.count(1)
         self._kinds: dict[int, weakref.ref[Kind]] = {}
         #: kinds found feasible with the present nodes
@@ -118,6 +119,22 @@ class ClusterSession:
             self._show,
             self._ended,
             Absence(in_words(endpoint), settings.no_scheduler_notice_s),
+            self._store,
+        )
+        self._room = Room(
+            settings, self._core.results, self._board, self._service, lambda: self._open
+        )
+        machine = environment.machine
+        self.keeper: Keeper | None = keeper_for(
+            self, settings, machine, self._store, self._room.wait_for, self._leave
+        )
+        refs = self._inbox.refs
+        self._segments = Segments(
+            self._store,
+            machine,
+            self._fetched,
+            lambda id_: refs.append((ObjectId(id_), 1)),
+            lambda id_: refs.append((ObjectId(id_), -1)),
         )
         _sessions.add(self)
 
@@ -159,26 +176,20 @@ class ClusterSession:
         if kind.number not in self._feasible:
             self._check_feasible(kind)
         options = kind.options
-        payload, deps, contained = packed
-        size = 0 if payload is None else len(payload)
-        settings = self.settings
+        payload, deps, contained, _ = packed
+        behind = bytes_behind(payload) if contained else 0
+        size = behind + (0 if payload is None else len(payload))
+        room = self._room
         while True:
             with self._lock:
                 if not self._open:
                     raise self._not_alive()
-                core = self._core
-                if (
-                    self._submitted - core.finished < settings.submit_buffer_max
-                    and self._submitted_bytes + size - core.finished_bytes
-                    <= max(settings.submit_buffer_bytes_max, size)
-                ):
+                if room.take(size):
                     id_ = task or self._next_id()
-                    self._submitted += 1
-                    self._submitted_bytes += size
-                    row = TaskRow(id_, kind.number, payload, 0, deps, contained)
+                    row = TaskRow(id_, kind.number, payload, behind, deps, contained)
                     self._calls.append(Call(row, options))
                     break
-            self._wait_for_room(size)
+            room.wait_for(size)
         if self._service.sleeping:
             self._service.wake()
         num_returns = options.num_returns
@@ -210,57 +221,41 @@ class ClusterSession:
             return
         raise infeasible(kind.name, options, shapes)
 
-    def _wait_for_room(self, size: int) -> None:
-        settings, core = self.settings, self._core
-
-        def room() -> bool:
-            waiting = self._submitted - core.finished
-            waiting_bytes = self._submitted_bytes + size - core.finished_bytes
-            bytes_max = max(settings.submit_buffer_bytes_max, size)
-            return not self._open or (
-                waiting < settings.submit_buffer_max and waiting_bytes <= bytes_max
-            )
-
-        waiting = self._submitted - core.finished
-        text = (
-            f"{waiting:,} tasks are unfinished and submit_buffer_max is "
-            f"{settings.submit_buffer_max:,} (submit_buffer_bytes_max "
-            f"{settings.submit_buffer_bytes_max:,})"
-        )
-        if self._in_event_loop():
-            raise Backpressure(f"{text}; await some results before you submit more")
-        waiter = ConditionWaiter(room)
-        self._board.conditions[waiter] = None
-        try:
-            if room():
-                return
-            while not self._service.wait(waiter, ROOM_NOTICE_S):
-                log.warning("%s: .remote() blocks until some are finished", text)
-        finally:
-            self._board.conditions.pop(waiter, None)
-
-    def _in_event_loop(self) -> bool:
-        if self._service.is_current_thread():
-            return True
-        asyncio = sys.modules.get("asyncio")  # not loaded: no loop runs
-        return asyncio is not None and asyncio._get_running_loop() is not None
-
     def put(self, packed: Packed) -> ObjectId:
         """Keep a value as an object, held once."""
         payload = packed.payload or b""
         if len(payload) > self.settings.value_bytes_max:
             raise too_large("the value", len(payload), self.settings)
+        refs = (*packed.deps, *packed.contained)
+        behind = bytes_behind(payload) if refs else 0
+        id_ = ObjectId(self._next_id())
+        self._leave(ValueRow(id_, Outcome.VALUE, payload, behind, refs))
+        return id_
+
+    def _leave(self, row: ValueRow) -> None:
+        """Leave an object of this process to the core, before anything that names it."""
         with self._lock:
             if not self._open:
                 raise self._not_alive()
-            id_ = ObjectId(self._next_id())
-            refs = (*packed.deps, *packed.contained)
-            row = ValueRow(id_, Outcome.VALUE, payload, len(payload), refs)
-            self._results[id_] = row
+            if row.payload is not None:  # nobody waits for a segment
+                self._results[ObjectId(row.id)] = row
             self._calls.append(row)
         if self._service.sleeping:
             self._service.wake()
-        return id_
+
+    def buffers(self, parcel: Parcel) -> tuple[bytes | memoryview, list[memoryview]]:
+        """Return the pickle stream of a parcel, and its buffers in their order."""
+        return self._segments.buffers(parcel)
+
+    def _fetched(self, id_: bytes) -> bytes:
+        """Return the bytes of a memory segment that cannot be mapped here."""
+        if home_of(ObjectId(id_)) == self.peer:
+            raise ObjectLost(f"the bytes of {show(id_)} are gone: nobody held them any more")
+        row = self.get((ObjectId(id_),), None)[-1]
+        error = error_of(row)
+        if error is not None:
+            raise error
+        return row.payload or b""
 
     # ------------------------------------------------------------------------------ waiting
 
@@ -425,7 +420,7 @@ class ClusterSession:
 
     def unfinished(self) -> int:
         """Return how many tasks have no result yet."""
-        return self._submitted - self._core.finished
+        return self._room.unfinished()
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Leave the cluster: what is unfinished is cancelled, whoever waits gets an error."""
@@ -439,6 +434,7 @@ class ClusterSession:
         if was_open:
             self._service.stop(timeout_s)
             self._call_off()
+        self._store.close()
         self._speaker.last_words()
 
     def fail(self, error: DrumbeatError) -> None:

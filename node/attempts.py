@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
+from ..protocol.attempt_text import attempt_text
 from ..protocol.messages import AssignRow, NodeKindRow, Options
 from ..protocol.resources import units
 from .cases import Case
@@ -158,6 +159,11 @@ class Attempt(Struct, gc=False, eq=False):
     pins: tuple[bytes, ...] = ()
     #: what it told last with progress(), pickled
     details: bytes | None = None
+
+    @property
+    def which(self) -> str:
+        """Which one of how many it is, in words."""
+        return attempt_text(self.row.attempt, self.kind.options.max_retries)
 
 
 class Shape:

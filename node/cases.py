@@ -138,10 +138,10 @@ class Case:
         words += [step for step, _ in self.steps[-1:]]
         return " · ".join(words)
 
-    def headline(self, name: str, node: str, pid: int, attempt: int, attempts: int) -> str:
-        """Return what happened, in one line."""
+    def headline(self, name: str, node: str, pid: int, which: str) -> str:
+        """Return what happened, in one line; `which` attempt it was."""
         where = f"pid {pid}, " if pid else ""
-        return f"{name} {self.offence} on node {node} ({where}attempt {attempt} of {attempts})"
+        return f"{name} {self.offence} on node {node} ({where}{which})"
 
     def details(self, last_details: bytes | None) -> dict[str, Any]:
         """Return what becomes the error's attributes; see `protocol.errors`."""

@@ -34,6 +34,9 @@ _CARRIES: Final = 0xC1
 _HEAD: Final = struct.Struct("!BBQ")
 _LOOK_BYTES: Final = 2
 
+#: so much of a memory file is written at once: whoever posts has others to see to
+_STEP_BYTES: Final = 16 << 20
+
 #: Errors that mean: the other side has not read enough yet.
 _FULL: Final = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
 _RETRY_S: Final = 0.001
@@ -60,9 +63,16 @@ class ClosedError(EOFError):
     """The other end is closed and everything it sent has been received."""
 
 
+#: a packet, or what it is made of one after the other
+Data = bytes | Sequence[bytes]
+
+
 class _Waiting(NamedTuple):
     data: bytes
     fds: tuple[int, ...]
+    #: what it was made of, and what of that is not in its memory file yet
+    pieces: Sequence[bytes] = ()
+    rest: deque[memoryview] | None = None
 
 
 def buffer() -> bytearray:
@@ -164,14 +174,14 @@ class Channel:
 
     # --------------------------------------------------------------------------------- sending
 
-    def send(self, data: bytes, fds: tuple[int, ...] = _NO_FDS) -> None:
+    def send(self, data: Data, fds: tuple[int, ...] = _NO_FDS) -> None:
         """Send a packet; wait while the other side has no room.
 
         Raises:
             ClosedError: the other side is gone.
             OSError: it is long, and there is no room for its memory file, or no descriptor.
         """
-        if len(data) <= PACKET_BYTES_MAX and not fds:
+        if isinstance(data, bytes) and len(data) <= PACKET_BYTES_MAX and not fds:
             try:
                 self.socket.send(data)
                 return
@@ -183,7 +193,8 @@ class Channel:
         packet = self._packed(data, fds)
         try:
             while not self._offer(packet, 0):
-                time.sleep(_RETRY_S)
+                if not packet.rest:
+                    time.sleep(_RETRY_S)
         finally:
             _close(packet.fds[len(fds) :])
 
@@ -193,18 +204,20 @@ class Channel:
         poll.register(self.socket, select.POLLOUT)
         return bool(poll.poll(0))
 
-    def post(self, data: bytes, fds: tuple[int, ...] = _NO_FDS) -> bool:
+    def post(self, data: Data, fds: tuple[int, ...] = _NO_FDS) -> bool:
         """Send a packet now, or when there is room; return whether nothing waits.
 
+        A very long one is packed step by step by `flush`, and waits as if there were no room.
         `fds` are duplicated where they have to wait: the caller may close them at once.
 
         Raises:
             ClosedError: the other side is gone.
             OSError: there is no room for a memory file, or no descriptor.
         """
-        if not self._waiting and not fds and len(data) <= PACKET_BYTES_MAX:
+        is_short = isinstance(data, bytes) and len(data) <= PACKET_BYTES_MAX
+        if is_short and not self._waiting and not fds:
             try:
-                self.socket.send(data, _AT_ONCE)
+                self.socket.send(data, _AT_ONCE)  # type: ignore[arg-type]  # it is bytes
                 return True
             except ConnectionError:
                 raise ClosedError from None
@@ -221,15 +234,24 @@ class Channel:
         except (ClosedError, OSError):
             _close(made)
             raise
-        self._waiting.append(_Waiting(packet.data, (*owned, *made)))
-        return self.flush()
+        self._waiting.append(packet._replace(fds=(*owned, *made)))
+        return False if packet.rest else self.flush()
 
     def flush(self) -> bool:
-        """Send what waits, as far as there is room; return whether nothing waits any more."""
+        """Send what waits, as far as there is room; return whether nothing waits any more.
+
+        Raises:
+            ClosedError: the other side is gone.
+            OSError: there is no room for what a packet holds, which is dropped.
+        """
         waiting = self._waiting
         while waiting:
-            if not self._offer(waiting[0], _AT_ONCE):
-                return False
+            try:
+                if not self._offer(waiting[0], _AT_ONCE):
+                    return False
+            except OSError:
+                _close(waiting.popleft().fds)
+                raise
             _close(waiting.popleft().fds)
         return True
 
@@ -242,18 +264,19 @@ class Channel:
         """Take back what waits for room, in order, memory files read."""
         taken = []
         while self._waiting:
-            data, fds = self._waiting.popleft()
-            if fds:
-                file_bytes = _HEAD.unpack_from(data)[2]
+            data, fds, pieces, _ = self._waiting.popleft()
+            if pieces:
+                data = b"".join(pieces)
+            elif fds:
                 data = data[_HEAD.size :]
-                if file_bytes:
-                    data = bytes(_content(fds[-1], file_bytes))
             taken.append(data)
             _close(fds)
         return taken
 
     def _offer(self, packet: _Waiting, flags: int) -> bool:
-        data, fds = packet
+        data, fds, _, rest = packet
+        if rest and not _fill(fds[-1], rest):
+            return False
         try:
             if fds:
                 rights = struct.pack(f"{len(fds)}i", *fds)
@@ -270,21 +293,18 @@ class Channel:
             raise
         return True
 
-    def _packed(self, data: bytes, fds: tuple[int, ...]) -> _Waiting:
+    def _packed(self, data: Data, fds: tuple[int, ...]) -> _Waiting:
         """Return what is to be sent for this packet; a memory file is the last descriptor."""
-        short = _HEAD.pack(_CARRIES, len(fds), 0) + data if fds else data
-        if len(short) <= PACKET_BYTES_MAX and not self._is_too_long(short):
-            return _Waiting(short, fds)
-        file = self._memory_file()
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(file, view) :]
-        except OSError:
-            _close((file,))
-            raise
-        fds = (*fds, file)
-        return _Waiting(_HEAD.pack(_CARRIES, len(fds), len(data)), fds)
+        pieces = (data,) if isinstance(data, bytes) else data
+        length = sum(map(len, pieces))
+        if length <= PACKET_BYTES_MAX:
+            whole = b"".join(pieces)
+            short = _HEAD.pack(_CARRIES, len(fds), 0) + whole if fds else whole
+            if len(short) <= PACKET_BYTES_MAX and not self._is_too_long(short):
+                return _Waiting(short, fds)
+        fds = (*fds, self._memory_file())
+        rest = deque(memoryview(piece) for piece in pieces if piece)
+        return _Waiting(_HEAD.pack(_CARRIES, len(fds), length), fds, pieces, rest)
 
     def _memory_file(self) -> int:
         try:
@@ -343,6 +363,18 @@ def _content(file: int, length: int) -> memoryview | mmap.mmap:
             raise ValueError("its memory file is shorter")
         done += count
     return data
+
+
+def _fill(file: int, rest: deque[memoryview]) -> bool:
+    """Write on what belongs into a memory file, but not too much at once; return whether all is."""
+    room = _STEP_BYTES
+    while rest and room > 0:
+        written = os.write(file, rest[0][:room])
+        room -= written
+        rest[0] = rest[0][written:]
+        if not rest[0]:
+            rest.popleft()
+    return not rest
 
 
 def _duplicates(fds: Sequence[int]) -> list[int]:

@@ -92,7 +92,7 @@ class Ended:
         for task, attempt in rows:
             row = self._former.get(task)
             if row is None or row.attempt != attempt:
-                self._state.counters["stale_dropped"] += 1
+                self._state.counters["reports_unanswered"] += 1
                 self._state.note(now_s, f"cannot report attempt {attempt} of {show(task)}")
                 continue
             del self._former[task]

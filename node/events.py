@@ -103,6 +103,8 @@ class Noticed(Struct, gc=False, frozen=True):
     """Something that every client of this node should read: a module could not be preloaded."""
 
     text: str
+    #: what it is about, where the name of a task is in a line of output
+    label: str = "preload"
 
 
 class Measured(Struct, gc=False, frozen=True):
@@ -231,6 +233,8 @@ class StartWorker(Struct, gc=False, frozen=True):
     working_dir: str
     num_cpus: float
     same_machine: bool
+    #: the word of this machine, see protocol.machine.identity
+    machine: str = ""
 
 
 class SendWorker(Struct, gc=False, frozen=True):

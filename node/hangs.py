@@ -32,6 +32,7 @@ from ..protocol.running import RunningRow
 from .attempts import Attempt, Worker
 from .events import FUTEX, IN_CPU, PAGE, PROCESS, THREADS, Evidence, LookAt, Seen
 from .page import (
+    BEFORE_CODE,
     CHECKPOINTING,
     HEALTH_CHECK,
     IDLE,
@@ -41,7 +42,7 @@ from .page import (
     SAVING,
     STARTING,
     UNPICKLING,
-    WAITING,
+    WAITS,
 )  # fmt: skip
 from .state import LOOK_S, NEVER_S, NodeState
 from .verdicts import (
@@ -88,11 +89,9 @@ _ENDED: Final = (DEADLOCK, STOPPED, TELLS_STATE, ASKS_HEALTH)
 #: in these the interpreter may well be busy with one thing for long
 _BUSY_PHASES: Final = (UNPICKLING, PICKLING, CHECKPOINTING)
 #: in these nothing but stopped and unkillable is said, and in some a deadlock
-_EXCUSED: Final = (STARTING, IMPORTING, WAITING, IDLE, SAVING)
+_EXCUSED: Final = (STARTING, IMPORTING, *WAITS, IDLE, SAVING)
 #: in these a thread listens to the node, in a call that is no lock
-_LISTENING: Final = (WAITING, IDLE)
-#: before a call's own code begins
-_BEFORE: Final = (STARTING, IDLE, IMPORTING, UNPICKLING)
+_LISTENING: Final = (*WAITS, IDLE)
 
 
 class Watch:
@@ -218,7 +217,7 @@ class Watch:
 
     def _see_limits(self, row: Evidence, passed_s: float) -> None:
         """Take in what `limits` judges by; in doubt, time does not count."""
-        if row.phase in _BEFORE and not self._has_begun:
+        if row.phase in BEFORE_CODE and not self._has_begun:
             self.excused_s = row.elapsed_s
         elif not self._has_begun:
             self._has_begun = True

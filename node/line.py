@@ -44,7 +44,7 @@ from .packets import (
     Want,
     WantOver,
 )  # fmt: skip
-from .page import INTERRUPT, PHASE, REASON, REASONS, RUNNING, RUNNING_CODE, WAITING, Words
+from .page import INTERRUPT, PHASE, REASON, REASONS, RUNNING, RUNNING_CODE, WAITS, Words
 
 _decode: Callable[[Any], ToWorker] = decoder(ToWorker)
 
@@ -121,9 +121,7 @@ class Line:
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """SIGUSR1: raise Interrupted if it is meant for what runs and nothing would be lost."""
         phase = self._words[PHASE]
-        if (phase == RUNNING_CODE and not self._masked) or (
-            phase == WAITING and self._interruptible
-        ):
+        if (phase == RUNNING_CODE and not self._masked) or (phase in WAITS and self._interruptible):
             self.check_interrupt()
 
     def check_interrupt(self) -> None:
@@ -370,7 +368,7 @@ class Line:
 
     def _read(self, done: Callable[[], bool], timeout_s: float | None = None) -> None:
         """Receive one packet for whoever it is, or wait while another thread does."""
-        waiting = self._words[PHASE] == WAITING and threading.get_ident() == self._main
+        waiting = self._words[PHASE] in WAITS and threading.get_ident() == self._main
         with self._lock:
             if done():
                 return
@@ -439,7 +437,7 @@ class Line:
                 self._called.append((callback, packet))
         elif type(packet) is CheckpointKept:
             self._kept = packet.number
-        elif type(packet) is Run and self._words[PHASE] == WAITING:
+        elif type(packet) is Run and self._words[PHASE] in WAITS:
             self.while_waiting(packet)
         else:
             self.deliver(packet)

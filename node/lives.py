@@ -147,6 +147,7 @@ class Lives:
                 working_dir=key.working_dir,
                 num_cpus=key.num_cpus,
                 same_machine=environment.machine == self._machine != "",
+                machine=self._machine,
             )
         )
 

@@ -16,18 +16,33 @@ from ..protocol.actors import ActorName
 from ..protocol.errors import DrumbeatError, GetTimeoutError
 from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of, show, task_of
 from ..protocol.messages import Failure, Outcome, TaskRow, ValueRow
-from ..protocol.session import Kind, Packed
+from ..protocol.outcomes import error_of
+from ..protocol.parcels import Parcel
+from ..protocol.segments import Store
+from ..protocol.session import Keeper, Kind, Packed
+from ..protocol.unparcel import Segments
 from .held import DROP, HOLD, OWN, Held
 from .line import Line, Made
 from .packets import Answered, Ask, CancelTasks, NestedKind, RunRow, Want, WantOver
-from .page import CHECKPOINTING, HEALTH_CHECK, PHASE, RUNNING_CODE, WAITING, Words
+from .page import (
+    CHECKPOINTING,
+    FETCHING,
+    HEALTH_CHECK,
+    IMPORTING,
+    PHASE,
+    PICKLING,
+    RUNNING_CODE,
+    UNPICKLING,
+    WAITING,
+    Words,
+)
 
 if TYPE_CHECKING:
     from ..protocol.session import Session
 
 #: So many calls are sent at once; fewer wait for a get, the task's end, or some milliseconds.
 _CALLS_MAX: Final = 128
-#: Larger puts are not kept here as well as in the node.
+#: Larger values are not kept here as well as in the node.
 _KEPT_BYTES_MAX: Final = 64 << 10
 
 #: Where a main thread is when it waits for other threads, or in an event loop.
@@ -38,6 +53,18 @@ _WAITING_MODULES: Final = frozenset(
 _DOUBTS_MAX: Final = 10
 #: So many nodes are looked at to know whether there are others.
 _NODES_MAX: Final = 1 << 20
+
+#: phase -> (while it waits in it, after that); all others wait, and run code again
+_PHASES: Final = {
+    # What runs between calls goes on to be that while it waits: it is under a limit.
+    CHECKPOINTING: (CHECKPOINTING, CHECKPOINTING),
+    HEALTH_CHECK: (HEALTH_CHECK, HEALTH_CHECK),
+    # The time of a call begins after these, and not with a wait in them.
+    IMPORTING: (FETCHING, IMPORTING),
+    UNPICKLING: (FETCHING, UNPICKLING),
+    # Whoever waits may be interrupted; a result that is being pickled may not.
+    PICKLING: (WAITING, PICKLING),
+}
 
 _VALUE: Final = int(Outcome.VALUE)
 T = TypeVar("T")
@@ -54,6 +81,7 @@ class WorkerSession:
         worker: the worker's number.
         give_back: returns what has not been started to the node; called before a wait.
         hurry: has the outbox sent within milliseconds.
+        machine: the word of the node's machine; "": it has none.
     """
 
     def __init__(
@@ -65,11 +93,14 @@ class WorkerSession:
         worker: int,
         give_back: Callable[[], None],
         hurry: Callable[[], None],
+        machine: str = "",
     ) -> None:
         self.alive = True
         #: where the names of actors are looked up; set before the first task runs
         self.namespace = ""
         self.lends = True
+        #: what is made here goes to the node whole
+        self.keeper: Keeper | None = None
         #: the attempt that runs, or ran last
         self.row: RunRow | None = None
         #: says which runs in the calling thread, where several do at once
@@ -91,6 +122,7 @@ class WorkerSession:
         self._unsent = 0
         #: how often the node suspected that this attempt waits for ever
         self._doubted = self._doubts = 0
+        self._segments = Segments(Store(), machine, self._fetch, self._hold, self._drop)
         os.register_at_fork(after_in_child=self._forked)
 
     def _forked(self) -> None:
@@ -127,8 +159,7 @@ class WorkerSession:
             id_ = ObjectId(self._ids())
             row = ValueRow(id_, _VALUE, packed.payload, 0, packed.contained)
             self._change((id_, OWN))
-            if len(packed.payload or b"") <= _KEPT_BYTES_MAX:
-                self._values[id_] = row
+            self._keep(row)
             self._line.outbox.append(Made(parent, depth, None, None, row))
             self._unsent = unsent = self._unsent + 1
         self._sent_soon(unsent)
@@ -177,7 +208,8 @@ class WorkerSession:
         if missing:
             answer = self._want(list(missing), len(missing), timeout_s, values=True)
             for row in answer.rows:
-                found[ObjectId(row.id)] = values[ObjectId(row.id)] = row
+                found[ObjectId(row.id)] = row
+                self._keep(row)
                 if row.outcome != _VALUE:
                     return [row]
             if answer.timed_out:
@@ -204,8 +236,13 @@ class WorkerSession:
         if row is None:
             answer = self._want([id_], 1, 0.0, values=True, lends=False)
             for row in answer.rows:
-                self._values[id_] = row
+                self._keep(row)
         return row
+
+    def _keep(self, row: ValueRow) -> None:
+        """Have a value at hand while its refs live, unless it is large."""
+        if len(row.payload or b"") <= _KEPT_BYTES_MAX:
+            self._values[ObjectId(row.id)] = row
 
     def when_ready(self, id_: ObjectId, callback: Callable[[ValueRow], Any]) -> None:
         """Call back from a thread of the session as soon as the row is here; see Session."""
@@ -219,7 +256,7 @@ class WorkerSession:
                 failure = Failure(answer.error, answer.text)
                 callback(ValueRow(id_, Outcome.FAILURE, failure=failure))
             for row in answer.rows:
-                self._values[id_] = row
+                self._keep(row)
                 callback(row)
 
         def ask(stuck: bool) -> None:
@@ -356,10 +393,7 @@ class WorkerSession:
         if not main:
             answer = self._line.request(make)
         else:
-            # What runs between calls goes on to be that while it waits: it is under a limit.
-            is_between = words[PHASE] in (CHECKPOINTING, HEALTH_CHECK)
-            after = words[PHASE] if is_between else RUNNING_CODE
-            words[PHASE] = words[PHASE] if is_between else WAITING
+            words[PHASE], after = _PHASES.get(words[PHASE], (WAITING, RUNNING_CODE))
             try:
                 if gives_back:
                     self._give_back()
@@ -401,6 +435,27 @@ class WorkerSession:
     def pin(self, id_: ObjectId) -> None:
         """A ref was pickled outside Drumbeat: it is never dropped."""
         self._change((id_, HOLD))
+
+    # ----------------------------------------------------------------------------- large values
+
+    def buffers(self, parcel: Parcel) -> tuple[memoryview | bytes, list[memoryview]]:
+        """Return the stream and the buffers of a parcel; see Session."""
+        return self._segments.buffers(parcel)
+
+    def _fetch(self, id_: bytes) -> bytes:
+        """Return the bytes of a segment that cannot be mapped here: the node asks for them."""
+        row = self._want([ObjectId(id_)], 1, None, values=True).rows[0]
+        error = error_of(row)
+        if error is not None:
+            error.__dict__["object"] = show(id_)  # by this `arguments` knows what is missing
+            raise error
+        return row.payload or b""
+
+    def _hold(self, id_: bytes) -> None:
+        self._change((ObjectId(id_), HOLD))
+
+    def _drop(self, id_: bytes) -> None:
+        self._change((ObjectId(id_), DROP))
 
     def query(
         self, what: str, limit: int = 100, match: str = "", *, named: ActorName | None = None

@@ -64,6 +64,8 @@ class Setup(Message, tag="setup"):
     value_bytes_max: int
     #: settings.inline_bytes_max: larger checkpoints are waited for
     inline_bytes_max: int = 64 << 10
+    #: the word of the node's machine, see protocol.machine.identity
+    machine: str = ""
 
 
 class RunRow(Row):

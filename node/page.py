@@ -62,9 +62,15 @@ CHECKPOINTING: Final = 7
 SAVING: Final = 8
 #: it is asked whether it is well, since BEGAN
 HEALTH_CHECK: Final = 9
+#: it waits for what it needs before its code begins: WAITING, but its time has not begun
+FETCHING: Final = 10
+#: in these the main thread waits for an answer of the node
+WAITS: Final = (WAITING, FETCHING)
+#: before a call's own code begins
+BEFORE_CODE: Final = (STARTING, IDLE, IMPORTING, UNPICKLING, FETCHING)
 PHASE_NAMES: Final = (
     "starting", "idle", "unpickling", "running", "pickling", "waiting", "importing",
-    "checkpointing", "saving", "health-check",
+    "checkpointing", "saving", "health-check", "waiting",
 )  # fmt: skip
 
 DAEMON_SLOT: Final = 0

@@ -17,7 +17,7 @@ from ..protocol.codec import decoder, encode
 from ..protocol.errors import RemoteProtocolError
 from ..protocol.ids import PeerId
 from ..protocol.machine import allow_files
-from .channel import Channel, ClosedError, buffer, channel_of
+from .channel import Channel, ClosedError, Data, buffer, channel_of
 from .dumps import SIGNAL, Dumps
 from .events import (
     Event,
@@ -36,6 +36,7 @@ from .house import House
 from .memory_kills import MemoryKills
 from .packets import Run, Setup, ToDaemon, ToWorker
 from .page import BEAT, DAEMON_SLOT, ERRORS_AT, INTERRUPT, REASON, REASONS, REVOKED
+from .pieces import pieces_of
 from .probe import look
 from .process import Process, signal_name
 from .writings import NEVER_S, Writings, read_output
@@ -68,8 +69,7 @@ class Pool:
         self._page = house.page
         self._keeper = house.keeper
         self._lifeline = house.lifeline
-        self._peer = peer
-        self._node = node
+        self._peer, self._node = peer, node
         self._buffer = buffer()
         self._epoll = select.epoll()
         self._epoll.register(self._keeper, select.EPOLLIN)
@@ -194,7 +194,7 @@ class Pool:
         setup = Setup(
             command.worker, self._peer, command.client, self._node, command.environment,
             command.same_machine, command.env_vars, command.working_dir, command.num_cpus,
-            self._settings.value_bytes_max, self._settings.inline_bytes_max,
+            self._settings.value_bytes_max, self._settings.inline_bytes_max, command.machine,
         )  # fmt: skip
         self._post(worker, encode(setup))
         self._ask_template(worker)
@@ -206,7 +206,7 @@ class Pool:
         if worker is not None:
             if not self._writings.expects:
                 self._expect_writings()
-            self._post(worker, encode(packet), packet)
+            self._post(worker, pieces_of(packet), packet)
 
     def take_packets(self, number: int) -> None:
         """Take back what lies unread in a worker's socket; PacketsTaken says what it was.
@@ -312,7 +312,7 @@ class Pool:
         self._by_ticket.pop(worker.ticket, None)
         self._by_pid.pop(worker.pid, None)
 
-    def _post(self, worker: Process, data: bytes, packet: ToWorker | None = None) -> None:
+    def _post(self, worker: Process, data: Data, packet: ToWorker | None = None) -> None:
         if not worker.hand(data) or worker.interest != _READ:
             self._show_interest(worker)
         if worker.unreached and packet is not None:
@@ -321,7 +321,8 @@ class Pool:
             self.signal(worker.command.worker, "KILL")
 
     def _flush(self, worker: Process) -> None:
-        worker.channel.flush()
+        if not worker.flush():
+            self.signal(worker.command.worker, "KILL")
         self._show_interest(worker)
 
     def _show_interest(self, worker: Process) -> None:

@@ -88,19 +88,24 @@ def look(page: PulsePage, worker: Process, depth: int, threads: Sequence[int] = 
 
 
 def process(pid: int) -> tuple[str, float, int]:
-    """Return (letter of the main thread's state, CPU seconds of all, resident bytes).
+    """Return (letter of the main thread's state, CPU seconds of all, resident bytes of its own).
 
-    The letter is "" if it is gone, or cannot be seen now.
+    The letter is "" if it is gone, or cannot be seen now; bytes are 0 where they are not known.
+    Its own are none that lie in a file or in shared memory: ten readers of a value would each
+    answer for the whole of it.
     """
     try:
         stat = _read(f"/proc/{pid}/stat")
+        pages = _read(f"/proc/{pid}/statm").split()
     except OSError:
         # Gone; or this process has no descriptor left, and could load nothing either.
         return _UNSEEN if _HAS_PROC else _process_elsewhere(pid)
     # The name stands in brackets and may hold anything, brackets and blanks too.
     fields = stat.rpartition(b")")[2].split()
     cpu_s = (int(fields[11]) + int(fields[12])) * _TICKS_S
-    return fields[0].decode("ascii"), cpu_s, int(fields[21]) * _PAGE_BYTES
+    # The kernel counts both now and then only: shared ones may for a moment be more than all.
+    memory_bytes = max(0, int(pages[1]) - int(pages[2])) * _PAGE_BYTES
+    return fields[0].decode("ascii"), cpu_s, memory_bytes
 
 
 def thread(pid: int, number: int) -> ThreadSeen | None:
@@ -147,9 +152,9 @@ def _process_elsewhere(pid: int) -> tuple[str, float, int]:
 
     try:
         seen = psutil.Process(pid)
-        times = seen.cpu_times()
-        cpu_s, memory_bytes = times.user + times.system, seen.memory_info().rss
-        return _LETTERS.get(seen.status(), "S"), cpu_s, memory_bytes
+        times, memory = seen.cpu_times(), seen.memory_info()
+        memory_bytes = max(0, memory.rss - getattr(memory, "shared", 0))
+        return _LETTERS.get(seen.status(), "S"), times.user + times.system, memory_bytes
     except (psutil.Error, OSError):
         return "", 0.0, 0
 

@@ -13,7 +13,7 @@ from ..protocol.codec import encode
 from ..protocol.messages import Failure, Outcome, ValueRow
 from ..protocol.settings import Settings
 from . import kernel, spare
-from .channel import Channel, channel_pair
+from .channel import Channel, Data, channel_pair
 from .events import Event, StartWorker, WorkerSpoke
 from .output import Output
 from .packets import Answered, Finished, FinishedRow, Run, ToWorker
@@ -120,13 +120,21 @@ class Process:
             self.unreached = str(error)
         return unread
 
-    def hand(self, data: bytes) -> bool:
+    def hand(self, data: Data) -> bool:
         """Send a packet; return whether nothing waits for room."""
         try:
             return self.channel.post(data)
         except OSError as error:  # no room for a memory file, no descriptor for it
             self.unreached = f"the node could not hand it its work: {error.strerror}"
             return True
+
+    def flush(self) -> bool:
+        """Send what waits, as far as there is room; return whether that can be done."""
+        try:
+            self.channel.flush()
+        except OSError as error:
+            self.unreached = f"the node could not hand it its work: {error.strerror}"
+        return not self.unreached
 
     def make_good(self, packet: ToWorker) -> list[Event]:
         """A packet could not be handed over: have what it was about fail, and nothing else.

@@ -24,7 +24,7 @@ from .packets import (
 )
 from .state import NodeState, how_it_ended
 from .stops import Stops
-from .texts import Texts
+from .texts import WORKERS, Texts
 from .trust import fits, put_back, untruth
 from .waits import Waits
 
@@ -204,7 +204,7 @@ class Reports:
             after_s = state.settings.reap_timeout_s
             text = f"(pid {worker.pid}) has not ended {after_s:g} s after it was killed"
             state.note(now_s, f"worker {worker.number} {text}: it is unkillable")
-            self._texts.noticed(events.Noticed(f"node {state.name}: a worker {text}"))
+            self._texts.noticed(events.Noticed(f"node {state.name}: a worker {text}", WORKERS))
             state.counters["workers_unkillable"] += 1
             for attempt in (worker.flight | worker.rows()).values():
                 if attempt.case is not None and attempt.stop == KILLED:

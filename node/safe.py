@@ -9,14 +9,19 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from typing import Final
 
-from . import kernel
+from ..protocol.lines import say
+from . import kernel, spare
 
 #: what the scheduler's address with its keys has at most
 TEXT_BYTES_MAX: Final = 1 << 16
 #: for an answer, which takes no time unless the process is gone
 ANSWER_S: Final = 5.0
+#: so long a question waits for a descriptor to be free, and so often it is looked for
+ROOM_WITHIN_S: Final = 5.0
+_RETRY_S: Final = 0.01
 
 
 class Safe:
@@ -60,7 +65,10 @@ class Safe:
         with open(read_fd, "rb") as pipe:
             data = pipe.read(TEXT_BYTES_MAX)
         if not data:
-            raise BrokenPipeError("the process that keeps the scheduler's address has ended")
+            raise BrokenPipeError(
+                "the process that keeps the scheduler's address has ended, or it had no descriptor "
+                "for the answer, and said so"
+            )
         return data.decode()
 
     def close(self) -> None:
@@ -71,11 +79,22 @@ class Safe:
 def _keep(secret_fd: int, link: socket.socket) -> None:
     with open(secret_fd, "rb") as pipe:
         secret = pipe.read(TEXT_BYTES_MAX)
-    while True:
-        asked, fds, _, _ = socket.recv_fds(link, 1, 4)
-        if not asked:
-            return  # all who could ask are gone
+    spare.keep()
+    # It is looked for first: what finds no room for its descriptor would be lost without a word.
+    while link.recv(1, socket.MSG_PEEK):
+        _make_room()
+        _, fds, _, _ = socket.recv_fds(link, 1, 1)
+        if not fds:
+            say(f"drumbeat node: {spare.no_room('a daemon that asks where the scheduler is')}")
         for fd in fds:
             with contextlib.suppress(OSError):  # who asked is gone
                 os.write(fd, secret)
             os.close(fd)
+        spare.keep()
+
+
+def _make_room() -> None:
+    """Wait until a descriptor is free, but not for ever: whoever asks is told of it then."""
+    until_s = time.monotonic() + ROOM_WITHIN_S
+    while not spare.make_room(1) and time.monotonic() < until_s:
+        time.sleep(_RETRY_S)

@@ -19,7 +19,7 @@ from typing import Any, Final
 from ..protocol.actor_calls import MethodCall
 from ..protocol.errors import Interrupted
 from ..protocol.ids import show
-from ..protocol.payload import unpack_call
+from .arguments import arguments
 from .health import METHOD
 from .helper import FLUSH_S
 from .insisting import Insister
@@ -106,7 +106,7 @@ class Steps(Coroutine[Any, Any, None]):
         try:
             function = kind.function or calls.tools.load(kind)
             begin = getattr(function, "begin", function)
-            args, kwargs = ((), {}) if row.args is None else unpack_call(row.args, row.values)
+            args, kwargs = ((), {}) if row.args is None else arguments(row)
             calls.show(self.call, RUNNING_CODE)  # loading and unpickling have phases of theirs
             made = begin(*args, **kwargs)
         except StopIteration as error:

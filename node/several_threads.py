@@ -18,7 +18,7 @@ from typing import Any, Final
 from ..protocol.actor_calls import MethodCall
 from ..protocol.errors import Interrupted
 from ..protocol.ids import show
-from ..protocol.payload import unpack_call
+from .arguments import arguments
 from .helper import FLUSH_S
 from .insisting import Insister
 from .line import start_thread
@@ -157,7 +157,7 @@ class ThreadCalls(Several):
     def _code(self, call: Call) -> Any:
         row, kind = call.row, call.kind
         function = kind.function or self.tools.load(kind)
-        args, kwargs = ((), {}) if row.args is None else unpack_call(row.args, row.values)
+        args, kwargs = ((), {}) if row.args is None else arguments(row)
         with self._there:
             self.show(None, RUNNING_CODE)  # loading and unpickling have phases of theirs
         return function(*args, **kwargs)

@@ -58,8 +58,8 @@ class NodeState:
         self.story: deque[tuple[float, str]] = deque(maxlen=STORY_LINES_MAX)
         self.counters: dict[str, int] = dict.fromkeys(
             (
-                "cancelled", "deadlocks", "finished", "judged", "requeued", "restarts",
-                "scheduler_restarts", "stale_dropped", "taken_back", "workers_died",
+                "cancelled", "deadlocks", "finished", "judged", "reports_unanswered", "requeued",
+                "restarts", "scheduler_restarts", "stale_dropped", "taken_back", "workers_died",
                 "workers_distrusted", "workers_failed", "workers_started", "workers_unkillable",
             ),
             0,
@@ -146,7 +146,7 @@ class NodeState:
 
     def died(self, worker: Worker, attempt: Attempt, event: WorkerExited, now_s: float) -> None:
         """An attempt has ended with its worker."""
-        where = f"(pid {worker.pid}, node {self.name})"
+        where = f"(pid {worker.pid}, node {self.name}, {attempt.which})"
         tail = f"\n{event.stderr_tail}" if event.stderr_tail else ""
         why = f", since {attempt.case.offence}" if attempt.case and attempt.case.offence else ""
         self.fail(
@@ -176,6 +176,7 @@ class NodeState:
     def drained(self, attempt: Attempt, duration_s: float) -> None:
         """An attempt has ended because this node is drained: it is as if the node were lost."""
         text = f"{attempt.kind.name} was ended: node {self.name!r}, which ran it, was drained"
+        text = f"{text} ({attempt.which})"
         self.fail(attempt, "NodeLost", text, duration_s=duration_s, died=True, bystander=True)
 
     def stopped(self, attempt: Attempt, duration_s: float) -> None:
@@ -190,7 +191,7 @@ class NodeState:
         row, worker = attempt.row, self.workers.get(attempt.worker)
         attempts = attempt.kind.options.max_retries + 1
         pid = worker.pid if worker else 0
-        text = case.headline(attempt.kind.name, self.name, pid, row.attempt, attempts)
+        text = case.headline(attempt.kind.name, self.name, pid, attempt.which)
         if case.raised:
             text = f"{text}\n{case.raised}"
         details = case.details(attempt.details)

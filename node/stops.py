@@ -45,6 +45,8 @@ from .stacks import CALLS_S
 from .state import LOOK_S, NEVER_S, NodeState
 from .verdicts import ASKS_HEALTH, DEADLOCK, TELLS_STATE, limit_of
 
+#: what a coroutine is called that says whether its actor is well
+HEALTH = "__health__"
 #: the page is read again when it could not tell
 LOOK_AGAIN_S = 0.01
 #: results of earlier rows come within this time, or the worker cannot send them
@@ -153,7 +155,7 @@ class Stops:
         name, limit_s = limit_of(told.name, self._state.settings)
         offence = f"made no progress for {seconds(told.for_s)}"
         if told.name == ASKS_HEALTH:
-            offence = f"did not end __health__ in {seconds(limit_s)}"
+            offence = f"did not end {HEALTH} in {seconds(limit_s)}"
         if attempt.kind.creates and worker.is_up:
             self._deaf(worker, case_of(watch, HUNG, offence, name, limit_s, told), now_s)
             return
@@ -243,7 +245,9 @@ class Stops:
         for task, (attempt, _) in self.due.items():
             case = attempt.case
             if attempt.worker == worker.number and case is not None and case.awaits_beside:
-                text = part_of(packet.text, show(task))[:BESIDE_BYTES_MAX]
+                # What is asked of an actor is no call, and has a name instead of an id.
+                name = HEALTH if attempt.kind.creates else show(task)
+                text = part_of(packet.text, name)[:BESIDE_BYTES_MAX]
                 case.is_beside(text.encode("ascii", "replace").decode("ascii"))
 
     def drain(self, now_s: float) -> None:
@@ -295,8 +299,10 @@ class Stops:
     def _look(self, attempt: Attempt, case: Case, worker: Worker, now_s: float) -> None:
         case.looked = case.awaits = True
         hosted = worker.actor
-        if attempt.kind.actor and hosted is not None and hosted.concurrency:
-            case.beside = named(attempt, hosted.begun.get(attempt.seq))
+        is_asked = case.verdict == ASKS_HEALTH
+        if hosted is not None and hosted.concurrency and (attempt.kind.actor or is_asked):
+            if not is_asked:
+                case.beside = named(attempt, hosted.begun.get(attempt.seq))
             if not case.beside:
                 case.awaits_beside = True
                 self._state.commands.append(SendWorker(worker.number, TellCalls(0)))

@@ -8,10 +8,8 @@ from ..protocol.messages import NodeKindRow, Output, OutputRow
 from .events import Noticed, SchedulerLags, Spoke
 from .state import NodeState
 
-#: what stands in a notice where the name of a task is in a line of output
-NOTICE_NAME = "preload"
-#: and in a warning
-WARNING_NAME = "workers"
+#: what stands where the name of a task is in a line of output, in what is told of workers
+WORKERS = "workers"
 #: later ones are dropped: a node that cannot load so many modules has said enough
 NOTICES_MAX = 32
 
@@ -29,8 +27,8 @@ class Texts:
         self._dropped: dict[bytes, int] = {}
         #: clients that have kinds here
         self._clients: dict[bytes, None] = {}
-        #: for every client; they outlive the link's life
-        self._notices: dict[str, None] = {}
+        #: for every client, with what they are about; they outlive the link's life
+        self._notices: dict[str, str] = {}
 
     def spoke(self, event: Spoke) -> None:
         """Workers wrote text."""
@@ -52,21 +50,21 @@ class Texts:
         text = event.text
         if text in self._notices or len(self._notices) >= NOTICES_MAX:
             return
-        self._notices[text] = None
+        self._notices[text] = event.label
         for client in self._clients:
-            self._notify(client, text)
+            self._notify(client, text, event.label)
 
     def warn(self, client: bytes, text: str) -> None:
         """Something that one client should read now."""
-        self._notify(client, text, WARNING_NAME)
+        self._notify(client, text, WORKERS)
 
     def meet(self, kinds: list[NodeKindRow]) -> None:
         """Clients have kinds here: a new one reads what there is to know of this node."""
         for kind in kinds:
             if kind.client not in self._clients:
                 self._clients[kind.client] = None
-                for text in self._notices:
-                    self._notify(kind.client, text)
+                for text, label in self._notices.items():
+                    self._notify(kind.client, text, label)
 
     def flush(self) -> None:
         """Send what there is, unless too much waits to be sent."""
@@ -95,7 +93,7 @@ class Texts:
         self._dropped.clear()
         self._lag_bytes = 0
 
-    def _notify(self, client: bytes, text: str, name: str = NOTICE_NAME) -> None:
+    def _notify(self, client: bytes, text: str, label: str) -> None:
         line = f"{text}\n".encode(errors="replace")
-        row = OutputRow(name, self._pid, self._state.name, line)
+        row = OutputRow(label, self._pid, self._state.name, line)
         self.rows.setdefault(client, []).append(row)

@@ -28,11 +28,11 @@ from ..protocol.payload import (
     pack_error,
     pack_results,
     pack_value,
-    unpack_call,
 )  # fmt: skip
 from ..protocol.session import set_current
 from . import missing, witness
 from .actor_host import ActorHost
+from .arguments import Missing, arguments, missed
 from .asyncio_hook import lend_in_loops
 from .channel import Channel, ClosedError
 from .held import Held
@@ -249,6 +249,7 @@ class Worker:
             setup.worker,
             self._give_back_for_wait,
             self._helper.hurry,
+            setup.machine,
         )
         self._session.namespace = setup.environment.namespace
         set_current(self._session)
@@ -332,7 +333,7 @@ class Worker:
                         self._line.check_interrupt()
                     value = function()
                 else:
-                    args, kwargs = unpack_call(row.args, row.values)
+                    args, kwargs = arguments(row)
                     words[PHASE] = RUNNING_CODE
                     if words[INTERRUPT] == row.seq:
                         self._line.check_interrupt()
@@ -397,6 +398,8 @@ class Worker:
             failure = Failure("TaskCancelled", text, details)
             value = ValueRow(row.id, Outcome.FAILURE, failure=failure)
             return FinishedRow(row.seq, (value,), duration_s)
+        if isinstance(error, Missing):
+            return FinishedRow(row.seq, (missed(row, kind.name, error, details),), duration_s)
         error = missing.explained(error, self._node)
         packed = pack_error(error, **details)  # type: ignore[arg-type]
         value = ValueRow(row.id, Outcome.ERROR, packed.payload, 0, packed.contained)

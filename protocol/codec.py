@@ -238,6 +238,7 @@ def explain(error: Exception, raw: bytes | Raw, type_: Any) -> str:
     if not isinstance(error, msgspec.ValidationError):
         return f"not a message: {type(error).__name__}: {text}" if text else "not a message"
     complaint, _, path = text.partition(" - at `")
+    path = path.removeprefix("key` in `")  # of a map: it is the map that is named
     try:
         tag = msgspec.msgpack.decode(raw, type=tuple[Any, ...])[0]
     except (*_REFUSALS, IndexError):

@@ -127,14 +127,15 @@ def pack_details(details: Any) -> bytes:
         NotPicklable: it cannot be pickled; names the part at fault.
     """
     try:
-        payload, _, contained = pack_value(details, "details")
+        packed = pack_value(details, "details")
     except MessageTooLarge as error:
         raise _too_large(error.size_bytes) from None
-    if contained:
+    if packed.contained:
         raise TypeError(
             "progress: a reference lies in the details, and nothing would keep its value until "
             "the next attempt; what is to outlive this one belongs into a file or an actor"
         )
+    payload = packed.payload
     assert payload is not None
     if len(payload) > DETAILS_BYTES_MAX:
         raise _too_large(len(payload))

@@ -97,10 +97,10 @@ def _add_what_it_left(error: Supervised, payload: bytes | None) -> None:
     told = error.__dict__
     details = told.pop("pickled_details", "")
     if isinstance(details, str) and details:
-        with suppress(NotPicklable, ValueError):
+        with suppress(DrumbeatError, ValueError):
             told["last_details"] = unpack_value(b64decode(details))
     if payload is not None:
-        with suppress(NotPicklable):
+        with suppress(DrumbeatError):
             told["partial"] = unpack_value(payload)
             told["has_partial"] = True
     if error.progress:

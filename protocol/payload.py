@@ -4,24 +4,29 @@ Never runs in the scheduler or in a node's daemon: they pass payloads on unopene
 comes first, since it is seven times as quick as cloudpickle; but it pickles what is defined in
 `__main__` (or in a module that the other side cannot import) by name, which would fail only when
 loaded. So bytes that mention such a module are made again with cloudpickle.
+
+What is large need not travel with the rest: a session's keeper puts such buffers into a memory
+segment, and the payload is a parcel then (see parcels.py), which only names it.
 """
 
-import contextlib
 import pickle
 from _blake2 import blake2b  # the one of hashlib, which would load OpenSSL: 1.5 MB a process
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from . import blame
-from .errors import DrumbeatError, Interrupted, MessageTooLarge, NotPicklable, TaskError
+from .errors import DrumbeatError, Interrupted, NotPicklable, TaskError
 from .ids import ObjectId
 from .messages import ValueRow
 from .modules import by_value, carriers, gained_path, portable
 from .needs import Directories, Modules, Need, too_large_with
+from .outside import Large, bytes_of, large_for
+from .parcels import MARK
 from .references import ObjectRef, collecting
-from .session import FunctionDefinition, Packed
+from .session import FunctionDefinition, Keeper, Packed
 from .settings import Settings
 from .traceback_text import describe, frames_of
+from .unpicklable import Parts, argument_parts, no_parts, not_picklable, too_large
 from .whole import PROTOCOL, dumps_whole
 
 HASH_BYTES: Final = 16
@@ -30,6 +35,10 @@ NO_ARGUMENTS: Final = Packed(None)
 _dumps = pickle.dumps
 _loads = pickle.loads
 _new = tuple.__new__
+#: what parcels begin with, and no pickle does
+_PARCEL: Final = MARK[:1]
+#: what is of exactly these types never lends its memory to pickle
+_NO_BUFFERS: Final = frozenset({bool, bytes, complex, float, int, str, type(None)})
 #: above this nothing is sent; a session with other settings says so by `limit_values`
 _bytes_max = Settings().value_bytes_max
 
@@ -93,28 +102,42 @@ def limit_values(bytes_max: int) -> None:
 # --------------------------------------------------------------------------------- calls, values
 
 
-def pack_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
-    """Pack a call's arguments, in the caller's thread.
+def pack_call(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], keeper: Keeper | None = None
+) -> Packed:
+    """Pack a call's arguments, in the caller's thread; `keeper` keeps what is large of them.
 
     Raises:
         NotPicklable: names the path to the part at fault.
-        MessageTooLarge: more than settings.value_bytes_max.
+        MessageTooLarge: more than settings.value_bytes_max, and not kept.
+        Backpressure: see Keeper.
     """
     if not args and not kwargs:
         return NO_ARGUMENTS
+    plain = True
     for value in args:
-        if type(value) is ObjectRef:
-            return _pack_with_dependencies(args, kwargs)
+        kind = type(value)
+        if kind is ObjectRef:
+            return _pack_with_dependencies(args, kwargs, keeper)
+        if kind not in _NO_BUFFERS:
+            plain = False
     if kwargs:
         for value in kwargs.values():
             if type(value) is ObjectRef:
-                return _pack_with_dependencies(args, kwargs)
+                return _pack_with_dependencies(args, kwargs, keeper)
     found = collecting.found
     outer = found.refs
     refs: list[ObjectId] = []
     found.refs = refs
+    most = _bytes_max
+    if keeper is not None and keeper.bytes_min <= most:
+        most = keeper.bytes_min - 1
+    large = None if keeper is None or (plain and not kwargs) else large_for(keeper)
     try:
-        payload = _dumps((args, kwargs), PROTOCOL)
+        if large is None:
+            payload = _dumps((args, kwargs), PROTOCOL)
+        else:
+            payload = _dumps((args, kwargs), PROTOCOL, buffer_callback=large)
     except (KeyboardInterrupt, Interrupted, MemoryError):
         raise
     except BaseException:  # noqa: BLE001  # cloudpickle may know how; if not, it says why
@@ -123,13 +146,17 @@ def pack_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
         found.refs = outer
     if carriers:
         carriers[0].look()
-    if by_value or not payload or b"__main__" in payload or len(payload) > _bytes_max:
-        payload, contained = _dump((args, kwargs), "the arguments", _argument_parts)
-        return Packed(payload, (), contained)
-    return _new(Packed, (payload, (), tuple(dict.fromkeys(refs)) if refs else ()))
+    if by_value or not payload or b"__main__" in payload or len(payload) > most or large:
+        packed = _finished(
+            payload, refs, keeper, large, (args, kwargs), "the arguments", argument_parts
+        )
+        return _new(Packed, (packed[0], (), packed[1], packed[2]))
+    return _new(Packed, (payload, (), tuple(dict.fromkeys(refs)) if refs else (), ()))
 
 
-def _pack_with_dependencies(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
+def _pack_with_dependencies(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], keeper: Keeper | None
+) -> Packed:
     places: dict[ObjectId, Placeholder] = {}
 
     def placed(value: Any) -> Any:
@@ -143,8 +170,8 @@ def _pack_with_dependencies(args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
         return place
 
     call = tuple([placed(value) for value in args]), {k: placed(v) for k, v in kwargs.items()}
-    payload, contained = _dump(call, "the arguments", _argument_parts)
-    return Packed(payload, tuple(places), contained)
+    payload, contained, keeps = _dump(call, "the arguments", argument_parts, keeper)
+    return Packed(payload, tuple(places), contained, keeps)
 
 
 def unpack_call(
@@ -154,6 +181,7 @@ def unpack_call(
 
     Raises:
         NotPicklable: the arguments cannot be unpickled here; says why.
+        ObjectLost: bytes of theirs that lay elsewhere are gone.
     """
     if payload is None:
         return (), {}
@@ -168,15 +196,19 @@ def unpack_call(
     return args, kwargs
 
 
-def pack_value(value: Any, what: str = "value") -> Packed:
+def pack_value(value: Any, what: str = "value", keeper: Keeper | None = None) -> Packed:
     """Pack a result, or a value that is put; `what` names it in errors.
+
+    Of a value that is put `keeper` keeps what is large; all its readers share that, so that none of
+    them may write to it.
 
     Raises:
         NotPicklable: names the path to the part at fault.
-        MessageTooLarge: more than settings.value_bytes_max.
+        MessageTooLarge: more than settings.value_bytes_max, and not kept.
+        Backpressure: see Keeper.
     """
-    payload, contained = _dump(value, what, None)
-    return Packed(payload, (), contained)
+    payload, contained, keeps = _dump(value, what, None, keeper, frozen=True)
+    return Packed(payload, (), contained, keeps)
 
 
 def pack_results(value: Any, num_returns: int, name: str) -> list[Packed]:
@@ -187,8 +219,7 @@ def pack_results(value: Any, num_returns: int, name: str) -> list[Packed]:
         NotPicklable, MessageTooLarge: as `pack_value`.
     """
     if num_returns == 1:
-        payload, contained = _dump(value, "result", None)
-        return [Packed(payload, (), contained)]
+        return [pack_value(value, "result")]
     if num_returns == 0:
         return []
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes, bytearray)):
@@ -206,6 +237,7 @@ def unpack_value(payload: bytes | None) -> Any:
 
     Raises:
         NotPicklable: it cannot be unpickled here; says why.
+        ObjectLost: bytes of it that lay elsewhere are gone.
     """
     if payload is None:
         return None
@@ -235,7 +267,7 @@ def pack_function(
     except (KeyboardInterrupt, Interrupted, MemoryError, DrumbeatError):
         raise
     except BaseException as error:
-        raise _not_picklable(definition[0], name, None, error) from error
+        raise not_picklable(definition[0], name, None, error, _dumps) from error
     finally:
         found.refs = outer
     gained = gained_path()
@@ -247,7 +279,8 @@ def pack_function(
         if len(payload) > _bytes_max:
             raise too_large_with(name, modules, len(payload), _bytes_max)
     if len(payload) > _bytes_max:
-        raise _too_large(f"the function {name} with what it closes over", len(payload))
+        what = f"the function {name} with what it closes over"
+        raise too_large(what, len(payload), _bytes_max)
     return FunctionDefinition(name, blake2b(payload, digest_size=HASH_BYTES).digest(), payload)
 
 
@@ -347,14 +380,14 @@ def load_exception(report: ErrorReport) -> BaseException | None:
         return None
     try:
         exception = _load(report.pickled, "the exception")
-    except NotPicklable:
+    except DrumbeatError:
         return None
     return exception if isinstance(exception, BaseException) else None
 
 
 def _pack_exception(exception: BaseException) -> tuple[bytes | None, tuple[ObjectId, ...]]:
     try:
-        payload, contained = _dump(exception, "the exception", _no_parts)
+        payload, contained, _ = _dump(exception, "the exception", no_parts)
         loaded = _load(payload, "the exception")
     except BaseException:  # noqa: BLE001  # the exception's own code; its text goes without it
         return None, ()
@@ -367,51 +400,88 @@ def _pack_exception(exception: BaseException) -> tuple[bytes | None, tuple[Objec
 
 
 def _dump(
-    value: Any, what: str, parts: Callable[[Any], list[tuple[str, Any]]] | None
-) -> tuple[bytes, tuple[ObjectId, ...]]:
-    """Return the bytes and the references found inside."""
+    value: Any, what: str, parts: Parts, keeper: Keeper | None = None, *, frozen: bool = False
+) -> tuple[bytes, tuple[ObjectId, ...], tuple[Any, ...]]:
+    """Return the bytes, what is named inside, and references to what was kept for it."""
     found = collecting.found
     outer = found.refs
     refs: list[ObjectId] = []
     found.refs = refs
     if carriers:
         carriers[0].look()
+    large = None if keeper is None else large_for(keeper)
     try:
-        try:
-            payload = _dumps(value, PROTOCOL)
-            plain = b"__main__" not in payload
-            if plain and by_value:
-                plain = not any(name in payload for name in by_value)
-        except (KeyboardInterrupt, Interrupted, MemoryError):
-            raise
-        except BaseException:  # noqa: BLE001  # cloudpickle may know how; if not, it says why
-            plain = False
-        if not plain:
-            refs.clear()
-            payload = _dump_by_value(value, what, parts)
+        payload = _dumps(value, PROTOCOL, buffer_callback=large)
+    except (KeyboardInterrupt, Interrupted, MemoryError):
+        raise
+    except BaseException:  # noqa: BLE001  # cloudpickle may know how; if not, it says why
+        payload = b""
     finally:
         found.refs = outer
+    return _finished(payload, refs, keeper, large, value, what, parts, frozen=frozen)
+
+
+def _finished(
+    payload: bytes,
+    refs: list[ObjectId],
+    keeper: Keeper | None,
+    large: Large | None,
+    value: Any,
+    what: str,
+    parts: Parts,
+    *,
+    frozen: bool = False,
+) -> tuple[bytes, tuple[ObjectId, ...], tuple[Any, ...]]:
+    """Return what `_dump` does, of what plain pickle made of a value; b"": it could not."""
+    if large is None and keeper is not None:
+        large = large_for(keeper)
+    plain = payload and b"__main__" not in payload
+    if not plain or (by_value and any(name in payload for name in by_value)):
+        refs.clear()
+        if large is not None:
+            large.clear()
+        payload = _dump_by_value(value, what, parts, refs, large)
+    contained = tuple(dict.fromkeys(refs)) if refs else ()
+    keeps: tuple[Any, ...] = ()
+    if large is not None and (large or len(payload) >= large.keeper.bytes_min):
+        parcel = large.kept(payload, frozen)
+        if parcel is not None:
+            payload, id_, ref = parcel
+            contained, keeps = (*contained, id_), (ref,)
+        elif large:  # all of it goes together, if it is not too much
+            size_bytes = len(payload) + sum([view.nbytes for view in large])
+            if size_bytes > _bytes_max:
+                raise too_large(what, size_bytes, _bytes_max)
+            return _dump(value, what, parts)
     if len(payload) > _bytes_max:
-        raise _too_large(what, len(payload))
-    return payload, tuple(dict.fromkeys(refs)) if refs else ()
+        raise too_large(what, len(payload), _bytes_max)
+    return payload, contained, keeps
 
 
 def _dump_by_value(
-    value: Any, what: str, parts: Callable[[Any], list[tuple[str, Any]]] | None
+    value: Any, what: str, parts: Parts, refs: list[ObjectId], large: Large | None
 ) -> bytes:
+    found = collecting.found
+    outer, found.refs = found.refs, refs
     try:
-        payload = dumps_whole(value)
+        payload = dumps_whole(value, large)
     except (KeyboardInterrupt, Interrupted, MemoryError):
         raise
     except BaseException as error:
-        raise _not_picklable(value, what, parts, error) from error
+        raise not_picklable(value, what, parts, error, _dumps) from error
+    finally:
+        found.refs = outer
     return payload
 
 
 def _load(payload: bytes, what: str) -> Any:
     try:
+        if payload[:1] == _PARCEL:
+            stream, buffers = bytes_of(payload)
+            return _loads(stream, buffers=buffers)
         return _loads(payload)
-    except (KeyboardInterrupt, Interrupted):
+    except (KeyboardInterrupt, Interrupted, DrumbeatError):
+        # What Drumbeat says, of bytes that are gone or of a get() in there, is told as it is.
         raise
     except BaseException as error:
         # SystemExit too: whatever unpickling does, it is the value's fault, not the program's.
@@ -420,73 +490,3 @@ def _load(payload: bytes, what: str) -> Any:
             path=what,
             type_name=type(error).__name__,
         ) from error
-
-
-def _argument_parts(call: Any) -> list[tuple[str, Any]]:
-    args, kwargs = call
-    return [
-        *((f"args[{index}]", value) for index, value in enumerate(args)),
-        *((f"kwargs[{name!r}]", value) for name, value in kwargs.items()),
-    ]
-
-
-def _no_parts(_: Any) -> list[tuple[str, Any]]:
-    return []
-
-
-#: what to do about types that are met often
-_ADVICE: Final = {
-    "generator": "; where it runs is where it stays, so return a list of what it yields",
-    "async_generator": "; where it runs is where it stays, so return a list of what it yields",
-    "coroutine": "; await it where it was made, and return what it gives",
-    "lock": "; locks are of one process: leave it out with __getstate__, or use an actor",
-    "RLock": "; locks are of one process: leave it out with __getstate__, or use an actor",
-    "TextIOWrapper": "; open files are of one process: send the path, and open it there",
-    "BufferedReader": "; open files are of one process: send the path, and open it there",
-    "socket": "; sockets are of one process: open it where it is used",
-}
-
-
-def _not_picklable(
-    value: Any,
-    what: str,
-    parts: Callable[[Any], list[tuple[str, Any]]] | None,
-    error: BaseException,
-) -> NotPicklable:
-    found = collecting.found
-    outer, found.refs = found.refs, []
-    try:
-        roots = [(what, value)] if parts is None else parts(value)
-        fault = blame.find(roots, _why_not) or blame.Fault(what, type(value), error)
-    finally:
-        found.refs = outer
-    advice = _ADVICE.get(fault.type.__name__, "")
-    return NotPicklable(
-        f"{fault.path} cannot be sent: it is a {fault.type.__name__}, and pickling it raises "
-        f"{type(fault.reason).__name__}: {blame.shorten(fault.reason)}{advice}",
-        path=fault.path,
-        type_name=fault.type.__name__,
-    )
-
-
-def _why_not(value: Any) -> BaseException | None:
-    """Return what pickling raises, or None."""
-    try:
-        with contextlib.suppress(Exception, SystemExit):
-            if b"__main__" not in _dumps(value, PROTOCOL):
-                return None
-        dumps_whole(value)
-    except (KeyboardInterrupt, Interrupted):
-        raise
-    except BaseException as error:  # noqa: BLE001  # user code may raise anything
-        return error
-    return None
-
-
-def _too_large(what: str, size_bytes: int) -> MessageTooLarge:
-    return MessageTooLarge(
-        f"{what}: {size_bytes:,} bytes when pickled, and at most {_bytes_max:,} can be sent "
-        "(the setting value_bytes_max)",
-        size_bytes=size_bytes,
-        limit_bytes=_bytes_max,
-    )

@@ -176,7 +176,10 @@ class ObjectRef(Generic[T]):
     def done(self) -> bool:
         """Return whether there is a value or an error."""
         session = self.session
-        return session.peek(self.id) is not None or bool(session.wait((self.id,), 1, 0.0))
+        # In a task, to look at a value is to have it brought from the node, however large it is.
+        if not session.lends and session.peek(self.id) is not None:
+            return True
+        return bool(session.wait((self.id,), 1, 0.0))
 
     def cancel(self, force: bool = False, recursive: bool = True) -> None:
         """Cancel the task; see `drumbeat.cancel`."""

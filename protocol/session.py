@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from .actors import ActorName
 from .ids import ObjectId, TaskId
 from .messages import Options, ValueRow
+from .parcels import Hint, Parcel
 
 
 class Packed(NamedTuple):
@@ -20,8 +21,37 @@ class Packed(NamedTuple):
     payload: bytes | None
     #: top-level refs, each once, in the order of their placeholders
     deps: tuple[ObjectId, ...] = ()
-    #: refs that lie deeper inside
+    #: refs that lie deeper inside, and the memory segments with the bytes of what is large
     contained: tuple[ObjectId, ...] = ()
+    #: ObjectRefs of segments made for it: these go when this goes, whoever else holds them by then
+    keeps: tuple[Any, ...] = ()
+
+
+class Kept(NamedTuple):
+    """What a keeper made of buffers: one memory segment with all of them."""
+
+    #: the segment is an object with this id
+    id: bytes
+    #: where it can be found on this machine
+    hint: Hint
+    #: offset and size of each buffer, in their order
+    spans: tuple[tuple[int, int], ...]
+    #: an ObjectRef, the one hold of the segment
+    ref: Any
+
+
+class Keeper(Protocol):
+    """Puts large buffers into memory segments; what is packed then only names these."""
+
+    #: buffers smaller than this are not worth one
+    bytes_min: int
+
+    def __call__(self, buffers: Sequence[memoryview]) -> Kept | None:
+        """Keep these bytes, in one segment; None: it cannot, they travel as they always did.
+
+        Raises:
+            Backpressure: no room for them, and the caller is an event loop.
+        """
 
 
 class FunctionDefinition:
@@ -61,6 +91,8 @@ class Session(Protocol):
     namespace: str
     #: a blocking call of the main thread lends the task's CPUs (true in a worker)
     lends: bool
+    #: keeps the large parts of what is packed for this session; None: they are packed with the rest
+    keeper: Keeper | None
 
     def new_id(self) -> TaskId:
         """Return an id for a task that is to be submitted by it."""
@@ -113,6 +145,14 @@ class Session(Protocol):
 
     def pin(self, id_: ObjectId) -> None:
         """A ref was pickled outside Drumbeat: keep its value until this process leaves."""
+
+    def buffers(self, parcel: Parcel) -> tuple[bytes | memoryview, list[memoryview]]:
+        """Return the pickle stream of a parcel, and its buffers in their order.
+
+        Raises:
+            ObjectLost: the bytes of a segment are gone.
+            RemoteProtocolError: what the parcel says of a segment does not fit it.
+        """
 
     def query(
         self, what: str, limit: int = 100, match: str = "", *, named: ActorName | None = None

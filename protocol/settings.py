@@ -76,8 +76,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, Positive, _help("Larger payloads travel in chunks on the bulk link.")
     ] = 64 << 10
     value_bytes_max: Annotated[
-        int, Positive, _help("Largest argument list, value or function that can be sent.")
+        int,
+        # MessagePack has no longer bytes, and who met them amid its work would end.
+        Meta(gt=0, le=(1 << 32) - 1),
+        _help("Largest argument list, value or function that can be sent; less than 4 GiB."),
     ] = 64 << 20
+    segment_bytes_min: Annotated[
+        int,
+        NotNegative,
+        _help("A larger buffer of a value lies in memory that its machine shares; 0: never."),
+    ] = 1 << 20
+    segment_bytes_max: Annotated[
+        int, Positive, _help("Largest argument list or value that lies in such memory.")
+    ] = 16 << 30
     link_window_batches_max: Annotated[int, Positive, _help("Unacknowledged batches a link.")] = 64
     link_window_bytes_max: Annotated[int, Positive, _help("Unacknowledged bytes a link.")] = 8 << 20
     ack_delay_s: Annotated[

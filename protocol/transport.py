@@ -152,7 +152,7 @@ class DialShell:
         for piece in split_long(message, encoded, self._message_bytes_max):
             queue(piece)
 
-    def send_blob(self, key: bytes, payload: bytes) -> None:
+    def send_blob(self, key: bytes, payload: bytes | memoryview) -> None:
         """Queue a large payload on the bulk link."""
         self._traffic.chunker.add(key, payload)
 

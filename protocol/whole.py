@@ -7,6 +7,7 @@ their globals.
 """
 
 import io
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 from weakref import WeakSet
@@ -21,14 +22,17 @@ _came: Final[WeakSet[type]] = WeakSet()
 _left: Final[WeakSet[type]] = WeakSet()
 
 
-def dumps_whole(value: Any) -> bytes:
-    """Pickle a value together with what it needs that others cannot import."""
+def dumps_whole(value: Any, buffer_callback: Callable[[Any], Any] | None = None) -> bytes:
+    """Pickle a value together with what it needs that others cannot import.
+
+    `buffer_callback` is as in pickle.dumps.
+    """
     import cloudpickle
 
     for module in by_value.values():
         cloudpickle.register_pickle_by_value(module)
     with io.BytesIO() as file:
-        _pickler()(file, PROTOCOL).dump(value)
+        _pickler()(file, PROTOCOL, buffer_callback).dump(value)
         return file.getvalue()
 
 

@@ -421,7 +421,7 @@ class Attempts:
                 self._work.actors.lost_with_its_node(record)
                 if until_s:
                     fences.lost(record.id, node, until_s)
-            text = f"node {node.name!r}, which had {record.kind.name}, {why}"
+            text = f"node {node.name!r}, which had {record.kind.name}, {why} ({record.which})"
             self._work.retry(record, failed(record, "NodeLost", text, node=node.name))
 
     def sizes(self) -> dict[str, int]:

@@ -222,8 +222,7 @@ class Deadlines:
         did = "did not start" if limit == QUEUE else "had no outcome"
         attempts = kind.options.max_retries + 1
         waits = _waits_for(record) + self._kept_from_it(record)
-        which = f"attempt {record.attempt} of {attempts}"
-        text = f"{kind.name} {did} within its {limit} of {limit_s:g} s ({which})"
+        text = f"{kind.name} {did} within its {limit} of {limit_s:g} s ({record.which})"
         row = failed(record, "TaskTimedOut", text)
         assert row.failure is not None
         row.failure.details |= {

@@ -24,6 +24,10 @@ COURSE: Final = ".course"
 BROKEN: Final = ".broken"
 #: so many files are open at once: peers need descriptors, too
 TOGETHER_MAX: Final = 16
+#: so many are tried again at once to be removed: whoever does it hears nobody meanwhile
+AGAIN_MAX: Final = 64
+#: of so many it is known that they are to be removed; of more the next life hears, and its callers
+LEFT_MAX: Final = 10_000
 NEW: Final = ".new"
 
 #: no descriptor is left, in this process or on this machine
@@ -45,6 +49,13 @@ class DeedFiles:
         self._path = path
         #: which actors are not created anew, and why
         self.complaints: list[str] = []
+        #: names of actors that have ended, whose files could not be removed; longest ago first
+        self._left: dict[str, None] = {}
+
+    @property
+    def left(self) -> int:
+        """How many actors have ended whose files are still to be removed."""
+        return len(self._left)
 
     def load(self) -> list[Will]:
         """Return what is kept, in the order of creation."""
@@ -131,19 +142,51 @@ class DeedFiles:
         return next(filter(None, self._write(files)), "")
 
     def drop(self, ids: Iterable[bytes]) -> str:
-        """Actors have ended for good; return why their files could not be removed, or ""."""
+        """Actors have ended for good; return why files of some could not be removed, or "".
+
+        Those are removed by `drop_again`, if that can be done then.
+        """
         names = [id_.hex() for id_ in ids]
         assert all(len(name) == 2 * TASK_BYTES for name in names)
+        whys = self._remove(names)
+        if not whys:
+            return ""
+        return (
+            f"{next(iter(whys.values()))}: of {len(whys)} that have ended files are left; it is "
+            "tried again every minute to remove them, and who starts this scheduler anew before "
+            "that has them begin anew"
+        )
+
+    def drop_again(self) -> None:
+        """Remove what could not be removed, or some of it; to be called every now and then."""
+        if self._left:
+            self._remove(list(self._left)[:AGAIN_MAX])
+
+    def _remove(self, names: Sequence[str]) -> dict[str, str]:
+        """Remove the files of actors; return of which some are left, and why."""
+        whys = self._unlink(names, DEED)
+        removed = [name for name in names if name not in whys]
         try:
-            for name in names:
-                (self._path / (name + DEED)).unlink(missing_ok=True)
             # Without its deed nothing is created; a course that is left is removed when it is met.
             self._sync_directory()
-            for name in names:
-                (self._path / (name + COURSE)).unlink(missing_ok=True)
+            whys |= self._unlink(removed, COURSE)
         except OSError as error:
-            return str(error)
-        return ""
+            whys |= dict.fromkeys(removed, str(error))
+        for name in names:
+            self._left.pop(name, None)
+            if name in whys and len(self._left) < LEFT_MAX:
+                self._left[name] = None
+        return whys
+
+    def _unlink(self, names: Sequence[str], ending: str) -> dict[str, str]:
+        """Remove files that are there; return of which actors that failed, and why."""
+        whys: dict[str, str] = {}
+        for name in names:
+            try:
+                (self._path / (name + ending)).unlink(missing_ok=True)
+            except OSError as error:
+                whys[name] = str(error)
+        return whys
 
     def _write(self, files: Sequence[tuple[str, bytes]]) -> list[str]:
         try:

@@ -152,7 +152,7 @@ class Doubts:
         else:
             rule = 'on_partition="wait"' if never else f"max_retries={options.max_retries}"
             text = f"{record.kind.name} may have run on {node}, {why}; {rule}"
-            text = f"{text} allows no further attempt"
+            text = f"{text} allows no further attempt ({record.which})"
             row = failed(record, "NodeLost", text, node=node)
             final = actors.final(record, row) if record.kind.is_special else row
             self._work.end(record, [final])

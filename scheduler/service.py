@@ -207,6 +207,7 @@ class Service:
         if at_s >= self._clock_due_s:
             self._clock_due_s = at_s + CLOCK_S
             self._tell(events.ClockRead(time.time()), at_s)
+            self._deeds.drop_again()
         self._manager.alive(at_s)
         self._health.alive(at_s)
         self._seldom_due_s = min(self._clock_due_s, self._manager.due_s, self._health.due_s)

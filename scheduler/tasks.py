@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
 
+from ..protocol.attempt_text import attempt_text
 from ..protocol.ids import PeerId, TaskId, show
 from ..protocol.labels import show_asked
 from ..protocol.limits import NO_LIMITS
@@ -237,6 +238,11 @@ class TaskRecord(Struct, gc=False, eq=False):
     def id(self) -> TaskId:
         """The task's id."""
         return TaskId(self.row.id)
+
+    @property
+    def which(self) -> str:
+        """Which attempt of how many the current or next one is, in words."""
+        return attempt_text(self.attempt, self.kind.options.max_retries)
 
 
 class Condemned(NamedTuple):

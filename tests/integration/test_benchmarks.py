@@ -69,3 +69,16 @@ def test_what_many_small_actors_cost_is_measured(runtime: Path) -> None:
 
     assert out.startswith("5 small actors on one node")
     assert re.search(r"memory \(PSS\) +\d+\.\d+ MB$", out, re.MULTILINE)
+
+
+def test_how_fast_large_values_move_is_measured_beside_a_copy(runtime: Path) -> None:
+    out = printed_by(
+        "objects", "--mib", "4", "--result-mib", "2", "--readers", "3", "--repeats", "2",
+        runtime=runtime,
+    )  # fmt: skip
+
+    head, *rows = out.splitlines()
+    assert head.split() == ["GB/s", "median", "best", "memcpy", "ratio"]
+    assert [row.split(" x ")[1].split(" MiB")[0] for row in rows] == ["4", "4", "4", "4", "2"]
+    figures = [[float(figure) for figure in row.split(" MiB")[1].split()] for row in rows]
+    assert all(len(row) == 4 and row[0] > 0.0 for row in figures)

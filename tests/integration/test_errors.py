@@ -125,7 +125,7 @@ def test_the_value_of_a_program_that_has_left_is_lost_and_not_waited_for() -> No
 
 
 def test_more_than_can_be_sent_is_refused_with_size_and_limit() -> None:
-    with drumbeat.init(num_cpus=1, value_bytes_max=1 << 20):
+    with drumbeat.init(num_cpus=1, value_bytes_max=1 << 20, segment_bytes_min=0):
         with pytest.raises(drumbeat.MessageTooLarge) as caught:
             drumbeat.put(bytes(2 << 20))
         assert caught.value.size_bytes > caught.value.limit_bytes == 1 << 20

@@ -184,6 +184,21 @@ def test_one_that_does_not_end_saying_so_is_ended_though_nobody_calls(
         assert "did not end __health__ in 1 s" in text
 
 
+def test_where_a_coroutine_hangs_that_says_how_it_is_stands_in_the_error(
+    root: str, tmp_path: Path
+) -> None:
+    with drumbeat.init(num_cpus=1, runtime_directory=root, **OFTEN, **LIMITS):
+        patient = made("async", tmp_path / "log")
+        drumbeat.get(patient.is_ill.remote("hang"), timeout=20)
+        until(lambda: events("hung"), 20.0)
+        with pytest.raises(drumbeat.ActorDied) as caught:
+            drumbeat.get(patient.add.remote(), timeout=20)
+        cause = caught.value.__cause__
+        assert isinstance(cause, drumbeat.TaskHung)
+        assert "Coroutine __health__" in cause.stacks
+        assert "test_health.py" in cause.stack, "and in short"
+
+
 def test_one_that_waits_for_a_value_to_say_so_is_under_the_same_limit(
     root: str, tmp_path: Path
 ) -> None:

@@ -188,7 +188,10 @@ def test_a_killed_worker_that_is_not_reaped_is_told_of_and_another_takes_its_pla
         assert REAP_S - 0.1 <= time.monotonic() - began_s <= REAP_S + 2.0
         assert state_of(pid) == "Z"
         assert drumbeat.get(later, timeout=20) != pid, "the CPU is another worker's"
-        assert f"(pid {pid}) has not ended 1 s after it was killed" in capfd.readouterr().out
+        said = capfd.readouterr().out
+        assert f"(pid {pid}) has not ended 1 s after it was killed" in said
+        assert "(workers pid=" in said
+        assert "(preload pid=" not in said
         assert current().query("nodes")[0]["state"] == "alive"  # type: ignore[union-attr]
         holder.end()
         until(lambda: not state_of(pid))  # its keeper hears of it at last

@@ -13,6 +13,7 @@ from .drains import draw_drains
 from .moments import gather, leave_behind
 from .operations import Fault, Operation, Scenario
 from .scripts import Spec, Step
+from .segments import draw_segments
 
 #: what a call of function i takes, more or less
 _SECONDS = (0.0002, 0.002, 0.02, 0.2, 0.0005)
@@ -118,6 +119,7 @@ def draw(seed: int) -> Scenario:
     if Random(f"calm {seed}").random() < CALMS:
         faults = []
         operations = [op.Submit(at_s=0.0, client=0, spec=Spec(label=1, seconds=3.0), copies=20)]
+    draw_segments(scenario, operations)
     scenario.tape = sorted([*operations, *faults], key=lambda entry: entry.at_s)
     scenario.chaos_s = max([scenario.chaos_s, *(entry.at_s for entry in scenario.tape)])
     return scenario
@@ -295,10 +297,9 @@ def _operations(swarm: _Swarm, scenario: Scenario) -> list[Operation | Fault]:
             spec = _spec(swarm, label * 1000, nodes, 0)
             if copies > 1:
                 _hurry(spec)
-            lets_go = swarm.lets_go and swarm.has(0.5)
-            made.append(
-                op.Submit(at_s=at_s, client=client, spec=spec, copies=copies, lets_go=lets_go)
-            )
+            submit = op.Submit(at_s=at_s, client=client, spec=spec, copies=copies)
+            submit.lets_go = swarm.lets_go and swarm.has(0.5)
+            made.append(submit)
         elif draw_ < 0.62:
             made.append(op.Put(at_s=at_s, client=client, label=label * 1000,
                                size=random.choice((0, 3_000)) if swarm.big else 0,
@@ -350,9 +351,9 @@ def _faults(swarm: _Swarm, scenario: Scenario) -> list[Operation | Fault]:
         (0.2, _pause), (0.3, _cut), (0.2, _stall), (0.2, _slow), (0.15, _leave),
     ]  # fmt: skip
     chosen = [maker for chance, maker in makers if swarm.has(chance)]
-    if not chosen or swarm.has(0.15):
-        return []
     made: list[Operation | Fault] = []
+    if not chosen or swarm.has(0.15):
+        return made
     for _ in range(random.choice(swarm.size.faults)):
         at_s = random.uniform(0.0, scenario.chaos_s)
         made.append(random.choice(chosen)(swarm, scenario, at_s))
@@ -418,8 +419,7 @@ def _peer(swarm: _Swarm, scenario: Scenario) -> str:
 
 
 def _kill_worker(swarm: _Swarm, scenario: Scenario, at_s: float) -> Fault:
-    signal = swarm.random.choice(("KILL", "TERM", "SEGV"))
-    node = _node_number(swarm, scenario)
+    signal, node = swarm.random.choice(("KILL", "TERM", "SEGV")), _node_number(swarm, scenario)
     return op.KillWorker(at_s=at_s, node=node, pick=swarm.random.randrange(8), signal=signal)
 
 

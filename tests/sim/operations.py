@@ -25,6 +25,8 @@ class Submit(Entry, tag="submit"):
     copies: int = 1
     #: the refs that it passes on are let go at once, as in f.remote(g.remote())
     lets_go: bool = False
+    #: so many bytes of each one's arguments lie in a memory segment
+    segment: int = 0
 
 
 class Put(Entry, tag="put"):
@@ -34,6 +36,8 @@ class Put(Entry, tag="put"):
     label: int
     size: int = 0
     contains: list[int] = []
+    #: so many bytes of it lie in a memory segment
+    segment: int = 0
 
 
 class Get(Entry, tag="get"):

@@ -101,6 +101,8 @@ class Oracle:
         self.capacities = capacities
         self.tasks: dict[bytes, Known] = {}
         self.things: dict[bytes, Thing] = {}
+        #: what the rows of values with a segment state as their size
+        self.behind: dict[bytes, int] = {}
         self.violations: list[str] = []
         self.counts: Counter[str] = Counter()
         #: peers one of whose link lives ended, by a crash or because they were given up
@@ -199,8 +201,10 @@ class Oracle:
         )
         self.things.update(zip(objects_of(id_, len(things)), things, strict=True))
 
-    def was_put(self, id_: ObjectId, value: Value, client: bytes = b"") -> None:
-        """A user or a task puts a value."""
+    def was_put(self, id_: ObjectId, value: Value, client: bytes = b"", behind: int = 0) -> None:
+        """A user or a task puts a value; `behind`: so many bytes of it lie in a segment."""
+        if behind:
+            self.behind[id_] = behind
         self.things[id_] = Thing(value.number, [self.things[ref] for ref in value.refs])
 
     def cancel_asked(self, ids: list[bytes]) -> None:
@@ -433,7 +437,7 @@ class Oracle:
             self.wrong(f"{who} got {value.number} as {row.id.hex()}, it is {thing.number}")
         if tuple(value.refs) != tuple(row.contained):
             self.wrong(f"{who} got {row.id.hex()}: its refs are not those that its row names")
-        if row.size not in (0, len(row.payload)):
+        if row.size not in (0, len(row.payload), self.behind.get(row.id)):
             self.wrong(f"{who} got {row.id.hex()}: {len(row.payload)} bytes, {row.size} stated")
 
     def check_wait(

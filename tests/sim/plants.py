@@ -13,6 +13,7 @@ import msgspec
 from .planted import PLANTED, Planted
 from .planted_actors import PLANTED_ACTORS
 from .planted_limits import PLANTED_LIMITS
+from .planted_segments import PLANTED_SEGMENTS
 
 #: name -> seeds that catch it, the first ones that did
 SEEDS_FILE: Final = Path(__file__).with_name("planted_seeds.json")
@@ -27,7 +28,7 @@ class Plant(NamedTuple):
 
 
 PLANTS: Final[dict[str, Plant]] = {
-    **{name: Plant(planted) for name, planted in PLANTED.items()},
+    **{name: Plant(planted) for name, planted in (PLANTED | PLANTED_SEGMENTS).items()},
     **{name: Plant(planted, actors=True) for name, planted in PLANTED_ACTORS.items()},
     **{name: Plant(planted, limits=True) for name, planted in PLANTED_LIMITS.items()},
 }

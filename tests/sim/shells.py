@@ -26,6 +26,7 @@ from drumbeat.scheduler import events as scheduler_events
 from drumbeat.scheduler.core import SchedulerCore
 
 from .pool import FakePool
+from .segments import Store
 from .wire import Place, dial, listen, simulated
 
 #: worlds are small: what takes several turns in a large one is to do so here as well
@@ -391,6 +392,8 @@ class NodeProcess(_DiallingProcess):
         self.back_s = 0.0
         #: the last batch that the scheduler has acknowledged was sent then
         self._confirmed_s = float("-inf")
+        #: Reports that it could not answer: whoever waits for those would wait for ever
+        self._unanswered = 0
         self._finishes = False
         self.wake()
 
@@ -429,6 +432,11 @@ class NodeProcess(_DiallingProcess):
 
     def _turn(self, now_s: float) -> None:
         super()._turn(now_s)
+        unanswered = self.core.counters["reports_unanswered"]
+        if unanswered != self._unanswered:
+            self._unanswered = unanswered
+            said = [text for _, text in self.core.story if text.startswith("cannot report")]
+            self.world.oracle.wrong(f"{self.name} has not what a Report asks for: {said[-1:]}")
         if self._finishes:
             self.shell.send(Leave())
             self._flush(now_s)
@@ -447,6 +455,7 @@ class ClientProcess(_DiallingProcess):
         environment = Environment(host="host of n0", directory="/", pid=1, python="3.11")
         self.core = ClientCore(world.settings, self.peer, name, environment)
         self.user: Any = None
+        self.store = Store(self)
         self._leaves = False
         self.wake()
 
@@ -458,6 +467,7 @@ class ClientProcess(_DiallingProcess):
     def _turn(self, now_s: float) -> None:
         self._told += self.user.taken()
         super()._turn(now_s)
+        self.store.check()
         if self._leaves:
             self._carry_out(self.core.handle(client_events.Leaving(), now_s))
             self._carry_out(self.core.turn(now_s))
@@ -474,8 +484,11 @@ class ClientProcess(_DiallingProcess):
                     self.shell.send_blob(command.key, command.payload)
                 case client_events.Resolve():
                     self.user.resolved(command.rows)
+                case client_events.SendSegment():
+                    self.store.send(command.id)
                 case client_events.Free():
                     self.user.freed(command.ids)
+                    self.store.close(command.ids)
                 case client_events.Reply():
                     self.user.replied(command.request, command.data)
                 case client_events.Print():

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 from drumbeat.protocol.messages import Failure, Outcome, ValueRow
+from drumbeat.scheduler.outbox import Outbox
 from drumbeat.scheduler.presence import Presence
 from sim import operations as op
 from sim.batch import OTHER_HASH_SEED, Runner, run_seeds, scenario_of, simulate, until
@@ -50,6 +51,7 @@ RARE = (
     "node lost by the scheduler's next life", "registered anew", "scheduler crashed",
     "scheduler crashed again", "worker held back", "worker out of memory",
     "drain ended in peace", "drained by the scheduler", "drained in a hurry",
+    "bytes of a segment sent", "segment made",
 )  # fmt: skip
 
 RARE_OF_LIMITS = ("queue_timeout over", "saw TaskTimedOut", "timeout over", "total_timeout over")
@@ -315,6 +317,17 @@ def test_users_tasks_and_their_children_give_the_values_they_should() -> None:
     )
     assert not outcome.violations, outcome.violations[0]
     assert outcome.counts["executions"] == 4
+
+
+def test_a_node_that_has_not_what_a_report_asks_for_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = Outbox.report
+    monkeypatch.setattr(
+        Outbox, "report", lambda self, node, task, attempt: real(self, node, task, attempt + 1)
+    )
+    seen = (violation for seed in range(60) for violation in simulate(draw(seed)).violations)
+    assert any("has not what a Report asks for" in violation for violation in seen)
 
 
 def test_calls_of_an_actor_run_in_their_order_and_it_ends_when_nobody_holds_it() -> None:

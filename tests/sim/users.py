@@ -46,6 +46,8 @@ class User:
         self.hand: dict[ObjectId, int] = {}
         #: the same for refs that only somebody's get() or wait() holds
         self._waited: dict[ObjectId, int] = {}
+        #: segments whose value, or arguments, is being packed
+        self._fresh: dict[ObjectId, int] = {}
         self.results: dict[ObjectId, ValueRow] = {}
         self.getters: list[Getter] = []
         self.has_pinned = False
@@ -96,12 +98,14 @@ class User:
 
     # -------------------------------------------------------------------------- operations
 
-    def submit(self, spec: Spec, copies: int, lets_go: bool = False) -> None:
+    def submit(self, spec: Spec, copies: int, lets_go: bool = False, segment: int = 0) -> None:
         """Call a function, or call it several times in a row."""
-        for id_ in self.call(spec, copies, lets_go):
+        for id_ in self.call(spec, copies, lets_go, segment):
             self.hand[id_] = 1
 
-    def call(self, spec: Spec, copies: int, lets_go: bool = False) -> list[ObjectId]:
+    def call(
+        self, spec: Spec, copies: int, lets_go: bool = False, segment: int = 0
+    ) -> list[ObjectId]:
         """The same; return the refs, which nobody has at hand yet."""
         options = scripts.options_of(spec)
         key = scripts.pack((spec.function, options))
@@ -116,33 +120,58 @@ class User:
         deps, contained = self._picked(spec.deps), self._picked(spec.contains)
         calls = []
         made: list[ObjectId] = []
+        fresh: list[ObjectId] = []
+        refs = contained
         for copy in range(copies):
+            if segment:
+                fresh.append(self._segment(spec.label + copy, segment))
+                contained = list(dict.fromkeys((fresh[-1], *refs)))
             outlives = options.creates is not None and options.creates.detached
             task = detached_id(spec.label + copy) if outlives else self._ids()
             named = scripts.named(spec, spec.label + copy)
             script = Script(named, list(contained), b"." * spec.weight)
             args = scripts.pack(script)
-            row = TaskRow(task, number, args, len(args), tuple(deps), tuple(contained))
+            size = segment or len(args)  # beside a parcel it is what lies behind that
+            row = TaskRow(task, number, args, size, tuple(deps), tuple(contained))
             calls.append(Call(row, options))
             self.oracle.submitted(task, script, list(deps))
             made += objects_of(task, options.num_returns)
         self.do(events.Submitted(kinds, calls))
+        self._close_fresh(fresh)
         if lets_go:
-            for id_ in dict.fromkeys((*deps, *contained)):
+            for id_ in dict.fromkeys((*deps, *refs)):
                 self.let_go(id_, self.hand)
         return made
 
-    def put(self, label: int, size: int, contains: list[int]) -> None:
+    def _segment(self, label: int, size: int) -> ObjectId:
+        """Make a segment; who made it holds it until what needs it is told."""
+        value = Value(scripts.mix(label, 55), [], b"." * size)
+        id_ = ObjectId(self._ids())
+        self.oracle.was_put(id_, value)
+        payload = scripts.pack(value)
+        self.process.store.put(id_, payload)
+        self.results[id_] = row = ValueRow(id_, Outcome.VALUE, None, len(payload))
+        self.do(events.Put([row]))
+        self._fresh[id_] = 1
+        return id_
+
+    def _close_fresh(self, ids: list[ObjectId]) -> None:
+        for id_ in ids:
+            self.let_go(id_, self._fresh)
+
+    def put(self, label: int, size: int, contains: list[int], segment: int = 0) -> None:
         """Keep a value as an object."""
-        refs = self._picked(contains)
+        fresh = [self._segment(label, segment)] if segment else []
+        refs = [*fresh, *self._picked(contains)]
         value = Value(scripts.mix(label), list(refs), b"." * size)
         id_ = ObjectId(self._ids())
         payload = scripts.pack(value)
-        self.oracle.was_put(id_, value)
-        row = ValueRow(id_, Outcome.VALUE, payload, len(payload), tuple(refs))
+        self.oracle.was_put(id_, value, behind=segment)
+        row = ValueRow(id_, Outcome.VALUE, payload, segment or len(payload), tuple(refs))
         self.do(events.Put([row]))
         self.results[id_] = row
         self.hand[id_] = 1
+        self._close_fresh(fresh)
 
     def get(self, picks: list[int], timeout_s: float | None) -> None:
         """Wait for values."""

@@ -285,9 +285,9 @@ class World:
     def _work(self, user: User, entry: op.Operation) -> None:
         match entry:
             case op.Submit():
-                user.submit(entry.spec, entry.copies, entry.lets_go)
+                user.submit(entry.spec, entry.copies, entry.lets_go, entry.segment)
             case op.Put():
-                user.put(entry.label, entry.size, entry.contains)
+                user.put(entry.label, entry.size, entry.contains, entry.segment)
             case op.Get():
                 user.get(entry.picks, entry.timeout_s)
             case op.Wait():

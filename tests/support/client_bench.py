@@ -35,8 +35,8 @@ LARGE = b"x" * (Settings().inline_bytes_max + 1)
 class Client:
     """A core, with short words for what tests do to it."""
 
-    def __init__(self, connected: bool = True) -> None:
-        self.core = ClientCore(Settings(), PEER, "program", Environment(host="here"))
+    def __init__(self, connected: bool = True, **settings: Any) -> None:
+        self.core = ClientCore(Settings(**settings), PEER, "program", Environment(host="here"))
         self.next_id = IdFactory(PEER)
         self.kind_numbers = 0
         self.options: dict[int, Options] = {}
@@ -73,6 +73,11 @@ class Client:
     def put(self, payload: bytes = b"v", contained: tuple[bytes, ...] = ()) -> ObjectId:
         id_ = ObjectId(self.next_id())
         self.do(Put([ValueRow(id_, Outcome.VALUE, payload, contained=contained)]))
+        return id_
+
+    def segment(self, size: int = 1 << 20) -> ObjectId:
+        id_ = ObjectId(self.next_id())
+        self.do(Put([ValueRow(id_, Outcome.VALUE, None, size)]))
         return id_
 
     def result(self, *rows: ValueRow) -> list[Any]:

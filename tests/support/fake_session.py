@@ -3,16 +3,20 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from drumbeat.protocol import session as session_module
 from drumbeat.protocol.actor_calls import visiting
 from drumbeat.protocol.actors import ActorName
-from drumbeat.protocol.errors import GetTimeoutError
+from drumbeat.protocol.errors import GetTimeoutError, ObjectLost
 from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of
 from drumbeat.protocol.messages import Failure, Outcome, ValueRow
+from drumbeat.protocol.parcels import Hint, Parcel
 from drumbeat.protocol.payload import pack_error, pack_results, unpack_call, unpack_function
-from drumbeat.protocol.session import Kind, Packed
+from drumbeat.protocol.references import ObjectRef
+from drumbeat.protocol.session import Keeper, Kept, Kind, Packed
+
+_HEAD_BYTES: Final = 64
 
 
 class Call:
@@ -24,6 +28,51 @@ class Call:
         self.ids = ids
 
 
+class FakeKeeper:
+    """A protocol.session.Keeper in memory, for the objects of a fake session.
+
+    Args:
+        session: takes the segments, and finds them again.
+        bytes_min: buffers below this stay in their pickle.
+        room: how many bytes it takes in all; beyond that it keeps nothing.
+    """
+
+    def __init__(self, session: "FakeSession", bytes_min: int, room: int = 1 << 30) -> None:
+        self.bytes_min = bytes_min
+        self.room = room
+        #: by id; a segment begins with a head, as real ones do
+        self.segments: dict[bytes, bytes] = {}
+        self._session = session
+        session.keeper = self
+
+    def __call__(self, buffers: Sequence[memoryview]) -> Kept | None:
+        if sum(buffer.nbytes for buffer in buffers) > self.room:
+            return None
+        segment = bytearray(_HEAD_BYTES)
+        spans = []
+        for buffer in buffers:
+            segment += bytes(-len(segment) % _HEAD_BYTES)
+            spans.append((len(segment), buffer.nbytes))
+            segment += buffer
+        self.room -= len(segment)
+        id_ = ObjectId(self._session.new_id())
+        self.segments[id_] = bytes(segment)
+        self._session.holds[id_] = 1
+        hint = Hint("faked", 1, 1, 1, len(segment))
+        return Kept(id_, hint, tuple(spans), ObjectRef(id_, self._session))
+
+    def buffers(self, parcel: Parcel) -> tuple[bytes | memoryview, list[memoryview]]:
+        found = []
+        for part in parcel.parts:
+            segment = self.segments.get(part.segment)
+            if segment is None:
+                raise ObjectLost("the segment is gone")
+            memory = segment if parcel.frozen else bytearray(segment)
+            view = memoryview(memory)[part.offset : part.offset + part.size]
+            found.append(view.toreadonly() if part.read_only else view)
+        return (found[0], found[1:]) if parcel.stream is None else (parcel.stream, found)
+
+
 class FakeSession:
     """`automatic=True` runs each task as soon as it is submitted."""
 
@@ -33,6 +82,7 @@ class FakeSession:
         self.asked: list[ActorName] = []
         self.named: dict[tuple[str, str], ActorName] = {}
         self.lends = lends
+        self.keeper: Keeper | None = None
         self.automatic = automatic
         self.calls: list[Call] = []
         self.waiting: list[Call] = []
@@ -182,6 +232,11 @@ class FakeSession:
 
     def pin(self, id_: ObjectId) -> None:
         self.pinned.append(id_)
+
+    def buffers(self, parcel: Parcel) -> tuple[bytes | memoryview, list[memoryview]]:
+        """Return them from the memory of a `FakeKeeper`."""
+        assert isinstance(self.keeper, FakeKeeper)
+        return self.keeper.buffers(parcel)
 
     def query(
         self, what: str, limit: int = 100, match: str = "", *, named: ActorName | None = None

@@ -165,12 +165,12 @@ def test_several_values_come_one_by_one_or_together() -> None:
     task = client.submit({"num_returns": 3})
     first, second, third = objects_of(task, 3)
     assert [row.id for row in resolved(client.result(value(first)))] == [first]
-    assert client.core.finished == 0
+    assert client.core.results.finished == 0
     assert [row.id for row in resolved(client.result(value(second), value(third)))] == [
         second,
         third,
     ]
-    assert client.core.finished == 1
+    assert client.core.results.finished == 1
     client.drop(first, second, third)
     assert client.at_rest()
 
@@ -189,7 +189,7 @@ def test_a_task_without_values_is_finished_by_a_row_with_its_own_id() -> None:
     client = Client()
     task = client.submit({"num_returns": 0})
     assert not resolved(client.result(ValueRow(task, Outcome.VALUE)))
-    assert client.core.finished == 1
+    assert client.core.results.finished == 1
     assert client.at_rest()
 
 
@@ -224,7 +224,7 @@ def test_finished_bytes_count_the_arguments_of_finished_tasks() -> None:
     contained = client.put()
     other = client.submit(args=b"12", contained=(contained,))
     client.result(value(plain), value(other))
-    assert (client.core.finished, client.core.finished_bytes) == (2, 6)
+    assert (client.core.results.finished, client.core.results.finished_bytes) == (2, 6)
 
 
 # ---------------------------------------------------------------------------------- who holds what

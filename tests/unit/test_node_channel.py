@@ -156,6 +156,67 @@ def test_an_end_closed_with_files_waiting_leaves_none_open() -> None:
     assert open_files() == before
 
 
+# --------------------------------------------------------------------------- what is very long
+
+
+def test_what_is_very_long_is_packed_step_by_step_and_keeps_its_order(
+    pair: tuple[Channel, Channel],
+) -> None:
+    one, other = pair
+    before = open_files()
+    pieces = [b"head", bytes(40 << 20), b"", b"tail"]
+    assert not one.post(pieces), "16 MiB of it at most"
+    assert not one.post(b"later"), "which was the second step"
+    assert one.waits
+    assert other.receive(wait=False) is None
+    assert one.flush(), "the third step"
+    packet = other.receive()
+    assert packet is not None
+    assert len(packet.data) == (40 << 20) + 8
+    assert (bytes(packet.data[:5]), bytes(packet.data[-5:])) == (b"head\0", b"\0tail")
+    del packet
+    assert data(other.receive()) == b"later"
+    assert open_files() == before
+
+
+def test_whoever_sends_waits_until_what_is_very_long_has_gone(
+    pair: tuple[Channel, Channel],
+) -> None:
+    one, other = pair
+    one.send([b"head", bytes(40 << 20)])
+    packet = other.receive()
+    assert packet is not None
+    assert len(packet.data) == (40 << 20) + 4
+
+
+def test_what_is_half_packed_can_be_taken_back(pair: tuple[Channel, Channel]) -> None:
+    one, _ = pair
+    before = open_files()
+    assert not one.post([b"head", bytes(40 << 20)])
+    (taken,) = one.take_waiting()
+    assert (len(taken), taken[:5]) == ((40 << 20) + 4, b"head\0")
+    assert open_files() == before
+
+
+def test_what_there_is_no_room_for_amid_its_packing_is_dropped_and_said(
+    pair: tuple[Channel, Channel],
+) -> None:
+    one, other = pair
+    before = open_files()
+    assert not one.post([bytes(40 << 20)])
+    assert not one.post(b"later")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20 << 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            one.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert one.flush()
+    assert data(other.receive()) == b"later"
+    assert open_files() == before
+
+
 # --------------------------------------------------------------------------------- descriptors
 
 

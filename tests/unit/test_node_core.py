@@ -325,6 +325,13 @@ def test_what_every_client_should_read_is_told_once_to_each_with_its_first_kind(
     assert [output.client for output in bench.sent(Output)] == [OTHER]
 
 
+def test_what_is_noticed_of_workers_bears_their_label_also_for_those_who_come_later():
+    bench = NodeBench(prepare=False)
+    bench.feed(events.Noticed("a worker has not ended", "workers"))
+    bench.prepare(1)
+    assert [row.name for output in bench.sent(Output) for row in output.rows] == ["workers"]
+
+
 def test_what_is_noticed_later_is_told_to_those_who_are_there(bench):
     bench.feed(events.Noticed("late"))
     assert [output.client for output in bench.sent(Output)] == [CLIENT]

@@ -28,7 +28,15 @@ from drumbeat.node.hangs import (
     Hangs,
     Watch,
 )  # fmt: skip
-from drumbeat.node.page import IDLE, IMPORTING, PICKLING, RUNNING_CODE, UNPICKLING, WAITING
+from drumbeat.node.page import (
+    FETCHING,
+    IDLE,
+    IMPORTING,
+    PICKLING,
+    RUNNING_CODE,
+    UNPICKLING,
+    WAITING,
+)
 from drumbeat.protocol.messages import Options
 from drumbeat.protocol.settings import Settings
 from hypothesis import example, given
@@ -103,6 +111,8 @@ TABLE = [
     ("waiting", {**STALE, "phase": WAITING, "threads": OTHER}),
     (DEADLOCK, {**STALE, "phase": WAITING, "threads": FUTEX}),
     (STOPPED, {**STALE, "phase": WAITING, "state": "T"}),
+    ("waiting", {"phase": FETCHING}),
+    (DEADLOCK, {**STALE, "phase": FETCHING, "threads": FUTEX}),
     ("idle", {**STALE, "phase": IDLE, "threads": OTHER}),
     ("idle", {**STALE, "phase": IDLE, "cpu": 1.0, "state": "R"}),
     (DEADLOCK, {**STALE, "phase": IDLE, "threads": FUTEX}),
@@ -371,7 +381,9 @@ def test_a_deadlock_is_handed_over_once_when_it_has_lasted_for_hang_timeout() ->
             st.sampled_from([0.0, 0.001, 0.01, 0.25]),
             st.sampled_from([0, 0, 0, 100, None]),
             st.sampled_from([FUTEX, FUTEX, FUTEX, IN_CPU, OTHER, ""]),
-            st.sampled_from([IDLE, UNPICKLING, RUNNING_CODE, RUNNING_CODE, WAITING, IMPORTING]),
+            st.sampled_from(
+                [IDLE, UNPICKLING, RUNNING_CODE, RUNNING_CODE, WAITING, IMPORTING, FETCHING]
+            ),
             st.sampled_from([LOOK_S, LOOK_S, LOOK_S, 0.9, 5.0, 500.0]),
             st.integers(1, 60),
         ),

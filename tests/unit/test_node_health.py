@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from drumbeat.node import events
 from drumbeat.node.health import TEXT_MAX, Doctor, doctor_of
-from drumbeat.node.packets import FinishedRow, Health
+from drumbeat.node.packets import CallsTold, FinishedRow, Health, TellCalls
 from drumbeat.node.page import BEGAN, HEALTH_CHECK, IDLE, PHASE, RUNNING_CODE, PulsePage, times_of
 from drumbeat.protocol import actor_calls
 from drumbeat.protocol.actors import ActorOptions
@@ -225,6 +225,20 @@ def test_who_does_not_end_saying_how_it_is_is_ended_after_its_limit():
     assert failure.details["limit"] == "health_timeout_s"
     assert failure.details["verdict"].startswith("health-check: __health__ of its actor has not")
     assert failure.details["stacks"] == "File x"
+
+
+def test_of_one_that_lives_on_a_loop_it_is_told_where_the_coroutine_is():
+    stage = asked()
+    stage.hosted().concurrency = 100
+    told = events.SendWorker(1, TellCalls(0))
+    assert any(told in seen_for(stage, 0.1) for _ in range(250))
+    of_health = 'Coroutine __health__, a task of its own (most recent call first):\n  File "y"\n'
+    other = 'Coroutine poll, a task of its own (most recent call first):\n  File "z"\n'
+    stage.say(1, CallsTold(0, other + of_health))
+    seen_for(stage, 5.0)
+    stage.die(1, started=1)
+    (row,) = stage.done()
+    assert row.values[0].failure.details["stacks"] == of_health + "File x"
 
 
 def test_a_call_that_comes_meanwhile_does_not_begin_its_limit_anew_and_runs_in_the_next():

@@ -6,6 +6,7 @@ import pytest
 from drumbeat.node import events
 from drumbeat.node.packets import Finished, FinishedRow, Progressed
 from drumbeat.node.page import (
+    FETCHING,
     IMPORTING,
     PICKLING,
     RUNNING_CODE,
@@ -18,8 +19,8 @@ from drumbeat.protocol.messages import (
     Done,
     DoneRow,
     Failure,
-    Notice,
     Outcome,
+    Output,
     Stop,
     StopMode,
     ValueRow,
@@ -139,7 +140,7 @@ def test_it_is_noticed_within_a_quarter_of_a_second_of_its_limit(limit_s: float)
     assert limit_s <= call.bench.now_s - call.began_s <= limit_s + 0.25 + 0.05
 
 
-@pytest.mark.parametrize("phase", [IMPORTING, UNPICKLING])
+@pytest.mark.parametrize("phase", [IMPORTING, UNPICKLING, FETCHING])
 def test_a_slow_import_and_a_huge_argument_do_not_count(phase: int) -> None:
     call = Limited(timeout_s=2.0, heartbeat_timeout_s=2.0)
     assert call.goes_on(60.0, phase=phase) == []
@@ -380,11 +381,11 @@ def test_a_killed_worker_that_does_not_end_is_told_of_and_replaced() -> None:
     assert str(failure.details["actions"]).endswith(
         "SIGKILL, no effect in 3 s · its process is given up"
     )
-    notices = [c.message.text for c in call.commands
-               if type(c) is events.Send and type(c.message) is Notice]  # fmt: skip
+    told = [row.name for c in call.commands if type(c) is events.Send
+            and type(c.message) is Output for row in c.message.rows]  # fmt: skip
     assert call.bench.core.counters["workers_unkillable"] == 1
     assert any("has not ended 3 s after it was killed" in line for _, line in call.bench.core.story)
-    assert not notices or "has not ended" in notices[0]
+    assert told == ["workers"]
     call.bench.ready()
     assert call.bench.ran() == {2: [waiting]}
     # It ends at last, and nobody hears of that.

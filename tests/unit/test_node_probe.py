@@ -1,5 +1,6 @@
 """What the kernel says of a process: of this one, and of one that there is not."""
 
+import mmap
 import os
 import subprocess
 import sys
@@ -21,6 +22,25 @@ def test_a_process_has_a_state_and_cpu_time_that_grows() -> None:
     assert state == "R"
     while probe.process(os.getpid())[1] <= before_s:
         sum(range(10_000))
+
+
+@linux
+def test_memory_that_is_shared_is_nobodys_own_and_what_is_written_to_privately_is() -> None:
+    size_bytes = 32 << 20
+    fd = os.memfd_create("drumbeat-test")
+    try:
+        os.truncate(fd, size_bytes)
+        for look in (probe.process, probe._process_elsewhere):
+            before_bytes = look(os.getpid())[2]
+            with mmap.mmap(fd, size_bytes) as shared:
+                shared[:] = bytes(size_bytes)
+                assert abs(look(os.getpid())[2] - before_bytes) < size_bytes // 4, look
+            with mmap.mmap(fd, size_bytes, access=mmap.ACCESS_COPY) as private:
+                assert abs(look(os.getpid())[2] - before_bytes) < size_bytes // 4, look
+                private[:] = bytes(size_bytes)
+                assert look(os.getpid())[2] - before_bytes > size_bytes * 3 // 4, look
+    finally:
+        os.close(fd)
 
 
 def test_without_proc_the_state_and_the_time_are_known_still() -> None:

@@ -252,6 +252,7 @@ def test_the_running_row_of_a_dead_worker_is_charged_and_the_rest_runs_elsewhere
     assert [first.bystander, second.bystander] == [True, False], "it took no worker along"
     failure = second.values[0].failure
     assert failure.error == "WorkerDied"
+    assert "(pid 1001, node lab, attempt 1 of 4) was ended by SIGKILL" in failure.text
     assert failure.details["signal_name"] == "SIGKILL"
     assert failure.details["exit_code"] is None
     assert failure.details["stderr_tail"] == "last words"

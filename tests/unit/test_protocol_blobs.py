@@ -1,5 +1,7 @@
 """Large payloads are cut into chunks and put together again, within bounds."""
 
+import tracemalloc
+
 import pytest
 from drumbeat.protocol.blobs import CHUNK_BYTES_MAX, CHUNKS_MAX, Assembler, Chunker
 from drumbeat.protocol.errors import RemoteProtocolError
@@ -47,6 +49,24 @@ def test_payloads_of_different_keys_may_mix() -> None:
     assert assembler.add(Chunk(OTHER, 0, 2, b"x")) is None
     assert assembler.add(Chunk(KEY, 1, 2, b"b")) == b"ab"
     assert assembler.add(Chunk(OTHER, 1, 2, b"y")) == b"xy"
+
+
+def test_a_payload_is_there_once_while_it_is_put_together() -> None:
+    # What would be copied as a whole at the end would also keep everybody waiting for so long.
+    count = 64
+    assembler = Assembler(count * CHUNK_BYTES_MAX)
+    tracemalloc.start()
+    try:
+        for index in range(count):
+            piece = bytes([index]) * CHUNK_BYTES_MAX
+            payload = assembler.add(Chunk(KEY, index, count, piece))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert payload is not None
+    assert len(payload) == count * CHUNK_BYTES_MAX
+    assert payload[::CHUNK_BYTES_MAX] == bytes(range(count))
+    assert peak_bytes < 1.25 * len(payload)
 
 
 @pytest.mark.parametrize(

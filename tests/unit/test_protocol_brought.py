@@ -20,6 +20,8 @@ def module(name: str, source: str = "", *, package: bool = False, refusal: str =
 
 @pytest.fixture
 def brought(monkeypatch):
+    # What is first imported in here is forgotten, and the door to cloudpickle keeps its pickler.
+    importlib.import_module("cloudpickle")
     known = dict(sys.modules)
     for name in ("path", "path_hooks", "meta_path"):
         monkeypatch.setattr(sys, name, list(getattr(sys, name)))

@@ -43,6 +43,74 @@ def test_what_has_ended_is_gone_with_its_course(files: DeedFiles, tmp_path: Path
     assert list((tmp_path / "state.actors").iterdir()) == []
 
 
+def test_a_file_that_cannot_be_removed_keeps_no_other_there_and_is_tried_again(
+    files: DeedFiles, tmp_path: Path
+) -> None:
+    several = [deed(name) for name in "abcd"]
+    for one in several:
+        files.keep(one)
+        files.keep_courses({one.id: Course(2)})
+    directory = tmp_path / "state.actors"
+    # A directory cannot be unlinked, whoever tries.
+    for one, ending in ((several[0], "actor"), (several[2], "course")):
+        (directory / f"{one.id.hex()}.{ending}").unlink()
+        (directory / f"{one.id.hex()}.{ending}").mkdir()
+    told = files.drop([one.id for one in several])
+    assert f"{several[0].id.hex()}.actor" in told
+    assert "of 2 that have ended files are left" in told
+    assert files.left == 2
+    # Where the deed is left its course is, too: without it nobody knew which lives there have been.
+    left = {f"{several[0].id.hex()}.actor", f"{several[0].id.hex()}.course"}
+    left.add(f"{several[2].id.hex()}.course")
+    assert {path.name for path in directory.iterdir()} == left
+    files.drop_again()
+    assert files.left == 2
+    for path in list(directory.iterdir()):
+        if path.is_dir():
+            path.rmdir()
+    files.drop_again()
+    assert files.left == 0
+    assert list(directory.iterdir()) == []
+
+
+def test_when_the_directory_cannot_be_written_down_all_is_tried_again(
+    files: DeedFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = deed()
+    files.keep(one)
+    files.keep_courses({one.id: Course(2)})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _fails)
+        assert "No space left" in files.drop([one.id])
+    assert files.left == 1
+    # A crash might bring the deed back, and it would begin without its course.
+    names = [path.name for path in (tmp_path / "state.actors").iterdir()]
+    assert names == [f"{one.id.hex()}.course"]
+    files.drop_again()
+    assert files.left == 0
+    assert list((tmp_path / "state.actors").iterdir()) == []
+
+
+def test_those_that_cannot_be_removed_keep_no_other_from_being_tried_again(
+    files: DeedFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deed_files, "AGAIN_MAX", 1)
+    stays, goes = deed("a"), deed("b")
+    directory = tmp_path / "state.actors"
+    directory.mkdir()
+    for one in (stays, goes):
+        (directory / f"{one.id.hex()}.actor").mkdir()
+    files.drop([stays.id, goes.id])
+    (directory / f"{goes.id.hex()}.actor").rmdir()
+    files.drop_again()
+    files.drop_again()
+    assert files.left == 1
+
+
+def _fails(_descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_nobody_else_may_read_them(files: DeedFiles, tmp_path: Path) -> None:
     files.keep(deed())
     directory = tmp_path / "state.actors"

@@ -206,7 +206,7 @@ def test_where_a_node_is_missing_what_may_not_be_retried_waits_and_fails() -> No
     failure = failure_of(stage, one)
     assert failure.error == "NodeLost"
     assert "may have run on m, which has not come back" in failure.text
-    assert "max_retries=0" in failure.text
+    assert "max_retries=0 allows no further attempt (attempt 1 of 1)" in failure.text
     assert stage.turn().at_rest()
 
 

@@ -200,6 +200,7 @@ def test_a_task_that_may_not_be_retried_fails_with_its_node() -> None:
     assert failure.error == "NodeLost"
     assert failure.details["node"] == "n"
     assert failure.details["attempt"] == 1
+    assert failure.text.endswith("(attempt 1 of 1)")
 
 
 def test_a_value_that_was_on_its_way_is_lost_with_its_node() -> None:

@@ -258,6 +258,24 @@ def test_it_ends_with_all_that_it_has_submitted_and_nodes_forget_it() -> None:
     assert "it has ended, as it was told to" in stage.failure(call).text
 
 
+def test_one_that_ends_because_another_has_is_seen_to_at_once() -> None:
+    stage = Acting()
+    node = stage.node()
+    actor = hand_over(stage)
+    made = stage.started(actor, node)
+    task = stage.name(node, 3)
+    stage.submit(node, stage.define(node, HOMES[0]), [task], client=HOMES[0], parent=actor, depth=1)
+    other = hand_over(stage, home=HOMES[1], fields={"deps": (task,)})
+    stage.turn()
+    stage.done(node, value_done(made, b""))
+    stage.turn()
+    # The first was seen to in this turn, and the second came to its end by that.
+    assert stage.errors()[other] == "DependencyFailed"
+    assert stage.core.deadline_s() == stage.now_s
+    stage.turn()
+    ended(stage, other)
+
+
 @pytest.mark.parametrize("asks_from_node", [False, True])
 def test_whoever_has_a_handle_may_kill_it_also_from_a_task(asks_from_node: bool) -> None:
     stage = Acting()

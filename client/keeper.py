@@ -1,0 +1,113 @@
+"""The large parts of what a client packs: into memory segments, each an object of its own.
+
+Never packs anything, and takes no memory before the bound on what is submitted allows it.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from ..protocol import segments
+from ..protocol.ids import ObjectId
+from ..protocol.machine import allow_files
+from ..protocol.messages import Outcome, ValueRow
+from ..protocol.references import ObjectRef
+from ..protocol.session import Keeper, Kept, Session
+from ..protocol.settings import Settings
+
+#: each segment takes a descriptor, and so does each map of one
+FILES_WANTED: Final = 8192
+
+
+class SegmentKeeper:
+    """Keeps the buffers of calls for one session.
+
+    Args:
+        session: whose objects the segments become.
+        settings: of this process.
+        machine: the one on which they can be found.
+        store: takes the segments.
+        wait_for_room: called with a number of bytes before they are taken.
+        append: leaves an object to the core, before whatever names it; fails if the session ended.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        settings: Settings,
+        machine: str,
+        store: segments.Store,
+        wait_for_room: Callable[[int], None],
+        append: Callable[[ValueRow], None],
+    ) -> None:
+        self.bytes_min = settings.segment_bytes_min
+        #: the same for what is put: that is no task, and waits for none
+        self.at_once: Keeper = _AtOnce(self.bytes_min, self._keep)
+        self._bytes_max = settings.segment_bytes_max
+        self._session = session
+        self._machine = machine
+        self._store = store
+        self._wait_for_room = wait_for_room
+        self._append = append
+        self._has_files = False
+
+    def __call__(self, buffers: Sequence[memoryview]) -> Kept | None:
+        """See protocol.session.Keeper."""
+        size = sum([buffer.nbytes for buffer in buffers])
+        if size <= self._bytes_max:
+            self._wait_for_room(size)
+        return self._keep(buffers)
+
+    def _keep(self, buffers: Sequence[memoryview]) -> Kept | None:
+        if sum([buffer.nbytes for buffer in buffers]) > self._bytes_max:
+            return None
+        if not self._has_files:
+            self._has_files = True
+            with suppress(OSError, ValueError):
+                allow_files(FILES_WANTED)
+        id_ = ObjectId(self._session.new_id())
+        try:
+            segment, spans = segments.write(id_, buffers)
+        except OSError:
+            return None  # no memory for it, or no descriptor: it travels as what is small does
+        hint = segment.hint(self._machine)
+        try:
+            # Whoever is told of the object may ask for its bytes at once.
+            self._store.put(segment)
+            self._append(ValueRow(id_, Outcome.VALUE, None, segment.size))
+            # Its going is told to the core after the row, even if Ctrl-C comes right here.
+            return Kept(id_, hint, tuple(spans), ObjectRef(id_, self._session))
+        except BaseException:
+            self._store.pop(id_)
+            raise
+
+
+class _AtOnce:
+    """A keeper that waits for no room."""
+
+    def __init__(self, bytes_min: int, keep: Callable[[Sequence[memoryview]], Kept | None]) -> None:
+        self.bytes_min = bytes_min
+        self._keep = keep
+
+    def __call__(self, buffers: Sequence[memoryview]) -> Kept | None:
+        """See protocol.session.Keeper."""
+        return self._keep(buffers)
+
+
+def for_puts(keeper: Keeper | None) -> Keeper | None:
+    """Return the keeper for what is put."""
+    return keeper.at_once if isinstance(keeper, SegmentKeeper) else keeper
+
+
+def keeper_for(
+    session: Session,
+    settings: Settings,
+    machine: str,
+    store: segments.Store,
+    wait_for_room: Callable[[int], None],
+    append: Callable[[ValueRow], None],
+) -> SegmentKeeper | None:
+    """Return the keeper of a session, see `SegmentKeeper`; None: there are to be no segments."""
+    if not settings.segment_bytes_min or not segments.are_to_be_had():
+        return None
+    return SegmentKeeper(session, settings, machine, store, wait_for_room, append)

@@ -1,0 +1,291 @@
+"""Memory segments: made here, found in other processes of this machine, mapped.
+
+Never knows what lies in a segment, nor who needs it.
+
+A segment is a file in memory, without a name, whose bytes and size can never change again (it is
+sealed). It begins with a head, which tells whose bytes they are. As long as any process keeps a
+descriptor of it, or a map, its memory is taken.
+"""
+
+import errno
+import mmap
+import os
+import stat
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from .parcels import Hint
+
+#: how much of a segment's file its head takes
+HEAD_BYTES: Final = 64
+#: where buffers begin: a line of the processors' caches, and what vector instructions like
+_ALIGNED_BYTES: Final = 64
+#: as people see it in /proc/PID/fd
+NAME: Final = "drumbeat-segment"
+#: magic, the id's length, the id, the size of the file
+_HEAD: Final = struct.Struct("<16sB16sQ")
+_ID_BYTES_MAX: Final = 16
+#: written in one call, between which an interrupt is heard
+_STEP_BYTES: Final = 16 << 20
+
+
+def are_to_be_had() -> bool:
+    """Return whether this system has memory files that can be sealed, and be found by others."""
+    import fcntl  # not every system has it
+
+    can_seal = hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS")
+    return can_seal and os.path.isdir("/proc/self/fd")
+
+
+def head_of(id_: bytes, size: int) -> bytes:
+    """Return the head of the segment of that id, whose whole file has that size."""
+    return _HEAD.pack(NAME.encode(), len(id_), id_, size).ljust(HEAD_BYTES, b"\0")
+
+
+class Segment:
+    """One segment that this process keeps. Any thread may use it, also while another closes it."""
+
+    __slots__ = ("fd", "id", "inode", "size")
+
+    def __init__(self, id_: bytes, fd: int, size: int, inode: int) -> None:
+        self.id = id_
+        #: -1 once it is closed
+        self.fd = fd
+        #: of the whole file, the head included
+        self.size = size
+        self.inode = inode
+
+    def hint(self, machine: str) -> Hint:
+        """Return where others of this machine may find it."""
+        return Hint(machine, os.getpid(), self.fd, self.inode, self.size)
+
+    def map(self, *, private: bool) -> mmap.mmap:
+        """Return its bytes, see `map_or_copy`.
+
+        Raises:
+            OSError: it is closed, or there is no memory.
+        """
+        fd = self.fd
+        found: mmap.mmap | None = None
+        try:
+            if fd >= 0:
+                found = map_or_copy(fd, self.size, private=private)
+        except (OSError, ValueError):
+            if self.fd == fd:
+                raise
+        # Closed meanwhile: by then the number may have been another file's.
+        if found is None or self.fd != fd:
+            raise OSError(errno.EBADF, "the segment is closed")
+        return found
+
+    def view(self) -> memoryview:
+        """Return the bytes of the whole file, read-only; they stay when it is closed.
+
+        Raises:
+            OSError: it is closed, or there is no memory.
+        """
+        return memoryview(self.map(private=False)).toreadonly()
+
+    def close(self) -> None:
+        """Let go of it; who has mapped it keeps the bytes."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def write(
+    id_: bytes, buffers: Sequence[memoryview | bytes]
+) -> tuple[Segment, list[tuple[int, int]]]:
+    """Make a segment of these bytes; return it with the offset and size of each buffer.
+
+    Buffers are contiguous. Offsets count from the begin of the file and are aligned.
+
+    Raises:
+        OSError: no memory, no such files here, or so few descriptors that others need them.
+    """
+    import fcntl  # not every system has it
+
+    if not 0 < len(id_) <= _ID_BYTES_MAX:
+        raise ValueError(f"an object's id has up to {_ID_BYTES_MAX} bytes, not {len(id_)}")
+    views = [_flat(buffer) for buffer in buffers]
+    spans: list[tuple[int, int]] = []
+    size = HEAD_BYTES
+    for view in views:
+        offset = -(-size // _ALIGNED_BYTES) * _ALIGNED_BYTES
+        spans.append((offset, view.nbytes))
+        size = offset + view.nbytes
+    if not hasattr(os, "memfd_create"):
+        raise OSError(errno.ENOSYS, "this system has no memory files")
+    fd = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        if _is_for_others(fd):
+            raise OSError(errno.EMFILE, "so few descriptors are left that others need them")
+        os.ftruncate(fd, size)  # where memory is promised only if it is there, this says no
+        _write_at(fd, memoryview(head_of(id_, size)), 0)
+        for view, (offset, _) in zip(views, spans, strict=True):
+            _write_at(fd, view, offset)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        segment = Segment(id_, fd, size, os.fstat(fd).st_ino)
+    except BaseException:
+        os.close(fd)
+        raise
+    return segment, spans
+
+
+def find(hint: Hint, id_: bytes) -> int | None:
+    """Return a descriptor of a segment of this machine; None: it is not there, or not to be had.
+
+    Whatever else lies there now is left alone. The caller compares the machine, and closes the
+    descriptor.
+    """
+    import fcntl  # not every system has it
+
+    path = f"/proc/{hint.pid}/fd/{hint.fd}"
+    try:
+        # First looked at only: to open a pipe or a device may block, or set something going.
+        if not _fits(os.stat(path), hint):
+            return None
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except (OSError, ValueError):
+        return None
+    try:
+        # What could shrink would kill who reads it.
+        believed = (
+            not _is_for_others(fd)
+            and _fits(os.fstat(fd), hint)
+            and fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+            and os.pread(fd, HEAD_BYTES, 0) == head_of(id_, hint.size)
+        )
+    except (OSError, ValueError, struct.error):
+        believed = False
+    except BaseException:
+        os.close(fd)
+        raise
+    if not believed:
+        os.close(fd)
+        return None
+    return fd
+
+
+def map_of(fd: int, size: int, *, private: bool) -> mmap.mmap:
+    """Return a map of a segment's whole file.
+
+    Args:
+        fd: may be closed afterwards.
+        size: of the file.
+        private: it can be written to, and nobody else sees that; else it is read-only.
+
+    Raises:
+        OSError: no memory, or no descriptor: a map takes one.
+        ValueError: the file is shorter.
+    """
+    if private:
+        return mmap.mmap(fd, size, access=mmap.ACCESS_COPY)
+    # Memory is shared all the same, as nobody writes. Kernels before 6.7 refuse MAP_SHARED here.
+    return mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+
+
+def map_or_copy(fd: int, size: int, *, private: bool) -> mmap.mmap:
+    """Return a map of a segment's whole file, see `map_of`, or a copy if it cannot be mapped.
+
+    A copy can be written to in either case.
+
+    Raises:
+        OSError: no memory.
+        ValueError: the file is shorter.
+    """
+    try:
+        return map_of(fd, size, private=private)
+    except OSError as error:
+        if error.errno not in {errno.EMFILE, errno.ENFILE}:
+            raise
+    memory = anonymous(size)
+    view = memoryview(memory)
+    done = 0
+    while done < size:
+        count = os.preadv(fd, (view[done : done + _STEP_BYTES],), done)
+        if not count:
+            raise ValueError("the file is shorter than its segment")
+        done += count
+    return memory
+
+
+def anonymous(size: int) -> mmap.mmap:
+    """Return memory of this process alone that can be written to; it takes no descriptor.
+
+    Raises:
+        OSError: no memory.
+    """
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+class Store:
+    """The segments that this process keeps for whoever needs them, by id. For any thread."""
+
+    __slots__ = ("_segments",)
+
+    def __init__(self) -> None:
+        self._segments: dict[bytes, Segment] = {}
+
+    def put(self, segment: Segment) -> None:
+        """Keep a segment from now on."""
+        self._segments[segment.id] = segment
+
+    def get(self, id_: bytes) -> Segment | None:
+        """Return it, if it is kept."""
+        return self._segments.get(id_)
+
+    def pop(self, id_: bytes) -> None:
+        """Close it, if it is kept."""
+        segment = self._segments.pop(id_, None)
+        if segment is not None:
+            segment.close()
+
+    @property
+    def bytes(self) -> int:
+        """How much memory they take."""
+        return sum([segment.size for segment in list(self._segments.values())])
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    def close(self) -> None:
+        """Close them all."""
+        for id_ in list(self._segments):
+            self.pop(id_)
+
+
+def _flat(buffer: memoryview | bytes) -> memoryview:
+    view = memoryview(buffer)
+    # An empty one of several dimensions is the one thing that cannot be cast.
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def _write_at(fd: int, view: memoryview, offset: int) -> None:
+    done = 0
+    while done < view.nbytes:
+        done += os.pwrite(fd, view[done : done + _STEP_BYTES], offset + done)
+
+
+def _fits(found: os.stat_result, hint: Hint) -> bool:
+    return (
+        stat.S_ISREG(found.st_mode)
+        and found.st_ino == hint.inode
+        and found.st_size == hint.size >= HEAD_BYTES
+    )
+
+
+def _is_for_others(fd: int) -> bool:
+    """Return whether a descriptor is one of the last quarter, which is never taken by segments.
+
+    The system hands out the lowest number that is free.
+    """
+    import resource  # not every system has it
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit != resource.RLIM_INFINITY and fd >= limit - limit // 4
