@@ -25,21 +25,20 @@ class Kept:
         #: how much of a node is kept
         self._by_peer: dict[PeerId, int] = {}
         self._bytes: dict[PeerId, int] = {}
-        #: whose kinds the numbers of a node are, as far as their definition is kept
+        #: whose kinds a node's numbers are, as far as their definition or calls of them are kept
         self._numbers: dict[tuple[PeerId, int], PeerId] = {}
 
     def add(self, client: PeerId, peer: Peer, message: Said) -> int:
         """Keep a message for a client; return how many bytes are kept of that node now."""
         self._by_client.setdefault(client, []).append((peer, message))
         self._by_peer[peer.id] = self._by_peer.get(peer.id, 0) + 1
-        if isinstance(message, Define):
-            for row in message.rows:
-                self._numbers[peer.id, row.number] = client
+        for number in _numbers_of(message):
+            self._numbers[peer.id, number] = client
         self._bytes[peer.id] = kept_bytes = self._bytes.get(peer.id, 0) + _bytes_of(message)
         return kept_bytes
 
     def add_forget(self, peer: Peer, message: Forget) -> bool:
-        """Keep the numbers whose definition is kept, leave the others; return if none is left."""
+        """Keep the numbers that are kept otherwise, leave the others; return if none is left."""
         left = []
         for number in message.kinds:
             client = self._numbers.get((peer.id, number))
@@ -58,9 +57,8 @@ class Kept:
             self._bytes[peer.id] -= _bytes_of(said)
             if not self._by_peer[peer.id]:
                 del self._by_peer[peer.id], self._bytes[peer.id]
-            if isinstance(said, Define):
-                for row in said.rows:
-                    self._numbers.pop((peer.id, row.number), None)
+            for number in _numbers_of(said):
+                self._numbers.pop((peer.id, number), None)
         return taken
 
     def clients(self) -> list[PeerId]:
@@ -102,6 +100,16 @@ class Kept:
                     counts[peer.id] = counts.get(peer.id, 0) + 1
         assert counts == self._by_peer
         assert self._bytes.keys() == self._by_peer.keys()
+
+
+def _numbers_of(message: Said) -> list[int]:
+    """Return the kinds that must not be forgotten before the message is said again."""
+    if isinstance(message, Define):
+        return [row.number for row in message.rows]
+    if isinstance(message, Submit):
+        # Their definition may have been taken in: the client was here then, and came once more.
+        return [row.kind for row in message.rows]
+    return []
 
 
 def _bytes_of(message: Said) -> int:
