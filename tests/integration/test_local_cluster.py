@@ -114,6 +114,7 @@ def test_an_address_that_is_no_cluster_is_refused(tmp_path: Path) -> None:
         ({"preload": "numpy"}, "list of module names"),
         ({"no_such_setting": 1}, "no setting 'no_such_setting'"),
         ({"window_s": "long"}, "window_s"),
+        ({"value_bytes_max": 1 << 32}, "value_bytes_max.*<= 4294967295"),
     ],
 )
 def test_a_wrong_argument_is_named(given: dict[str, object], text: str) -> None:
