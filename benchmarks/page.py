@@ -62,10 +62,10 @@ def told(about: dict[str, Any], more: str = "") -> str:
     """Return when and where something was measured."""
     load = about["load_before"]
     busy = f"; the machine was busy before, load {load:.1f}" if load > CALM_LOAD else ""
-    return (
-        f"Measured {str(about['date'])[:10]} at commit `{about['commit']}`, "
-        f"{about['processor']}, {about['cores']} cores, Python {about['python']}{more}{busy}.\n\n"
-    )
+    where = f"{about['processor']}, {about['cores']} cores, Python {about['python']}"
+    took = f", in {about['took_s'] / 60:.0f} min"
+    day, commit = str(about["date"])[:10], about["commit"]
+    return f"Measured {day} at commit `{commit}`, {where}{more}{took}{busy}.\n\n"
 
 
 def ratio_of(row: Row, values: dict[str, Any], system: str) -> str:

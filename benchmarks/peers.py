@@ -7,6 +7,7 @@ and without telling anybody of it. Nothing else is switched off or tuned.
 # ruff: noqa: D102  # the methods are described once, in adapters.py
 
 import os
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -24,10 +25,12 @@ class Ray:
         import ray  # type: ignore[import-not-found,unused-ignore]
 
         self.ray = ray
+        # Short, since sockets lie in it; by default all of this would stay in /tmp/ray.
+        self.directory = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
         self.remotes: dict[Any, Any] = {}
         ray.init(
             num_cpus=WORKERS, object_store_memory=STORE_BYTES, include_dashboard=False,
-            log_to_driver=False, logging_level="ERROR", configure_logging=True,
+            log_to_driver=False, logging_level="ERROR", _temp_dir=self.directory.name,
         )  # fmt: skip
 
     def remote(self, function: Callable[..., Any]) -> Any:
@@ -115,7 +118,9 @@ class Ray:
             fetch_local = False
 
     def stop(self) -> None:
-        self.ray.shutdown()
+        if hasattr(self, "ray"):
+            self.ray.shutdown()
+            self.directory.cleanup()
 
 
 class Dask:

@@ -46,6 +46,8 @@ def keep(kind: str, about: dict[str, object], **found: Any) -> Path:
         found: the results, as JSON can hold them.
     """
     RESULTS.mkdir(exist_ok=True)
+    begun = dt.datetime.fromisoformat(str(about["date"]))
+    about = about | {"took_s": round((dt.datetime.now(dt.UTC) - begun).total_seconds())}
     path = RESULTS / f"{kind}-{str(about['date']).replace(':', '')}.json"
     path.write_text(json.dumps({"machine": about, **found}, indent=2) + "\n", encoding="utf-8")
     return path

@@ -381,7 +381,7 @@ def test_a_worker_that_has_taken_the_signal_for_itself_is_not_signalled(
 
     ref = drumbeat.remote(takes_the_signal).options(max_calls=1).remote()
     running.append(ref)
-    said_of(tell, ref, "gil-held")
+    said_of(tell, ref, "deadlock")
     said = tell("stack", show(ref.id))
     assert "no stack, its interpreter does not turn, and it does not listen to SIGUSR2" in said
     assert row_of(tell, ref)["attempt"] == 1

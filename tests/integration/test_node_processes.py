@@ -253,7 +253,7 @@ def test_a_worker_is_set_up_as_its_key_says(house: House, settings: dict[str, st
     assert shown["directory"]
     assert shown["group"]
     assert shown["parent"]
-    assert shown["descriptors"] <= 8, "one of them is the reserve"
+    assert shown["descriptors"] <= 9, "one of them is the reserve"
     assert "'/no/such/directory' on node lab: No such file" in shown["bad directory"]
     assert shown["bad status"] == 1
 

@@ -155,7 +155,7 @@ def test_a_system_without_all_rows_has_no_line() -> None:
 
 MACHINE = {
     "date": "2026-01-02T03:04:05+00:00", "commit": "abc", "processor": "P", "cores": 2,
-    "python": "3.11.7", "load_before": 0.1,
+    "python": "3.11.7", "load_before": 0.1, "took_s": 600,
 }  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def test_the_page_has_medians_and_the_ratios_below_them() -> None:
     assert "| Everyday work | Drumbeat | Ray |" in text
     assert "| 0.25 | 5<br>20 (20-20) x |" in text
     assert "Dask distributed was not measured: not installed" in text
-    assert "busy" not in text
+    assert "3 turns, in 10 min.\n" in text
 
 
 def test_the_page_says_when_the_machine_was_busy() -> None:
