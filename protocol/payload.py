@@ -367,7 +367,7 @@ def load_error(payload: bytes) -> ErrorReport:
         NotPicklable: the payload is no such report.
     """
     # One is never a parcel: what begins like one is damaged, and not to be looked for elsewhere.
-    told = None if payload[:1] == _PARCEL else _load(payload, "the error report")
+    told: Any = None if payload[:1] == _PARCEL else _load(payload, "the error report")
     fits = type(told) is tuple and len(_REPORT) - 2 <= len(told) <= len(_REPORT)
     if not fits or not all(map(isinstance, told, _REPORT)):
         text = f"the error report is none, but a {type(told).__name__}"
