@@ -145,6 +145,9 @@ class Reports:
 
     def want(self, worker: Worker, packet: Want, now_s: float) -> None:
         """A worker waits for objects."""
+        if packet.request in worker.waits:
+            self._lives.distrust(worker, "it asks twice under one number", now_s)
+            return
         self._waits.want(worker, packet, now_s)
         if worker.main is not None and len(worker.flight) > 1 and not worker.taking:
             # Rows behind the one that waits could be what it waits for.

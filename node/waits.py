@@ -38,7 +38,9 @@ class Waits:
     def want(self, worker: Worker, packet: Want, now_s: float) -> None:
         """A worker waits for objects."""
         ids = tuple(dict.fromkeys(packet.ids))
-        attempt = worker.has(packet.seq) if packet.lends else None
+        # What a signal's handler waits for amid a get: that has lent the CPUs already.
+        amid = packet.lends and worker.main is not None
+        attempt = worker.has(packet.seq) if packet.lends and not amid else None
         waiter = Waiter(
             worker=worker.number,
             request=packet.request,
@@ -58,7 +60,7 @@ class Waits:
             return
         if waiter.deadline_s is not None:
             self._timed[worker.number, waiter.request] = waiter
-        elif attempt is None:
+        elif attempt is None and not amid:
             self._quiet[worker.number, waiter.request] = waiter
         if attempt is not None:
             worker.main = waiter

@@ -17,6 +17,7 @@ from drumbeat.protocol.messages import (
     StopMode,
     TaskRow,
 )
+from drumbeat.protocol.resources import units
 from drumbeat.protocol.standstill import Deadlock, Look, Looked, WaitRow
 from support.node_bench import NODE, NodeBench, at_rest, nest, value, waiting
 
@@ -431,3 +432,34 @@ def test_a_wait_of_another_thread_is_left_alone_while_a_cpu_is_free_or_something
     bench.assign()
     bench.after(60.0)
     assert not bench.answers(worker)
+
+
+def test_a_get_amid_a_get_lends_nothing_more_and_is_answered():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    task, worker, child = waiting(bench)
+    other = IdFactory(NODE, worker)
+    other()
+    inner = other()
+    nest(bench, worker, TaskRow(inner, 1))
+    bench.want(worker, inner, request=2)
+    assert not bench.sent(Blocked)
+    assert bench.core._state.slots.free["CPU"] == units(1), "lent once"
+    bench.after(60.0)
+    assert not bench.answers(worker), "it is no thread that waits beside its task"
+    bench.hear(Results([value(inner, b"inner")]))
+    assert [answer.request for answer in bench.answers(worker)] == [2]
+    bench.hear(Results([value(child, b"outer")]))
+    assert [answer.request for answer in bench.answers(worker)] == [1]
+    assert bench.sent(Blocked) == [Blocked([(task, 1, False)])]
+    bench.finish(worker)
+    at_rest(bench)
+
+
+def test_a_worker_that_asks_twice_under_one_number_is_ended():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    _task, worker, child = waiting(bench)
+    bench.want(worker, child)
+    assert [(c.worker, c.name) for c in bench.of(events.Signal)] == [(worker, "KILL")]
+    assert bench.core.counters["workers_distrusted"] == 1
