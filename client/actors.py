@@ -12,9 +12,11 @@ from typing import Any, Final, Generic, NoReturn, TypeVar
 from ..protocol.actor_calls import is_async
 from ..protocol.actors import ANY_NUMBER, ActorOptions
 from ..protocol.modules import portable
+from ..protocol.outcomes import VALUE, value_of
+from ..protocol.parcels import is_parcel
 from ..protocol.payload import pack_call
 from ..protocol.references import ObjectRef
-from ..protocol.session import current
+from ..protocol.session import Session, current
 from . import limits, names
 from . import options as options_
 from .functions import Callee, Remote, session_or_start, signature_of
@@ -70,9 +72,14 @@ class ActorClass(Remote, Generic[T]):
             raise TypeError(f"{self._shared.name} is abstract: it has to define {some}")
         self._shared.check(args, kwargs)
         creates = self._checked.options.creates
-        # What is detached outlives this process, and the memory segments that it keeps.
-        detached = creates is not None and creates.detached
-        packed = pack_call(args, kwargs, None if detached else session.keeper)
+        if creates is not None and creates.detached:
+            # It outlives the processes whose memory large values lie in.
+            whole = [_whole(value, session) for value in args]
+            packed = pack_call(
+                tuple(whole), {name: _whole(value, session) for name, value in kwargs.items()}
+            )
+        else:
+            packed = pack_call(args, kwargs, session.keeper)
         if creates is not None and (creates.name or creates.detached):
             exists = bool(self._given.get("get_if_exists", False))
             kind, told = self.kind(), self._handles_know()
@@ -175,6 +182,14 @@ def method(**given: Any) -> Callable[[F], F]:
         return function
 
     return keep
+
+
+def _whole(value: Any, session: Session) -> Any:
+    """Return an argument, or for a reference its value if the bytes of that lie elsewhere."""
+    if type(value) is not ObjectRef or value.session is not session:
+        return value
+    row = session.get((value.id,), None)[-1]
+    return value_of(row) if row.outcome == VALUE and is_parcel(row.payload) else value
 
 
 def _check_checkpoints(class_: type, creates: ActorOptions | None) -> None:

@@ -59,7 +59,7 @@ def place_of(text: str, origin: str, roles: Sequence[str] = FOR_PROGRAMS) -> Pla
         KeyRefused: its key is not one that programs come with.
     """
     if not is_address(text):
-        path = Path(text).expanduser().absolute()
+        path = _path(text, origin)
         if runtime.holds_socket(path):
             return Place(f"ipc://{_trusted(path, text, origin) / runtime.SOCKET}", str(path))
     endpoint, role, credentials = remote(text, origin, roles)
@@ -79,8 +79,8 @@ def remote(text: str, origin: str, roles: Sequence[str]) -> Address:
     """
     if is_address(text):
         return parse_address(text)
-    path = Path(text).expanduser().absolute()
-    if path.is_dir():
+    path = _path(text, origin)
+    if os.path.isdir(path):
         found = [path / name_of(role) for role in roles if os.path.lexists(path / name_of(role))]
         if not found:
             names = " or ".join(name_of(role) for role in roles)
@@ -104,6 +104,21 @@ def remote(text: str, origin: str, roles: Sequence[str]) -> Address:
 def may_hold_key(text: str) -> bool:
     """Say whether an address may be a secret, perhaps one that was mistyped."""
     return is_address(text) or _KEY.search(text) is not None
+
+
+def _path(text: str, origin: str) -> Path:
+    """Return the path that an address names; what the system will not even look at is refused."""
+    path = Path(os.path.expanduser(text)).absolute()
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # perhaps it is no path: whoever looks for something there says so
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(
+            f"{_shown(text, origin)} cannot be looked at: {why}", setting="address", origin=origin
+        ) from None
+    return path
 
 
 def _shown(text: str, origin: str) -> str:

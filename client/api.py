@@ -13,6 +13,7 @@ from ..protocol.payload import pack_value, unpack_value
 from ..protocol.references import (
     ObjectRef,
     check_timeout,
+    end_of,
     orphaned,
     refuse_force,
     refuse_fork,
@@ -81,17 +82,19 @@ def get(refs: Any, timeout: float | None = None) -> Any:
     if timeout is not None:
         check_timeout(timeout)
     if type(refs) is ObjectRef:
-        return value_of(refs.session.get((refs.id,), timeout)[-1])
+        until_s = end_of(timeout)
+        return value_of(refs.session.get((refs.id,), timeout)[-1], until_s)
     refs, session = _listed("get", refs)
     if session is None:
         return []
     ids = [ref.id for ref in refs]
     unique = list(dict.fromkeys(ids))
+    until_s = end_of(timeout)
     rows = session.get(unique, timeout)
     last = rows[-1]
     if last.outcome != VALUE:
         value_of(last)  # raises
-    values = [unpack_value(row.payload) for row in rows]
+    values = [unpack_value(row.payload, until_s) for row in rows]
     if len(unique) == len(ids):
         return values
     by_id = dict(zip(unique, values, strict=True))

@@ -41,7 +41,7 @@ def connected(address: str | None) -> Iterator[Session]:
 
     settings = Settings.load()
     given = {**settings.changed(), "connect_timeout_s": CONNECT_TIMEOUT_S}
-    with local.init(find(address, settings), **given):
+    with local.visit(find(address, settings), Settings.load(given)):
         session = current()
         if session is None:
             raise NotInitialized("the connection ended as soon as it was made; try again")
@@ -107,7 +107,7 @@ def _checked(address: str) -> str:
     except (ConfigError, KeyRefused) as error:
         raise NoCluster(str(error)) from None
     if not may_hold_key(address):
-        path = Path(address).expanduser()
+        path = Path(os.path.expanduser(address))
         for role in FOR_COMMANDS:
             if not runtime.holds_socket(path) and (path / name_of(role)).exists():
                 return str(path / name_of(role))
@@ -116,9 +116,9 @@ def _checked(address: str) -> str:
 
 def _is_nothing(address: str) -> bool:
     """Say whether an address is a path where no cluster could be."""
-    path = Path(address).expanduser()
+    path = Path(os.path.expanduser(address))
     if may_hold_key(address) or runtime.holds_socket(path):
         return False
-    if path.is_dir():
+    if os.path.isdir(path):
         return not any(os.path.lexists(path / name_of(role)) for role in FOR_COMMANDS)
     return not os.path.lexists(path)

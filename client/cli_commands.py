@@ -269,7 +269,7 @@ def cancel(
         )
 
 
-at_cluster(cli_drain.drain)
+at_cluster(as_json(cli_drain.drain))
 for command in (
     cli_stack.stack, cli_events.events, cli_top.top, cli_kill.kill, cli_bench.command
 ):  # fmt: skip

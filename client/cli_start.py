@@ -22,7 +22,7 @@ from ..protocol.errors import ConfigError
 from ..protocol.frames import Role
 from ..protocol.keys import ROLES, Address, is_address, show_address
 from ..protocol.resources import AMOUNTS, fits
-from ..protocol.settings import Settings
+from ..protocol.settings import Settings, environment_name
 from . import addresses, runtime
 from .cli_words import WRONG_USAGE, examples, refuse
 from .launcher import environment
@@ -68,8 +68,8 @@ def become(module: str, flags: list[str], *, keeps: Iterable[int] = ()) -> NoRet
 @click.option(
     "--advertise",
     metavar="HOST:PORT",
-    help="Where others reach it, written into the cluster files.  [default: this machine's own "
-    "address]",
+    help="Where others reach it, written into the cluster files.  [default: the setting advertise, "
+    "else this machine's own address]",
 )
 @click.option(
     "--copy",
@@ -104,8 +104,10 @@ def scheduler(
         return
     listen = full(listen or ANY_HOST, settings.scheduler_port, "--listen")
     flags = ["--directory", str(where), "--listen", listen]
+    what = "--advertise" if advertise else f"{environment_name('advertise')}, the setting"
+    advertise = advertise or settings.advertise
     if advertise:
-        flags += ["--advertise", full(advertise, split_tcp(listen, "--listen")[1], "--advertise")]
+        flags += ["--advertise", full(advertise, split_tcp(listen, "--listen")[1], what)]
     become("drumbeat.scheduler", [*flags, *(f"--copy={copy}" for copy in copies)])
 
 

@@ -273,6 +273,7 @@ class Executor(BaseExecutor):
         with self._lock:
             flying = future in self._flying
         if flying:
+            ref = future._ref
             future._finish()
             cancelled = row.failure is not None and row.failure.error == "TaskCancelled"
             if cancelled and not future.running():
@@ -280,6 +281,7 @@ class Executor(BaseExecutor):
             elif self._broken and row.outcome != VALUE:
                 future.set_exception(BrokenExecutor(self._broken))
             else:
+                future._awaited = ref  # the row may name other objects, which live by this one
                 # It may have been cancelled at the last moment, with the value on its way.
                 with contextlib.suppress(InvalidStateError):
                     future.set_row(row)

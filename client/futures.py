@@ -23,6 +23,7 @@ from ..protocol.references import ObjectRef, check_timeout
 from ..protocol.session import Session
 from .functions import RemoteFunction, refuse_no_function, remote, session_or_start
 from .handles import no_refs
+from .keeper import for_divisible
 
 T = TypeVar("T")
 
@@ -281,6 +282,8 @@ class _Flight:
         self._most = most
         #: reference, number of items, bytes of their arguments
         self._flying: deque[tuple[ObjectRef[Any], int, int]] = deque()
+        #: the row of the first, once it was found to be here: to look may be to have it brought
+        self._first: ValueRow | None = None
         self._taken = 0
         self._more = True
 
@@ -297,16 +300,22 @@ class _Flight:
             self._taken += len(part)
             if part:
                 self._submit([value for item in part for value in item])
-            if flying and self._session.peek(flying[0][0].id) is not None:
-                break  # hand out what is there before reading on
+            if flying:
+                self._first = self._session.peek(flying[0][0].id)
+                if self._first is not None:
+                    break  # hand out what is there before reading on
         return bool(flying)
 
     def _submit(self, flat: list[Any]) -> None:
         count = len(flat) // self._width
+        is_whole = count == 1 or self._sizes.fixed
+        keeper = self._session.keeper
         try:
-            packed = pack_call((self._width, *flat), {}, self._session.keeper)
+            packed = pack_call(
+                (self._width, *flat), {}, keeper if is_whole else for_divisible(keeper)
+            )
         except MessageTooLarge:
-            if count == 1 or self._sizes.fixed:
+            if is_whole:
                 raise
             half = count // 2 * self._width
             self._submit(flat[:half])
@@ -320,7 +329,9 @@ class _Flight:
     def land(self) -> tuple[list[Any], bytes | None]:
         """Wait for the first chunk; return its values and the error that ended it."""
         ref, count, sent_bytes = self._flying[0]
-        row = self._session.get((ref.id,), None)[-1]
+        row, self._first = self._first, None
+        if row is None:
+            row = self._session.get((ref.id,), None)[-1]
         self._flying.popleft()
         values, duration_s, error = value_of(row)
         self._sizes.learn(count, duration_s, sent_bytes + len(row.payload or b""))

@@ -5,6 +5,7 @@ machine is told goes through ssh's standard input, as one line of JSON (client/h
 """
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -99,7 +100,7 @@ def read(path: Path) -> Hosts:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is no TOML: {error}") from None
     return parse(data, path)
 
@@ -121,7 +122,7 @@ def parse(data: dict[str, Any], path: Path) -> Hosts:
             raise ConfigError(f"{where} is a table of options; the node is called as the table is")
         hosts.append(_host(name, {**defaults, **table}, where))
     # As ssh does: what does not begin with / is beside the file that names it.
-    return Hosts(hosts, path.parent / Path(cluster).expanduser() if cluster else None)
+    return Hosts(hosts, path.parent / os.path.expanduser(cluster) if cluster else None)
 
 
 def _host(name: str, options: dict[str, Any], where: str) -> Host:
@@ -187,7 +188,7 @@ def ssh_command(host: Host) -> list[str]:
     if host.user:
         command += ["-l", host.user]
     if host.identity:
-        command += ["-i", str(Path(host.identity).expanduser()), "-o", "IdentitiesOnly=yes"]
+        command += ["-i", os.path.expanduser(host.identity), "-o", "IdentitiesOnly=yes"]
     address = host.address.removeprefix("[").removesuffix("]")
     # What follows is for the shell there: each word quoted.
     return [*command, "--", address, shlex.join([python, "-P", "-m", THERE])]

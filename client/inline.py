@@ -1,7 +1,7 @@
 """init(inline=True): every task runs here and now, so that pdb can step in.
 
-Never skips what a cluster would do to arguments and results: they are pickled both ways, so what
-works here works there.
+Never skips what a cluster would do to arguments and results: they are pickled both ways, and what
+is large lies in memory segments, so what works here works there.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any
 
 from ..protocol.actor_calls import ActorExit, visiting
 from ..protocol.actors import ActorName
-from ..protocol.errors import Interrupted, ObjectLost
+from ..protocol.errors import Interrupted, NotInitialized, ObjectLost
 from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of, show
 from ..protocol.inside import CurrentCall, running
 from ..protocol.machine import cpu_count
@@ -21,13 +21,18 @@ from ..protocol.messages import Failure, Outcome, ValueRow
 from ..protocol.outcomes import ERROR, VALUE, is_retryable
 from ..protocol.parcels import Parcel
 from ..protocol.payload import (
+    limit_values,
     pack_error,
     pack_results,
     pack_value,
     unpack_call,
     unpack_function,
 )
-from ..protocol.session import Keeper, Kind, Packed
+from ..protocol.segments import Store
+from ..protocol.session import Keeping, Kind, Packed
+from ..protocol.settings import Settings
+from ..protocol.unparcel import Segments
+from .keeper import SegmentKeeper, are_wanted
 
 NODE_NAME = "inline"
 
@@ -58,19 +63,35 @@ class _Actor:
 
 
 class InlineSession:
-    """A protocol.session.Session without a cluster."""
+    """A protocol.session.Session without a cluster.
 
-    def __init__(self) -> None:
+    Args:
+        settings: of this process.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
         self.alive = True
         self.namespace = "inline"
         self.lends = False
-        #: nothing goes anywhere, so nothing need lie where others find it
-        self.keeper: Keeper | None = None
+        settings = settings or Settings()
+        limit_values(settings.value_bytes_max)
+        self._store = Store()
+        self.keeper: Keeping | None = None
+        if are_wanted(settings):  # nobody else is to find them, so there is no machine
+            self.keeper = SegmentKeeper(self, settings, "", self._store, _no_wait, self._leave)
         self._peer = PeerId(os.urandom(6))
         self._ids = IdFactory(self._peer)
         self._objects: dict[ObjectId, _Entry] = {}
         #: references that went; handled by the next call, since they go at any moment
         self._dropped: deque[ObjectId] = deque()
+        dropped = self._dropped
+        self._segments = Segments(
+            self._store,
+            "",
+            _lost,
+            lambda id_: self.hold(ObjectId(id_)),
+            lambda id_: dropped.append(ObjectId(id_)),
+        )
         self._functions: dict[bytes, tuple[Callable[..., Any], Any]] = {}
         #: by their creations; as long as somebody holds them
         self._actors: dict[bytes, _Actor] = {}
@@ -171,12 +192,17 @@ class InlineSession:
         """Keep a value for good."""
         self.hold(id_)
 
-    def buffers(self, parcel: Parcel) -> tuple[bytes | memoryview, list[memoryview]]:
-        """Refuse: nothing is kept outside its pickle here."""
-        raise ObjectLost(
-            f"the bytes of {len(parcel.parts)} large parts lie in a cluster, and this process "
-            "has none (drumbeat.init(inline=True)); pass the value itself"
-        )
+    def buffers(
+        self, parcel: Parcel, until_s: float | None = None
+    ) -> tuple[bytes | memoryview, list[memoryview]]:
+        """Return the pickle stream of a parcel, and its buffers in their order."""
+        return self._segments.buffers(parcel, until_s)
+
+    def _leave(self, row: ValueRow) -> None:
+        """Take a memory segment as an object."""
+        if not self.alive:
+            raise NotInitialized("shutdown() was called; call drumbeat.init() to start again")
+        self._objects[ObjectId(row.id)] = _Entry(row)
 
     def query(
         self,
@@ -230,6 +256,7 @@ class InlineSession:
         """Forget all values."""
         self.alive = False
         self._objects.clear()
+        self._store.close()
         self._actors.clear()
         self._functions.clear()
 
@@ -349,8 +376,17 @@ class InlineSession:
             entry.holds -= 1
             if entry.holds == 0:
                 del self._objects[id_]
+                self._store.pop(id_)
                 self._actors.pop(id_, None)
                 self._dropped.extend(ObjectId(inner) for inner in entry.row.contained)
+
+
+def _no_wait(_: int) -> None:
+    """A call has ended when its successor is packed: there is always room."""
+
+
+def _lost(id_: bytes, _: float | None) -> bytes:
+    raise ObjectLost(f"the bytes of {show(id_)} are gone: nobody held them any more")
 
 
 def _dependency_failed(failed: ValueRow) -> ValueRow:

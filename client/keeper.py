@@ -12,11 +12,16 @@ from ..protocol.ids import ObjectId
 from ..protocol.machine import allow_files
 from ..protocol.messages import Outcome, ValueRow
 from ..protocol.references import ObjectRef
-from ..protocol.session import Keeper, Kept, Session
+from ..protocol.session import Keeper, Keeping, Kept, Session
 from ..protocol.settings import Settings
 
 #: each segment takes a descriptor, and so does each map of one
 FILES_WANTED: Final = 8192
+
+
+def are_wanted(settings: Settings) -> bool:
+    """Return whether there are to be segments, and can be."""
+    return bool(settings.segment_bytes_min) and segments.are_to_be_had()
 
 
 class SegmentKeeper:
@@ -42,8 +47,11 @@ class SegmentKeeper:
     ) -> None:
         self.bytes_min = settings.segment_bytes_min
         #: the same for what is put: that is no task, and waits for none
-        self.at_once: Keeper = _AtOnce(self.bytes_min, self._keep)
+        self.at_once: Keeper = _Keeper(self.bytes_min, self._keep)
+        #: and for what can be divided: no more at once than other machines can be sent
+        self.sendable: Keeper = _Keeper(self.bytes_min, self._keep_sendable)
         self._bytes_max = settings.segment_bytes_max
+        self._sendable_max = settings.value_bytes_max
         self._session = session
         self._machine = machine
         self._store = store
@@ -53,13 +61,18 @@ class SegmentKeeper:
 
     def __call__(self, buffers: Sequence[memoryview]) -> Kept | None:
         """See protocol.session.Keeper."""
-        size = sum([buffer.nbytes for buffer in buffers])
+        size = _size_of(buffers)
         if size <= self._bytes_max:
             self._wait_for_room(size)
         return self._keep(buffers)
 
+    def _keep_sendable(self, buffers: Sequence[memoryview]) -> Kept | None:
+        # What is sent is the whole file: with a head, and each buffer aligned.
+        file_bytes = _size_of(buffers) + segments.HEAD_BYTES * (len(buffers) + 1)
+        return None if file_bytes > self._sendable_max else self(buffers)
+
     def _keep(self, buffers: Sequence[memoryview]) -> Kept | None:
-        if sum([buffer.nbytes for buffer in buffers]) > self._bytes_max:
+        if _size_of(buffers) > self._bytes_max:
             return None
         if not self._has_files:
             self._has_files = True
@@ -74,40 +87,36 @@ class SegmentKeeper:
         try:
             # Whoever is told of the object may ask for its bytes at once.
             self._store.put(segment)
+            # The one hold of the object, made before it: should Ctrl-C come anywhere here, the
+            # core is told that it went, after the row, or of what it has never heard of.
+            ref: ObjectRef[None] = ObjectRef(id_, self._session)
             self._append(ValueRow(id_, Outcome.VALUE, None, segment.size))
-            # Its going is told to the core after the row, even if Ctrl-C comes right here.
-            return Kept(id_, hint, tuple(spans), ObjectRef(id_, self._session))
+            return Kept(id_, hint, tuple(spans), ref)
         except BaseException:
             self._store.pop(id_)
             raise
 
 
-class _AtOnce:
-    """A keeper that waits for no room."""
+class _Keeper:
+    """See protocol.session.Keeper."""
 
     def __init__(self, bytes_min: int, keep: Callable[[Sequence[memoryview]], Kept | None]) -> None:
         self.bytes_min = bytes_min
         self._keep = keep
 
     def __call__(self, buffers: Sequence[memoryview]) -> Kept | None:
-        """See protocol.session.Keeper."""
         return self._keep(buffers)
 
 
-def for_puts(keeper: Keeper | None) -> Keeper | None:
+def _size_of(buffers: Sequence[memoryview]) -> int:
+    return sum([buffer.nbytes for buffer in buffers])
+
+
+def for_puts(keeper: Keeping | None) -> Keeping | None:
     """Return the keeper for what is put."""
     return keeper.at_once if isinstance(keeper, SegmentKeeper) else keeper
 
 
-def keeper_for(
-    session: Session,
-    settings: Settings,
-    machine: str,
-    store: segments.Store,
-    wait_for_room: Callable[[int], None],
-    append: Callable[[ValueRow], None],
-) -> SegmentKeeper | None:
-    """Return the keeper of a session, see `SegmentKeeper`; None: there are to be no segments."""
-    if not settings.segment_bytes_min or not segments.are_to_be_had():
-        return None
-    return SegmentKeeper(session, settings, machine, store, wait_for_room, append)
+def for_divisible(keeper: Keeping | None) -> Keeping | None:
+    """Return the keeper for what is divided where it is refused as too large."""
+    return keeper.sendable if isinstance(keeper, SegmentKeeper) else keeper

@@ -5,6 +5,7 @@ Never decides about tasks. The one place that knows whether this process started
 
 import atexit
 import contextlib
+import math
 import os
 import socket
 import sys
@@ -25,6 +26,8 @@ from ..protocol.settings import Settings
 from . import addresses, runtime
 from .addresses import Place
 
+#: a person who types a command hears after so long why it cannot connect
+REASON_S: Final = 2.5
 #: what `init` takes besides settings
 _ARGUMENTS: Final = (
     "address", "num_cpus", "num_gpus", "resources", "nodes", "preload", "inline"
@@ -131,7 +134,7 @@ def init(
         given = addresses.given() or None if address is None else _path_of(address)
         _see_to_the_end()
         if inline:
-            _cluster = _inline()
+            _cluster = _inline(checked)
         elif given is not None:
             own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources}
             named = [name for name, value in own.items() if value is not None]
@@ -191,25 +194,43 @@ def shutdown() -> None:
 # ---------------------------------------------------------------------------- the ways to a cluster
 
 
-def _inline() -> Cluster:
+def _inline(settings: Settings) -> Cluster:
     from .inline import InlineSession
 
-    session = InlineSession()
+    session = InlineSession(settings)
     set_current(session)
     return Cluster(session, "inline")
 
 
-def _connect(place: Place, settings: Settings) -> Cluster:
+def visit(address: str, settings: Settings) -> Cluster:
+    """Connect as `init(address)` does, for a command: who has typed it soon hears why it cannot."""
+    global _cluster  # noqa: PLW0603  # the process's one cluster
+    with _lock:
+        _see_to_the_end()
+        place = addresses.place_of(address, "address")
+        _cluster = _connect(place, settings, reason_s=REASON_S)
+        return _cluster
+
+
+def _connect(place: Place, settings: Settings, reason_s: float = math.inf) -> Cluster:
+    """Connect; once the reason why it cannot is known, wait no longer than `reason_s`."""
     session = _session(place, settings)
+
+    def is_settled() -> bool:
+        return session.shapes is not None or _key_is_refused(session)
+
     try:
         session.start()
         # Not only connected: who is refused for its version hears of that a moment later.
-        session.wait_until(
-            lambda: session.shapes is not None or _key_is_refused(session),
-            settings.connect_timeout_s,
+        first_s = min(settings.connect_timeout_s, reason_s)
+        rest_s = settings.connect_timeout_s - first_s
+        session.wait_until(is_settled, first_s)
+        has_reason = session.wait_until(
+            lambda: is_settled() or session.unreachable is not None, rest_s
         )
         if session.shapes is None:
-            raise _why_unreachable(session, place, settings)
+            waited_s = first_s if has_reason else settings.connect_timeout_s
+            raise _why_unreachable(session, place, waited_s)
     except BaseException as error:
         session.close()
         if isinstance(error, KeyboardInterrupt):
@@ -224,13 +245,13 @@ def _key_is_refused(session: Any) -> bool:
     return session.unreachable is not None and session.unreachable.error == KeyRefused.__name__
 
 
-def _why_unreachable(session: Any, place: Place, settings: Settings) -> DrumbeatError:
+def _why_unreachable(session: Any, place: Place, waited_s: float) -> DrumbeatError:
     told = session.unreachable
     if _key_is_refused(session):
         return KeyRefused(f"{place.shown}: {told.reason}")
     why = "" if told is None else f": {told.reason}"
     return SchedulerUnreachable(
-        f"no scheduler answers at {place.shown} within {settings.connect_timeout_s:g} s{why}"
+        f"no scheduler answers at {place.shown} within {waited_s:g} s{why}"
     )
 
 

@@ -67,7 +67,7 @@ def holds_socket(path: Path) -> bool:
     """Return whether a scheduler's socket lies in a directory."""
     try:
         return stat.S_ISSOCK((path / SOCKET).stat().st_mode)
-    except OSError:
+    except (OSError, ValueError):  # or no path at all, such as one with a zero byte in it
         return False
 
 

@@ -16,11 +16,12 @@ from random import Random
 from typing import Any, Final
 
 from ..protocol import clock, errors, machine
-from ..protocol.errors import ClusterError, DrumbeatError, SchedulerUnreachable
+from ..protocol.errors import ClusterError, DrumbeatError, KeyRefused, SchedulerUnreachable
 from ..protocol.frames import Role
 from ..protocol.ids import PeerId
 from ..protocol.keys import Credentials
 from ..protocol.messages import AnyMessage, Notice, ValueRow
+from ..protocol.payload_files import machine_of
 from ..protocol.segments import Store
 from ..protocol.settings import Settings
 from ..protocol.transport import (
@@ -306,7 +307,8 @@ class Service:
                 self.core.handle(events.Disconnected(), now_s)
             case Unreachable():
                 self.unreachable = happening
-                self._absence.because(happening.reason)
+                if happening.error != KeyRefused.__name__:  # who is refused waits no longer
+                    self._absence.because(happening.reason)
                 log.info("no connection to the scheduler: %s", happening.reason)
             case Refused():
                 self._end(error_named(happening.error, happening.reason))
@@ -339,9 +341,9 @@ class Service:
             case events.SendBlob():
                 self._shell.send_blob(command.key, command.payload)
             case events.SendSegment():
-                segment = self._store.get(command.id)
-                if segment is not None:  # else the session is being closed
-                    self._shell.send_blob(command.id, segment.view())
+                data = self._store.read_out(command.id)
+                if data is not None:  # else the session is being closed
+                    self._shell.send_blob(command.id, data)
             case events.Reply():
                 self._board.reply(command.request, command.data)
             case events.Print() | events.ShapesKnown():
@@ -465,4 +467,6 @@ def dialler(
     credentials: Credentials | None = None,
 ) -> DialShell:
     """Return the shell that connects a client to an endpoint."""
-    return DialShell(endpoint, Role.CLIENT, peer, name, settings, Random(peer), credentials)
+    return DialShell(
+        endpoint, Role.CLIENT, peer, name, settings, Random(peer), credentials, machine_of(settings)
+    )

@@ -37,17 +37,17 @@ from ..protocol.outcomes import error_of
 from ..protocol.parcels import Parcel, bytes_behind
 from ..protocol.payload import limit_values
 from ..protocol.segments import Store
-from ..protocol.session import Keeper, Kind, Packed
+from ..protocol.session import Keeping, Kind, Packed
 from ..protocol.settings import Settings
 from ..protocol.transport import Unreachable
 from ..protocol.unparcel import Segments
-from .absence import Absence, in_words
+from .absence import Absence
 from .board import AllWaiter, Board, ConditionWaiter, ReplyWaiter, SomeWaiter
 from .core import ClientCore
 from .events import Asked, Call, CancelAsked
 from .feasible import fits, infeasible, too_large
 from .inbox import Inbox
-from .keeper import keeper_for
+from .keeper import SegmentKeeper, are_wanted
 from .output import Speaker
 from .room import Room
 from .service import Service, dialler
@@ -118,16 +118,17 @@ class ClusterSession:
             dial or (lambda: dialler(endpoint, peer, name, settings, credentials)),
             self._show,
             self._ended,
-            Absence(in_words(endpoint), settings.no_scheduler_notice_s),
+            Absence.of(endpoint, settings),
             self._store,
         )
         self._room = Room(
             settings, self._core.results, self._board, self._service, lambda: self._open
         )
         machine = environment.machine
-        self.keeper: Keeper | None = keeper_for(
-            self, settings, machine, self._store, self._room.wait_for, self._leave
-        )
+        self.keeper: Keeping | None = None
+        if are_wanted(settings):
+            room = self._room.wait_for
+            self.keeper = SegmentKeeper(self, settings, machine, self._store, room, self._leave)
         refs = self._inbox.refs
         self._segments = Segments(
             self._store,
@@ -135,6 +136,7 @@ class ClusterSession:
             self._fetched,
             lambda id_: refs.append((ObjectId(id_), 1)),
             lambda id_: refs.append((ObjectId(id_), -1)),
+            keeps_fetched=True,
         )
         _sessions.add(self)
 
@@ -143,6 +145,7 @@ class ClusterSession:
         self.alive = self._open = False
         self._lock = threading.RLock()
         self._board.renew_lock()
+        self._store.close()  # the child's descriptors only: it would keep the memory
 
     def start(self) -> None:
         """Begin to connect."""
@@ -243,15 +246,17 @@ class ClusterSession:
         if self._service.sleeping:
             self._service.wake()
 
-    def buffers(self, parcel: Parcel) -> tuple[bytes | memoryview, list[memoryview]]:
-        """Return the pickle stream of a parcel, and its buffers in their order."""
-        return self._segments.buffers(parcel)
+    def buffers(
+        self, parcel: Parcel, until_s: float | None = None
+    ) -> tuple[bytes | memoryview, list[memoryview]]:
+        """Return the pickle stream of a parcel, and its buffers in their order; see Session."""
+        return self._segments.buffers(parcel, until_s)
 
-    def _fetched(self, id_: bytes) -> bytes:
+    def _fetched(self, id_: bytes, timeout_s: float | None) -> bytes:
         """Return the bytes of a memory segment that cannot be mapped here."""
         if home_of(ObjectId(id_)) == self.peer:
             raise ObjectLost(f"the bytes of {show(id_)} are gone: nobody held them any more")
-        row = self.get((ObjectId(id_),), None)[-1]
+        row = self.get((ObjectId(id_),), timeout_s)[-1]
         error = error_of(row)
         if error is not None:
             raise error

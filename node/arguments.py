@@ -28,14 +28,17 @@ class Missing(BaseException):
 
 
 def arguments(row: RunRow) -> tuple[Sequence[Any], dict[str, Any]]:
-    """Return (args, kwargs) of a call.
+    """Return (args, kwargs) of a call, whose row lets go of them.
 
     Raises:
         Missing: the bytes of one cannot be had; it is as if that value had failed.
         BaseException: whatever unpickling raises.
     """
     try:
-        return unpack_call(row.args, row.values)
+        found = unpack_call(row.args, row.values)
+        # A worker remembers its row until the next one comes, which may be long.
+        row.args, row.values = None, ()
+        return found
     except DrumbeatError as error:
         lost = error.__dict__.get("object")
         if not isinstance(lost, str):

@@ -24,7 +24,7 @@ from .kernel import memory_file, socket_pair
 
 #: Longer ones go by memory file. Small enough that two fit any socket's buffer.
 PACKET_BYTES_MAX: Final = 64 << 10
-_FDS_MAX: Final = 5
+_FDS_MAX: Final = 80
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_FDS_MAX * 4)
 
 #: The first byte of a packet with descriptors. Neither MessagePack nor UTF-8 ever uses it.
@@ -43,20 +43,23 @@ _RETRY_S: Final = 0.001
 #: a receiver that has no room for descriptors for so long gives up
 ROOM_WITHIN_S: Final = 10.0
 
+#: descriptors that go beside a packet
+Fds = tuple[int, ...]
+
 # Plain numbers: operators of enumerations take a microsecond each.
 _CLOSE_ON_EXEC: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 _AT_ONCE: Final = int(socket.MSG_DONTWAIT)
 _TRUNCATED: Final = int(socket.MSG_TRUNC)
 _FDS_DROPPED: Final = int(socket.MSG_CTRUNC)
 _LOOK: Final = int(socket.MSG_PEEK)
-_NO_FDS: Final[tuple[int, ...]] = ()
+_NO_FDS: Final[Fds] = ()
 
 
 class Packet(Struct, gc=False):
     """What came. `data` is overwritten by the next receive; whoever takes `fds` closes them."""
 
     data: memoryview | mmap.mmap
-    fds: tuple[int, ...] = ()
+    fds: Fds = ()
 
 
 class ClosedError(EOFError):
@@ -69,7 +72,7 @@ Data = bytes | Sequence[bytes]
 
 class _Waiting(NamedTuple):
     data: bytes
-    fds: tuple[int, ...]
+    fds: Fds
     #: what it was made of, and what of that is not in its memory file yet
     pieces: Sequence[bytes] = ()
     rest: deque[memoryview] | None = None
@@ -148,7 +151,7 @@ class Channel:
         time.sleep(_RETRY_S)
         return self.receive(wait) if wait else None
 
-    def _unpacked(self, length: int, fds: tuple[int, ...], dropped: bool) -> Packet:
+    def _unpacked(self, length: int, fds: Fds, dropped: bool) -> Packet:
         """Return a packet that came with descriptors."""
         self._short_since_s = None
         try:
@@ -174,7 +177,7 @@ class Channel:
 
     # --------------------------------------------------------------------------------- sending
 
-    def send(self, data: Data, fds: tuple[int, ...] = _NO_FDS) -> None:
+    def send(self, data: Data, fds: Fds = _NO_FDS) -> None:
         """Send a packet; wait while the other side has no room.
 
         Raises:
@@ -204,7 +207,7 @@ class Channel:
         poll.register(self.socket, select.POLLOUT)
         return bool(poll.poll(0))
 
-    def post(self, data: Data, fds: tuple[int, ...] = _NO_FDS) -> bool:
+    def post(self, data: Data, fds: Fds = _NO_FDS) -> bool:
         """Send a packet now, or when there is room; return whether nothing waits.
 
         A very long one is packed step by step by `flush`, and waits as if there were no room.
@@ -260,17 +263,18 @@ class Channel:
         """Whether something waits for room."""
         return bool(self._waiting)
 
-    def take_waiting(self) -> list[bytes]:
-        """Take back what waits for room, in order, memory files read."""
+    def take_waiting(self) -> list[tuple[bytes, Fds]]:
+        """Take back what waits for room, in order, memory files read. The caller closes the fds."""
         taken = []
         while self._waiting:
             data, fds, pieces, _ = self._waiting.popleft()
             if pieces:
                 data = b"".join(pieces)
+                _close(fds[-1:])
+                fds = fds[:-1]
             elif fds:
                 data = data[_HEAD.size :]
-            taken.append(data)
-            _close(fds)
+            taken.append((data, fds))
         return taken
 
     def _offer(self, packet: _Waiting, flags: int) -> bool:
@@ -293,7 +297,7 @@ class Channel:
             raise
         return True
 
-    def _packed(self, data: Data, fds: tuple[int, ...]) -> _Waiting:
+    def _packed(self, data: Data, fds: Fds) -> _Waiting:
         """Return what is to be sent for this packet; a memory file is the last descriptor."""
         pieces = (data,) if isinstance(data, bytes) else data
         length = sum(map(len, pieces))
@@ -336,8 +340,8 @@ def channel_of(fd: int, memory_files: str = "auto", shared: bytearray | None = N
     return Channel(socket.socket(fileno=fd), memory_files, shared)
 
 
-def _fds_of(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, ...]:
-    fds: tuple[int, ...] = ()
+def _fds_of(ancillary: Sequence[tuple[int, int, bytes]]) -> Fds:
+    fds: Fds = ()
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             count = len(data) // 4

@@ -44,13 +44,23 @@ class Held:
         self._came = {}
         return held
 
-    def report(self) -> Refs | None:
-        """Return what the node does not know yet: what came, what went for good."""
+    def gone(self) -> list[ObjectId]:
+        """Return what has gone for good by now, to be told after all that was left before that."""
         self._count()
-        if not self._came and not self._went:
+        return list(self._went)
+
+    def report(self, gone: list[ObjectId] | None = None) -> Refs | None:
+        """Return what the node does not know yet: what came, what went for good.
+
+        Args:
+            gone: of what went only this, as far as it has not come again; None: all.
+        """
+        if gone is None:
+            gone = self.gone()
+        self._count()
+        dropped: list[bytes] = [id_ for id_ in gone if self._went.pop(id_, self) is None]
+        if not self._came and not dropped:
             return None
-        dropped: list[bytes] = list(self._went)
-        self._went = {}
         return Refs(self.report_held(), dropped)
 
     def _count(self) -> None:

@@ -18,6 +18,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from functools import cache
 from typing import Any
 
@@ -25,6 +26,9 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
+
+#: in /proc/PID/stat, counted from the state on
+_STARTED = 19
 
 #: Whether a process can become the parent of its orphaned descendants.
 ADOPTS_ORPHANS = sys.platform == "linux"
@@ -214,6 +218,14 @@ def _stat(pid: int) -> list[str]:
             return file.read().rpartition(b")")[2].decode("ascii").split()
     except OSError:
         return []
+
+
+def started_s(pid: int) -> float | None:
+    """Return when a process was started, by our clock; None where the system does not tell."""
+    stat = _stat(pid)
+    if not stat or not hasattr(time, "CLOCK_BOOTTIME"):
+        return None  # what the system counts is that clock
+    return int(stat[_STARTED]) / os.sysconf("SC_CLK_TCK")
 
 
 def signal_to(pid: int, number: int) -> None:

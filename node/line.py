@@ -22,6 +22,8 @@ from ..protocol.codec import decoder, encode
 from ..protocol.errors import Interrupted
 from ..protocol.ids import TASK_BYTES
 from ..protocol.messages import Failure, Outcome, TaskRow, ValueRow
+from ..protocol.payload_files import Filing
+from .apart import told, whole
 from .channel import Channel
 from .held import Held
 from .packets import (
@@ -108,6 +110,8 @@ class Line:
         self._shields = self._shielded = 0
         #: seq -> what its row told last with progress(), and has not been sent
         self.details: dict[int, bytes] = {}
+        #: makes files of large payloads, if it is to
+        self.filing: Filing | None = None
         #: number of the last checkpoint that is known to be safe
         self._kept = 0
         self.details_due_s = 0.0
@@ -193,6 +197,8 @@ class Line:
     def _send_all(self) -> None:
         outbox, send = self.outbox, self._channel.send
         finished: list[FinishedRow] = []
+        # What goes later than this may be named by a result that is left only after we have looked.
+        gone = self._held.gone() if self._held.changed else []
         while outbox:
             item = outbox.popleft()
             if type(item) is FinishedRow:
@@ -202,7 +208,7 @@ class Line:
                 self._send_finished(finished)
                 finished = []
             if type(item) is Made:
-                send(encode(self._made(item)))
+                self._tell(self._made(item))
             elif type(item) is ActorMade:
                 self._send_details((item.seq,))
                 # As with results: what it keeps of its arguments is told no later.
@@ -213,7 +219,7 @@ class Line:
         if finished:
             self._send_finished(finished)
         if self._held.changed:
-            refs = self._held.report()
+            refs = self._held.report(gone)
             if refs is not None:
                 send(encode(refs))
         self.flushed_s = perf_counter()
@@ -248,7 +254,7 @@ class Line:
         # A task's arguments are unpinned by its result: what it keeps is told no later.
         held = self._held.report_held() if self._held.changed else []
         try:
-            self._channel.send(encode(Finished(rows, held)))
+            self._tell(Finished(rows, held))
         except OSError as error:
             # No room for a memory file, no descriptor: each is told of alone, and what cannot be
             # handed over is its task's error.
@@ -258,12 +264,18 @@ class Line:
 
     def _send_alone(self, row: FinishedRow, error: OSError) -> None:
         try:
-            self._channel.send(encode(Finished([row])))
+            self._tell(Finished([row]))
         except OSError:
             id_ = row.values[0].id[:TASK_BYTES]
             text = f"its result cannot be handed to the node: {error.strerror}"
             value = ValueRow(id_, Outcome.FAILURE, failure=Failure("TaskError", text))
             self._channel.send(encode(Finished([FinishedRow(row.seq, (value,), row.duration_s)])))
+
+    def _tell(self, packet: Finished | Submitted) -> None:
+        if self.filing is not None and self.filing.has_made:
+            self._channel.send(*told(packet))
+        else:
+            self._channel.send(encode(packet))
 
     def _made(self, first: Made) -> Submitted:
         """Gather what follows of the same task in one packet."""
@@ -402,7 +414,7 @@ class Line:
     def _receive(self, wait: bool) -> None:
         packet = self._channel.receive(wait)
         if packet is not None:
-            self._dispatch(_decode(packet.data))
+            self._dispatch(whole(_decode, packet))
 
     def _await_until(self, timeout_s: float) -> None:
         poll = select.poll()

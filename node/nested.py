@@ -19,7 +19,7 @@ from ..protocol.messages import Failure, Outcome, TaskRow, ValueRow
 from ..protocol.outcomes import error_of
 from ..protocol.parcels import Parcel
 from ..protocol.segments import Store
-from ..protocol.session import Keeper, Kind, Packed
+from ..protocol.session import Keeping, Kind, Packed
 from ..protocol.unparcel import Segments
 from .held import DROP, HOLD, OWN, Held
 from .line import Line, Made
@@ -99,8 +99,8 @@ class WorkerSession:
         #: where the names of actors are looked up; set before the first task runs
         self.namespace = ""
         self.lends = True
-        #: what is made here goes to the node whole
-        self.keeper: Keeper | None = None
+        #: what is large and made here goes to the node as a file
+        self.keeper: Keeping | None = line.filing
         #: the attempt that runs, or ran last
         self.row: RunRow | None = None
         #: says which runs in the calling thread, where several do at once
@@ -438,13 +438,18 @@ class WorkerSession:
 
     # ----------------------------------------------------------------------------- large values
 
-    def buffers(self, parcel: Parcel) -> tuple[memoryview | bytes, list[memoryview]]:
+    def buffers(
+        self, parcel: Parcel, until_s: float | None = None
+    ) -> tuple[memoryview | bytes, list[memoryview]]:
         """Return the stream and the buffers of a parcel; see Session."""
-        return self._segments.buffers(parcel)
+        return self._segments.buffers(parcel, until_s)
 
-    def _fetch(self, id_: bytes) -> bytes:
+    def _fetch(self, id_: bytes, timeout_s: float | None) -> bytes:
         """Return the bytes of a segment that cannot be mapped here: the node asks for them."""
-        row = self._want([ObjectId(id_)], 1, None, values=True).rows[0]
+        answer = self._want([ObjectId(id_)], 1, timeout_s, values=True)
+        if answer.timed_out:
+            raise GetTimeoutError(f"{show(id_)} was not there within {timeout_s} s")
+        row = answer.rows[0]
         error = error_of(row)
         if error is not None:
             error.__dict__["object"] = show(id_)  # by this `arguments` knows what is missing

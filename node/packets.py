@@ -64,6 +64,8 @@ class Setup(Message, tag="setup"):
     value_bytes_max: int
     #: settings.inline_bytes_max: larger checkpoints are waited for
     inline_bytes_max: int = 64 << 10
+    #: settings.segment_bytes_min: larger buffers of results go by file; 0: none do
+    segment_bytes_min: int = 0
     #: the word of the node's machine, see protocol.machine.identity
     machine: str = ""
 

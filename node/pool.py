@@ -17,7 +17,8 @@ from ..protocol.codec import decoder, encode
 from ..protocol.errors import RemoteProtocolError
 from ..protocol.ids import PeerId
 from ..protocol.machine import allow_files
-from .channel import Channel, ClosedError, Data, buffer, channel_of
+from .apart import close_all, whole
+from .channel import Channel, ClosedError, Data, Fds, buffer, channel_of
 from .dumps import SIGNAL, Dumps
 from .events import (
     Event,
@@ -34,7 +35,7 @@ from .events import (
 )  # fmt: skip
 from .house import House
 from .memory_kills import MemoryKills
-from .packets import Run, Setup, ToDaemon, ToWorker
+from .packets import Setup, ToDaemon, ToWorker
 from .page import BEAT, DAEMON_SLOT, ERRORS_AT, INTERRUPT, REASON, REASONS, REVOKED
 from .pieces import pieces_of
 from .probe import look
@@ -48,7 +49,6 @@ _READ: Final = int(select.EPOLLIN)
 _WRITE: Final = int(select.EPOLLOUT)
 
 _decode: Callable[[Any], ToDaemon] = decoder(ToDaemon)
-_decode_own: Callable[[Any], ToWorker] = decoder(ToWorker)
 _log = logging.getLogger("drumbeat.node")
 
 
@@ -194,7 +194,8 @@ class Pool:
         setup = Setup(
             command.worker, self._peer, command.client, self._node, command.environment,
             command.same_machine, command.env_vars, command.working_dir, command.num_cpus,
-            self._settings.value_bytes_max, self._settings.inline_bytes_max, command.machine,
+            self._settings.value_bytes_max, self._settings.inline_bytes_max,
+            self._settings.segment_bytes_min, command.machine,
         )  # fmt: skip
         self._post(worker, encode(setup))
         self._ask_template(worker)
@@ -206,7 +207,7 @@ class Pool:
         if worker is not None:
             if not self._writings.expects:
                 self._expect_writings()
-            self._post(worker, pieces_of(packet), packet)
+            self._post(worker, *pieces_of(packet), packet)
 
     def take_packets(self, number: int) -> None:
         """Take back what lies unread in a worker's socket; PacketsTaken says what it was.
@@ -216,18 +217,8 @@ class Pool:
         worker = self._workers.get(number)
         if worker is None:
             return
-        seqs: list[int] = []
-        again: list[bytes] = []
-        for data in (*worker.unread(), *worker.channel.take_waiting()):
-            packet = _decode_own(data)
-            if type(packet) is not Run:
-                again.append(data)
-                continue
-            seqs += [row.seq for row in packet.rows]
-            if packet.definitions:
-                again.append(encode(Run(packet.definitions, [])))
-        for data in again:
-            self._post(worker, data)
+        seqs, again = worker.take_rows()
+        self._post_again(worker, again)
         if worker.unreached:
             self.signal(number, "KILL")
         self._happened(PacketsTaken(number, seqs))
@@ -312,13 +303,20 @@ class Pool:
         self._by_ticket.pop(worker.ticket, None)
         self._by_pid.pop(worker.pid, None)
 
-    def _post(self, worker: Process, data: Data, packet: ToWorker | None = None) -> None:
-        if not worker.hand(data) or worker.interest != _READ:
+    def _post(
+        self, worker: Process, data: Data, fds: Fds = (), packet: ToWorker | None = None
+    ) -> None:
+        if not worker.hand(data, fds) or worker.interest != _READ:
             self._show_interest(worker)
         if worker.unreached and packet is not None:
             self._happened(*worker.make_good(packet))
         if worker.unreached:
             self.signal(worker.command.worker, "KILL")
+
+    def _post_again(self, worker: Process, packets: list[tuple[bytes, Fds]]) -> None:
+        for data, fds in packets:
+            self._post(worker, data, fds)
+            close_all(fds)
 
     def _flush(self, worker: Process) -> None:
         if not worker.flush():
@@ -338,7 +336,7 @@ class Pool:
                 packet = worker.channel.receive(wait=False)
                 if packet is None:
                     return
-                message = _decode(packet.data)
+                message = whole(_decode, packet)
             except (RemoteProtocolError, OSError, EOFError) as error:
                 # User code wrote into the socket, or there was no descriptor for what was said.
                 _log.warning("worker %d of %s is ended: %s", number, self._node, error)
@@ -485,16 +483,17 @@ class Pool:
         Should it live after all, it finds its socket closed and ends.
         """
         del self._by_ticket[worker.ticket]
-        waiting = [*worker.unread(), *worker.channel.take_waiting()]
+        waiting = worker.unread()
         self._close(worker)
         worker.ticket, worker.sent = self._next_ticket(), False
         try:
             self._open(worker)
         except OSError as error:
+            for _, fds in waiting:
+                close_all(fds)
             del self._workers[worker.command.worker]
             events.append(WorkerFailed(worker.command.worker, f"no worker: {error.strerror}"))
             return
         self._by_ticket[worker.ticket] = worker
         self._page.clear(worker.command.page_slot)
-        for data in waiting:
-            self._post(worker, data)
+        self._post_again(worker, waiting)

@@ -6,18 +6,21 @@ Never decides: pool.py does, and fills this in.
 import contextlib
 import os
 import select
+from collections.abc import Callable
 from signal import Signals
 from typing import Final
 
-from ..protocol.codec import encode
+from ..protocol.codec import decoder, encode
 from ..protocol.messages import Failure, Outcome, ValueRow
 from ..protocol.settings import Settings
 from . import kernel, spare
-from .channel import Channel, Data, channel_pair
+from .apart import close_all
+from .channel import Channel, Data, Fds, channel_pair
 from .events import Event, StartWorker, WorkerSpoke
 from .output import Output
 from .packets import Answered, Finished, FinishedRow, Run, ToWorker
 
+_decode_own: Callable[[bytes], ToWorker] = decoder(ToWorker)
 _SIGNALS: Final = frozenset(map(int, Signals))
 
 
@@ -110,20 +113,35 @@ class Process:
             or os.fstat(errors.fd).st_size != errors.offset
         )
 
-    def unread(self) -> list[bytes]:
-        """Take back what lies in its socket."""
+    def unread(self) -> list[tuple[bytes, Fds]]:
+        """Take back what lies in its socket, or waits for room; the caller closes descriptors."""
         unread = []
         try:
             while packet := self.far.receive(wait=False):
-                unread.append(bytes(packet.data))
+                unread.append((bytes(packet.data), packet.fds))
         except OSError as error:  # one is lost, or no descriptor was free for it for long
             self.unreached = str(error)
-        return unread
+        return [*unread, *self.channel.take_waiting()]
 
-    def hand(self, data: Data) -> bool:
+    def take_rows(self) -> tuple[list[int], list[tuple[bytes, Fds]]]:
+        """Take back what it has not read: the numbers of its rows, and what else there was."""
+        seqs: list[int] = []
+        others: list[tuple[bytes, Fds]] = []
+        for data, fds in self.unread():
+            packet = _decode_own(data)
+            if type(packet) is not Run:
+                others.append((data, fds))
+                continue
+            close_all(fds)
+            seqs += [row.seq for row in packet.rows]
+            if packet.definitions:
+                others.append((encode(Run(packet.definitions, [])), ()))
+        return seqs, others
+
+    def hand(self, data: Data, fds: Fds = ()) -> bool:
         """Send a packet; return whether nothing waits for room."""
         try:
-            return self.channel.post(data)
+            return self.channel.post(data, fds)
         except OSError as error:  # no room for a memory file, no descriptor for it
             self.unreached = f"the node could not hand it its work: {error.strerror}"
             return True

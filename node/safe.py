@@ -7,6 +7,7 @@ as the template and all workers are; and a daemon that follows a crashed one get
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import time
@@ -17,8 +18,8 @@ from . import kernel, spare
 
 #: what the scheduler's address with its keys has at most
 TEXT_BYTES_MAX: Final = 1 << 16
-#: for an answer, which takes no time unless the process is gone
-ANSWER_S: Final = 5.0
+#: for an answer, which takes no time unless it waits for a descriptor, or the process is stopped
+ANSWER_S: Final = 10.0
 #: so long a question waits for a descriptor to be free, and so often it is looked for
 ROOM_WITHIN_S: Final = 5.0
 _RETRY_S: Final = 0.01
@@ -52,17 +53,24 @@ class Safe:
         """Return the secret, and close the link: for a daemon, which asks once.
 
         Raises:
-            OSError: the process is gone.
+            OSError: the process is gone, or does not answer.
         """
         read_fd, write_fd = os.pipe()
-        try:
-            # What is asked by one that dies is not there for the next one to read.
-            self._link.settimeout(ANSWER_S)
-            socket.send_fds(self._link, [b"?"], [write_fd])
-        finally:
-            os.close(write_fd)
-            self.close()
         with open(read_fd, "rb") as pipe:
+            try:
+                # What is asked by one that dies is not there for the next one to read.
+                self._link.settimeout(ANSWER_S)
+                socket.send_fds(self._link, [b"?"], [write_fd])
+            finally:
+                os.close(write_fd)
+                self.close()
+            poll = select.poll()
+            poll.register(pipe, select.POLLIN)
+            if not poll.poll(ANSWER_S * 1000):
+                raise TimeoutError(
+                    f"the process that keeps the scheduler's address (pid {self.pid}) has not "
+                    f"answered within {ANSWER_S:g} s; is it stopped?"
+                )
             data = pipe.read(TEXT_BYTES_MAX)
         if not data:
             raise BrokenPipeError(

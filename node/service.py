@@ -27,6 +27,7 @@ from ..protocol.messages import (
     Leave,
 )
 from ..protocol.notify import HealthFile
+from ..protocol.payload_files import machine_of
 from ..protocol.sizes import say_sizes
 from ..protocol.transport import (
     Blob,
@@ -40,7 +41,7 @@ from ..protocol.transport import (
     Unreachable,
     Up,
 )
-from . import events
+from . import events, kernel
 from .core import NodeCore
 from .events import Event, Received, Send, SendWorker, Spoke
 from .house import House
@@ -54,6 +55,8 @@ TURN_MAX_S = 1.0
 COLLECT_S = 5.0
 #: and at the latest after so long
 COLLECT_LATEST_S = 60.0
+#: a daemon that begins so long after its node is not its first
+STARTS_S = 30.0
 #: a connection that has lasted for so long is none that is refused
 STANDS_S = 2.0
 #: the beat that the keeper looks for, and the like, at most so often
@@ -98,8 +101,9 @@ class Daemon:
         self._pool = Pool(house, peer, plan.name)
         self._endpoint, self._is_remote = plan.endpoint, plan.credentials is not None
         self._shell = DialShell(
-            plan.endpoint, Role.NODE, peer, plan.name, settings, rng, plan.credentials
-        )
+            plan.endpoint, Role.NODE, peer, plan.name, settings, rng, plan.credentials,
+            machine_of(settings), _asked_s(house.keeper_pid),
+        )  # fmt: skip
         self._poller = Poller()
         self._pool_fd = self._pool.fileno()
         self._poller.add(self._pool_fd)
@@ -376,6 +380,12 @@ class Daemon:
         lines.append(f"the event: {event!r}"[:4096])
         lines += traceback.format_exception(error)
         say("\n".join(lines))
+
+
+def _asked_s(keeper_pid: int) -> float | None:
+    """Return when this node was started, if that is what somebody waits for."""
+    started_s = kernel.started_s(keeper_pid)
+    return started_s if started_s is not None and now_s() < started_s + STARTS_S else None
 
 
 def main(house: House, plan: Plan) -> int:

@@ -134,11 +134,11 @@ class ThreadCalls(Several):
             error = None if has_returned else late
             self._ends(call)
         row = self.outcome(call, error, value)
-        error = value = None
         running.set(None)
         line, helper = self.tools.line, self.tools.helper
         with self._there:
             self.ended(call, row)
+            error = value = None  # not sooner: it holds what the result names
             self.show(None, RUNNING_CODE)
             if self._is_late and not self.open:
                 self._free.notify()

@@ -29,6 +29,8 @@ from ..protocol.payload import (
     pack_results,
     pack_value,
 )  # fmt: skip
+from ..protocol.payload_files import Filing
+from ..protocol.segments import are_to_be_had
 from ..protocol.session import set_current
 from . import missing, witness
 from .actor_host import ActorHost
@@ -140,6 +142,8 @@ class Worker:
         self._devices = os.environ.get("CUDA_VISIBLE_DEVICES")
         self._gpus: tuple[int, ...] | None = None
         self._host = ActorHost()
+        #: holds what its result names until that is in the outbox
+        self._returned: Any = None
 
     def serve(self) -> int:
         """Do what the node says; return the exit code."""
@@ -189,7 +193,7 @@ class Worker:
         serve_calls(
             Tools(
                 self._words, self._line, self._helper, self._session, self._host, self._kinds,
-                self._node, self._define, self._load, _values, self._failed, flush_streams,
+                self._node, self._define, self._load, self._values, self._failed, flush_streams,
             )
         )  # fmt: skip
         self._host.over = True
@@ -210,6 +214,9 @@ class Worker:
         self._node = setup.node
         self._host.inline_bytes_max = setup.inline_bytes_max
         limit_values(setup.value_bytes_max)
+        if setup.segment_bytes_min and are_to_be_had():
+            # What is smaller travels in messages anyway.
+            self._line.filing = Filing(max(setup.segment_bytes_min, setup.inline_bytes_max + 1))
         count = str(max(1, int(setup.num_cpus)))
         for variable in self._free_variables:
             os.environ[variable] = count
@@ -308,6 +315,7 @@ class Worker:
                     stream.end_task()
                     words[ERRORS_AT] = errors_at()
             outbox.append(finished)
+            self._returned = None
             if perf_counter() - line.flushed_s > FLUSH_S or not kind.max_retries:
                 flush_streams()
                 line.flush_results()
@@ -339,9 +347,11 @@ class Worker:
                         self._line.check_interrupt()
                     value = function(*args, **kwargs)
                 words[PHASE] = PICKLING
-                values = _values(row, kind, value)
+                values = self._values(row, kind, value)
+                self._returned = value
             except BaseException as error:  # noqa: BLE001  # even SystemExit is the task's alone
                 words[PHASE] = PICKLING
+                self._returned = error
                 return self._failed(row, kind, error, perf_counter() - started_s)
         except Interrupted as error:
             # It came between the end of the user's code and our taking note of that.
@@ -439,6 +449,20 @@ class Worker:
             self._queue.clear()
             self._line.outbox.append(Returned(seqs))
 
+    def _values(self, row: RunRow, kind: LoadedKind, value: Any) -> tuple[ValueRow, ...]:
+        filing = self._line.filing
+        if kind.num_returns == 1:
+            if value is None:
+                return (ValueRow(row.id, _VALUE, _NONE),)
+            packed = pack_value(value, "result", filing, frozen=False)
+            return (ValueRow(row.id, _VALUE, packed.payload, 0, packed.contained),)
+        several = pack_results(value, kind.num_returns, kind.name, filing)
+        ids: list[ObjectId] = objects_of(TaskId(row.id), kind.num_returns)
+        return tuple(
+            ValueRow(id_, _VALUE, packed.payload, 0, packed.contained)
+            for id_, packed in zip(ids, several, strict=True)
+        )
+
     def _give_back_for_wait(self) -> None:
         """The main thread is about to wait: what others could run is not kept meanwhile."""
         if self._host.creation is None:
@@ -453,20 +477,6 @@ class Worker:
         if run.rows:
             self._line.outbox.append(Returned([row.seq for row in run.rows]))
             self._line.flush()
-
-
-def _values(row: RunRow, kind: LoadedKind, value: Any) -> tuple[ValueRow, ...]:
-    if kind.num_returns == 1:
-        if value is None:
-            return (ValueRow(row.id, _VALUE, _NONE),)
-        packed = pack_value(value, "result")
-        return (ValueRow(row.id, _VALUE, packed.payload, 0, packed.contained),)
-    several = pack_results(value, kind.num_returns, kind.name)
-    ids: list[ObjectId] = objects_of(TaskId(row.id), kind.num_returns)
-    return tuple(
-        ValueRow(id_, _VALUE, packed.payload, 0, packed.contained)
-        for id_, packed in zip(ids, several, strict=True)
-    )
 
 
 def _settle() -> None:

@@ -1,13 +1,14 @@
 """Large payloads on the bulk link: cut into chunks by one side, put together by the other.
 
-Never knows what a payload is, nor whom it is for.
+Never knows what a payload is, nor whom it is for. One that lies in a file of this machine is lent
+to the other side instead: it opens the file itself, or else asks for the bytes.
 """
 
 from collections import deque
 from io import BytesIO
 
 from .errors import RemoteProtocolError
-from .frames import Chunk
+from .frames import Bulk, Chunk, Lent, Taken
 
 #: Most bytes of payload in one Chunk.
 CHUNK_BYTES_MAX = 512 << 10
@@ -15,22 +16,33 @@ CHUNK_BYTES_MAX = 512 << 10
 CHUNKS_MAX = 65_536
 
 
+#: where a process has a file: pid, descriptor, inode, size, id
+Place = tuple[int, int, int, int, bytes]
+
+
 class Chunker:
     """Cuts payloads into Chunks, one at a time, so that only what is being sent is copied."""
 
     __slots__ = (
-        "_chunk_bytes", "_index", "_waiting", "pending", "pending_bytes", "pending_chunks"
+        "_chunk_bytes", "_index", "_lent", "_waiting", "last_lent", "pending", "pending_bytes",
+        "pending_chunks",
     )  # fmt: skip
 
     def __init__(self, frame_bytes_max: int) -> None:
         self._chunk_bytes = min(CHUNK_BYTES_MAX, max(1, frame_bytes_max - 256))
-        self._waiting: deque[tuple[bytes, bytes | memoryview]] = deque()
+        #: what is to be cut; or a message that goes as it is. In order: marks count them
+        self._waiting: deque[tuple[bytes, bytes | memoryview, Lent | Taken | None]] = deque()
         self._index = 0
-        #: bytes that no Chunk taken so far carries
+        #: lent and not taken, in the order of their numbers: kept, so that the file is there.
+        #: None: it was refused, and is sent
+        self._lent: dict[int, tuple[bytes, bytes | memoryview | None]] = {}
+        #: the number of what was lent last
+        self.last_lent = 0
+        #: bytes that no Chunk taken so far carries, and those of what is lent
         self.pending_bytes = 0
-        #: Chunks to take
+        #: Chunks, and the like, to take
         self.pending_chunks = 0
-        #: whether there is a Chunk to take
+        #: whether there is one to take
         self.pending = False
 
     def __bool__(self) -> bool:
@@ -39,24 +51,66 @@ class Chunker:
 
     def add(self, key: bytes, payload: bytes | memoryview) -> None:
         """Queue a payload."""
-        self._waiting.append((key, payload))
-        self.pending = True
+        self._queue(key, payload, None, self._count(payload))
         self.pending_bytes += len(payload)
-        self.pending_chunks += self._count(payload)
+
+    def lend(self, key: bytes, payload: bytes | memoryview, place: Place) -> None:
+        """Queue a payload that the other side may open where it is."""
+        self.last_lent = number = self.last_lent + 1
+        self._lent[number] = key, payload
+        self._queue(b"", b"", Lent(key, number, *place), 1)
+        self.pending_bytes += len(payload)
+
+    def answer(self, taken: Taken) -> None:
+        """Queue what the other side is to be told of what it has lent."""
+        self._queue(b"", b"", taken, 1)
+
+    def taken(self, answer: Taken) -> None:
+        """The other side says what came of what it was lent: go on without it, or send it.
+
+        Raises:
+            RemoteProtocolError: it was not lent that, or has said so before.
+        """
+        number = answer.number
+        key, payload = self._lent.get(number, (b"", None))
+        if not key or (payload is None and not answer.opened):
+            raise RemoteProtocolError(f"taken.number: nothing is lent under {number}")
+        if answer.opened:
+            del self._lent[number]
+            self.pending_bytes -= len(payload or b"")
+        elif payload is not None:
+            # It says so again when the bytes have come. They are counted already.
+            self._lent[number] = key, None
+            self._queue(key, payload, None, self._count(payload))
+
+    def is_lent(self, until: int) -> bool:
+        """Whether something up to that number has not been taken."""
+        return bool(self._lent) and next(iter(self._lent)) <= until
+
+    def _queue(
+        self, key: bytes, payload: bytes | memoryview, whole: Lent | Taken | None, chunks: int
+    ) -> None:
+        self._waiting.append((key, payload, whole))
+        self.pending = True
+        self.pending_chunks += chunks
 
     def _count(self, payload: bytes | memoryview) -> int:
         return max(1, -(-len(payload) // self._chunk_bytes))
 
-    def take(self) -> Chunk | None:
-        """Return the next Chunk, or None when all have been taken."""
+    def take(self) -> Bulk | None:
+        """Return the next Chunk, or what stands for one; None: all have been taken."""
         if not self._waiting:
             return None
-        key, payload = self._waiting[0]
+        key, payload, whole = self._waiting[0]
+        self.pending_chunks -= 1
+        if whole is not None:
+            self._waiting.popleft()
+            self.pending = bool(self._waiting)
+            return whole
         index, step = self._index, self._chunk_bytes
         count = self._count(payload)
         data = bytes(payload[index * step : (index + 1) * step])
         self.pending_bytes -= len(data)
-        self.pending_chunks -= 1
         self._index = index + 1
         if self._index == count:
             self._waiting.popleft()

@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from .errors import MessageTooLarge, RemoteProtocolError
 from .forms import Message
-from .frames import Ack, Batch, Chunk, Frame, Part
+from .frames import Ack, Batch, Bulk, Frame, Part
 from .messages import (
     AnyMessage,
     Assign,
@@ -87,7 +87,7 @@ decode_frame: Callable[[bytes | Raw], Frame] = decoder(Frame)
 decode_to_scheduler: Callable[[bytes | Raw], ToScheduler] = decoder(ToScheduler)
 decode_to_client: Callable[[bytes | Raw], ToClient] = decoder(ToClient)
 decode_to_node: Callable[[bytes | Raw], ToNode] = decoder(ToNode)
-decode_chunk: Callable[[bytes | Raw], Chunk] = decoder(Chunk)
+decode_bulk: Callable[[bytes | Raw], Bulk] = decoder(Bulk)
 
 _READ_BY_SCHEDULER: Final = ToScheduler | Part
 _READ_BY_CLIENT: Final = ToClient | Part

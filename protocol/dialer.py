@@ -23,8 +23,8 @@ from .settings import Settings
 if TYPE_CHECKING:
     from random import Random
 
-#: Until it has first been connected, a dialler tries again at once for so long: the scheduler is
-#: likely just starting.
+#: Until it has first been connected, an eager dialler tries again at once for so long: a scheduler
+#: on this machine is likely just starting.
 EAGER_S = 2.0
 EAGER_MIN_S = 0.010
 EAGER_MAX_S = 0.020
@@ -58,6 +58,8 @@ class Up(Struct, gc=False, frozen=True):
     epoch: int
     resumed: bool
     life: int
+    #: the scheduler's, where it takes and gives payloads as files of it
+    machine: str = ""
 
 
 class Down(Struct, gc=False, frozen=True):
@@ -114,6 +116,8 @@ class Dialer:
         python: "3.11".
         settings: bounds and times.
         rng: for the jitter.
+        machine: see `frames.Hello`.
+        eager: whether the first attempts follow each other at once; not over the network.
     """
 
     def __init__(
@@ -125,8 +129,13 @@ class Dialer:
         python: str,
         settings: Settings,
         rng: "Random",
+        machine: str = "",
+        *,
+        eager: bool = True,
     ) -> None:
         self._role = role
+        self._machine = machine
+        self._eager_s = EAGER_S if eager else 0.0
         self._peer = peer
         self._channel = channel
         self._name = name
@@ -155,7 +164,7 @@ class Dialer:
         """Connect, and stay connected."""
         if self.state is not State.IDLE:
             return []
-        self._eager_until_s = now_s + EAGER_S
+        self._eager_until_s = now_s + self._eager_s
         return self._open(now_s)
 
     def renew(self, epoch: int, life: int, now_s: float) -> list[Command]:
@@ -271,6 +280,7 @@ class Dialer:
             self._python,
             self._name,
             self.life,
+            self._machine,
         )
         return [OpenSocket(), SendFrame(encode(hello))]
 
@@ -295,7 +305,7 @@ class Dialer:
         self.due_s = None
         self._silent_until_s = now_s + self._keepalive_s
         self.connects += 1
-        return [Up(welcome.epoch, welcome.resumed, welcome.life)]
+        return [Up(welcome.epoch, welcome.resumed, welcome.life, welcome.machine)]
 
     def _retry(self, reason: str, now_s: float, patience_s: float = 0.0) -> list[Command]:
         was_up = self.state is State.UP

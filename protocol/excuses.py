@@ -8,7 +8,7 @@ from typing import Final
 
 from .dialer import Unreachable
 
-#: A scheduler that is away for less goes unmentioned.
+#: A scheduler that is away for less goes unmentioned: counted from when the first attempt began.
 TELL_AFTER_S: Final = 1.0
 #: what changes all the time is told so often
 TELL_EACH_S: Final = 5.0
@@ -84,25 +84,41 @@ class Excuses:
         self._reason = self._error = self._told = ""
         self._failing_since_s = None
 
-    def failed(self, stage: Stage, reason: str, now_s: float) -> None:
-        """An attempt failed at that stage; `reason` is what else was found out, or ""."""
+    @property
+    def known(self) -> bool:
+        """Whether there is a reason, told or not."""
+        return bool(self._reason)
+
+    def failed(self, stage: Stage, reason: str, since_s: float) -> None:
+        """An attempt failed at that stage.
+
+        Args:
+            stage: how far it came.
+            reason: what else was found out, or "".
+            since_s: when the first of the attempts began that have failed one after the other.
+        """
         if self._failing_since_s is None:
-            self._failing_since_s = now_s
+            self._failing_since_s = since_s
         text = _TEXTS.get(stage, "").format(where=self._where) or reason
         if text:
             self._reason = text
             refused = stage is Stage.KEY_REFUSED
             self._error = "KeyRefused" if refused else "SchedulerUnreachable"
 
-    def due(self, now_s: float) -> Unreachable | None:
-        """Return what is to be said now; None: nothing new."""
+    def due_s(self) -> float | None:
+        """Return when something is to be said; None: nothing new."""
         since_s = self._failing_since_s
         if since_s is None or self._reason == self._told:
             return None
-        if self._error != "KeyRefused":
-            if now_s < since_s + TELL_AFTER_S:
-                return None
-            if self._told and now_s < self._told_s + TELL_EACH_S:
-                return None
+        if self._error == "KeyRefused":
+            return since_s
+        first_s = since_s + TELL_AFTER_S
+        return max(first_s, self._told_s + TELL_EACH_S) if self._told else first_s
+
+    def due(self, now_s: float) -> Unreachable | None:
+        """Return what is to be said now; None: nothing new."""
+        due_s = self.due_s()
+        if due_s is None or now_s < due_s:
+            return None
         self._told, self._told_s = self._reason, now_s
         return Unreachable(self._reason, self._error)

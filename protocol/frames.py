@@ -47,6 +47,8 @@ class Hello(Message, tag="hello"):
     name: str
     #: number of that link life; 0: none yet. Bulk: the life of the control link it belongs to
     life: Count = 0
+    #: whoever says which machine it is on takes payloads as files of that machine, and gives them
+    machine: str = ""
 
 
 class Welcome(Message, tag="welcome"):
@@ -59,6 +61,8 @@ class Welcome(Message, tag="welcome"):
     resumed: bool
     #: number of the link life, unique within the epoch
     life: Count = 0
+    #: as in Hello
+    machine: str = ""
 
 
 class Refused(Message, tag="refused"):
@@ -104,6 +108,33 @@ class Chunk(Message, tag="chunk"):
     index: Count
     count: Annotated[int, Meta(ge=1)]
     data: bytes
+
+
+class Lent(Message, tag="lent"):
+    """Both ways, on the bulk link: a payload that lies in a memory file. Answered by Taken."""
+
+    key: Annotated[bytes, Meta(min_length=14, max_length=17)]
+    #: rises by one from 1 in one link life
+    number: Count
+    #: which process has it open, and under which descriptor; segments.py says what is in it
+    pid: Count
+    fd: Count
+    inode: Count
+    #: of the whole file, its head included
+    size: Count
+    #: what its head says
+    id: Annotated[bytes, Meta(min_length=1, max_length=16)]
+
+
+class Taken(Message, tag="taken"):
+    """Both ways, on the bulk link: the file that was lent under this number is not needed."""
+
+    number: Count
+    #: False: it could not be opened, and the payload is to be sent
+    opened: bool
+
+
+Bulk = Chunk | Lent | Taken
 
 
 class Part(Message, tag="part"):

@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 from weakref import ref as weak
 
+from .errors import GetTimeoutError
 from .ids import ObjectId
 from .messages import ValueRow
 from .outcomes import VALUE, error_of, value_of
-from .references import ObjectRef
+from .references import ObjectRef, end_of
 from .session import Session
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ class RowFuture(Future[T]):
         super().__init__()
         #: (value, error) once opened
         self._opened: tuple[Any, BaseException | None] | None = None
-        #: what it waits for; let go when it is done
+        #: what it waits for; let go when its row has been opened, which may name other objects
         self._awaited: ObjectRef[T] | None = None
 
     def _lend(self, timeout: float | None) -> float | None:
@@ -58,7 +59,6 @@ class RowFuture(Future[T]):
 
     def set_row(self, row: ValueRow) -> None:
         """Finish the future."""
-        self._awaited = None
         if row.outcome == VALUE:
             self.set_result(row)  # type: ignore[arg-type]  # opened by result()
         else:
@@ -67,13 +67,14 @@ class RowFuture(Future[T]):
     def result(self, timeout: float | None = None) -> T:
         """Return the value, or raise what the task raised."""
         if self._opened is None:
+            until_s = end_of(timeout)
             try:
                 found: Any = super().result(self._lend(timeout))
             except _Unopened as unopened:
                 found = unopened.row
             if not isinstance(found, ValueRow):
                 return found  # type: ignore[no-any-return]  # set without a row
-            self._open(found)
+            self._open(found, until_s)
         assert self._opened is not None
         value, error = self._opened
         if error is not None:
@@ -86,6 +87,7 @@ class RowFuture(Future[T]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the task raised, or None."""
         if self._opened is None:
+            until_s = end_of(timeout)
             found: Any = super().exception(self._lend(timeout))
             if found is None:
                 found = super().result(0)
@@ -95,19 +97,22 @@ class RowFuture(Future[T]):
                 return found  # type: ignore[no-any-return]  # set without a row
             if not isinstance(found, ValueRow):
                 return None
-            self._open(found)
+            self._open(found, until_s)
         assert self._opened is not None
         return self._opened[1]
 
-    def _open(self, row: ValueRow) -> None:
+    def _open(self, row: ValueRow, until_s: float | None) -> None:
         error = error_of(row)
         value = None
         if error is None:
             try:
-                value = value_of(row)
-            except Exception as failed:  # noqa: BLE001  # it is the future's outcome now
+                value = value_of(row, until_s)
+            except Exception as failed:  # it is the future's outcome now
+                if until_s is not None and isinstance(failed, GetTimeoutError):
+                    raise  # its bytes may come yet
                 error = failed
         self._opened = (value, error)
+        self._awaited = None
 
 
 # ------------------------------------------------------------------------ the thread for callbacks
@@ -168,15 +173,15 @@ def deliver(function: Callable[..., Any], *args: Any) -> None:
 
 
 def future_of(ref: ObjectRef[T], session: Session) -> Future[T]:
-    """Return a future of a reference; it holds the reference until it is done."""
+    """Return a future of a reference, which it holds until its value has been taken out."""
     future: RowFuture[T] = RowFuture()
     future.set_running_or_notify_cancel()
+    future._awaited = ref
     row = session.peek(ref.id)
     if row is not None:
         future.set_row(row)
         return future
     start_delivery()
-    future._awaited = ref
     session.when_ready(ref.id, _Finisher(future))
     return future
 
@@ -191,7 +196,7 @@ def lends_here(session: Session | None) -> bool:
 
 
 class _Finisher:
-    """Finishes a future, which keeps the reference, and so the value, until then."""
+    """Finishes a future."""
 
     __slots__ = ("future",)
 

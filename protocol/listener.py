@@ -117,8 +117,9 @@ class Listener:
         epoch: this life of the scheduler.
     """
 
-    def __init__(self, settings: Settings, epoch: int) -> None:
+    def __init__(self, settings: Settings, epoch: int, machine: str = "") -> None:
         self._settings = settings
+        self._machine = machine
         self._epoch = epoch
         self._lives: dict[PeerId, _Life] = {}
         self._lives_begun = 0
@@ -418,7 +419,8 @@ class Listener:
         self.routes[route] = connection
         self._busy[connection] = None
         received = connection.link.received_seq
-        return SendFrame(route, encode(Welcome(self._epoch, received, resumed, life.number)))
+        welcome = Welcome(self._epoch, received, resumed, life.number, self._machine)
+        return SendFrame(route, encode(welcome))
 
     def _refusal(self, hello: Hello, proven: str) -> Exception | None:
         if hello.protocol != PROTOCOL_VERSION:

@@ -37,8 +37,12 @@ _CLASSES_MAX: Final = 1024
 _WORDS_MAX: Final = 80
 
 
-def value_of(row: ValueRow) -> Any:
+def value_of(row: ValueRow, until_s: float | None = None) -> Any:
     """Return the value of a row.
+
+    Args:
+        row: what came.
+        until_s: how long to wait for bytes that did not come with it; see Session.buffers.
 
     Raises:
         TaskError: the task failed.
@@ -46,7 +50,7 @@ def value_of(row: ValueRow) -> Any:
         DrumbeatError: the system could not give a value.
     """
     if row.outcome == VALUE:
-        return unpack_value(row.payload)
+        return unpack_value(row.payload, until_s)
     raise _error(row)
 
 

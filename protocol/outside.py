@@ -8,8 +8,9 @@ from typing import Any
 from .errors import NotInitialized
 from .ids import ObjectId
 from .parcels import Parcel, Part, opened, seal
+from .payload_files import Filing, is_filed, parts_of
 from .references import orphaned, refuse_fork
-from .session import Keeper, current
+from .session import Keeping, current
 
 
 class Large(list[memoryview]):
@@ -19,7 +20,7 @@ class Large(list[memoryview]):
     """
 
     __slots__ = ("keeper",)
-    keeper: Keeper
+    keeper: Keeping
 
     def __call__(self, buffer: Any) -> bool:
         """Take a buffer, unless it is small; return whether it stays in the pickle."""
@@ -32,13 +33,18 @@ class Large(list[memoryview]):
         self.append(view)
         return False
 
-    def kept(self, stream: bytes, frozen: bool) -> tuple[bytes, ObjectId, Any] | None:
+    def kept(
+        self, stream: bytes, frozen: bool
+    ) -> tuple[bytes, tuple[ObjectId, ...], tuple[Any, ...]] | None:
         """Have them kept, and the pickle's own stream with them if that is large as well.
 
         Returns:
-            The parcel, the id of the one segment that it names, and the reference that holds this;
+            The payload, the ids of segments that it names, and the references that hold these;
             None: they cannot be kept.
         """
+        if isinstance(self.keeper, Filing):
+            payload = self.keeper(stream, self, frozen=frozen)
+            return None if payload is None else (payload, (), ())
         whole = len(stream) >= self.keeper.bytes_min
         views = [memoryview(stream), *self] if whole else self
         kept = self.keeper(views)
@@ -49,23 +55,28 @@ class Large(list[memoryview]):
             for view, (offset, size) in zip(views, kept.spans, strict=True)
         ]
         parcel = Parcel(None if whole else stream, tuple(parts), {kept.id: kept.hint}, frozen)
-        return seal(parcel), ObjectId(kept.id), kept.ref
+        return seal(parcel), (ObjectId(kept.id),), (kept.ref,)
 
 
-def large_for(keeper: Keeper) -> Large:
+def large_for(keeper: Keeping) -> Large:
     """Return one without buffers yet. Quicker than a constructor: many a call needs one."""
     large = Large()
     large.keeper = keeper
     return large
 
 
-def bytes_of(payload: bytes) -> tuple[bytes | memoryview, list[memoryview]]:
-    """Return the pickle stream of a parcel, and its buffers in their order.
+def bytes_of(
+    payload: bytes, until_s: float | None = None
+) -> tuple[bytes | memoryview, list[memoryview]]:
+    """Return the pickle stream of a parcel or of a file, and its buffers; see Session.buffers.
 
     Raises:
         NotInitialized: this process has no cluster to have them from.
         DrumbeatError: see Session.buffers.
+        ValueError, OSError: see payload_files.parts_of.
     """
+    if is_filed(payload):
+        return parts_of(payload)
     session = current()
     if session is None or not session.alive:
         if orphaned():
@@ -74,4 +85,4 @@ def bytes_of(payload: bytes) -> tuple[bytes | memoryview, list[memoryview]]:
             "the bytes of a large value lie in the memory of a cluster, and this process has none; "
             "call drumbeat.init() first"
         )
-    return session.buffers(opened(payload))
+    return session.buffers(opened(payload), until_s)

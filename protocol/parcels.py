@@ -51,7 +51,7 @@ class Parcel(Row):
     parts: tuple[Part, ...]
     #: by segment
     hints: dict[ObjectBytes, Hint]
-    #: nobody may write to what is made of it, so that all readers can share one memory
+    #: nobody may write to what is made of its parts, so that all readers can share one memory
     frozen: bool
 
 

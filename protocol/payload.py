@@ -22,8 +22,9 @@ from .modules import by_value, carriers, gained_path, portable
 from .needs import Directories, Modules, Need, too_large_with
 from .outside import Large, bytes_of, large_for
 from .parcels import MARK
+from .payload_files import Filing
 from .references import ObjectRef, collecting
-from .session import FunctionDefinition, Keeper, Packed
+from .session import FunctionDefinition, Keeping, Packed
 from .settings import Settings
 from .traceback_text import describe, frames_of
 from .unpicklable import Parts, argument_parts, no_parts, not_picklable, too_large
@@ -103,7 +104,7 @@ def limit_values(bytes_max: int) -> None:
 
 
 def pack_call(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], keeper: Keeper | None = None
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], keeper: Keeping | None = None
 ) -> Packed:
     """Pack a call's arguments, in the caller's thread; `keeper` keeps what is large of them.
 
@@ -155,7 +156,7 @@ def pack_call(
 
 
 def _pack_with_dependencies(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], keeper: Keeper | None
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], keeper: Keeping | None
 ) -> Packed:
     places: dict[ObjectId, Placeholder] = {}
 
@@ -196,30 +197,34 @@ def unpack_call(
     return args, kwargs
 
 
-def pack_value(value: Any, what: str = "value", keeper: Keeper | None = None) -> Packed:
+def pack_value(
+    value: Any, what: str = "value", keeper: Keeping | None = None, *, frozen: bool = True
+) -> Packed:
     """Pack a result, or a value that is put; `what` names it in errors.
 
-    Of a value that is put `keeper` keeps what is large; all its readers share that, so that none of
-    them may write to it.
+    `keeper` keeps what is large. If that is `frozen`, all readers share it, and none of them may
+    write to it.
 
     Raises:
         NotPicklable: names the path to the part at fault.
         MessageTooLarge: more than settings.value_bytes_max, and not kept.
         Backpressure: see Keeper.
     """
-    payload, contained, keeps = _dump(value, what, None, keeper, frozen=True)
+    payload, contained, keeps = _dump(value, what, None, keeper, frozen)
     return Packed(payload, (), contained, keeps)
 
 
-def pack_results(value: Any, num_returns: int, name: str) -> list[Packed]:
-    """Pack what a function returned: one value, or `num_returns` many.
+def pack_results(
+    value: Any, num_returns: int, name: str, filing: Filing | None = None
+) -> list[Packed]:
+    """Pack what a function returned: one value, or `num_returns` many; large ones into files.
 
     Raises:
         ValueError: it did not return `num_returns` values.
         NotPicklable, MessageTooLarge: as `pack_value`.
     """
     if num_returns == 1:
-        return [pack_value(value, "result")]
+        return [pack_value(value, "result", filing, frozen=False)]
     if num_returns == 0:
         return []
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes, bytearray)):
@@ -229,19 +234,21 @@ def pack_results(value: Any, num_returns: int, name: str) -> list[Packed]:
         )
     if len(value) != num_returns:
         raise ValueError(f"{name}() has num_returns={num_returns}, but returned {len(value)}")
-    return [pack_value(part, f"result[{index}]") for index, part in enumerate(value)]
+    parts = enumerate(value)
+    return [pack_value(part, f"result[{i}]", filing, frozen=False) for i, part in parts]
 
 
-def unpack_value(payload: bytes | None) -> Any:
+def unpack_value(payload: bytes | None, until_s: float | None = None) -> Any:
     """Return a packed value; None for a task that has none (num_returns=0).
 
     Raises:
         NotPicklable: it cannot be unpickled here; says why.
         ObjectLost: bytes of it that lay elsewhere are gone.
+        GetTimeoutError: they were not here by `until_s`; see Session.buffers.
     """
     if payload is None:
         return None
-    return _load(payload, "the value")
+    return _load(payload, "the value", until_s)
 
 
 # ----------------------------------------------------------------------------------- functions
@@ -401,7 +408,7 @@ def _pack_exception(exception: BaseException) -> tuple[bytes | None, tuple[Objec
 
 
 def _dump(
-    value: Any, what: str, parts: Parts, keeper: Keeper | None = None, *, frozen: bool = False
+    value: Any, what: str, parts: Parts, keeper: Keeping | None = None, frozen: bool = False
 ) -> tuple[bytes, tuple[ObjectId, ...], tuple[Any, ...]]:
     """Return the bytes, what is named inside, and references to what was kept for it."""
     found = collecting.found
@@ -410,7 +417,8 @@ def _dump(
     found.refs = refs
     if carriers:
         carriers[0].look()
-    large = None if keeper is None else large_for(keeper)
+    plain = keeper is None or type(value) in _NO_BUFFERS
+    large = None if plain or keeper is None else large_for(keeper)
     try:
         payload = _dumps(value, PROTOCOL, buffer_callback=large)
     except (KeyboardInterrupt, Interrupted, MemoryError):
@@ -419,22 +427,21 @@ def _dump(
         payload = b""
     finally:
         found.refs = outer
-    return _finished(payload, refs, keeper, large, value, what, parts, frozen=frozen)
+    return _finished(payload, refs, keeper, large, value, what, parts, frozen)
 
 
 def _finished(
     payload: bytes,
     refs: list[ObjectId],
-    keeper: Keeper | None,
+    keeper: Keeping | None,
     large: Large | None,
     value: Any,
     what: str,
     parts: Parts,
-    *,
     frozen: bool = False,
 ) -> tuple[bytes, tuple[ObjectId, ...], tuple[Any, ...]]:
     """Return what `_dump` does, of what plain pickle made of a value; b"": it could not."""
-    if large is None and keeper is not None:
+    if large is None and keeper is not None and len(payload) >= keeper.bytes_min:
         large = large_for(keeper)
     plain = payload and b"__main__" not in payload
     if not plain or (by_value and any(name in payload for name in by_value)):
@@ -445,17 +452,17 @@ def _finished(
     contained = tuple(dict.fromkeys(refs)) if refs else ()
     keeps: tuple[Any, ...] = ()
     if large is not None and (large or len(payload) >= large.keeper.bytes_min):
-        parcel = large.kept(payload, frozen)
-        if parcel is not None:
-            payload, id_, ref = parcel
-            contained, keeps = (*contained, id_), (ref,)
+        kept = large.kept(payload, frozen)
+        if kept is not None:
+            payload, segments, keeps = kept
+            contained = (*contained, *segments)
         elif large:  # all of it goes together, if it is not too much
             size_bytes = len(payload) + sum([view.nbytes for view in large])
             if size_bytes > _bytes_max:
-                raise too_large(what, size_bytes, _bytes_max)
+                raise too_large(what, size_bytes, _bytes_max, was_offered=True)
             return _dump(value, what, parts)
     if len(payload) > _bytes_max:
-        raise too_large(what, len(payload), _bytes_max)
+        raise too_large(what, len(payload), _bytes_max, was_offered=large is not None)
     return payload, contained, keeps
 
 
@@ -475,10 +482,10 @@ def _dump_by_value(
     return payload
 
 
-def _load(payload: bytes, what: str) -> Any:
+def _load(payload: bytes, what: str, until_s: float | None = None) -> Any:
     try:
         if payload[:1] == _PARCEL:
-            stream, buffers = bytes_of(payload)
+            stream, buffers = bytes_of(payload, until_s)
             return _loads(stream, buffers=buffers)
         return _loads(payload)
     except (KeyboardInterrupt, Interrupted, DrumbeatError):

@@ -6,6 +6,7 @@ dropping are counted by that session; a reference only tells when it comes and g
 
 import os
 import threading
+import time
 from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
@@ -91,6 +92,11 @@ def check_timeout(timeout: Any, name: str = "timeout") -> None:
         raise ValueError(f"{name} must be a number of seconds from 0 up, or None, not {timeout!r}")
 
 
+def end_of(timeout: float | None) -> float | None:
+    """Return when a time that begins now is over, by time.monotonic; None: never."""
+    return None if timeout is None else time.monotonic() + timeout
+
+
 def orphaned() -> bool:
     """Return whether this is a forked child that only inherited its session."""
     if not _orphaned:
@@ -163,7 +169,8 @@ class ObjectRef(Generic[T]):
         from .outcomes import value_of
 
         check_timeout(timeout)
-        value: T = value_of(self.session.get((self.id,), timeout)[-1])
+        until_s = end_of(timeout)
+        value: T = value_of(self.session.get((self.id,), timeout)[-1], until_s)
         return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:

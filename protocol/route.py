@@ -17,8 +17,14 @@ from .excuses import TELL_AFTER_S, Excuses, Stage
 ADDRESSES_MAX: Final = 4
 #: the question is put anew so often
 ASK_EACH_S: Final = 1.0
+#: who has not been let in after so long asks why: most are by then, and a question is a connection
+LOOK_AFTER_S: Final = 0.3
+#: how often a loop comes round while an answer is awaited
+LOOK_EACH_S: Final = 0.1
+#: who does not answer for so long is called silent: time for one packet to be lost
+ANSWER_S: Final = 1.5
 #: after so long people are told that nothing is known
-SILENCE_S: Final = 2.5
+SILENCE_S: Final = 2.0
 
 _NO_ROUTE: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
@@ -80,14 +86,16 @@ class Route:
     Args:
         endpoint: "tcp://HOST:PORT", or an ipc one.
         timeout_s: for an attempt to connect.
+        asked_s: when the process was started that is to connect, if that is not long ago: its user
+            waits since then.
     """
 
-    def __init__(self, endpoint: str, timeout_s: float) -> None:
+    def __init__(self, endpoint: str, timeout_s: float, asked_s: float | None = None) -> None:
         self._asked = endpoint
         self._tcp = is_tcp(endpoint)
         where = endpoint.removeprefix("tcp://")
         self._host, self._port = split_tcp(where, endpoint) if self._tcp else ("", 0)
-        self._timeout_s = timeout_s
+        self._timeout_s = min(timeout_s, ANSWER_S)
         self._excuses = Excuses(where)
         self._ask_again_s = float("-inf")
         self._finding = Finding("")
@@ -96,16 +104,26 @@ class Route:
         self._stage: Stage | None = None
         #: when the first attempt began; None: there is a connection
         self._begun_s: float | None = None
+        #: since when somebody waits
+        self._since_s = 0.0
+        self._asked_s = asked_s
         #: where to dial next: one of the name's addresses, when the name itself leads nowhere
         self.endpoint = endpoint
         #: whether `excuses` may have something to say
         self.failing = False
+        #: and when it is to be asked again, if nothing happens before
+        self.due_s = float("inf")
 
     def begun(self, now_s: float) -> None:
         """An attempt begins."""
         self.failing = self._tcp
         if self._begun_s is None:
             self._begun_s = now_s
+            # Time enough to be let in, however long this process took to start.
+            earliest_s = now_s + LOOK_AFTER_S - TELL_AFTER_S
+            self._since_s = min(now_s, max(earliest_s, self._asked_s or now_s))
+            self._asked_s = None
+            self.due_s = now_s + LOOK_AFTER_S
 
     def connected(self) -> None:
         """A connection stands."""
@@ -124,7 +142,7 @@ class Route:
         self.endpoint = self._asked
         if stage is Stage.BEGUN:
             self._look(now_s)
-        self._excuses.failed(stage, self._finding.reason, now_s)
+        self._excuses.failed(stage, self._finding.reason, self._since_s)
 
     def excuses(self, now_s: float) -> list[Unreachable]:
         """Return what is to be said of failed attempts now: one thing, or nothing new."""
@@ -132,18 +150,28 @@ class Route:
         if begun_s is not None and self._stage in (None, Stage.BEGUN):
             self._look_early(begun_s, now_s)
         due = self._excuses.due(now_s)
+        self.due_s = self._next_s(now_s)
         return [] if due is None else [due]
+
+    def _next_s(self, now_s: float) -> float:
+        due_s, begun_s = self._excuses.due_s(), self._begun_s
+        if due_s is not None:
+            return due_s
+        if begun_s is None or self._excuses.known or now_s >= begun_s + SILENCE_S:
+            return float("inf")
+        asks = self._thread is not None or now_s >= begun_s + LOOK_AFTER_S
+        return now_s + LOOK_EACH_S if asks else begun_s + LOOK_AFTER_S
 
     def _look_early(self, begun_s: float, now_s: float) -> None:
         """Find out what is in the way before an attempt ends that nothing comes of."""
-        if self._thread is None and now_s >= begun_s + TELL_AFTER_S:
+        if self._thread is None and now_s >= begun_s + LOOK_AFTER_S:
             self._look(now_s)
         reason = self._finding.reason
         if not reason and not self._finding.endpoint and now_s >= begun_s + SILENCE_S:
             where = self._asked.removeprefix("tcp://")
             reason = f"no answer from {where} so far, and no reason found yet"
         if reason:
-            self._excuses.failed(Stage.BEGUN, reason, begun_s)
+            self._excuses.failed(Stage.BEGUN, reason, self._since_s)
 
     def _look(self, now_s: float) -> None:
         if self._thread is not None:

@@ -32,15 +32,23 @@ _STEP_BYTES: Final = 16 << 20
 
 def are_to_be_had() -> bool:
     """Return whether this system has memory files that can be sealed, and be found by others."""
+    if not hasattr(os, "memfd_create") or not os.path.isdir("/proc/self/fd"):
+        return False
     import fcntl  # not every system has it
 
-    can_seal = hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS")
-    return can_seal and os.path.isdir("/proc/self/fd")
+    return hasattr(fcntl, "F_ADD_SEALS")
 
 
 def head_of(id_: bytes, size: int) -> bytes:
     """Return the head of the segment of that id, whose whole file has that size."""
     return _HEAD.pack(NAME.encode(), len(id_), id_, size).ljust(HEAD_BYTES, b"\0")
+
+
+class Map(mmap.mmap):
+    """A map of a segment."""
+
+    #: the segment, where whoever has the map may want to pass that on
+    segment: "Segment | None" = None
 
 
 class Segment:
@@ -60,14 +68,14 @@ class Segment:
         """Return where others of this machine may find it."""
         return Hint(machine, os.getpid(), self.fd, self.inode, self.size)
 
-    def map(self, *, private: bool) -> mmap.mmap:
+    def map(self, *, private: bool) -> Map:
         """Return its bytes, see `map_or_copy`.
 
         Raises:
             OSError: it is closed, or there is no memory.
         """
         fd = self.fd
-        found: mmap.mmap | None = None
+        found: Map | None = None
         try:
             if fd >= 0:
                 found = map_or_copy(fd, self.size, private=private)
@@ -115,7 +123,7 @@ def write(
     spans: list[tuple[int, int]] = []
     size = HEAD_BYTES
     for view in views:
-        offset = -(-size // _ALIGNED_BYTES) * _ALIGNED_BYTES
+        offset = aligned(size)
         spans.append((offset, view.nbytes))
         size = offset + view.nbytes
     if not hasattr(os, "memfd_create"):
@@ -137,42 +145,70 @@ def write(
     return segment, spans
 
 
+def aligned(offset: int) -> int:
+    """Return where a buffer begins before which so many bytes are taken."""
+    return -(-offset // _ALIGNED_BYTES) * _ALIGNED_BYTES
+
+
 def find(hint: Hint, id_: bytes) -> int | None:
     """Return a descriptor of a segment of this machine; None: it is not there, or not to be had.
 
     Whatever else lies there now is left alone. The caller compares the machine, and closes the
     descriptor.
     """
-    import fcntl  # not every system has it
+    return found_at(hint.pid, hint.fd, hint.inode, hint.size, id_)
 
-    path = f"/proc/{hint.pid}/fd/{hint.fd}"
+
+def found_at(pid: int, fd: int, inode: int, size: int, id_: bytes) -> int | None:
+    """As `find`: of a process of this machine, its descriptor `fd`."""
+    path = f"/proc/{pid}/fd/{fd}"
     try:
         # First looked at only: to open a pipe or a device may block, or set something going.
-        if not _fits(os.stat(path), hint):
+        if not _fits(os.stat(path), inode, size):
             return None
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        found = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError):
         return None
     try:
-        # What could shrink would kill who reads it.
         believed = (
-            not _is_for_others(fd)
-            and _fits(os.fstat(fd), hint)
-            and fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
-            and os.pread(fd, HEAD_BYTES, 0) == head_of(id_, hint.size)
+            not _is_for_others(found)
+            and _fits(os.fstat(found), inode, size)
+            and _is_one(found, id_, size)
         )
     except (OSError, ValueError, struct.error):
         believed = False
     except BaseException:
-        os.close(fd)
+        os.close(found)
         raise
     if not believed:
-        os.close(fd)
+        os.close(found)
         return None
-    return fd
+    return found
 
 
-def map_of(fd: int, size: int, *, private: bool) -> mmap.mmap:
+def taken(fd: int) -> Segment:
+    """Return the segment whose descriptor was handed over: it is ours from now on.
+
+    Raises:
+        ValueError: it is none.
+        OSError: it cannot be looked at.
+    """
+    try:
+        found = os.fstat(fd)
+        head = os.pread(fd, _HEAD.size, 0) if stat.S_ISREG(found.st_mode) else b""
+        if len(head) < _HEAD.size:
+            raise ValueError("what was handed over is no file")
+        _, length, id_, _ = _HEAD.unpack(head)
+        id_, size = id_[:length], found.st_size
+        if size < HEAD_BYTES or not id_ or not _is_one(fd, id_, size):
+            raise ValueError("the file that was handed over is no segment")
+    except BaseException:
+        os.close(fd)
+        raise
+    return Segment(id_, fd, size, found.st_ino)
+
+
+def map_of(fd: int, size: int, *, private: bool) -> Map:
     """Return a map of a segment's whole file.
 
     Args:
@@ -185,22 +221,24 @@ def map_of(fd: int, size: int, *, private: bool) -> mmap.mmap:
         ValueError: the file is shorter.
     """
     if private:
-        return mmap.mmap(fd, size, access=mmap.ACCESS_COPY)
+        return Map(fd, size, access=mmap.ACCESS_COPY)
     # Memory is shared all the same, as nobody writes. Kernels before 6.7 refuse MAP_SHARED here.
-    return mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+    return Map(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
 
 
-def map_or_copy(fd: int, size: int, *, private: bool) -> mmap.mmap:
+def map_or_copy(fd: int, size: int, *, private: bool) -> Map:
     """Return a map of a segment's whole file, see `map_of`, or a copy if it cannot be mapped.
 
-    A copy can be written to in either case.
+    A map takes a descriptor: one of those that others need is not taken for it. A copy can be
+    written to in either case.
 
     Raises:
         OSError: no memory.
         ValueError: the file is shorter.
     """
     try:
-        return map_of(fd, size, private=private)
+        if _has_one_more(fd):
+            return map_of(fd, size, private=private)
     except OSError as error:
         if error.errno not in {errno.EMFILE, errno.ENFILE}:
             raise
@@ -215,13 +253,13 @@ def map_or_copy(fd: int, size: int, *, private: bool) -> mmap.mmap:
     return memory
 
 
-def anonymous(size: int) -> mmap.mmap:
+def anonymous(size: int) -> Map:
     """Return memory of this process alone that can be written to; it takes no descriptor.
 
     Raises:
         OSError: no memory.
     """
-    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return Map(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 class Store:
@@ -239,6 +277,19 @@ class Store:
     def get(self, id_: bytes) -> Segment | None:
         """Return it, if it is kept."""
         return self._segments.get(id_)
+
+    def read_out(self, id_: bytes) -> memoryview | bytes | None:
+        """Return the bytes of its whole file, to be sent; None: it is not kept.
+
+        Without memory for that there are none: whoever gets them finds that they are no segment.
+        """
+        segment = self._segments.get(id_)
+        if segment is None:
+            return None
+        try:
+            return segment.view()
+        except (OSError, ValueError):
+            return b""
 
     def pop(self, id_: bytes) -> None:
         """Close it, if it is kept."""
@@ -272,12 +323,33 @@ def _write_at(fd: int, view: memoryview, offset: int) -> None:
         done += os.pwrite(fd, view[done : done + _STEP_BYTES], offset + done)
 
 
-def _fits(found: os.stat_result, hint: Hint) -> bool:
+def _fits(found: os.stat_result, inode: int, size: int) -> bool:
     return (
         stat.S_ISREG(found.st_mode)
-        and found.st_ino == hint.inode
-        and found.st_size == hint.size >= HEAD_BYTES
+        and found.st_ino == inode
+        and found.st_size == size >= HEAD_BYTES
     )
+
+
+def _is_one(fd: int, id_: bytes, size: int) -> bool:
+    """Return whether a file is the segment of that id; what could shrink would kill its readers."""
+    import fcntl  # not every system has it
+
+    sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+    return bool(sealed) and os.pread(fd, HEAD_BYTES, 0) == head_of(id_, size)
+
+
+def _has_one_more(fd: int) -> bool:
+    """Return whether a duplicate of a descriptor would be none of those that others need.
+
+    Raises:
+        OSError: there is none at all.
+    """
+    duplicate = os.dup(fd)
+    try:
+        return not _is_for_others(duplicate)
+    finally:
+        os.close(duplicate)
 
 
 def _is_for_others(fd: int) -> bool:

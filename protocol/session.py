@@ -12,6 +12,7 @@ from .actors import ActorName
 from .ids import ObjectId, TaskId
 from .messages import Options, ValueRow
 from .parcels import Hint, Parcel
+from .payload_files import Filing
 
 
 class Packed(NamedTuple):
@@ -54,6 +55,10 @@ class Keeper(Protocol):
         """
 
 
+#: what does something with large buffers: a client's keeper, or a worker's files
+Keeping = Keeper | Filing
+
+
 class FunctionDefinition:
     """A function as it is sent: pickled once, named by its hash.
 
@@ -92,7 +97,7 @@ class Session(Protocol):
     #: a blocking call of the main thread lends the task's CPUs (true in a worker)
     lends: bool
     #: keeps the large parts of what is packed for this session; None: they are packed with the rest
-    keeper: Keeper | None
+    keeper: Keeping | None
 
     def new_id(self) -> TaskId:
         """Return an id for a task that is to be submitted by it."""
@@ -146,11 +151,18 @@ class Session(Protocol):
     def pin(self, id_: ObjectId) -> None:
         """A ref was pickled outside Drumbeat: keep its value until this process leaves."""
 
-    def buffers(self, parcel: Parcel) -> tuple[bytes | memoryview, list[memoryview]]:
+    def buffers(
+        self, parcel: Parcel, until_s: float | None = None
+    ) -> tuple[bytes | memoryview, list[memoryview]]:
         """Return the pickle stream of a parcel, and its buffers in their order.
+
+        Args:
+            parcel: what names them.
+            until_s: how long to wait for bytes from elsewhere, by time.monotonic; None: no limit.
 
         Raises:
             ObjectLost: the bytes of a segment are gone.
+            GetTimeoutError: they were not here in time.
             RemoteProtocolError: what the parcel says of a segment does not fit it.
         """
 

@@ -118,6 +118,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     scheduler_port: Annotated[
         int, Meta(ge=1, le=65535), _help("Where a scheduler on the network listens.")
     ] = 7788
+    advertise: Annotated[
+        str,
+        _help("HOST or HOST:PORT at which others reach such a scheduler; empty: found out."),
+    ] = ""
     connect_timeout_s: Annotated[
         float, Positive, _help("init() gives up when no scheduler answers for so long.")
     ] = 15.0

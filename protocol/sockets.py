@@ -16,6 +16,7 @@ from zmq.utils import z85
 
 from . import curve
 from . import door as rule
+from .comers import UNKNOWN, Comers
 from .descriptors import connections_max
 from .errors import ConfigError
 from .excuses import Stage
@@ -38,7 +39,9 @@ _CLOSINGS: Final = (
 )  # fmt: skip
 #: what a dialler over the network wants to know besides: how far it came
 _DIALLING: Final = _CLOSINGS | zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
-_LISTENING: Final = _CLOSINGS | zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED
+_LISTENING: Final = (
+    _CLOSINGS | zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+)
 _ACCEPTED: Final = int(zmq.EVENT_ACCEPTED)
 _BOUND: Final = int(zmq.EVENT_LISTENING)
 _CONNECTED: Final = int(zmq.EVENT_CONNECTED)
@@ -49,8 +52,6 @@ _KEY_REFUSED: Final = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 _HANDSHAKES_FAILED: Final = (
     int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL), int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL),
 )  # fmt: skip
-#: stands for a descriptor
-_UNKNOWN: Final = -1
 #: where ZeroMQ asks who may come in; a name within the process
 _ZAP: Final = "inproc://zeromq.zap.01"
 #: newcomers let in again when so much of what there may be is free
@@ -320,14 +321,9 @@ class Listening(_Socket):
         self._porter = None if door is None else _Porter(context, door)
         #: what the key of whoever is behind a route proves; "" where there are no keys
         self._proven: dict[bytes, str] = {}
-        # The routes that were seen on each descriptor; a number may have been used again.
-        self._routes_at: dict[int, list[bytes]] = {}
-        self._connected: dict[int, None] = {}
+        self._comers = Comers()
         self._connections_max = 0
         self._gate: Gate | None = None
-        # Connections that ended before they had said a word, but for those that are counted
-        # elsewhere: not all failures to speak ZeroMQ are told of as such.
-        self._silent = 0
         # How often nobody was let in any more, since there were as many as there may be.
         self._door_shut = 0
         #: whether `closed` had something to tell when `receive` was last called
@@ -357,7 +353,7 @@ class Listening(_Socket):
     @property
     def connections(self) -> int:
         """How many connections there are, of whoever it may be."""
-        return len(self._connected)
+        return len(self._comers)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -365,7 +361,8 @@ class Listening(_Socket):
         porter = self._porter
         return {
             "junk_dropped": self.junk_dropped,
-            "handshakes_failed": max(0, self._silent),
+            "handshakes_failed": self._comers.failed,
+            "ended_unheard": self._comers.unheard,
             "keys_refused": 0 if porter is None else porter.keys_refused,
             "connections_refused": 0 if porter is None else porter.full,
             "door_shut": self._door_shut,
@@ -374,13 +371,13 @@ class Listening(_Socket):
     @property
     def refusals(self) -> int:
         """How much of that there was: changes with each."""
-        refused = self.junk_dropped + self._silent + self._door_shut
+        refused = self.junk_dropped + self._comers.silent + self._door_shut
         porter = self._porter
         return refused if porter is None else refused + porter.keys_refused + porter.full
 
     def forget_strangers(self) -> None:
         """Two who were refused came to test that: one with a foreign key, one with none."""
-        self._silent -= 1  # its closing may not have been told yet
+        self._comers.refused()  # its closing may not have been told yet
         if self._porter is not None:
             self._porter.keys_refused -= 1
 
@@ -399,7 +396,7 @@ class Listening(_Socket):
         porter = self._porter
         if porter is not None and porter.source.state:
             self._poller.use(porter.source)
-            porter.answer(full=len(self._connected) > self._connections_max)
+            porter.answer(full=len(self._comers) > self._connections_max)
 
     def closed(self) -> list[bytes]:
         """Return the routes of those whose connection may have closed since last asked.
@@ -413,26 +410,28 @@ class Listening(_Socket):
 
     def _hear(self) -> list[bytes]:
         routes: list[bytes] = []
+        comers = self._comers
         for event, value in self._told():
             if event == _ACCEPTED:
-                self._connected[value] = None
+                comers.came(value)
+            elif event == _OPEN:
+                comers.entered()
             elif event == _DISCONNECTED:
-                self._connected.pop(value, None)
-                spoke = self._routes_at.pop(value, [])
-                self._silent += not spoke
-                for route in (*spoke, *self._routes_at.pop(_UNKNOWN, ())):
+                gone = comers.gone(value)
+                for route in gone:
                     self._proven.pop(route, None)
-                    routes.append(route)
+                routes += gone
             elif event == _BOUND and self._porter is not None:
                 self._gate = Gate(value)
-            else:
-                self._silent -= event == _KEY_REFUSED
+            elif event == _KEY_REFUSED:
+                comers.refused()
+        comers.settle()
         if self._gate is not None:
             self._swing(self._gate)
         return routes
 
     def _swing(self, gate: Gate) -> None:
-        most, count = self._connections_max, len(self._connected)
+        most, count = self._connections_max, len(self._comers)
         if count >= most and not gate.shut:
             self._door_shut += 1
             gate.turn(shut=True)
@@ -474,8 +473,8 @@ class Listening(_Socket):
         try:
             descriptor = frame.get(zmq.SRCFD)
         except zmq.ZMQError:
-            descriptor = _UNKNOWN  # its version of ZeroMQ's protocol is one without properties
-        self._routes_at.setdefault(descriptor, []).append(route)
+            descriptor = UNKNOWN  # its version of ZeroMQ's protocol is one without properties
+        self._comers.spoke(descriptor, route)
         return proven
 
     def send(self, route: bytes, frame: bytes) -> bool:

@@ -4,14 +4,16 @@ Never a socket; knows nothing of connections, which come and go below it.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw, Struct
 
-from .blobs import Assembler, Chunker
-from .codec import Reader, decode_chunk, encode
+from .blobs import Assembler, Chunker, Place
+from .codec import Reader, decode_bulk, encode
 from .dialer import Dialer
 from .errors import RemoteProtocolError
+from .frames import Chunk, Lent, Taken
 from .ids import NO_PEER, PeerId
 from .link import Link
 from .messages import AnyMessage
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Chunks moved to a bulk link in one turn: control messages go in between.
 CHUNKS_PER_TURN_MAX = 4
+#: Most payloads of a peer that could not be opened here, and have not come as bytes.
+REFUSED_MAX = 4096
 NOW_S = float("-inf")
 NEVER_S = float("inf")
 
@@ -74,17 +78,45 @@ class Line:
 
 
 class Traffic:
-    """One end of one link life: a new life needs a new one, and all that was under way is gone."""
+    """One end of one link life: a new life needs a new one, and all that was under way is gone.
 
-    __slots__ = ("_marks", "assembler", "chunker", "reader")
+    Args:
+        reader: understands the messages that come.
+        settings: bounds.
+        open_file: returns a payload that the peer has in a file; None: it cannot be had. Not given:
+            the peer is on another machine.
+    """
 
-    def __init__(self, reader: Reader, settings: Settings) -> None:
+    __slots__ = (
+        "_marks",
+        "_open_file",
+        "_refused",
+        "_refused_count",
+        "assembler",
+        "chunker",
+        "lends",
+        "reader",
+    )
+
+    def __init__(
+        self,
+        reader: Reader,
+        settings: Settings,
+        open_file: Callable[[Place], bytes | None] | None = None,
+    ) -> None:
         self.reader = reader
+        self._open_file = open_file
+        #: files may be lent to the peer: it is on this machine, and opens them
+        self.lends = open_file is not None
+        #: what was lent and could not be opened: its number, by key; the bytes are to come
+        self._refused: dict[bytes, deque[int]] = {}
+        self._refused_count = 0
         self.chunker = Chunker(settings.frame_bytes_max)
         # Twice the largest payload: a peer sends one after the other, but may mix.
         self.assembler = Assembler(2 * settings.value_bytes_max)
-        # (mark, messages queued ever on the control link, on the bulk link) when it was set
-        self._marks: deque[tuple[int, int, int]] = deque()
+        # (mark, messages queued ever on the control link, on the bulk link, last number that was
+        # lent) when it was set
+        self._marks: deque[tuple[int, int, int, int]] = deque()
 
     def take_in(self, raws: list[Raw], peer: PeerId, out: list[Any]) -> int:
         """Decode messages of the control link; return how many did not fit and were dropped."""
@@ -108,23 +140,57 @@ class Traffic:
             RemoteProtocolError: a chunk does not fit, so a payload would never be whole.
         """
         for raw in raws:
-            chunk = decode_chunk(raw)
-            payload = self.assembler.add(chunk)
+            message = decode_bulk(raw)
+            if isinstance(message, Taken):
+                self.chunker.taken(message)
+                # Where nothing could be opened so far, nothing will be.
+                self.lends = self.lends and (message.opened or message.number > 1)
+                continue
+            payload = self._take(message)
             if payload is not None:
-                out.append(Blob(chunk.key, payload, peer))
+                out.append(Blob(message.key, payload, peer))
+
+    def _take(self, message: Chunk | Lent) -> bytes | None:
+        key = message.key
+        if isinstance(message, Lent):
+            place = message.pid, message.fd, message.inode, message.size, message.id
+            payload = self._open_file(place) if self._open_file is not None else None
+            if payload is None:
+                if self._refused_count >= REFUSED_MAX:
+                    raise RemoteProtocolError("lent.number: too many that cannot be opened here")
+                self._refused.setdefault(key, deque()).append(message.number)
+                self._refused_count += 1
+            self.chunker.answer(Taken(message.number, payload is not None))
+            return payload
+        payload = self.assembler.add(message)
+        if payload is not None and (numbers := self._refused.get(key)):
+            self.chunker.answer(Taken(numbers.popleft(), True))
+            self._refused_count -= 1
+            if not numbers:
+                del self._refused[key]
+        return payload
 
     def mark(self, mark: int, control: Link, bulk: Link) -> None:
         """Set a mark behind all that was sent so far, payloads too that are not cut yet."""
         bulk_ever = bulk.queued_ever + self.chunker.pending_chunks
-        self._marks.append((mark, control.queued_ever, bulk_ever))
+        self._marks.append((mark, control.queued_ever, bulk_ever, self.chunker.last_lent))
 
     def reached(self, control: Link, bulk: Link) -> list[int]:
         """Take out and return the marks that the peer has acknowledged all before."""
-        waiting = self._marks
-        marks: list[int] = []
-        while waiting and waiting[0][1] <= control.acked and waiting[0][2] <= bulk.acked:
-            marks.append(waiting.popleft()[0])
+        waiting, marks = self._marks, []
+        while waiting:
+            mark, control_ever, bulk_ever, lent = waiting[0]
+            if control_ever > control.acked or bulk_ever > bulk.acked or self.chunker.is_lent(lent):
+                break
+            waiting.popleft()
+            marks.append(mark)
         return marks
+
+    @property
+    def settled(self) -> bool:
+        """Whether all payloads have been taken from here, and none is lent."""
+        chunker = self.chunker
+        return not chunker.pending and not chunker.is_lent(chunker.last_lent)
 
     @property
     def marked(self) -> bool:

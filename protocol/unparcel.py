@@ -3,14 +3,14 @@
 Never opens a pickle, and keeps nothing: what it hands out lives as long as somebody uses it.
 """
 
-import contextlib
 import mmap
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary, finalize
 
-from .errors import RemoteProtocolError
+from .errors import GetTimeoutError, RemoteProtocolError
 from .ids import show
 from .parcels import Hint, Parcel, Part
 from .segments import HEAD_BYTES, Store, anonymous, find, head_of, map_or_copy
@@ -26,35 +26,48 @@ class Segments:
         self,
         store: Store,
         machine: str,
-        fetch: Callable[[bytes], Any],
+        fetch: Callable[[bytes, float | None], Any],
         hold: Callable[[bytes], None],
         drop: Callable[[bytes], None],
+        *,
+        keeps_fetched: bool = False,
     ) -> None:
         """Do not map anything yet.
 
         Args:
             store: what this process keeps itself.
             machine: this one; see machine.identity.
-            fetch: waits for an object, and returns its bytes: a segment's whole file.
+            fetch: waits for an object, so many seconds at most, and returns its bytes: a segment's
+                whole file. None: however long it takes.
             hold: one more hold of an object.
             drop: one less. Called amid anything: takes no lock.
+            keeps_fetched: what was fetched stays with its object anyway, so who may not write to it
+                needs no copy.
         """
         self._store = store
         self._machine = machine
         self._fetch = fetch
         self._hold = hold
         self._drop = drop
+        self._keeps_fetched = keeps_fetched
         #: read-only, so that whoever wants the same can have the same
         self._live: WeakValueDictionary[bytes, mmap.mmap] = WeakValueDictionary()
 
-    def buffers(self, parcel: Parcel) -> tuple[memoryview | bytes, list[memoryview]]:
+    def buffers(
+        self, parcel: Parcel, until_s: float | None = None
+    ) -> tuple[memoryview | bytes, list[memoryview]]:
         """Return the pickle stream and the buffers that belong to it.
 
         A map lives as long as one of its buffers, or of what is made of them.
 
+        Args:
+            parcel: what names them.
+            until_s: see Session.buffers.
+
         Raises:
             RemoteProtocolError: the parcel does not fit its segments.
-            DrumbeatError: bytes had to be asked for, and are lost, or not here in time.
+            GetTimeoutError: bytes had to be asked for, and were not here in time.
+            DrumbeatError: they are lost.
             OSError: no memory.
         """
         whole: dict[bytes, memoryview] = {}
@@ -62,40 +75,45 @@ class Segments:
         for part in parcel.parts:
             view = whole.get(part.segment)
             if view is None:
-                view = whole[part.segment] = self._whole(part.segment, parcel)
+                view = whole[part.segment] = self._whole(part.segment, parcel, until_s)
             views.append(_cut(view, part))
         if parcel.stream is None:
             return views[0], views[1:]
         return parcel.stream, views
 
-    def _whole(self, id_: bytes, parcel: Parcel) -> memoryview:
-        if not parcel.frozen:
-            return memoryview(self._mapped(id_, parcel.hints.get(id_), private=True))
-        mapping = self._live.get(id_)
-        if mapping is None:
-            mapping = self._mapped(id_, parcel.hints.get(id_), private=False)
-            self._live[id_] = mapping
-        return memoryview(mapping).toreadonly()
-
-    def _mapped(self, id_: bytes, hint: Hint | None, *, private: bool) -> mmap.mmap:
+    def _whole(self, id_: bytes, parcel: Parcel, until_s: float | None) -> memoryview:
+        hint, frozen = parcel.hints.get(id_), parcel.frozen
+        found = self._live.get(id_) if frozen else None
+        if found is not None:
+            return memoryview(found).toreadonly()
         self._hold(id_)
         is_held = True
         try:
-            mapping = self._here(id_, hint, private=private)
+            mapping = self._here(id_, hint, private=not frozen)
             if mapping is None:
-                return self._fetched(id_)
-            is_held = False
-            finalize(mapping, self._drop, id_).atexit = False
-            return mapping
+                data = self._fetched(id_, until_s)
+                if frozen and self._keeps_fetched:
+                    return data.toreadonly()
+                mapping = _copied(data)
+            else:
+                is_held = False
+                finalize(mapping, self._drop, id_).atexit = False
         finally:
             if is_held:
                 self._drop(id_)
+        if not frozen:
+            return memoryview(mapping)
+        self._live[id_] = mapping
+        return memoryview(mapping).toreadonly()
 
     def _here(self, id_: bytes, hint: Hint | None, *, private: bool) -> mmap.mmap | None:
         own = self._store.get(id_)
         if own is not None:
-            with contextlib.suppress(OSError, ValueError):
+            try:
                 return own.map(private=private)
+            except OSError:
+                if own.fd >= 0:
+                    raise  # it is here, and nowhere else: to ask for it would not help
         # Two machines that have no name are not the same one.
         if hint is None or not hint.machine or hint.machine != self._machine:
             return None
@@ -109,18 +127,28 @@ class Segments:
         finally:
             os.close(fd)
 
-    def _fetched(self, id_: bytes) -> mmap.mmap:
-        data = memoryview(self._fetch(id_))
+    def _fetched(self, id_: bytes, until_s: float | None) -> memoryview:
+        try:
+            timeout_s = None if until_s is None else max(0.0, until_s - time.monotonic())
+            data = memoryview(self._fetch(id_, timeout_s))
+        except GetTimeoutError:
+            raise GetTimeoutError(
+                "the value is there, but its bytes, which lie elsewhere, were not here in time"
+            ) from None
         size = data.nbytes
         if size < HEAD_BYTES or data[:HEAD_BYTES] != head_of(id_, size):
             raise RemoteProtocolError(
                 f"the object {show(id_)} is no segment of its {size:,} bytes, though a large "
                 "value says that it lies there"
             )
-        memory = anonymous(size)
-        with memoryview(memory) as view:
-            view[:] = data
-        return memory
+        return data
+
+
+def _copied(data: memoryview) -> mmap.mmap:
+    memory = anonymous(data.nbytes)
+    with memoryview(memory) as view:
+        view[:] = data
+    return memory
 
 
 def _cut(whole: memoryview, part: Part) -> memoryview:

@@ -78,11 +78,24 @@ def _why_not(value: Any, dumps: Dumps) -> BaseException | None:
     return None
 
 
-def too_large(what: str, size_bytes: int, limit_bytes: int) -> MessageTooLarge:
-    """Return the error for what has more bytes than may be sent."""
+def too_large(
+    what: str, size_bytes: int, limit_bytes: int, *, was_offered: bool = False
+) -> MessageTooLarge:
+    """Return the error for what has more bytes than may be sent.
+
+    Args:
+        what: names it.
+        size_bytes: how large it is.
+        limit_bytes: what may be sent.
+        was_offered: it was to lie in memory that is shared, and could not.
+    """
+    shared = (
+        "; nor could it lie in memory that this machine shares: it is more than "
+        "segment_bytes_max, or there is no memory or no descriptor left (ulimit -n)"
+    )
     return MessageTooLarge(
         f"{what}: {size_bytes:,} bytes when pickled, and at most {limit_bytes:,} can be sent "
-        "(the setting value_bytes_max)",
+        f"(the setting value_bytes_max){shared if was_offered else ''}",
         size_bytes=size_bytes,
         limit_bytes=limit_bytes,
     )

@@ -25,7 +25,8 @@ from ..protocol.frames import Role
 from ..protocol.leftover import SocketFile, remove_if_orphaned
 from ..protocol.machine import allow_files, give_back_memory
 from ..protocol.settings import Settings
-from .cluster_directory import LOOPBACK, WILDCARDS, ClusterDirectory, reachable_host
+from .cluster_directory import ClusterDirectory
+from .reach import reach_of
 from .statefile import StateFile
 
 if TYPE_CHECKING:
@@ -123,28 +124,32 @@ def _network(arguments: argparse.Namespace) -> Place:
 
     host, port = split_tcp(arguments.listen, "--listen")
     if arguments.advertise:
-        advertised = split_tcp(arguments.advertise, "--advertise")
+        advertised, note = split_tcp(arguments.advertise, "--advertise"), ""
     else:
-        advertised = reachable_host(host), port
+        found, note = reach_of(host)
+        advertised = found, port
     if not port or not advertised[1]:
         raise ConfigError("a port that others can be told is a number from 1", setting="listen")
     endpoint = tcp_endpoint(*advertised)
     directory = ClusterDirectory(Path(arguments.directory), endpoint, public_key)
     for wish in arguments.copy:
         directory.copy(wish)
-    return Place(tcp_endpoint(host, port), directory.door, words_of(directory, arguments.listen))
+    words = words_of(directory, arguments.listen, note)
+    return Place(tcp_endpoint(host, port), directory.door, words)
 
 
-def words_of(directory: ClusterDirectory, listens_at: str) -> str:
-    """Return what is said at the start: how nodes and programs come here. It holds no secret."""
+def words_of(directory: ClusterDirectory, listens_at: str, note: str = "") -> str:
+    """Return what is said at the start: how nodes and programs come here. It holds no secret.
+
+    Args:
+        directory: with the cluster files.
+        listens_at: HOST:PORT.
+        note: of the address at which others reach it, where that may be wrong.
+    """
     where = directory.endpoint.removeprefix("tcp://")
     lines = [f"drumbeat scheduler: listening at {listens_at}; others reach it at {where}"]
-    host, _ = split_tcp(where, "the endpoint")
-    if host == LOOPBACK and split_tcp(listens_at, "--listen")[0] in WILDCARDS:
-        lines.append(
-            "  which is this machine alone: no way out of it was found, so name one for others with"
-            " --advertise HOST"
-        )
+    if note:
+        lines.append(f"  {note}")
     if directory.endpoint_before:
         before = directory.endpoint_before.removeprefix("tcp://")
         lines.append(

@@ -6,7 +6,6 @@ address is written anew where it has changed. One scheduler at a time has a dire
 
 import fcntl
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -24,7 +23,6 @@ from ..protocol.cluster_file import (
     write_address,
     write_private,
 )
-from ..protocol.endpoints import ANY_HOST
 from ..protocol.errors import ConfigError
 from ..protocol.keys import KEY_BYTES, ROLES, Address, Credentials, Door, parse_key, show_key
 
@@ -32,13 +30,6 @@ from ..protocol.keys import KEY_BYTES, ROLES, Address, Credentials, Door, parse_
 LOCK: Final = "scheduler.lock"
 #: the keys of a first start that did not come to its end
 UNFINISHED: Final = name_of(SCHEDULER) + ".new"
-
-#: all interfaces of this machine
-WILDCARDS: Final = (ANY_HOST, "0.0.0.0", "::")
-#: where a machine without a way out reaches itself
-LOOPBACK: Final = "127.0.0.1"
-#: addresses that are nobody's: to ask which way leads out, nothing is sent
-_OUTSIDE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 
 
 class _Own(NamedTuple):
@@ -151,23 +142,6 @@ class ClusterDirectory:
                 write_address(path, Address(self.endpoint, role, credentials))
             found[role] = path
         return found
-
-
-def reachable_host(listens_at: str) -> str:
-    """Return a host by which other machines are likely to reach one that listens there.
-
-    For all interfaces: the address that this machine itself uses on its way out, else loopback.
-    """
-    if listens_at not in WILDCARDS:
-        return listens_at
-    for family, outside in _OUTSIDE:
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as asker:
-                asker.connect((outside, 9))
-                return str(asker.getsockname()[0])
-        except OSError:
-            continue  # no way out in this family
-    return LOOPBACK
 
 
 def _lock(path: Path) -> int:

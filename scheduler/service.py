@@ -20,6 +20,7 @@ from ..protocol.complaints import Complaints
 from ..protocol.keys import Door
 from ..protocol.lines import say
 from ..protocol.notify import HealthFile, ServiceManager
+from ..protocol.payload_files import machine_of
 from ..protocol.settings import Settings
 from ..protocol.sizes import say_sizes
 from ..protocol.transport import (
@@ -100,7 +101,7 @@ class Service:
         #: what could not be written down yet
         self._unwritten: events.Remember | None = None
         self._write_again_s = 0.0
-        self._shell = ListenShell(endpoint, settings, epoch, door)
+        self._shell = ListenShell(endpoint, settings, epoch, door, machine_of(settings))
         self._poller = Poller()
         self._shell.attach(self._poller)
         self._owner_fd = owner_fd

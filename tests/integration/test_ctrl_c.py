@@ -49,6 +49,7 @@ import drumbeat
 drumbeat.init(num_cpus=2)
 slow = drumbeat.remote(time.sleep)
 drumbeat.get([slow.remote(0.01) for _ in range(2)])
+drumbeat.Executor  # is loaded here: an interrupt amid that is another matter
 print("waits", flush=True)
 """
 

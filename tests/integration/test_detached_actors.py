@@ -153,6 +153,27 @@ def test_it_begins_anew_when_its_process_dies_also_while_the_scheduler_is_away(
     until(lambda: not files(cluster), 20.0)
 
 
+def test_it_begins_anew_with_large_arguments_that_a_program_that_has_left_had_put(
+    cluster: RemoteCluster,
+) -> None:
+    cluster.start_scheduler()
+    cluster.start_node("one")
+    text = """
+    @drumbeat.remote
+    class Sized(Counter.plain_class):
+        def __init__(self, first, second):
+            super().__init__(len(first) + len(second))
+
+    ref = drumbeat.put(bytearray(3 << 20))
+    counter = Sized.options(**options).remote(ref, bytearray(2 << 20))
+    print(json.dumps(drumbeat.get(counter.where.remote(), timeout=20)))
+    """
+    pid, _ = program(cluster, text, max_restarts=1)
+    os.kill(pid, signal.SIGKILL)
+    count, _, fence = adds(cluster)
+    assert (count, fence) == ((5 << 20) + 1, 2)
+
+
 def test_a_node_and_the_scheduler_die_together_and_it_begins_on_another_node(
     cluster: RemoteCluster,
 ) -> None:

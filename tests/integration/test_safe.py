@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -51,6 +52,33 @@ def leads_to(safe: Safe, descriptor: int) -> str:
 def test_every_daemon_that_asks_is_answered() -> None:
     with kept() as (safe, _):
         assert [asked(safe) for _ in range(3)] == [SECRET.decode()] * 3
+
+
+def test_while_it_is_stopped_whoever_asks_is_told_so_and_keeps_no_descriptor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(safe_module, "ANSWER_S", 0.1)
+    with kept() as (safe, _):
+        os.kill(safe.pid, signal.SIGSTOP)
+        before = os.listdir("/proc/self/fd")
+        try:
+            with pytest.raises(OSError, match="is it stopped"):
+                asked(safe)
+        finally:
+            os.kill(safe.pid, signal.SIGCONT)
+        assert os.listdir("/proc/self/fd") == before
+        monkeypatch.setattr(safe_module, "ANSWER_S", 10.0)
+        assert asked(safe) == SECRET.decode()
+
+
+def test_who_asks_when_it_is_gone_keeps_no_descriptor() -> None:
+    with kept() as (safe, _):
+        os.kill(safe.pid, signal.SIGKILL)
+        until(lambda: os.waitid(os.P_PID, safe.pid, os.WEXITED | os.WNOWAIT))
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(OSError, match=r"Broken pipe|has ended"):
+            asked(safe)
+        assert os.listdir("/proc/self/fd") == before
 
 
 def test_at_its_limit_it_answers_by_the_descriptor_that_it_has_in_reserve() -> None:

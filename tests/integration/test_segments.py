@@ -1,11 +1,13 @@
 """Large values lie in memory that the machine shares: in place, right, and gone when they are."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +180,35 @@ def test_actors_take_large_arguments_and_keep_them() -> None:
     wanted = int(array().sum())
     calls = [holder.add.remote(array()) for _ in range(3)]
     assert drumbeat.get(calls, timeout=30) == [2 * wanted, 3 * wanted, 4 * wanted]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_actor_that_begins_anew_has_its_large_argument_again() -> None:
+    holder = Holder.options(max_restarts=1).remote(array())
+    wanted = int(array().sum())
+    assert drumbeat.get(holder.add.remote(0), timeout=30) == wanted
+    assert segments_of(os.getpid()), "for the next incarnation"
+    drumbeat.kill(holder, no_restart=False)
+    assert drumbeat.get(holder.add.remote(array()), timeout=30) == 2 * wanted
+    del holder
+    until(lambda: not segments_of(os.getpid()))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_future_of_a_large_value_has_it_though_nobody_else_does() -> None:
+    future = drumbeat.put(array()).future()
+    gc.collect()
+    drumbeat.get(total.remote(array()), timeout=30)  # by now it is known what has gone
+    assert int(future.result(30).sum()) == int(array().sum())
+    ref = drumbeat.put(array())
+    with drumbeat.Executor() as executor:
+        made = executor.submit(itemgetter(0), [ref])
+    del ref
+    gc.collect()
+    drumbeat.get(total.remote(array()), timeout=30)
+    assert int(drumbeat.get(made.result(), timeout=30).sum()) == int(array().sum())
+    del future, made
+    until(lambda: not segments_of(os.getpid()))
 
 
 @pytest.mark.usefixtures("cluster")

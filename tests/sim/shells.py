@@ -15,6 +15,7 @@ from drumbeat.client import events as client_events
 from drumbeat.client.core import ClientCore
 from drumbeat.node import events as node_events
 from drumbeat.node.core import NodeCore
+from drumbeat.protocol import transport
 from drumbeat.protocol.drain import Draining
 from drumbeat.protocol.frames import Role
 from drumbeat.protocol.ids import PeerId
@@ -27,7 +28,7 @@ from drumbeat.scheduler.core import SchedulerCore
 
 from .pool import FakePool
 from .segments import Store
-from .wire import Place, dial, listen, simulated
+from .wire import Place, dial, listen
 
 #: worlds are small: what takes several turns in a large one is to do so here as well
 doubts.JUDGED_A_TURN = 3
@@ -232,30 +233,30 @@ class SchedulerProcess(Process):
         events: list[Any] = []
         for one in self.shell.turn(now_s):
             match one:
-                case simulated.Message():
+                case transport.Message():
                     self._note(one.peer, one.message)
                     events.append(scheduler_events.Received(one.peer, one.message))
-                case simulated.Blob():
+                case transport.Blob():
                     self.world.oracle.count("blob")
                     events.append(scheduler_events.BlobReceived(one.peer, one.key, one.payload))
-                case simulated.Heard():
+                case transport.Heard():
                     events.append(scheduler_events.PeerHeard(one.peers))
-                case simulated.Joined():
+                case transport.Joined():
                     if one.peer in self._joined and self.world.knows(one.peer, self.epoch):
                         self.world.oracle.life_lost(one.peer)
                     self._joined[one.peer] = None
                     events.append(scheduler_events.PeerJoined(one.peer, one.hello))
-                case simulated.Returned():
+                case transport.Returned():
                     self.world.oracle.count("link resumed")
                     events.append(scheduler_events.PeerReturned(one.peer))
-                case simulated.Disconnected():
+                case transport.Disconnected():
                     events.append(scheduler_events.PeerDisconnected(one.peer))
-                case simulated.Reached():
+                case transport.Reached():
                     events.append(scheduler_events.Reached(one.peer, one.marks))
-                case simulated.Lags():
+                case transport.Lags():
                     lags = scheduler_events.PeerLags(one.peer, one.queued_bytes, one.channel)
                     events.append(lags)
-                case simulated.Rejected():
+                case transport.Rejected():
                     self.world.oracle.wrong(f"the scheduler rejects {one.reason}")
         return events
 
@@ -341,11 +342,11 @@ class _DiallingProcess(Process):
         events: list[Any] = []
         for one in self.shell.turn(now_s):
             match one:
-                case simulated.Message():
+                case transport.Message():
                     events.append(kinds.Received(one.message))
-                case simulated.Blob():
+                case transport.Blob():
                     events.append(kinds.BlobReceived(one.key, one.payload))
-                case simulated.Up():
+                case transport.Up():
                     if not self.has_been_up:
                         self.world.welcomed(self, one.epoch)
                     if self.has_been_up and not one.resumed:
@@ -357,12 +358,12 @@ class _DiallingProcess(Process):
                     self.has_been_up = True
                     self.epoch = one.epoch
                     events.append(kinds.Connected(one.epoch, one.resumed))
-                case simulated.Down():
+                case transport.Down():
                     events.append(kinds.Disconnected())
-                case simulated.Refused():
+                case transport.Refused():
                     self.is_refused = True
                     self.world.oracle.wrong(f"{self.name} is refused: {one.error} {one.reason}")
-                case simulated.Rejected():
+                case transport.Rejected():
                     self.world.oracle.wrong(f"{self.name} rejects {one.reason}")
         return events
 

@@ -1,8 +1,8 @@
 """The real connection shells over simulated sockets.
 
-protocol/transport.py is loaded a second time under another name, and in that copy its sockets are
-those of the simulated network. So dialer, listener, link, blobs and the shells that join them run
-here as they are. Never changes the module that everybody else uses.
+protocol/dialshell.py and listenshell.py are loaded a second time under other names, and in these
+copies the sockets are those of the simulated network. So dialer, listener, link, blobs and the
+shells that join them run here as they are. Never changes the modules that everybody else uses.
 """
 
 import importlib.util
@@ -11,7 +11,7 @@ from random import Random
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from drumbeat.protocol import transport as real
+from drumbeat.protocol import dialshell, listenshell
 from drumbeat.protocol.excuses import Stage
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.poller import Source
@@ -179,9 +179,9 @@ class _Context:
         """Nothing to wait for."""
 
 
-def _load() -> ModuleType:
+def _load(real: ModuleType) -> ModuleType:
     spec = importlib.util.spec_from_file_location(
-        "drumbeat.protocol.simulated_transport", real.__file__
+        f"drumbeat.protocol.simulated_{real.__name__.rpartition('.')[2]}", real.__file__
     )
     assert spec is not None
     assert spec.loader is not None
@@ -192,18 +192,18 @@ def _load() -> ModuleType:
     return module
 
 
-simulated = _load()
+dialling, listening = _load(dialshell), _load(listenshell)
 
 
 def dial(place: Place, role: str, peer: PeerId, settings: Settings, random: Random) -> Any:
     """Return a DialShell whose sockets belong to `place`."""
-    simulated.Poller = place  # type: ignore[attr-defined]  # what the shell makes for itself
-    shell = simulated.DialShell(ENDPOINT, role, peer, place.name, settings, random)
+    dialling.Poller = place  # type: ignore[attr-defined]  # what the shell makes for itself
+    shell = dialling.DialShell(ENDPOINT, role, peer, place.name, settings, random)
     shell.attach(place)
     return shell
 
 
 def listen(place: Place, settings: Settings, epoch: int) -> Any:
     """Return a ListenShell whose socket belongs to `place`."""
-    simulated.Poller = place  # type: ignore[attr-defined]
-    return simulated.ListenShell(ENDPOINT, settings, epoch)
+    listening.Poller = place  # type: ignore[attr-defined]
+    return listening.ListenShell(ENDPOINT, settings, epoch)

@@ -89,6 +89,8 @@ class FakeSession:
         self.rows: dict[ObjectId, ValueRow] = {}
         self.holds: dict[ObjectId, int] = {}
         self.pinned: list[ObjectId] = []
+        #: how long each reader of a parcel would have waited for its bytes
+        self.untils_s: list[float | None] = []
         self.cancelled: list[tuple[list[ObjectId], bool, bool]] = []
         self.actors: dict[ObjectId, Any] = {}
         self.killed: list[tuple[ObjectId, bool]] = []
@@ -233,8 +235,11 @@ class FakeSession:
     def pin(self, id_: ObjectId) -> None:
         self.pinned.append(id_)
 
-    def buffers(self, parcel: Parcel) -> tuple[bytes | memoryview, list[memoryview]]:
+    def buffers(
+        self, parcel: Parcel, until_s: float | None = None
+    ) -> tuple[bytes | memoryview, list[memoryview]]:
         """Return them from the memory of a `FakeKeeper`."""
+        self.untils_s.append(until_s)
         assert isinstance(self.keeper, FakeKeeper)
         return self.keeper.buffers(parcel)
 

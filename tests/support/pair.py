@@ -45,9 +45,11 @@ class Pair:
     Args:
         endpoint: where to listen; "tcp://127.0.0.1:0" finds a port, and makes keys.
         settings: of both sides.
+        machine: on which both say they are.
     """
 
-    def __init__(self, endpoint: str, settings: Settings | None = None) -> None:
+    def __init__(self, endpoint: str, settings: Settings | None = None, machine: str = "") -> None:
+        self.machine = machine
         self.settings = settings or Settings()
         self.endpoint = endpoint
         self.keys = Keys() if is_tcp(endpoint) else None
@@ -59,7 +61,7 @@ class Pair:
 
     def listen(self) -> ListenShell:
         door = None if self.keys is None else self.keys.door
-        self.listener = ListenShell(self.endpoint, self.settings, EPOCH, door)
+        self.listener = ListenShell(self.endpoint, self.settings, EPOCH, door, self.machine)
         self.listener.attach(self.poller)
         self.endpoint = self.listener.endpoint
         return self.listener
@@ -82,6 +84,7 @@ class Pair:
             self.settings,
             random.Random(1),
             credentials,
+            self.machine,
         )
         shell.attach(self.poller)
         self.dialers[peer] = shell

@@ -145,3 +145,17 @@ def test_a_command_says_why_a_file_is_refused(files: Path, settings: Settings) -
         find(str(files), settings)
     with pytest.raises(NoCluster, match="holds the key of a node"):
         find(str(files / "node.cluster"), settings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["~nobody-of-that-name/c", "/proc/1/root/c", "é" * 300, "a\0b", "\ud800", "x/y", "tcp://1:2"],
+    ids=ascii,
+)
+def test_an_address_that_leads_nowhere_is_refused_in_plain_words(
+    text: str, settings: Settings
+) -> None:
+    with pytest.raises(ConfigError, match=r"argument address = .*(cannot be looked at|not there)"):
+        place_of(text, "argument address")
+    with pytest.raises(NoCluster, match="no cluster runs at"):
+        find(text, settings)

@@ -1,10 +1,12 @@
 """get, wait, put, cancel and the view of the cluster."""
 
+import time
+
 import drumbeat
 import pytest
 from drumbeat.protocol.errors import GetTimeoutError, NotInitialized, TaskError
 from drumbeat.protocol.session import set_current
-from support.fake_session import FakeSession
+from support.fake_session import FakeKeeper, FakeSession
 
 
 @drumbeat.remote
@@ -56,6 +58,23 @@ def test_get_with_a_timeout(manual):
         drumbeat.get(ref, timeout=-1)
     manual.run()
     assert drumbeat.get(ref, timeout=0) == 2
+
+
+def test_the_time_of_a_get_is_that_of_its_bytes_too(session):
+    keeper = FakeKeeper(session, 10)
+    ref, other = drumbeat.put(b"x" * 100), drumbeat.put(b"y" * 100)
+    begun_s = time.monotonic()
+    drumbeat.get(ref, timeout=5)
+    drumbeat.get([ref, other], timeout=5)
+    ref.result(timeout=5)
+    ref.future().result(timeout=5)
+    ref.future().exception(timeout=5)
+    assert len(session.untils_s) == 6
+    assert all(begun_s + 5 <= until_s <= time.monotonic() + 5 for until_s in session.untils_s)
+    session.untils_s.clear()
+    assert drumbeat.get([ref]) == [ref.result()] == [b"x" * 100]
+    assert session.untils_s == [None, None]
+    assert len(keeper.segments) == 2
 
 
 def test_get_refuses_what_is_no_reference(session):

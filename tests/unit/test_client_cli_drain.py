@@ -1,5 +1,6 @@
 """`drumbeat drain`: what is asked, and what is said."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -77,3 +78,22 @@ def test_it_waits_until_the_nodes_are_gone_and_says_what_for_when_that_changes(
         "lab3: waits for 1 value that client 'me' holds",
         "lab3: gone",
     ]
+
+
+def test_a_program_is_told_in_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_drain, "LOOK_S", 0.0)
+    assert typed(FakeSession([LAB]), "lab3", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == [LAB]
+    row = {"name": "lab3", "id": "aa", "waits_for": ["2 tasks at it"]}
+    assert typed(FakeSession([LAB], [[row], []]), "lab3", "--wait", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == [{**LAB, "state": "gone"}]
+
+
+def test_a_name_that_nobody_has_is_in_the_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    unknown = {"name": "la3", "id": "", "state": "unknown"}
+    assert typed(FakeSession([LAB, unknown]), "lab3", "la3", "--wait", "--json") == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out) == [LAB, unknown]
+    assert "there is no node la3" in said.err

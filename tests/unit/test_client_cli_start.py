@@ -111,6 +111,17 @@ def test_an_advertised_host_has_the_port_that_is_listened_at() -> None:
     assert started.after("--advertise") == "lab1.example.org:5"
 
 
+def test_where_others_reach_it_is_a_setting_and_the_flag_wins(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DRUMBEAT_ADVERTISE", "lab1.example.org")
+    assert became("scheduler").after("--advertise") == "lab1.example.org:7788"
+    assert became("scheduler", "--listen", "*:5").after("--advertise") == "lab1.example.org:5"
+    assert became("scheduler", "--advertise", "lab2:9").after("--advertise") == "lab2:9"
+    monkeypatch.setenv("DRUMBEAT_ADVERTISE", "lab 1")
+    assert "DRUMBEAT_ADVERTISE" in refused(capsys, "scheduler")
+
+
 @pytest.mark.parametrize("typed", ["lab1:0", "lab1:port", "lab 1", "::1", "lab1:70000", ":7788"])
 def test_an_address_that_is_none_is_refused(capsys: pytest.CaptureFixture[str], typed: str) -> None:
     assert "--listen" in refused(capsys, "scheduler", "--listen", typed)

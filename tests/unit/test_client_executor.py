@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import gc
 import pickle
 import sys
 import threading
@@ -44,6 +45,18 @@ def test_submit_returns_a_real_future(session):
         assert isinstance(executor.submit(fail, 1).exception(5), ValueError)
         assert executor.submit(int, "12").result(5) == 12
         assert isinstance(executor.submit(double).exception(5), TypeError)
+
+
+def test_what_a_result_names_lives_until_it_has_been_taken_out(session):
+    with drumbeat.Executor() as executor:
+        future = executor.submit(double, 4)
+    assert future.done()
+    ((id_,),) = [call.ids for call in session.calls]
+    gc.collect()
+    assert session.holds[id_] == 1
+    assert future.result() == 8
+    gc.collect()
+    assert session.holds[id_] == 0
 
 
 def test_callbacks_run_once_in_another_thread(session):

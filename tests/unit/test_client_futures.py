@@ -5,7 +5,12 @@ import threading
 
 import drumbeat
 import pytest
+from drumbeat.client.keeper import SegmentKeeper
+from drumbeat.protocol import payload
 from drumbeat.protocol.errors import GetTimeoutError, MessageTooLarge, TaskError
+from drumbeat.protocol.segments import Store
+from drumbeat.protocol.settings import Settings
+from drumbeat.protocol.unparcel import Segments
 from support.fake_session import FakeSession
 
 
@@ -161,13 +166,53 @@ def test_map_runs_async_functions(session):
 
 
 def test_map_makes_chunks_smaller_that_are_too_large(session, monkeypatch):
-    from drumbeat.protocol import payload
-
     monkeypatch.setattr(payload, "_bytes_max", 3000)
     items = [1] * 100 + ["x" * 1000] * 8
     assert list(drumbeat.map(lambda n: len(str(n)), items)) == [1] * 100 + [1000] * 8
     with pytest.raises(MessageTooLarge):
         list(drumbeat.map(len, ["x" * 4000]))
+
+
+def test_map_divides_what_other_machines_could_not_be_sent(session, monkeypatch):
+    settings = Settings(value_bytes_max=8000, segment_bytes_min=1000)
+    store, rows = Store(), []
+    keeper = SegmentKeeper(session, settings, "", store, lambda _: None, rows.append)
+    session.keeper = keeper
+    segments = Segments(store, "", None, lambda _: None, lambda _: None)
+    monkeypatch.setattr(session, "buffers", segments.buffers)
+    monkeypatch.setattr(session, "drop", lambda _: None)
+    monkeypatch.setattr(payload, "_bytes_max", settings.value_bytes_max)
+    large = [bytearray(3000) for _ in range(20)]
+    items = [bytes(1)] * 100 + large + [bytearray(9000)]
+    found = drumbeat.map(len, iter(items), window=2)
+    assert list(found) == [1] * 100 + [3000] * 20 + [9000]
+    *sent, alone = [row.size for row in rows]
+    assert max(sent) <= 8000
+    assert any(size > 6000 for size in sent), "some go together"
+    assert alone > 9000, "what cannot be divided goes as it is"
+    rows.clear()
+    list(drumbeat.map(len, large[:4], chunk=4))
+    assert [row.size > 12000 for row in rows] == [True], "so many were asked for"
+
+
+def test_map_has_each_chunk_brought_once():
+    """In a task, to look whether a value is here is to have it brought from the node."""
+    brought = []
+
+    class Worker(FakeSession):
+        def peek(self, id_):
+            row = super().peek(id_)
+            if row is not None:
+                brought.append(id_)
+            return row
+
+        def get(self, ids, timeout_s):
+            brought.extend(ids)
+            return super().get(ids, timeout_s)
+
+    with Worker() as session:
+        assert list(drumbeat.map(double, range(20), chunk=4, window=2)) == list(range(0, 40, 2))
+        assert sorted(brought) == sorted(id_ for call in session.calls for id_ in call.ids)
 
 
 def test_map_refuses_what_makes_no_sense(session):

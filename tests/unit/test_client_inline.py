@@ -1,11 +1,21 @@
 """Tasks in this process: the same results and errors, with pdb at hand."""
 
+import gc
 import os
 
 import drumbeat
+import numpy as np
 import pytest
 from drumbeat.client.inline import InlineSession
+from drumbeat.protocol.errors import MessageTooLarge
+from drumbeat.protocol.payload import limit_values
+from drumbeat.protocol.segments import are_to_be_had
 from drumbeat.protocol.session import set_current
+from drumbeat.protocol.settings import Settings
+
+needs_segments = pytest.mark.skipif(
+    not are_to_be_had(), reason="this system has no memory files that can be sealed"
+)
 
 
 @pytest.fixture
@@ -118,6 +128,77 @@ def test_values_are_freed_when_nobody_holds_them(session):
     drumbeat.put(0)
     drumbeat.put(0)
     assert len(session._objects) == 1
+
+
+@needs_segments
+def test_large_values_are_as_in_a_cluster_read_only_when_put_and_else_the_calls_own(session):
+    given = np.arange(1 << 18)
+
+    @drumbeat.remote
+    def overwrite(values):
+        values[:] = 1
+        return values
+
+    ref = drumbeat.put(given)
+    got = drumbeat.get(ref)
+    assert np.array_equal(got, given)
+    with pytest.raises(ValueError, match="read-only"):
+        got[0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        drumbeat.get(overwrite.remote(ref))
+    made = drumbeat.get(overwrite.remote(given))
+    assert made.sum() == given.size
+    made[0] = 5
+    assert given[1] == 1
+    assert given[2] == 2
+
+
+@needs_segments
+def test_the_memory_of_large_values_goes_with_them_and_serves_actors_that_begin_anew(session):
+    @drumbeat.remote(max_restarts=1)
+    class Holder:
+        def __init__(self, values):
+            self.values = values
+
+        def total(self):
+            return int(self.values.sum())
+
+    ref = drumbeat.put(np.ones(1 << 18))
+    holder = Holder.remote(np.ones(1 << 18))
+    assert len(session._store) == 2
+    drumbeat.kill(holder, no_restart=False)
+    assert drumbeat.get(holder.total.remote()) == 1 << 18
+    del ref, holder
+    gc.collect()
+    for _ in range(3):  # what goes is seen to by the next call
+        drumbeat.put(0)
+    assert len(session._store) == 0
+
+
+def test_settings_hold_here_too():
+    session = InlineSession(Settings(segment_bytes_min=0, value_bytes_max=4 << 20))
+    set_current(session)
+    try:
+        got = drumbeat.get(drumbeat.put(np.ones(1 << 18)))
+        got[0] = 7
+        with pytest.raises(MessageTooLarge):
+            drumbeat.put(bytes(5 << 20))
+    finally:
+        session.close()
+        set_current(None)
+        limit_values(Settings().value_bytes_max)
+
+
+@needs_segments
+def test_more_than_may_be_sent_can_be_passed_where_nothing_is_sent():
+    session = InlineSession(Settings(value_bytes_max=4 << 20))
+    set_current(session)
+    try:
+        assert drumbeat.get(drumbeat.remote(len).remote(bytearray(5 << 20))) == 5 << 20
+    finally:
+        session.close()
+        set_current(None)
+        limit_values(Settings().value_bytes_max)
 
 
 def test_wait_map_futures_and_questions_work(session):

@@ -1,10 +1,12 @@
 """What keeps large buffers for a client: in which order the core is told, and who waits."""
 
 import asyncio
+import errno
 import gc
 import os
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -16,10 +18,10 @@ from drumbeat.client.events import (
     RefsChanged,
     Submitted,
 )
-from drumbeat.client.keeper import for_puts
+from drumbeat.client.keeper import SegmentKeeper, for_divisible, for_puts
 from drumbeat.client.session import ClusterSession
 from drumbeat.protocol import machine, segments
-from drumbeat.protocol.errors import Backpressure, NotInitialized, ObjectLost
+from drumbeat.protocol.errors import Backpressure, GetTimeoutError, NotInitialized, ObjectLost
 from drumbeat.protocol.ids import ObjectId
 from drumbeat.protocol.messages import (
     Environment,
@@ -196,6 +198,27 @@ def test_a_segment_that_is_wanted_goes_out_whole_on_the_bulk_link(make: Make) ->
 
 
 @needs_segments
+def test_without_memory_to_read_a_segment_out_its_reader_fails_and_the_session_goes_on(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make()
+    packed = made.packed()
+    (segment,) = packed.contained
+    made.settle()
+
+    def no_memory(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(segments, "map_of", no_memory)
+    made.dial.happenings.append(Message(Wanted([segment])))
+    made.session._service.wake()
+    assert made.session.wait_until(lambda: bool(made.dial.blobs), 10.0)
+    # It is no segment: that is looked at where it comes to.
+    assert made.dial.blobs == [(segment, b"")]
+    assert not made.session.failed
+
+
+@needs_segments
 def test_whoever_reads_a_parcel_holds_its_segment_as_long_as_it_looks(make: Make) -> None:
     made = make()
     packed = made.packed()
@@ -230,6 +253,38 @@ def test_the_bytes_of_a_segment_of_another_client_come_from_its_home(make: Make)
     _, views = made.session.buffers(Parcel(b"stream", parts, hints, True))
     assert bytes(views[0]) == LARGE
     segment.close()
+
+
+@needs_segments
+def test_the_bytes_of_another_client_are_here_once_however_many_read_them(make: Make) -> None:
+    made = make()
+    other = foreign()
+    segment, spans = segments.write(other, [LARGE])
+    data = bytes(segment.view())
+    segment.close()
+
+    def answer(message: Any) -> list[Any]:
+        if isinstance(message, Fetch):
+            row = ValueRow(other, Outcome.VALUE, None, len(data))
+            made.dial.happenings.extend([Message(Values([row])), Blob(other, data)])
+        return []
+
+    made.dial.answer = answer
+    made.session.hold(other)  # what is read names it
+    parcel = Parcel(b"stream", (Part(other, *spans[0], True),), {}, True)
+    for _ in range(2):
+        assert made.session.buffers(parcel)[1][0].obj is data
+    assert sum(isinstance(one, Fetch) for one in made.dial.sent) == 1
+    made.session.drop(other)
+    assert made.session.wait_until(lambda: made.session.peek(other) is None, 10.0)
+
+
+@needs_segments
+def test_bytes_that_do_not_come_are_waited_for_no_longer_than_asked(make: Make) -> None:
+    made = make()
+    parcel = Parcel(b"stream", (Part(foreign(), 64, 3, True),), {}, True)
+    with pytest.raises(GetTimeoutError, match="its bytes"):
+        made.session.buffers(parcel, time.monotonic() + 0.05)
 
 
 @needs_segments
@@ -307,11 +362,63 @@ def test_what_cannot_be_kept_travels_as_what_is_small_does(
     assert not len(made.store)
 
 
+@needs_segments
+@pytest.mark.parametrize("at", ["before", "after"])
+def test_ctrl_c_while_something_is_kept_leaves_nothing(make: Make, at: str) -> None:
+    made = make()
+    keeper = made.session.keeper
+    assert isinstance(keeper, SegmentKeeper)
+    append = keeper._append
+
+    def interrupted(row: ValueRow) -> None:
+        if at == "after":
+            append(row)
+        raise KeyboardInterrupt
+
+    keeper._append = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        made.keep()
+    gc.collect()
+    made.settle()
+    assert made.session.wait_until(lambda: not made.session._core.home.entries, 10.0)
+    assert not len(made.store)
+
+
+@needs_segments
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_keeps_no_memory_of_its_parents_segments(make: Make) -> None:
+    made = make()
+    kept = made.keep()
+    pid = os.fork()
+    if not pid:
+        os._exit(len(made.store))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert made.store.get(kept.id) is not None
+    fd = segments.find(kept.hint, kept.id)
+    assert fd is not None
+    os.close(fd)
+
+
+@needs_segments
+def test_what_can_be_divided_is_not_kept_if_it_could_not_be_sent(make: Make) -> None:
+    made = make(value_bytes_max=3 * len(LARGE), submit_buffer_bytes_max=len(LARGE))
+    keep = for_divisible(made.session.keeper)
+    assert keep is not None
+    assert keep.bytes_min == 1024
+    view = memoryview(LARGE)
+    # Its file has a head, so that three have no room.
+    assert keep([view] * 3) is None
+    kept = keep([view, view])
+    assert kept is not None
+    assert kept.hint.size <= 3 * len(LARGE)
+
+
 def test_without_segments_there_is_no_keeper(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     assert make(segment_bytes_min=0).session.keeper is None
     monkeypatch.setattr(segments, "are_to_be_had", lambda: False)
     assert make().session.keeper is None
     assert for_puts(None) is None
+    assert for_divisible(None) is None
 
 
 @needs_segments

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import drumbeat
 import pytest
 from drumbeat.protocol.ids import home_of
-from support.fake_session import FakeSession
+from drumbeat.protocol.parcels import is_parcel
+from support.fake_session import FakeKeeper, FakeSession
 
 
 @drumbeat.remote
@@ -65,6 +66,27 @@ def test_the_name_is_let_go_if_nothing_can_be_submitted(session: FakeSession) ->
         Counter.options(name="one").remote()
     assert [named.frees for named in session.asked] == [False, True]
     assert session.named == {}
+
+
+def test_what_a_detached_actor_is_made_of_lies_in_nobodys_memory(session: FakeSession) -> None:
+    FakeKeeper(session, 100)
+    refs = [drumbeat.put(bytes(1000)) for _ in range(2)]
+    small = drumbeat.put(5)
+
+    @drumbeat.remote
+    class Holder:
+        def __init__(self, first: bytes, number: int, *, second: bytes) -> None:
+            self.size = len(first) + number + len(second)
+
+        def told(self) -> int:
+            return self.size
+
+    holder = Holder.options(lifetime="detached").remote(refs[0], small, second=refs[1])
+    (created,) = session.calls
+    assert (created.packed.deps, created.packed.contained) == ((small.id,), ())
+    assert not is_parcel(created.packed.payload)
+    assert len(created.packed.payload or b"") > 2000
+    assert drumbeat.get(holder.told.remote()) == 2005
 
 
 def test_a_detached_actor_has_an_id_that_is_nobodys_else(session: FakeSession) -> None:

@@ -66,6 +66,12 @@ def test_compose_has_a_scheduler_nodes_and_a_program() -> None:
         parses(services()[name]["command"])
 
 
+def test_the_image_is_built_here_and_never_taken_from_a_registry() -> None:
+    for service in services().values():
+        assert service["build"] == {"context": ".", "dockerfile": "deploy/Dockerfile"}
+        assert service["pull_policy"] == "build"
+
+
 def test_each_container_has_an_init_and_as_few_rights_as_it_needs() -> None:
     for service in services().values():
         assert service["init"] is True

@@ -21,7 +21,7 @@ from drumbeat.protocol.blobs import CHUNKS_MAX, Assembler
 from drumbeat.protocol.dialer import Dialer
 from drumbeat.protocol.errors import ConfigError, NotPicklable, RemoteProtocolError
 from drumbeat.protocol.forms import AMOUNT_MAX, COUNT_MAX
-from drumbeat.protocol.frames import Batch, Channel, Chunk, Frame, Part
+from drumbeat.protocol.frames import Batch, Bulk, Channel, Chunk, Frame, Part
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.link import Link
 from drumbeat.protocol.listener import Listener, SendFrame
@@ -46,13 +46,13 @@ from support.fuzzing import ODD, TEXTS, Words, damaged
 KINDS = sorted(
     {
         *get_args(ToScheduler), *get_args(ToClient), *get_args(ToNode), *get_args(Frame),
-        *get_args(ToWorker), *get_args(ToDaemon), Chunk, Part,
+        *get_args(ToWorker), *get_args(ToDaemon), *get_args(Bulk), Part,
     },
     key=lambda kind: kind.__name__,
 )  # fmt: skip
 DECODERS: list[Callable[[bytes], Any]] = [
     codec.decode_frame, codec.decode_to_scheduler, codec.decode_to_client, codec.decode_to_node,
-    codec.decode_chunk, codec.decoder(ToWorker), codec.decoder(ToDaemon),
+    codec.decode_bulk, codec.decoder(ToWorker), codec.decoder(ToDaemon),
 ]  # fmt: skip
 IDS = [b"peer-a", b"peer-b", b"a" * 14, b"b" * 14, b"a" * 14 + b"\0\1", b"c" * 15, b"h" * 16]
 #: seeds: a Random that hypothesis can shrink costs a hundred times as much

@@ -32,7 +32,8 @@ class Session:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def buffers(self, _: Parcel) -> Any:
+    def buffers(self, _: Parcel, until_s: float | None) -> Any:
+        assert until_s is None, "a call waits for its arguments"
         raise self.error
 
 

@@ -114,7 +114,7 @@ def test_what_waits_can_be_taken_back(pair: tuple[Channel, Channel]) -> None:
     fill(one)
     one.post(b"small")
     one.post(b"y" * 100_000)
-    assert one.take_waiting()[1:] == [b"small", b"y" * 100_000]
+    assert one.take_waiting()[1:] == [(b"small", ()), (b"y" * 100_000, ())]
     assert not one.waits
 
 
@@ -193,7 +193,7 @@ def test_what_is_half_packed_can_be_taken_back(pair: tuple[Channel, Channel]) ->
     one, _ = pair
     before = open_files()
     assert not one.post([b"head", bytes(40 << 20)])
-    (taken,) = one.take_waiting()
+    ((taken, _),) = one.take_waiting()
     assert (len(taken), taken[:5]) == ((40 << 20) + 4, b"head\0")
     assert open_files() == before
 
@@ -290,7 +290,7 @@ def test_descriptors_that_have_to_wait_and_cannot_are_told_of_and_nothing_waits(
     fill(one)
     with no_descriptors(), pytest.raises(OSError, match="no descriptor for what a packet carries"):
         one.post(b"two", (0, 1))
-    assert [len(text) for text in one.take_waiting()] == [60_000]
+    assert [len(text) for text, _ in one.take_waiting()] == [60_000]
 
 
 @pytest.mark.parametrize("length", [0, 4000])

@@ -1,13 +1,23 @@
 """The session of a worker: what it waits for, in which phase, and what it keeps."""
 
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import pytest
 from drumbeat.node.channel import channel_pair
 from drumbeat.node.held import Held
 from drumbeat.node.line import Line
 from drumbeat.node.nested import WorkerSession
-from drumbeat.node.packets import Answered, Refs, ToDaemon, Want, WantOver
+from drumbeat.node.packets import (
+    Answered,
+    Finished,
+    FinishedRow,
+    Refs,
+    ToDaemon,
+    Want,
+    WantOver,
+)
 from drumbeat.node.page import (
     CHECKPOINTING,
     FETCHING,
@@ -23,7 +33,13 @@ from drumbeat.node.page import (
     PulsePage,
 )
 from drumbeat.protocol.codec import decoder, encode
-from drumbeat.protocol.errors import Interrupted, MessageTooLarge, ObjectLost, RemoteProtocolError
+from drumbeat.protocol.errors import (
+    GetTimeoutError,
+    Interrupted,
+    MessageTooLarge,
+    ObjectLost,
+    RemoteProtocolError,
+)
 from drumbeat.protocol.ids import ObjectId, PeerId, show
 from drumbeat.protocol.messages import Failure, Outcome, ValueRow
 from drumbeat.protocol.parcels import Hint, Parcel, Part
@@ -198,6 +214,18 @@ def test_bytes_that_lie_on_another_machine_are_asked_for_and_not_kept(
     segment.close()
 
 
+def test_bytes_that_are_late_are_told_so_and_the_node_knows_how_long_was_waited(
+    bench: Bench,
+) -> None:
+    bench.requests += 1
+    bench.far.send(encode(Answered(bench.requests, timed_out=True)))
+    with pytest.raises(GetTimeoutError, match="its bytes"):
+        bench.session.buffers(parcel(None, HEAD_BYTES, 1), time.monotonic() + 100)
+    (want,) = [packet for packet in bench.sent() if type(packet) is Want]
+    assert want.timeout_s is not None
+    assert 90 < want.timeout_s <= 100
+
+
 @pytest.mark.parametrize("kind", [ObjectLost, MessageTooLarge])
 def test_bytes_that_cannot_be_had_are_an_error_that_names_their_object(
     bench: Bench, kind: type[Exception]
@@ -214,3 +242,54 @@ def test_what_was_asked_for_and_is_no_segment_is_refused(bench: Bench) -> None:
     bench.answer(value(head_of(A, 100).ljust(100), S))
     with pytest.raises(RemoteProtocolError, match="is no segment"):
         bench.session.buffers(parcel(None, HEAD_BYTES, 1))
+
+
+# ------------------------------------------------------------------------ what a result names
+
+
+class Late(deque[object]):
+    """An outbox into which something is left just when another thread has emptied it."""
+
+    def __init__(self, leave: Callable[["Late"], None]) -> None:
+        super().__init__()
+        self._leave: Callable[[Late], None] | None = leave
+
+    def __bool__(self) -> bool:
+        if not len(self) and self._leave is not None:
+            leave, self._leave = self._leave, None
+            leave(self)
+            return False
+        return len(self) > 0
+
+
+def test_what_a_result_names_is_told_to_have_gone_after_it(bench: Bench) -> None:
+    def end(outbox: Late) -> None:
+        outbox.append(FinishedRow(5, (ValueRow(b"t" * 14, Outcome.VALUE, b"", 0, (A,)),), 0.1))
+        bench.session.drop(A)
+
+    bench.session.hold(A)
+    bench.line.flush()
+    bench.line.outbox = Late(end)  # type: ignore[assignment]
+    bench.session.hold(S)
+    bench.line.flush()
+    bench.line.flush()
+    bench.line.flush()
+    held, came, finished, gone = bench.sent()
+    assert (held, came, gone) == (Refs([A], []), Refs([S], []), Refs([], [A]))
+    assert type(finished) is Finished
+
+
+def test_what_comes_again_before_it_was_told_to_have_gone_is_not_told(bench: Bench) -> None:
+    bench.session.hold(A)
+    bench.line.flush()
+
+    def again(outbox: Late) -> None:
+        outbox.append(FinishedRow(5, (ValueRow(b"t" * 14, Outcome.VALUE, b""),), 0.1))
+        bench.session.hold(A)
+
+    bench.session.drop(A)
+    bench.line.outbox = Late(again)  # type: ignore[assignment]
+    bench.line.flush()
+    bench.line.flush()
+    assert [type(packet) for packet in bench.sent()] == [Refs, Finished]
+    assert bench.held.report(bench.held.gone()) is None

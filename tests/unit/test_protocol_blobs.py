@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 from drumbeat.protocol.blobs import CHUNK_BYTES_MAX, CHUNKS_MAX, Assembler, Chunker
 from drumbeat.protocol.errors import RemoteProtocolError
-from drumbeat.protocol.frames import Chunk
+from drumbeat.protocol.frames import Chunk, Lent, Taken
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,3 +89,57 @@ def test_what_does_not_add_up_is_refused(before: list[Chunk], bad: Chunk, field:
         assembler.add(chunk)
     with pytest.raises(RemoteProtocolError, match=rf"chunk\.{field}"):
         assembler.add(bad)
+
+
+# -------------------------------------------------------------------------------- what is lent
+
+PLACE = (7, 3, 99, 4096, b"id")
+
+
+def test_what_lies_in_a_file_is_lent_and_kept_until_it_is_taken() -> None:
+    chunker = Chunker(1024)
+    chunker.lend(KEY, b"x" * 4000, PLACE)
+    assert chunker.pending
+    assert chunker.pending_bytes == 4000
+    assert chunker.take() == Lent(KEY, 1, *PLACE)
+    assert chunker.take() is None
+    assert not chunker.pending
+    assert chunker.is_lent(1)
+    assert chunker.pending_bytes == 4000, "whoever does not take it is behind"
+    chunker.taken(Taken(1, True))
+    assert not chunker.is_lent(1)
+    assert chunker.pending_bytes == chunker.pending_chunks == 0
+
+
+def test_what_could_not_be_opened_is_sent_and_stays_lent_until_it_has_come() -> None:
+    chunker, assembler = Chunker(512), Assembler(10_000)
+    payload = bytes(range(256)) * 4
+    chunker.lend(KEY, payload, PLACE)
+    chunker.take()
+    chunker.taken(Taken(1, False))
+    assert chunker.pending_bytes == len(payload)
+    assert [assembler.add(chunk) for chunk in chunks(chunker)][-1] == payload
+    assert chunker.is_lent(1)
+    chunker.taken(Taken(1, True))
+    assert not chunker.is_lent(1)
+    assert chunker.pending_bytes == chunker.pending_chunks == 0
+
+
+def test_only_what_was_lent_before_counts() -> None:
+    chunker = Chunker(512)
+    chunker.lend(KEY, b"a", PLACE)
+    chunker.lend(OTHER, b"b", PLACE)
+    chunker.taken(Taken(1, True))
+    assert not chunker.is_lent(1)
+    assert chunker.is_lent(2)
+
+
+@pytest.mark.parametrize("said", [[(2, True)], [(1, True), (1, True)], [(1, False), (1, False)]])
+def test_who_tells_of_what_it_was_not_lent_is_wrong(said: list[tuple[int, bool]]) -> None:
+    chunker = Chunker(512)
+    chunker.lend(KEY, b"a", PLACE)
+    *before, last = said
+    for answer in before:
+        chunker.taken(Taken(*answer))
+    with pytest.raises(RemoteProtocolError, match="lent"):
+        chunker.taken(Taken(*last))

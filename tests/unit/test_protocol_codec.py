@@ -41,7 +41,7 @@ from hypothesis import strategies as st
 PEER, TASK, HASH = b"p" * 6, b"t" * 14, b"h" * 16
 DECODERS = [
     codec.decode_frame, codec.decode_to_scheduler, codec.decode_to_client, codec.decode_to_node,
-    codec.decode_chunk,
+    codec.decode_bulk,
 ]  # fmt: skip
 
 

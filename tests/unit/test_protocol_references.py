@@ -12,7 +12,7 @@ from drumbeat.protocol.messages import Failure, Outcome, ValueRow
 from drumbeat.protocol.payload import pack_value
 from drumbeat.protocol.references import ObjectRef
 from drumbeat.protocol.session import current, set_current
-from support.fake_session import FakeSession, eventually
+from support.fake_session import FakeKeeper, FakeSession, eventually
 
 
 @pytest.fixture
@@ -112,6 +112,41 @@ def test_a_future_is_finished_outside_the_sessions_thread(session):
     assert future.result(5) == 7
     assert eventually(lambda: len(names) == 1)
     assert not future.cancelled()
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_a_future_keeps_what_its_value_names_until_that_has_been_taken_out(session, is_here):
+    ref = put(session, 7) if is_here else pending(session)
+    id_ = ref.id
+    session.holds[id_] = 1
+    future = ref.future()
+    del ref
+    if not is_here:
+        session.settle([ValueRow(id_, Outcome.VALUE, pack_value(7).payload)])
+    assert eventually(future.done)
+    gc.collect()
+    # A reference inside, or a memory segment, would be gone with the object that contains it.
+    assert session.holds[id_] == 1
+    assert future.result(5) == 7
+    gc.collect()
+    assert session.holds[id_] == 0
+
+
+def test_a_future_whose_bytes_are_late_may_be_asked_again(session, monkeypatch):
+    FakeKeeper(session, 10)
+    packed = pack_value(b"x" * 100, keeper=session.keeper)
+    future = ObjectRef(session.put(packed), session).future()
+    buffers = session.buffers
+
+    def late(*_):
+        raise GetTimeoutError("not here yet")
+
+    monkeypatch.setattr(session, "buffers", late)
+    for ask in (future.result, future.exception):
+        with pytest.raises(TimeoutError, match="not here yet"):
+            ask(0)
+    monkeypatch.setattr(session, "buffers", buffers)
+    assert future.result(5) == b"x" * 100
 
 
 def test_a_future_of_a_failure_raises_it(session):

@@ -51,6 +51,14 @@ def segment() -> Iterator[Segment]:
     made.close()
 
 
+def test_a_system_without_memory_files_or_locks_has_no_segments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # to import it raises ImportError
+    monkeypatch.delattr(os, "memfd_create")
+    assert not segments.are_to_be_had()
+
+
 # ------------------------------------------------------------------------------------- making one
 
 
@@ -133,6 +141,19 @@ def test_the_last_quarter_of_the_descriptors_is_left_to_others(segment: Segment)
         fd = find(hint, ID)
         assert fd is not None
         os.close(fd)
+
+
+def test_a_map_takes_none_of_the_last_quarter_either_but_is_a_copy_then(segment: Segment) -> None:
+    maps: list[mmap.mmap] = []
+    before = opened_files()
+    limit = 4 * (before + 20)
+    with files_limited_to(limit):
+        while len(maps) < limit:
+            maps.append(segment.map(private=True))
+        assert before + 10 < opened_files() < limit - limit // 8
+    assert all(made[HEAD_BYTES:] == CONTENT for made in maps)
+    maps[-1][HEAD_BYTES] = 77
+    assert segment.view()[HEAD_BYTES] == CONTENT[0]
 
 
 def test_without_room_there_is_an_os_error_and_no_descriptor_more() -> None:

@@ -1,17 +1,23 @@
 """Marks behind what is sent are reached when all before them is acknowledged, payloads too."""
 
 from random import Random
+from typing import Any
 
+import pytest
 from drumbeat.protocol.codec import Reader, decode_frame, encode
+from drumbeat.protocol.errors import RemoteProtocolError
+from drumbeat.protocol.frames import Lent, Taken
+from drumbeat.protocol.ids import NO_PEER
 from drumbeat.protocol.link import Link
 from drumbeat.protocol.messages import Wanted
 from drumbeat.protocol.settings import Settings
-from drumbeat.protocol.traffic import CHUNKS_PER_TURN_MAX, Traffic
+from drumbeat.protocol.traffic import CHUNKS_PER_TURN_MAX, REFUSED_MAX, Traffic
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 SETTINGS = Settings(frame_bytes_max=1024, link_window_batches_max=2)
-KEY = b"k" * 14
+KEY, OTHER = b"k" * 14, b"o" * 15
 
 
 class Way:
@@ -125,3 +131,74 @@ def test_a_mark_is_never_reached_before_all_that_was_sent_before_it_has_come(see
         for reached in ends.reached():
             del before[reached]
     assert not before
+
+
+# -------------------------------------------------------------------------------- what is lent
+
+PLACE = (7, 3, 99, 4096, b"id")
+
+
+def joined(near: Traffic, far: Traffic) -> list[tuple[bytes, bytes]]:
+    """Carry everything between two ends of bulk links; return what came at the far one."""
+    out: list[Any] = []
+    while near.chunker.pending or far.chunker.pending:
+        for one, other, came in ((near, far, out), (far, near, [])):
+            while (chunk := one.chunker.take()) is not None:
+                other.take_in_bulk([Raw(encode(chunk))], NO_PEER, came)
+    return [(blob.key, bytes(blob.payload)) for blob in out]
+
+
+def test_a_payload_in_a_file_is_opened_there_by_a_process_of_the_machine() -> None:
+    opened: list[Any] = []
+    near = Traffic(Reader.to_client(), SETTINGS, lambda _: None)
+    far = Traffic(Reader.to_client(), SETTINGS, lambda place: opened.append(place) or b"content")
+    near.chunker.lend(KEY, b"content", PLACE)
+    assert joined(near, far) == [(KEY, b"content")]
+    assert opened == [PLACE]
+    assert near.settled
+    assert near.lends
+
+
+@pytest.mark.parametrize("has_files", [False, True])
+def test_what_cannot_be_opened_comes_as_bytes_and_nothing_is_lent_any_more(has_files: bool) -> None:
+    near = Traffic(Reader.to_client(), SETTINGS, lambda _: None)
+    far = Traffic(Reader.to_client(), SETTINGS, (lambda _: None) if has_files else None)
+    near.chunker.lend(KEY, b"content" * 900, PLACE)
+    near.chunker.lend(OTHER, b"other", PLACE)
+    assert joined(near, far) == [(KEY, b"content" * 900), (OTHER, b"other")]
+    assert near.settled
+    assert not near.lends
+
+
+def test_who_had_room_before_is_lent_more_though_it_has_none_now() -> None:
+    room = iter([b"one", None])
+    near = Traffic(Reader.to_client(), SETTINGS, lambda _: None)
+    far = Traffic(Reader.to_client(), SETTINGS, lambda _: next(room))
+    near.chunker.lend(KEY, b"one", PLACE)
+    near.chunker.lend(OTHER, b"two", PLACE)
+    assert joined(near, far) == [(KEY, b"one"), (OTHER, b"two")]
+    assert near.lends
+
+
+def test_a_mark_is_reached_only_when_what_was_lent_before_it_is_taken() -> None:
+    ends = Ends()
+    ends.traffic.chunker.lend(KEY, b"content", PLACE)
+    ends.mark(1)
+    ends.traffic.feed(ends.bulk.near)
+    ends.bulk.go()
+    assert ends.reached() == [], "it is acknowledged, but not opened"
+    ends.traffic.take_in_bulk([Raw(encode(Taken(1, False)))], NO_PEER, [])
+    ends.traffic.feed(ends.bulk.near)
+    ends.bulk.go()
+    assert ends.reached() == []
+    ends.traffic.chunker.lend(OTHER, b"after it", PLACE)
+    ends.traffic.take_in_bulk([Raw(encode(Taken(1, True)))], NO_PEER, [])
+    assert ends.reached() == [1]
+
+
+def test_a_peer_cannot_have_more_refused_than_is_bounded() -> None:
+    far = Traffic(Reader.to_client(), SETTINGS, lambda _: None)
+    for number in range(1, REFUSED_MAX + 1):
+        far.take_in_bulk([Raw(encode(Lent(KEY, number, *PLACE)))], NO_PEER, [])
+    with pytest.raises(RemoteProtocolError, match="lent"):
+        far.take_in_bulk([Raw(encode(Lent(KEY, REFUSED_MAX + 1, *PLACE)))], NO_PEER, [])

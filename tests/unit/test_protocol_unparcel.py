@@ -1,16 +1,18 @@
 """The bytes behind a parcel come by the shortest way there is, and are the same by all."""
 
+import errno
 import gc
 import os
 import pickle
 import resource
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from drumbeat.protocol import segments
-from drumbeat.protocol.errors import ObjectLost, RemoteProtocolError
+from drumbeat.protocol.errors import GetTimeoutError, ObjectLost, RemoteProtocolError
 from drumbeat.protocol.parcels import Parcel, Part, opened, seal
 from drumbeat.protocol.segments import HEAD_BYTES, Segment, Store, write
 from drumbeat.protocol.unparcel import Segments
@@ -28,21 +30,30 @@ CONTENT = bytes(range(256)) * 40
 class Process:
     """What a process has: a store, holds, and bytes that it may ask for."""
 
-    def __init__(self, *kept: Segment, machine: str = "here", fetch: Any = None) -> None:
+    def __init__(
+        self, *kept: Segment, machine: str = "here", fetch: Any = None, keeps_fetched: bool = False
+    ) -> None:
         self.store = Store()
         for segment in kept:
             self.store.put(segment)
         self.fetched: list[bytes] = []
+        self.timeouts_s: list[float | None] = []
         #: each hold and drop, as +1 and -1
         self.holds: list[int] = []
         self._fetch = fetch
         self.segments = Segments(
-            self.store, machine, self._asked, self._hold, lambda _: self.holds.append(-1)
+            self.store,
+            machine,
+            self._asked,
+            self._hold,
+            lambda _: self.holds.append(-1),
+            keeps_fetched=keeps_fetched,
         )
         self.buffers = self.segments.buffers
 
-    def _asked(self, id_: bytes) -> Any:
+    def _asked(self, id_: bytes, timeout_s: float | None) -> Any:
         assert sum(self.holds) == 1, "it is held while its bytes are on their way"
+        self.timeouts_s.append(timeout_s)
         self.fetched.append(id_)
         return self._fetch(id_)
 
@@ -169,6 +180,39 @@ def test_without_a_descriptor_to_spare_the_bytes_are_asked_for_or_copied(segment
     assert (owner.fetched, reader.fetched) == ([], [ID])
 
 
+def test_without_memory_for_a_map_of_its_own_a_process_says_that_and_not_that_bytes_are_lost(
+    segment: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    owner = Process(segment, fetch=lambda _: pytest.fail("it is here already"))
+    monkeypatch.setattr(segments, "map_of", no_memory)
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        owner.buffers(parcel_of(segment))
+    assert sum(owner.holds) == 0
+
+
+def test_bytes_are_waited_for_as_long_as_the_reader_says(segment: Segment) -> None:
+    def late(_: bytes) -> bytes:
+        raise GetTimeoutError("1 of 1 values were not there")
+
+    reader = Process(machine="elsewhere", fetch=whole(segment))
+    parcel = parcel_of(segment)
+    reader.buffers(parcel)
+    reader.buffers(parcel, time.monotonic() + 100)
+    reader.buffers(parcel, time.monotonic() - 100)
+    forever, some, none = reader.timeouts_s
+    assert forever is None
+    assert some is not None
+    assert 90 < some <= 100
+    assert none == 0
+    reader = Process(machine="elsewhere", fetch=late)
+    with pytest.raises(GetTimeoutError, match="the value is there, but its bytes"):
+        reader.buffers(parcel, time.monotonic() + 1)
+    assert sum(reader.holds) == 0
+
+
 # ------------------------------------------------------------------------- writing and sharing
 
 
@@ -199,6 +243,21 @@ def test_readers_of_one_frozen_value_share_its_memory_while_one_has_it(
     assert sum(reader.holds) == 0
     reader.buffers(parcel)
     assert len(reader.fetched) == 2 * (machine == "elsewhere")
+
+
+def test_bytes_that_stay_with_their_object_are_not_there_twice_for_who_only_reads(
+    segment: Segment,
+) -> None:
+    data = bytes(segment.view())
+    reader = Process(machine="elsewhere", fetch=lambda _: data, keeps_fetched=True)
+    _, (view,) = reader.buffers(parcel_of(segment, frozen=True))
+    assert view == CONTENT
+    assert view.readonly
+    assert view.obj is data
+    _, (own,) = reader.buffers(parcel_of(segment))
+    own[:3] = b"new"
+    assert data[HEAD_BYTES:] == CONTENT
+    assert sum(reader.holds) == 0
 
 
 def test_what_was_read_only_stays_so(segment: Segment) -> None:
