@@ -331,6 +331,13 @@ class Home:
             if entry.refs == 0 and entry.pins == 0:
                 self.settle(id_, entry)
 
+    def leave(self) -> list[ObjectId]:
+        """We leave for good: forget what only others held, and return it."""
+        gone = [id_ for id_, entry in self.entries.items() if entry.refs <= 0]
+        for id_ in gone:
+            del self.entries[id_]
+        return gone
+
     def outlive_scheduler(self) -> None:
         """It was restarted: who held own values holds them still; whoever wants one asks again."""
         self._forget_what_was_under_way()

@@ -422,6 +422,7 @@ class Service:
             if type(command) is events.Send:
                 self._shell.send(command.message)
         self._shell.flush(now_s)
+        self._board.free(self.core.home.leave())
         self._end(None)
 
     def fail(self, error: DrumbeatError) -> None:

@@ -153,6 +153,8 @@ class Worker:
             if type(packet) is Run:
                 self._define(packet)
                 self._queue.extend(packet.rows)
+                # What is given back is not kept until the next packet comes, which may be long.
+                packet.rows.clear()
                 self._run()
                 if self._host.concurrency:
                     self._serve_calls()

@@ -56,10 +56,8 @@ class Comers:
 
     def spoke(self, descriptor: int, route: bytes) -> None:
         """The first word of a route was read, which came by a descriptor, if that is known."""
-        routes = self._routes_at.setdefault(descriptor, [])
-        if not routes or descriptor == UNKNOWN:
-            self._spoke += 1
-        routes.append(route)
+        self._spoke += 1
+        self._routes_at.setdefault(descriptor, []).append(route)
 
     def gone(self, descriptor: int) -> list[bytes]:
         """A connection has ended: return the routes that may have ended with it."""

@@ -164,10 +164,10 @@ class Route:
 
     def _look_early(self, begun_s: float, now_s: float) -> None:
         """Find out what is in the way before an attempt ends that nothing comes of."""
-        if self._thread is None and now_s >= begun_s + LOOK_AFTER_S:
+        if not any(self._finding) and now_s >= begun_s + LOOK_AFTER_S:
             self._look(now_s)
         reason = self._finding.reason
-        if not reason and not self._finding.endpoint and now_s >= begun_s + SILENCE_S:
+        if not any(self._finding) and now_s >= begun_s + SILENCE_S:
             where = self._asked.removeprefix("tcp://")
             reason = f"no answer from {where} so far, and no reason found yet"
         if reason:

@@ -130,7 +130,7 @@ def write(
         raise OSError(errno.ENOSYS, "this system has no memory files")
     fd = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        if _is_for_others(fd):
+        if is_for_others(fd):
             raise OSError(errno.EMFILE, "so few descriptors are left that others need them")
         os.ftruncate(fd, size)  # where memory is promised only if it is there, this says no
         _write_at(fd, memoryview(head_of(id_, size)), 0)
@@ -171,7 +171,7 @@ def found_at(pid: int, fd: int, inode: int, size: int, id_: bytes) -> int | None
         return None
     try:
         believed = (
-            not _is_for_others(found)
+            not is_for_others(found)
             and _fits(os.fstat(found), inode, size)
             and _is_one(found, id_, size)
         )
@@ -347,12 +347,12 @@ def _has_one_more(fd: int) -> bool:
     """
     duplicate = os.dup(fd)
     try:
-        return not _is_for_others(duplicate)
+        return not is_for_others(duplicate)
     finally:
         os.close(duplicate)
 
 
-def _is_for_others(fd: int) -> bool:
+def is_for_others(fd: int) -> bool:
     """Return whether a descriptor is one of the last quarter, which is never taken by segments.
 
     The system hands out the lowest number that is free.

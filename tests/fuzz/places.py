@@ -85,6 +85,8 @@ class NetworkPlace:
             self._cluster.end()
             raise
         self.address = str(self._cluster.file("client"))
+        #: the cluster files of clients and of nodes
+        self.files = (self.address, str(self._cluster.file("node")))
 
     def scheduler_pid(self) -> int:
         below = self._scheduler.family()

@@ -32,14 +32,16 @@ COUNTED: Final = (
     "keys_refused",
 )  # fmt: skip
 #: besides, as many as there were
-AT_THE_DOOR: Final = ("handshakes_failed", "connections_refused", "door_shut", "hellos_put_off")
+AT_THE_DOOR: Final = (
+    "handshakes_failed", "ended_unheard", "connections_refused", "door_shut", "hellos_put_off",
+)  # fmt: skip
 
 
 class Job:
     """The innocent program, and what it has told of its progress."""
 
-    def __init__(self, address: str) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("job.py")), address]
+    def __init__(self, address: str, kind: str = "sleeping") -> None:
+        command = [sys.executable, str(Path(__file__).with_name("job.py")), address, kind]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         #: (done, wrong, when)
         self.told: list[tuple[int, int, float]] = []

@@ -1,4 +1,4 @@
-"""Disks that are full, descriptors and processes that run out: told, survived, nobody else's loss.
+"""Nonsense of tasks, full disks, no descriptors, no processes: told, survived, nobody else's loss.
 
 The limits are those of real processes, set from outside while they run.
 """
@@ -7,13 +7,17 @@ import contextlib
 import os
 import resource
 import socket
+import stat
+import struct
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import drumbeat
+import msgspec
 import pytest
 from drumbeat.scheduler.__main__ import FILES_WANTED
 from support.process_table import alive, children_of, words_of
@@ -51,6 +55,28 @@ def large(size: int) -> bytes:
 @drumbeat.remote(max_retries=0)
 def length(data: bytes) -> int:
     return len(data)
+
+
+@drumbeat.remote(max_retries=0, num_cpus=0.5)
+def babble(seed: int) -> int:
+    """Write anything into every socket of the worker, descriptors with it; return how many."""
+    random, sockets = Random(seed), []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                sockets.append(socket.socket(fileno=os.dup(int(name))))
+    plain = [[], None, 2**63, ["finished"], ["finished", [[1, [], 0.1]]], ["submitted", b"p" * 14]]
+    for _ in range(30):
+        data = random.randbytes(random.choice((1, 9, 40, 4000)))
+        head = struct.pack("!BBQ", 0xC1, random.randrange(1, 4), random.choice((0, 1, 1 << 40)))
+        said = random.choice(
+            (data, head + data, head, msgspec.msgpack.encode(random.choice(plain)))
+        )
+        for one in sockets:
+            with contextlib.suppress(OSError):
+                socket.send_fds(one, [said], [0] * random.choice((0, 0, 1, 3)))
+    time.sleep(0.3)  # until it has been read
+    return len(sockets)
 
 
 @pytest.fixture
@@ -115,6 +141,22 @@ def status(cluster: Any) -> dict[str, Any]:
     finally:
         asker.close()
     return told
+
+
+# --------------------------------------------------------------------------------------- nonsense
+
+
+def test_tasks_that_write_nonsense_into_their_workers_sockets_harm_themselves_alone(
+    cluster: Any,
+) -> None:
+    pid = daemon()
+    babbling = [babble.remote(seed) for seed in range(12)]
+    working = [square.options(max_retries=0).remote(number) for number in range(400)]
+    assert drumbeat.get(working, timeout=60) == [number * number for number in range(400)]
+    errors = [ref.exception(timeout=60) for ref in babbling]
+    assert {type(error) for error in errors} == {drumbeat.WorkerDied}
+    until(lambda: status(cluster)["resources"]["free"] == status(cluster)["resources"]["total"])
+    assert daemon() == pid, "the daemon goes on"
 
 
 # ------------------------------------------------------------------------------------- processes

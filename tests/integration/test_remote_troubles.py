@@ -3,6 +3,8 @@
 One scheduler for all: none of this may be felt by it, and each test finds it as it was.
 """
 
+import contextlib
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -112,9 +114,42 @@ def test_a_program_that_cannot_connect_is_told_why(cluster: RemoteCluster, troub
     with pytest.raises(KeyRefused if refused else SchedulerUnreachable, match=words):
         drumbeat.init(mine, connect_timeout_s=3.0)
     assert time.monotonic() - begun_s < (2.0 if refused else 4.0)
+    begun_s = time.monotonic()
     said = cluster.command("status", "--address", str(mine), code=1).stderr
+    assert time.monotonic() - begun_s < SAYS_WITHIN_S
     assert words in said
     assert said.count("\n") == 1
+
+
+def test_a_program_that_waits_long_is_told_meanwhile_why(cluster: RemoteCluster) -> None:
+    mine = cluster.home / "program.cluster"
+    nobody = read_address(cluster.file("client"))._replace(endpoint="tcp://127.0.0.1:9")
+    write_address(mine, nobody)
+    code = f"import drumbeat; drumbeat.init({str(mine)!r}, connect_timeout_s=60.0)"
+    program = cluster.start(sys.executable, "-c", code, name="program")
+    assert program.until_it_says("cannot reach the scheduler at") < SAYS_WITHIN_S
+    said = program.said()
+    assert "connection refused" in said
+    assert said.count("\n") == 1
+
+
+def test_a_node_that_is_not_let_in_tries_a_few_times_a_second_from_the_start_on(
+    cluster: RemoteCluster,
+) -> None:
+    lasts_s, count = 1.5, 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        cluster.start_node("one", wait=False, DRUMBEAT_ADDRESS=cluster.spoiled(endpoint=endpoint))
+        server.settimeout(20.0)
+        server.accept()[0].close()
+        end_s = time.monotonic() + lasts_s
+        while (left_s := end_s - time.monotonic()) > 0:
+            server.settimeout(left_s)
+            with contextlib.suppress(TimeoutError):
+                server.accept()[0].close()
+                count += 1
+    # One attempt each 0.1 to 0.3 s, and a question each second.
+    assert 2 <= count <= lasts_s / 0.1 + 2
 
 
 @pytest.mark.parametrize(("role", "proves"), [("client", "node"), ("node", "client")])

@@ -5,8 +5,9 @@ import time
 
 import pytest
 from drumbeat.protocol.clock import now_s
-from drumbeat.protocol.excuses import Stage
-from drumbeat.protocol.route import Route, find_out
+from drumbeat.protocol.dialer import Unreachable
+from drumbeat.protocol.excuses import TELL_AFTER_S, Stage
+from drumbeat.protocol.route import ANSWER_S, LOOK_AFTER_S, SILENCE_S, Route, find_out
 
 pytestmark = pytest.mark.integration
 
@@ -85,3 +86,55 @@ def test_a_connection_that_stood_and_ended_is_no_attempt_that_failed() -> None:
     route.failed(Stage.OPEN, 10.0)
     assert not route.failing
     assert not route.excuses(20.0)
+
+
+def told_of(route: Route, begun_s: float) -> tuple[float, Unreachable]:
+    """Turn as a loop does that comes round when it is told to and never else; return the word."""
+    now_s = begun_s
+    for _ in range(100):
+        found = route.excuses(now_s)
+        if found:
+            return now_s, found[0]
+        assert route.due_s < begun_s + 10.0, "nothing is awaited any more"
+        now_s = max(now_s, route.due_s)
+        if route._thread is not None:
+            route._thread.join(5.0)
+    raise AssertionError("it comes round for nothing")
+
+
+def test_an_attempt_of_which_nothing_is_heard_is_explained_a_second_after_it_began() -> None:
+    route = Route("tcp://no-such-host.invalid:7788", 2.0)
+    route.begun(100.0)
+    assert route.due_s == 100.0 + LOOK_AFTER_S
+    when_s, told = told_of(route, 100.0)
+    assert when_s == 100.0 + TELL_AFTER_S
+    assert "cannot be resolved" in told.reason
+
+
+def test_the_second_counts_from_the_first_attempt_and_not_from_its_failure() -> None:
+    with socket.socket() as bound:  # and does not listen
+        bound.bind(("127.0.0.1", 0))
+        route = Route(f"tcp://127.0.0.1:{bound.getsockname()[1]}", 2.0)
+        route.begun(100.0)
+        route.failed(Stage.HUNG_UP, 100.9)
+        assert told_of(route, 100.9)[0] == 100.0 + TELL_AFTER_S
+
+
+def test_who_has_waited_for_the_process_to_start_is_kept_waiting_less() -> None:
+    route = Route("tcp://no-such-host.invalid:7788", 2.0, asked_s=96.0)
+    route.begun(100.0)
+    assert told_of(route, 100.0)[0] < 100.0 + LOOK_AFTER_S + 0.2
+    # Once: a connection that is lost later is another matter.
+    route.connected()
+    route.begun(200.0)
+    assert told_of(route, 200.0)[0] == 200.0 + TELL_AFTER_S
+
+
+def test_a_machine_that_does_not_answer_is_called_that_before_it_is_called_a_riddle() -> None:
+    assert LOOK_AFTER_S + ANSWER_S < SILENCE_S <= 2.0
+
+
+def test_a_way_that_is_not_over_the_network_is_never_waited_for() -> None:
+    route = Route("ipc:///tmp/nobody", 2.0)
+    route.begun(100.0)
+    assert not route.failing

@@ -8,7 +8,7 @@ import pytest
 from drumbeat.protocol.cluster_file import read_address as read_file
 from drumbeat.protocol.keys import show_address
 from support.remote_cluster import RemoteCluster
-from support.second_client import Refused, SecondClient, read_address
+from support.second_client import Refused, SecondClient, loads, read_address
 
 pytestmark = pytest.mark.integration
 
@@ -38,7 +38,7 @@ def test_the_second_client_reads_an_address_and_runs_tasks(cluster: RemoteCluste
     assert [pickle.loads(row[2]) for row in rows] == [number**2 for number in range(100)]
     make = second.define(pickle.dumps((bytes, False), 5), "bytes")
     (row,) = second.gather(second.submit(make, call(bytes(range(256)) * 8192)))
-    assert pickle.loads(row[2]) == bytes(range(256)) * 8192
+    assert loads(row[2]) == bytes(range(256)) * 8192
     second.close()
 
 

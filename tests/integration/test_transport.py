@@ -38,7 +38,7 @@ from drumbeat.protocol.transport import DialShell, ListenShell, Poller
 from support.pair import EPOCH, A, B, Pair
 from support.relay import Relay
 from support.second_client import Refused as SecondRefused
-from support.second_client import SecondClient
+from support.second_client import SecondClient, loads
 
 pytestmark = pytest.mark.integration
 
@@ -283,6 +283,7 @@ def test_junk_is_dropped_and_counted_and_harms_nobody(pair: Pair) -> None:
         "hellos_put_off": 0,
         "junk_dropped": 1,
         "handshakes_failed": 0,
+        "ended_unheard": 0,
         "keys_refused": 0,
         "connections_refused": 0,
         "door_shut": 0,
@@ -348,7 +349,7 @@ def test_the_second_client_sends_and_receives_large_payloads(second: SecondClien
     make = second.define(function(bytes), "bytes")
     (task,) = second.submit(make, call(bytes(range(256)) * 8192))
     (row,) = second.gather([task])
-    assert pickle.loads(row[2]) == bytes(range(256)) * 8192
+    assert loads(row[2]) == bytes(range(256)) * 8192
 
 
 def test_the_second_client_learns_of_errors(second: SecondClient) -> None:

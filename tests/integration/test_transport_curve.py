@@ -286,6 +286,22 @@ def test_frames_of_a_valid_key_that_are_too_long_or_make_no_sense_harm_nobody(pa
     assert [joined.peer for joined in pair.came(Joined)] == [A]
 
 
+def test_a_frame_that_is_too_long_is_no_handshake_that_failed(pair: Pair) -> None:
+    listener = pair.listen()
+    pair.connect()
+    before = listener.refusals
+    with zmq.Context() as context:
+        for count in range(1, 4):
+            with keyed(context, pair) as stranger:
+                stranger.send(bytes(2 << 20))
+                pair.until(lambda want=count: listener.counters["ended_unheard"] == want)  # type: ignore[misc]  # a plain number
+    with raw_connection(pair):
+        pass
+    pair.until(lambda: listener.counters["handshakes_failed"] == 1)
+    assert listener.counters["ended_unheard"] == 3
+    assert listener.refusals > before
+
+
 def test_a_routing_id_of_ones_own_choice_gives_nobody_anothers_place(pair: Pair) -> None:
     pair.listen()
     pair.connect()

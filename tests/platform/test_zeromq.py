@@ -129,6 +129,34 @@ def test_with_a_domain_enforced_and_nobody_to_ask_no_key_is_admitted(bench: Benc
         assert bool(listening.poll(500)) is admitted
 
 
+def test_who_was_let_in_is_told_without_its_descriptor_and_a_frame_too_long_without_a_cause(
+    bench: Bench,
+) -> None:
+    # So protocol/comers.py counts them, and does not know which it was: docs/decisions.md, 45.
+    listening = bench.socket(zmq.ROUTER)
+    listening.setsockopt(zmq.MAXMSGSIZE, 1000)
+    monitor = bench.monitor(listening, zmq.EVENT_ALL)
+    listening.bind("tcp://127.0.0.1:0")
+    endpoint = listening.getsockopt(zmq.LAST_ENDPOINT).decode()
+    ends = []
+    for say in (b"x" * 1001, b""):  # too long, or nothing before it goes
+        dialling, news = dealer(bench, endpoint)
+        while next(events(news))[0] != zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            pass
+        assert listening.recv_multipart()[1] == b"hello"
+        if say:
+            dialling.send(say)
+        else:
+            dialling.close(0)
+        told = [one for one in events(monitor, 0.3) if one[0] != zmq.EVENT_LISTENING]
+        assert [event for event, _ in told] == [
+            zmq.EVENT_ACCEPTED, zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_DISCONNECTED,
+        ]  # fmt: skip
+        assert told[1][1] == 0, "no descriptor"
+        ends.append(told[2][0])
+    assert ends[0] == ends[1], "both look alike"
+
+
 _MORE, _FRAME_BYTES = 0x01, 200
 
 

@@ -33,3 +33,29 @@ def test_before_the_first_connection_and_while_there_is_one_nothing_is_said() ->
     absence.gone(1000.0)
     absence.gone(1004.0)  # the same absence
     assert absence.words(1005.0)
+
+
+def test_who_waits_long_for_the_first_connection_is_told_once_why_there_is_none_yet() -> None:
+    absence = Absence("lab1:7788", 5.0, waits_s=15.0)
+    assert absence.words(1.0) == ""
+    absence.because("connection refused")
+    assert absence.words(1.0) == (
+        "cannot reach the scheduler at lab1:7788: connection refused; it is tried again until "
+        "connect_timeout_s are over"
+    )
+    absence.because("no route")
+    assert absence.words(2.0) == ""
+    assert absence.back(3.0) == ""
+
+
+def test_who_gives_up_soon_is_told_then() -> None:
+    absence = Absence("lab1:7788", 5.0, waits_s=5.0)
+    absence.because("connection refused")
+    assert absence.words(4.0) == ""
+
+
+def test_a_reason_before_the_connection_is_none_for_its_loss() -> None:
+    absence = Absence("here", 5.0, waits_s=15.0)
+    absence.because("connection refused")
+    absence.back(1.0)
+    assert absence.words(2.0) == ""

@@ -8,7 +8,7 @@ from drumbeat.client.events import (
     Resolve,
 )
 from drumbeat.protocol.ids import ObjectId
-from drumbeat.protocol.messages import Values, Wanted
+from drumbeat.protocol.messages import Shared, Values, Wanted
 from support.client_bench import Client, foreign, freed, resolved, sent, value
 
 
@@ -39,3 +39,14 @@ def test_a_value_that_was_pickled_before_the_first_connection_is_kept_for_whoeve
         (answers,) = sent(client.do(Received(Wanted([id_, task]))), Values)
         assert [row.payload for row in answers.rows] == [b"kept", b"made"], epoch
         client.connect(epoch + 1)
+
+
+def test_who_leaves_keeps_what_it_holds_itself_and_nothing_for_others() -> None:
+    client = Client()
+    mine, theirs = client.put(b"mine"), client.put(b"theirs")
+    client.do(Received(Shared([theirs])))
+    client.drop(theirs)
+    home = client.core.home
+    assert theirs in home.entries
+    assert home.leave() == [theirs]
+    assert list(home.entries) == [mine]

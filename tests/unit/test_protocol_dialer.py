@@ -100,6 +100,19 @@ def test_before_the_first_success_it_tries_again_at_once_for_a_while() -> None:
     assert SETTINGS.reconnect_min_s <= due_s - now_s <= SETTINGS.reconnect_max_s
 
 
+def test_over_the_network_the_first_attempts_too_are_as_far_apart_as_the_settings_say() -> None:
+    one = Dialer(
+        Role.NODE, PEER, Channel.CONTROL, "lab3", "3.11", SETTINGS, Random(7), eager=False
+    )
+    one.start(0.0)
+    for now_s in (0.0, 1.0, 2.0):
+        one.closed("no way there", now_s)
+        due_s = one.deadline_s()
+        assert due_s is not None
+        assert SETTINGS.reconnect_min_s <= due_s - now_s <= SETTINGS.reconnect_max_s
+        one.time_passed(due_s)
+
+
 def test_a_connection_that_was_up_is_told_down_and_made_again_after_a_pause() -> None:
     one = connected()
     assert one.closed("disconnected", 1.0) == [CloseSocket(), Down("disconnected")]

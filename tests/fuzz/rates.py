@@ -1,0 +1,173 @@
+"""What a busy cluster keeps of its rate while strangers attack: `python tests/fuzz/rates.py`.
+
+A saturated program (tasks that do nothing, as many as the cluster can do) over the network, and
+beside it one attack after the other. A turn is quiet, attacked, quiet: what the machine has of
+moods of its own hits both. A kind holds when the median of its turns is at least 80 %.
+"""
+
+import argparse
+import contextlib
+import select
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fuzz.attack import KINDS
+from fuzz.places import NetworkPlace
+from fuzz.run import KEPT_RATE, Job
+from fuzz.strangers import memory_and_files
+
+#: left out of each part: the program writes that often, and what was begun before ends
+EDGE_S: Final = 0.5
+#: an attack that cannot make its number of connections in that time is measured all the same
+PART_MAX_S: Final = 15.0
+
+
+class Attack:
+    """A process that attacks when it is told."""
+
+    def __init__(self, kind: str, place: NetworkPlace) -> None:
+        words = [sys.executable, str(Path(__file__).with_name("attack.py")), kind, *place.files]
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._hear()
+
+    def _hear(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        if not line:
+            raise RuntimeError(f"the attack has failed: exit code {self.process.wait()}")
+        return line
+
+    def begin(self) -> None:
+        self._say()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until it has made as many connections as belong to it."""
+        if select.select([self.process.stdout], [], [], timeout_s)[0]:
+            self._hear()
+
+    def pause(self) -> int:
+        """Stop for now; return how many connections it has made since it began."""
+        self._say()
+        said = self._hear()
+        return int(said if said != "enough" else self._hear())
+
+    def _say(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def end(self) -> None:
+        self.process.communicate(timeout=10.0)
+
+
+class Part(NamedTuple):
+    """What a part of a turn came to."""
+
+    rate: float
+    #: processor time of the scheduler, and what of that a task took where there was no attack
+    busy_s: float
+    tasks: int
+
+
+def part(job: Job, pid: int, part_s: float, attack: Attack | None = None) -> Part:
+    """Let so much time pass; under attack until that has come to its number."""
+    begun_s, busy_s, before = time.monotonic(), processor_s(pid), job.told[-1][0]
+    time.sleep(part_s)
+    if attack is not None:
+        attack.wait(PART_MAX_S - part_s)
+    done, lasted_s = job.rate(begun_s + EDGE_S, time.monotonic())
+    rate = done / lasted_s if lasted_s else 0.0
+    return Part(rate, processor_s(pid) - busy_s, job.told[-1][0] - before)
+
+
+def processor_s(pid: int) -> float:
+    """Return the processor time that a process has had."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def turn(attack: Attack, job: Job, pid: int, part_s: float) -> tuple[float, str]:
+    """Return what was kept of the rate, and the figures."""
+    first = part(job, pid, part_s)
+    attack.begin()
+    begun_s = time.monotonic()
+    attacked = part(job, pid, part_s, attack)
+    lasted_s = time.monotonic() - begun_s
+    made = attack.pause()
+    last = part(job, pid, part_s)
+    quiet = (first.rate + last.rate) / 2
+    kept = attacked.rate / quiet if quiet else 0.0
+    task_s = (first.busy_s + last.busy_s) / max(1, first.tasks + last.tasks)
+    each_us = (attacked.busy_s - attacked.tasks * task_s) / max(1, made) * 1e6
+    return kept, (
+        f"{kept:6.0%}   quiet {quiet:8,.0f}/s  attacked {attacked.rate:8,.0f}/s  "
+        f"{made:6,} connections, {made / lasted_s:6,.0f}/s, of the scheduler {each_us:5.0f} us each"
+    )
+
+
+def measure(kind: str, place: NetworkPlace, job: Job, turns: int, part_s: float) -> bool:
+    """Attack in one way; print the figures and return whether the program kept its rate."""
+    pid = place.scheduler_pid()
+    memory = memory_and_files(pid)[0]
+    attack = Attack(kind, place)
+    kept = []
+    try:
+        for _ in range(turns):
+            ratio, figures = turn(attack, job, pid, part_s)
+            kept.append(ratio)
+            print(f"{kind:12} {figures}", flush=True)
+    finally:
+        attack.end()
+    median = statistics.median(kept)
+    grown = (memory_and_files(pid)[0] - memory) >> 20
+    print(
+        f"{kind:12} kept {median:.0%} of its rate ({min(kept):.0%} to {max(kept):.0%}); the "
+        f"scheduler's memory {grown:+d} MiB",
+        flush=True,
+    )
+    return median >= KEPT_RATE
+
+
+def main() -> int:
+    """Run; return 1 if the program did not keep its rate."""
+    flags = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    flags.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(KINDS)}; all")
+    flags.add_argument("--turns", type=int, default=3)
+    flags.add_argument("--part-s", type=float, default=6.0, help="a turn has three of them")
+    given = flags.parse_args()
+    unknown = set(given.kinds) - set(KINDS)
+    if unknown:
+        flags.error(f"no such attack: {', '.join(sorted(unknown))}")
+    with (
+        tempfile.TemporaryDirectory(prefix="db") as directory,
+        NetworkPlace(Path(directory)) as place,
+        contextlib.ExitStack() as closing,
+    ):
+        pid = place.scheduler_pid()
+        job = Job(place.address, "saturated")
+        closing.callback(job.stop)
+        job.wait_for(20_000)
+        held = [
+            measure(kind, place, job, given.turns, given.part_s) for kind in given.kinds or KINDS
+        ]
+        wrong = job.told[-1][1]
+        restarted = place.scheduler_pid() != pid
+        print("refused:", place.status()["refused"])
+    if wrong or restarted:
+        print(f"WRONG: {wrong} wrong results, scheduler started anew: {restarted}")
+    return int(not all(held) or bool(wrong) or restarted)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
