@@ -165,11 +165,12 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'drumbeat' has no attribute {name!r}")
-    try:
-        value = getattr(import_module(_HOMES.get(name, "drumbeat.protocol.errors")), name)
-    except KeyboardInterrupt as interrupt:
-        from drumbeat.protocol.interrupts import plainly
+    from drumbeat.protocol.interrupts import plainly, put_off
 
+    try:
+        with put_off():
+            value = getattr(import_module(_HOMES.get(name, "drumbeat.protocol.errors")), name)
+    except KeyboardInterrupt as interrupt:
         raise plainly(interrupt, "while Drumbeat was being loaded") from None
     globals()[name] = value
     return value

@@ -60,7 +60,9 @@ def drain(
         if not json_wanted:
             for row in answer:
                 if row["state"] != UNKNOWN:
-                    what = "is being drained" if row["state"] == "draining" else "was lost meanwhile"
+                    what = (
+                        "is being drained" if row["state"] == "draining" else "was lost meanwhile"
+                    )
                     click.echo(f"{cli_tables.plain(row['name'])}: {what}")
         unknown = [row["name"] for row in answer if row["state"] == UNKNOWN]
         waits = wait and not unknown

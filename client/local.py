@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 from ..protocol.actors import ANONYMOUS
 from ..protocol.errors import ConfigError, DrumbeatError, KeyRefused, SchedulerUnreachable
-from ..protocol.interrupts import plainly
+from ..protocol.interrupts import plainly, put_off
 from ..protocol.machine import identity
 from ..protocol.messages import Environment
 from ..protocol.modules import carry, path_was_told
@@ -195,7 +195,8 @@ def shutdown() -> None:
 
 
 def _inline(settings: Settings) -> Cluster:
-    from .inline import InlineSession
+    with put_off():
+        from .inline import InlineSession
 
     session = InlineSession(settings)
     set_current(session)
@@ -250,9 +251,7 @@ def _why_unreachable(session: Any, place: Place, waited_s: float) -> DrumbeatErr
     if _key_is_refused(session):
         return KeyRefused(f"{place.shown}: {told.reason}")
     why = "" if told is None else f": {told.reason}"
-    return SchedulerUnreachable(
-        f"no scheduler answers at {place.shown} within {waited_s:g} s{why}"
-    )
+    return SchedulerUnreachable(f"no scheduler answers at {place.shown} within {waited_s:g} s{why}")
 
 
 def _launch(nodes: list[tuple[str, list[str]]], settings: Settings) -> Cluster:
@@ -266,7 +265,8 @@ def _launch(nodes: list[tuple[str, list[str]]], settings: Settings) -> Cluster:
             session.fail(error)
 
     try:
-        from .launcher import Launcher  # which takes a while, in which Ctrl-C may come as well
+        with put_off():
+            from .launcher import Launcher
 
         directory = runtime.Directory(runtime.root_of(settings))
         launcher = Launcher(directory, settings, nodes, failed)
@@ -298,7 +298,8 @@ def _launch(nodes: list[tuple[str, list[str]]], settings: Settings) -> Cluster:
 
 
 def _session(place: Place, settings: Settings) -> Any:
-    from .session import ClusterSession
+    with put_off():  # which takes a while
+        from .session import ClusterSession
 
     environment = program_environment(settings)
     path_was_told(("", *environment.sys_path), environment.machine)

@@ -9,6 +9,9 @@ everywhere.
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Final
 
@@ -36,6 +39,27 @@ def as_usual() -> None:
     """From here on Ctrl-C raises KeyboardInterrupt, as it does in any Python program."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def put_off() -> Iterator[None]:
+    """Let a Ctrl-C come only when something is over that takes no longer than a moment.
+
+    Modules that are loaded half are of no use to anybody; and an exception while msgspec makes a
+    decoder, as some do when they are loaded, can end the interpreter with a segmentation fault.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield  # nothing is raised here
+        return
+    came: list[FrameType | None] = []
+    signal.signal(signal.SIGINT, lambda _number, frame: came.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            handler(signal.SIGINT, came[0])
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

@@ -21,10 +21,10 @@ ASK_EACH_S: Final = 1.0
 LOOK_AFTER_S: Final = 0.3
 #: how often a loop comes round while an answer is awaited
 LOOK_EACH_S: Final = 0.1
-#: who does not answer for so long is called silent: time for one packet to be lost
-ANSWER_S: Final = 1.5
+#: who does not answer for so long is called silent: a packet that was lost is sent again after 1 s
+ANSWER_S: Final = 1.2
 #: after so long people are told that nothing is known
-SILENCE_S: Final = 2.0
+SILENCE_S: Final = 1.8
 
 _NO_ROUTE: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 

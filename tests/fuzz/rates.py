@@ -1,4 +1,4 @@
-"""What a busy cluster keeps of its rate while strangers attack: `python tests/fuzz/rates.py`.
+"""What a busy cluster keeps of its rate while it is attacked: `python tests/fuzz/rates.py`.
 
 A saturated program (tasks that do nothing, as many as the cluster can do) over the network, and
 beside it one attack after the other. A turn is quiet, attacked, quiet: what the machine has of
@@ -68,7 +68,8 @@ class Attack:
         self.process.stdin.flush()
 
     def end(self) -> None:
-        self.process.communicate(timeout=10.0)
+        self.process.kill()  # in order it would take long: it gives way to everybody
+        self.process.communicate(timeout=30.0)
 
 
 class Part(NamedTuple):

@@ -71,6 +71,38 @@ def test_a_program_that_is_interrupted_while_its_cluster_starts_says_so_in_one_l
     assert not list(runtime.iterdir())  # and nothing is left of the cluster
 
 
+AMID = """
+    import signal, sys
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    import drumbeat
+    class Interrupts:  # as Ctrl-C does it, in the very middle of what is loaded
+        def find_spec(self, name, path, target=None):
+            if name == {name!r}:
+                sys.meta_path.remove(self)
+                signal.raise_signal(signal.SIGINT)
+                print("goes on")
+    sys.meta_path.insert(0, Interrupts())
+    try:
+        drumbeat.init(num_cpus=1)
+    except KeyboardInterrupt:
+        print("interrupted", {name!r} in sys.modules)
+    with drumbeat.init(num_cpus=1):
+        print(drumbeat.get(drumbeat.remote(abs).remote(-3)))
+"""
+
+
+@pytest.mark.parametrize("name", ["drumbeat.protocol.parcels", "drumbeat.protocol.transport"])
+def test_an_interrupt_while_it_is_loaded_comes_when_that_is_over_and_all_works_afterwards(
+    runtime: Path, name: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", textwrap.dedent(AMID).format(name=name)],
+        capture_output=True, text=True, timeout=60, check=False, start_new_session=True,
+        env={**os.environ, "DRUMBEAT_RUNTIME_DIRECTORY": str(runtime)},
+    )  # fmt: skip
+    assert done.stdout.split("\n") == ["goes on", "interrupted True", "3", ""], done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["scheduler", "--listen", "127.0.0.1:0"], ["status"]])
 def test_a_command_that_is_interrupted_as_it_begins_says_so_in_one_line(
     runtime: Path, arguments: Sequence[str]
