@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from .bare import Bare
 from .network import NetworkCluster
 from .peers import Dask, Ray
+from .remote_api import RemoteApi
 from .rows import WORKERS
 
 
@@ -76,90 +77,35 @@ class ClusterAdapter(Waiter, Protocol):
         """Return the value of a reference."""
 
 
-class Drumbeat:
+class Drumbeat(RemoteApi):
     """A local cluster of one node."""
 
     def __init__(self) -> None:
         # here and not above: the import belongs to the memory of this system's processes only
         import drumbeat
 
-        self.drumbeat = drumbeat
-        self.remotes: dict[Callable[..., Any], Any] = {}
+        super().__init__()
+        self.api = drumbeat
 
     def start(self) -> None:
-        self.drumbeat.init(num_cpus=WORKERS)
-
-    def remote(self, function: Callable[..., Any]) -> Any:
-        """Return the remote function, made once."""
-        if function not in self.remotes:
-            self.remotes[function] = self.drumbeat.remote(function)
-        return self.remotes[function]
-
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        return self.drumbeat.get(self.remote(function).remote(*args))
-
-    def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> None:
-        remote = self.remote(function).remote
-        self.drumbeat.get([remote(*arguments) for arguments in argument_lists])
-
-    def gather_errors(self, function: Callable[..., Any], count: int) -> int:
-        remote = self.remote(function).remote
-        raised = 0
-        for ref in [remote(number) for number in range(count)]:
-            try:
-                self.drumbeat.get(ref)
-            except ValueError:
-                raised += 1
-        return raised
-
-    def tree(self, leaves: int) -> int:
-        from .workloads import add, one
-
-        leaf, node = self.remote(one).remote, self.remote(add).remote
-        level = [leaf(1) for _ in range(leaves)]
-        while len(level) > 1:
-            level = [node(left, right) for left, right in zip(level[::2], level[1::2], strict=True)]
-        return int(self.drumbeat.get(level[0]))
-
-    def counter(self) -> Any:
-        from .workloads import Counter
-
-        handle = self.drumbeat.remote(Counter).remote()
-        self.drumbeat.get(handle.add.remote())
-        return handle
-
-    def count(self, counter: Any, calls: int) -> int:
-        add = counter.add.remote
-        return int(self.drumbeat.get([add() for _ in range(calls)])[-1])
-
-    def count_all(self, counters: list[Any], calls: int) -> None:
-        self.drumbeat.get([counter.add.remote() for _ in range(calls) for counter in counters])
+        self.api.init(num_cpus=WORKERS)
 
     def count_from_all(self, counters: list[Any], callers: int, calls: int) -> None:
         work = self.remote(call_all).remote
-        self.drumbeat.get([work(counters, calls) for _ in range(callers)])
+        self.api.get([work(counters, calls) for _ in range(callers)])
 
     def submitters(self, count: int) -> Any:
-        made = self.drumbeat.remote(Submitter)
+        made = self.actors(Submitter)
         return [made.remote() for _ in range(count)]
 
-    def submit_from_all(self, submitters: Any, calls: int) -> None:
-        self.drumbeat.get([one.submit.remote(calls) for one in submitters])
-
-    def put(self, value: Any) -> Any:
-        return self.drumbeat.put(value)
-
-    def fetch(self, ref: Any) -> Any:
-        return self.drumbeat.get(ref)
-
     def wait_for_each(self, function: Callable[..., Any], count: int) -> None:
-        remote, wait = self.remote(function).remote, self.drumbeat.wait
+        remote, wait = self.remote(function).remote, self.api.wait
         rest = [remote() for _ in range(count)]
         while rest:
             _, rest = wait(rest)
 
     def stop(self) -> None:
-        self.drumbeat.shutdown()
+        self.api.shutdown()
 
 
 def call_all(counters: list[Any], calls: int) -> None:
@@ -194,7 +140,7 @@ class NetworkDrumbeat(Drumbeat):
 
     def start(self) -> None:
         self.cluster = NetworkCluster(WORKERS)
-        self.drumbeat.init(self.cluster.client_file)
+        self.api.init(self.cluster.client_file)
 
     def stop(self) -> None:
         try:

@@ -11,115 +11,63 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
+from .remote_api import RemoteApi
 from .rows import WORKERS
 
 #: of Ray's object store: its default is a third of the machine's memory
 STORE_BYTES = 512 << 20
 
 
-class Ray:
+class Ray(RemoteApi):
     """Ray on one machine."""
 
     def start(self) -> None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         import ray  # type: ignore[import-not-found,unused-ignore]
 
-        self.ray = ray
+        self.api = ray
         # Short, since sockets lie in it; by default all of this would stay in /tmp/ray.
         self.directory = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
-        self.remotes: dict[Any, Any] = {}
         ray.init(
             num_cpus=WORKERS, object_store_memory=STORE_BYTES, include_dashboard=False,
             log_to_driver=False, logging_level="ERROR", _temp_dir=self.directory.name,
         )  # fmt: skip
 
-    def remote(self, function: Callable[..., Any]) -> Any:
-        """Return the remote function, made once."""
-        if function not in self.remotes:
-            self.remotes[function] = self.ray.remote(function)
-        return self.remotes[function]
-
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        return self.ray.get(self.remote(function).remote(*args))
-
-    def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> None:
-        remote = self.remote(function).remote
-        self.ray.get([remote(*arguments) for arguments in argument_lists])
-
-    def gather_errors(self, function: Callable[..., Any], count: int) -> int:
-        remote = self.remote(function).remote
-        raised = 0
-        for ref in [remote(number) for number in range(count)]:
-            try:
-                self.ray.get(ref)
-            except ValueError:
-                raised += 1
-        return raised
-
-    def tree(self, leaves: int) -> int:
-        from .workloads import add, one
-
-        leaf, node = self.remote(one).remote, self.remote(add).remote
-        level = [leaf(1) for _ in range(leaves)]
-        while len(level) > 1:
-            level = [node(left, right) for left, right in zip(level[::2], level[1::2], strict=True)]
-        return int(self.ray.get(level[0]))
-
-    def counter(self) -> Any:
-        from .workloads import Counter
-
-        handle = self.remote(Counter).options(num_cpus=0).remote()
-        self.ray.get(handle.add.remote())
-        return handle
-
-    def count(self, counter: Any, calls: int) -> int:
-        add = counter.add.remote
-        return int(self.ray.get([add() for _ in range(calls)])[-1])
-
-    def count_all(self, counters: list[Any], calls: int) -> None:
-        self.ray.get([counter.add.remote() for _ in range(calls) for counter in counters])
+    def actors(self, class_: type) -> Any:
+        return self.api.remote(class_).options(num_cpus=0)
 
     def count_from_all(self, counters: list[Any], callers: int, calls: int) -> None:
-        get = self.ray.get
+        get = self.api.get
 
         def work(handles: list[Any]) -> None:
             get([handles[number % len(handles)].add.remote() for number in range(calls)])
 
-        work_remote = self.ray.remote(work)
+        work_remote = self.api.remote(work)
         get([work_remote.remote(counters) for _ in range(callers)])
 
     def submitters(self, count: int) -> Any:
         from .workloads import nothing
 
-        get, task = self.ray.get, self.remote(nothing)
+        get, task = self.api.get, self.remote(nothing)
 
         class Submitter:
             def submit(self, calls: int) -> None:
                 get([task.remote() for _ in range(calls)])
 
-        made = self.ray.remote(Submitter).options(num_cpus=0)
+        made = self.actors(Submitter)
         return [made.remote() for _ in range(count)]
-
-    def submit_from_all(self, submitters: Any, calls: int) -> None:
-        self.ray.get([one.submit.remote(calls) for one in submitters])
-
-    def put(self, value: Any) -> Any:
-        return self.ray.put(value)
-
-    def fetch(self, ref: Any) -> Any:
-        return self.ray.get(ref)
 
     def wait_for_each(self, function: Callable[..., Any], count: int) -> None:
         rest = [self.remote(function).remote() for _ in range(count)]
         # As in its own benchmark: what is to be fetched is said once, with the first call.
         fetch_local = True
         while rest:
-            _, rest = self.ray.wait(rest, fetch_local=fetch_local)
+            _, rest = self.api.wait(rest, fetch_local=fetch_local)
             fetch_local = False
 
     def stop(self) -> None:
-        if hasattr(self, "ray"):
-            self.ray.shutdown()
+        if hasattr(self, "api"):
+            self.api.shutdown()
             self.directory.cleanup()
 
 

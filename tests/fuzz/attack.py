@@ -1,16 +1,15 @@
 """One attack at a time on a scheduler with a port, for as long as it is told.
 
-`attack.py KIND CLIENT-FILE NODE-FILE`: begins with each line on standard input, pauses with the
+`attack.py KIND CLIENT-FILE NODE-FILE NICENESS`: begins with each line on standard input, pauses with the
 next, ends with the last. Says when it has made as many connections as belong to its kind, and
-answers each pause with how many it has made. At the lowest priority: on few cores its own work is
-not what the cluster is to be measured by.
+answers each pause with how many it has made. At a low priority: on few cores its own work is not
+what the cluster is to be measured by.
 """
 
 import contextlib
 import os
 import select
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -23,9 +22,8 @@ from drumbeat.protocol.cluster_file import read_address
 from drumbeat.protocol.keys import Credentials
 from fuzz.mob import BURST, Mob
 
-NICE = 19
-#: time for a burst of handshakes
-HANDSHAKES_S = 0.02
+#: who is not turned away by then is not waited for
+TURNED_AWAY_MS = 2_000
 
 
 class Attacker(Mob):
@@ -39,9 +37,13 @@ class Attacker(Mob):
         self._burst(None)
 
     def _burst(self, credentials: Credentials | None) -> None:
+        monitors = []
         for _ in range(BURST):
-            self._with(credentials)
-        time.sleep(HANDSHAKES_S)
+            dealer = self._with(credentials, connect=False)
+            monitors.append(dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED))
+            dealer.connect(self.client.endpoint)
+        for monitor in monitors:
+            monitor.poll(TURNED_AWAY_MS)
         self.context.destroy(0)  # waits until all of them are closed
         self.context = zmq.Context()
 
@@ -61,17 +63,17 @@ KINDS: dict[str, tuple[Callable[[Attacker], None], int, int]] = {
 }
 
 
-def give_way() -> None:
-    """Take only what processor time nobody else wants."""
+def give_way(niceness: int) -> None:
+    """Take, at 19, only what processor time nobody else wants."""
     os.setsid()
-    os.setpriority(os.PRIO_PROCESS, 0, NICE)
+    os.setpriority(os.PRIO_PROCESS, 0, niceness)
     # Where each session is a group of its own, only that group's priority counts beside others.
     with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(NICE), encoding="ascii")
+        Path("/proc/self/autogroup").write_text(str(niceness), encoding="ascii")
 
 
-def main(kind: str, client: str, node: str) -> None:
-    give_way()
+def main(kind: str, client: str, node: str, niceness: str) -> None:
+    give_way(int(niceness))
     address = read_address(Path(client))
     attacker = Attacker(address, read_address(Path(node)).credentials, Random(kind))
     act, count, enough = KINDS[kind]

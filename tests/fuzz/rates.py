@@ -34,8 +34,9 @@ PART_MAX_S: Final = 15.0
 class Attack:
     """A process that attacks when it is told."""
 
-    def __init__(self, kind: str, place: NetworkPlace) -> None:
-        words = [sys.executable, str(Path(__file__).with_name("attack.py")), kind, *place.files]
+    def __init__(self, kind: str, place: NetworkPlace, niceness: int) -> None:
+        script = str(Path(__file__).with_name("attack.py"))
+        words = [sys.executable, script, kind, *place.files, str(niceness)]
         self.process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -117,15 +118,15 @@ def turn(attack: Attack, job: Job, pid: int, part_s: float) -> tuple[float, str]
     )
 
 
-def measure(kind: str, place: NetworkPlace, job: Job, turns: int, part_s: float) -> bool:
+def measure(kind: str, place: NetworkPlace, job: Job, given: argparse.Namespace) -> bool:
     """Attack in one way; print the figures and return whether the program kept its rate."""
     pid = place.scheduler_pid()
     memory = memory_and_files(pid)[0]
-    attack = Attack(kind, place)
+    attack = Attack(kind, place, given.nice)
     kept = []
     try:
-        for _ in range(turns):
-            ratio, figures = turn(attack, job, pid, part_s)
+        for _ in range(given.turns):
+            ratio, figures = turn(attack, job, pid, given.part_s)
             kept.append(ratio)
             print(f"{kind:12} {figures}", flush=True)
     finally:
@@ -146,6 +147,10 @@ def main() -> int:
     flags.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(KINDS)}; all")
     flags.add_argument("--turns", type=int, default=3)
     flags.add_argument("--part-s", type=float, default=6.0, help="a turn has three of them")
+    flags.add_argument(
+        "--nice", type=int, default=19,
+        help="of the attackers: where others use the machine too, 19 leaves them next to nothing",
+    )  # fmt: skip
     given = flags.parse_args()
     unknown = set(given.kinds) - set(KINDS)
     if unknown:
@@ -159,9 +164,7 @@ def main() -> int:
         job = Job(place.address, "saturated")
         closing.callback(job.stop)
         job.wait_for(20_000)
-        held = [
-            measure(kind, place, job, given.turns, given.part_s) for kind in given.kinds or KINDS
-        ]
+        held = [measure(kind, place, job, given) for kind in given.kinds or KINDS]
         wrong = job.told[-1][1]
         restarted = place.scheduler_pid() != pid
         print("refused:", place.status()["refused"])
