@@ -1,9 +1,9 @@
 """One attack at a time on a scheduler with a port, for as long as it is told.
 
-`attack.py KIND CLIENT-FILE NODE-FILE NICENESS`: begins with each line on standard input, pauses with the
-next, ends with the last. Says when it has made as many connections as belong to its kind, and
-answers each pause with how many it has made. At a low priority: on few cores its own work is not
-what the cluster is to be measured by.
+`attack.py KIND CLIENT-FILE NODE-FILE NICENESS`: begins with each line on standard input, pauses
+with the next, ends with the last. Says when it has made as many connections as belong to its kind,
+and answers each pause with how many it has made. At a low priority: on few cores its own work is
+not what the cluster is to be measured by.
 """
 
 import contextlib
@@ -37,10 +37,9 @@ class Attacker(Mob):
         self._burst(None)
 
     def _burst(self, credentials: Credentials | None) -> None:
-        monitors = []
-        for _ in range(BURST):
-            dealer = self._with(credentials, connect=False)
-            monitors.append(dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED))
+        dealers = [self._with(credentials, connect=False) for _ in range(BURST)]
+        monitors = [one.get_monitor_socket(zmq.EVENT_DISCONNECTED) for one in dealers]
+        for dealer in dealers:
             dealer.connect(self.client.endpoint)
         for monitor in monitors:
             monitor.poll(TURNED_AWAY_MS)
