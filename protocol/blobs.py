@@ -14,7 +14,9 @@ from .frames import Bulk, Chunk, Lent, Taken
 CHUNK_BYTES_MAX = 512 << 10
 #: Most chunks of one payload: so that tiny chunks cannot cost more than what they carry.
 CHUNKS_MAX = 65_536
-
+#: So many are lent and not taken at once; more are cut. Whoever can open none then has that many to
+#: ask for, and says so of each before the first has come: it bounds that.
+LENT_MAX = 1024
 
 #: where a process has a file: pid, descriptor, inode, size, id
 Place = tuple[int, int, int, int, bytes]
@@ -55,7 +57,10 @@ class Chunker:
         self.pending_bytes += len(payload)
 
     def lend(self, key: bytes, payload: bytes | memoryview, place: Place) -> None:
-        """Queue a payload that the other side may open where it is."""
+        """Queue a payload that the other side may open where it is, unless it has enough to do."""
+        if len(self._lent) >= LENT_MAX:
+            self.add(key, payload)
+            return
         self.last_lent = number = self.last_lent + 1
         self._lent[number] = key, payload
         self._queue(b"", b"", Lent(key, number, *place), 1)

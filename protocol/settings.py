@@ -80,7 +80,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         # MessagePack has no longer bytes, and who met them amid its work would end.
         Meta(gt=0, le=(1 << 32) - 1),
         _help("Largest argument list, value or function that can be sent; less than 4 GiB."),
-    ] = 64 << 20
+    ] = 1 << 30
     segment_bytes_min: Annotated[
         int,
         NotNegative,

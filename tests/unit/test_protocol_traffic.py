@@ -202,3 +202,14 @@ def test_a_peer_cannot_have_more_refused_than_is_bounded() -> None:
         far.take_in_bulk([Raw(encode(Lent(KEY, number, *PLACE)))], NO_PEER, [])
     with pytest.raises(RemoteProtocolError, match="lent"):
         far.take_in_bulk([Raw(encode(Lent(KEY, REFUSED_MAX + 1, *PLACE)))], NO_PEER, [])
+
+
+def test_many_payloads_come_to_one_that_has_room_for_few_files() -> None:
+    left = iter([b"opened"] * 3)
+    near = Traffic(Reader.to_client(), SETTINGS, lambda _place: None)
+    far = Traffic(Reader.to_client(), SETTINGS, lambda _place: next(left, None))
+    for _ in range(2 * REFUSED_MAX):
+        near.chunker.lend(KEY, b"bytes", PLACE)
+    came = joined(near, far)
+    assert came.count((KEY, b"bytes")) == 2 * REFUSED_MAX - 3
+    assert near.settled
