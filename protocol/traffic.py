@@ -88,6 +88,7 @@ class Traffic:
     """
 
     __slots__ = (
+        "_file_bytes_max",
         "_marks",
         "_open_file",
         "_refused",
@@ -114,6 +115,8 @@ class Traffic:
         self.chunker = Chunker(settings.frame_bytes_max)
         # Twice the largest payload: a peer sends one after the other, but may mix.
         self.assembler = Assembler(2 * settings.value_bytes_max)
+        # To say that a file is large costs nothing: most of it may be a hole.
+        self._file_bytes_max = 2 * settings.value_bytes_max
         # (mark, messages queued ever on the control link, on the bulk link, last number that was
         # lent) when it was set
         self._marks: deque[tuple[int, int, int, int]] = deque()
@@ -153,6 +156,10 @@ class Traffic:
     def _take(self, message: Chunk | Lent) -> bytes | None:
         key = message.key
         if isinstance(message, Lent):
+            if message.size > self._file_bytes_max:
+                raise RemoteProtocolError(
+                    f"lent.size: {message.size:,} bytes, and {self._file_bytes_max:,} are the most"
+                )
             place = message.pid, message.fd, message.inode, message.size, message.id
             payload = self._open_file(place) if self._open_file is not None else None
             if payload is None:

@@ -153,12 +153,12 @@ def test_large_values_of_every_kind_come_back_as_they_were(made: Any) -> None:
     assert drumbeat.get(same.remote(drumbeat.put(made), len(made)), timeout=30)
 
 
-@pytest.mark.usefixtures("cluster")
-def test_more_than_may_be_sent_is_read_on_the_same_machine() -> None:
+def test_more_than_may_be_sent_is_read_on_the_same_machine(root: str) -> None:
     size = 100_000_000
     values = np.ones(size, dtype=np.uint8)
-    assert drumbeat.get(total.remote(drumbeat.put(values)), timeout=60) == size
-    assert drumbeat.get(total.remote(values), timeout=60) == size
+    with drumbeat.init(num_cpus=2, runtime_directory=root, value_bytes_max=64 << 20):
+        assert drumbeat.get(total.remote(drumbeat.put(values)), timeout=60) == size
+        assert drumbeat.get(total.remote(values), timeout=60) == size
 
 
 @pytest.mark.usefixtures("cluster")
@@ -243,7 +243,7 @@ def test_without_segments_all_travels_as_bytes(root: str) -> None:
 
 ELSEWHERE = """
 import sys, numpy, drumbeat
-with drumbeat.init(sys.argv[1], machine="another one"):
+with drumbeat.init(sys.argv[1], machine="another one", value_bytes_max=64 << 20):
     name = sys.argv[2]
     @drumbeat.remote
     def look(values):

@@ -4,6 +4,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from drumbeat.protocol.blobs import Place
 from drumbeat.protocol.codec import Reader, decode_frame, encode
 from drumbeat.protocol.errors import RemoteProtocolError
 from drumbeat.protocol.frames import Lent, Taken
@@ -213,3 +214,18 @@ def test_many_payloads_come_to_one_that_has_room_for_few_files() -> None:
     came = joined(near, far)
     assert came.count((KEY, b"bytes")) == 2 * REFUSED_MAX - 3
     assert near.settled
+
+
+def test_a_file_larger_than_any_payload_is_not_even_opened() -> None:
+    opened: list[int] = []
+
+    def open_file(place: Place) -> bytes:
+        opened.append(place[3])
+        return b"opened"
+
+    traffic = Traffic(Reader.to_client(), SETTINGS, open_file)
+    most = 2 * SETTINGS.value_bytes_max
+    traffic.take_in_bulk([Raw(encode(Lent(KEY, 1, 7, 3, 99, most, b"id")))], NO_PEER, [])
+    with pytest.raises(RemoteProtocolError, match="are the most"):
+        traffic.take_in_bulk([Raw(encode(Lent(KEY, 2, 7, 3, 99, most + 1, b"id")))], NO_PEER, [])
+    assert opened == [most]
