@@ -121,8 +121,11 @@ class Channel:
         flags = _CLOSE_ON_EXEC if wait else _CLOSE_ON_EXEC | _AT_ONCE
         try:
             looked = self.socket.recv_into(self._buffer, _LOOK_BYTES, flags | _LOOK)
-            if looked and self._buffer[0] == _CARRIES and not spare.make_room(self._buffer[1]):
-                return self._receive_later(wait)
+            if looked and self._buffer[0] == _CARRIES:
+                # Who claims to carry more than is ever carried is refused, and needs no room.
+                claimed = self._buffer[1]
+                if claimed <= _FDS_MAX and not spare.make_room(claimed):
+                    return self._receive_later(wait)
             length, ancillary, seen, _ = self.socket.recvmsg_into(
                 (self._buffer,), _ANCILLARY_BYTES, flags
             )
@@ -159,7 +162,7 @@ class Channel:
             if dropped:
                 # Another thread opened something between our look and our taking it.
                 raise spare.no_room(f"a packet of {file_bytes or length:,} bytes, which is lost")
-            if len(fds) != count:
+            if len(fds) != count or (file_bytes and not fds):
                 raise OSError(errno.EBADMSG, "a packet lacks its descriptors")
             if not file_bytes:
                 return Packet(self._view[_HEAD.size : length], fds)

@@ -293,6 +293,15 @@ def test_descriptors_that_have_to_wait_and_cannot_are_told_of_and_nothing_waits(
     assert [len(text) for text, _ in one.take_waiting()] == [60_000]
 
 
+def test_who_claims_more_descriptors_than_are_ever_carried_is_refused_at_once(
+    pair: tuple[Channel, Channel],
+) -> None:
+    one, other = pair
+    one.socket.send(struct.pack("!BBQ", 0xC1, 255, 0) + b"claims")
+    with no_descriptors(), pytest.raises(OSError, match="lacks its descriptors"):
+        other.receive(wait=False)
+
+
 @pytest.mark.parametrize("length", [0, 4000])
 def test_a_packet_that_lies_about_its_file_is_refused_and_leaves_nothing_open(
     pair: tuple[Channel, Channel], length: int
@@ -309,6 +318,7 @@ def test_a_packet_that_lies_about_its_file_is_refused_and_leaves_nothing_open(
         (claims, ()),
         (claims[: 1 + length % 9], (file,)),
         (head.pack(0xC1, 2, 10), (file,)),
+        (head.pack(0xC1, 0, 10), ()),
         (claims, (file,)),
         (head.pack(0xC1, 1, 10), (reader,)),
     ):
