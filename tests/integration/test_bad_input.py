@@ -68,7 +68,8 @@ def babble(seed: int) -> int:
     plain = [[], None, 2**63, ["finished"], ["finished", [[1, [], 0.1]]], ["submitted", b"p" * 14]]
     for _ in range(30):
         data = random.randbytes(random.choice((1, 9, 40, 4000)))
-        head = struct.pack("!BBQ", 0xC1, random.choice((0, 1, 2, 3, 255)), random.choice((0, 1, 1 << 40)))
+        count, length = random.choice((0, 1, 2, 3, 255)), random.choice((0, 1, 1 << 40))
+        head = struct.pack("!BBQ", 0xC1, count, length)
         said = random.choice(
             (data, head + data, head, msgspec.msgpack.encode(random.choice(plain)))
         )
