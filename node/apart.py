@@ -5,6 +5,7 @@ number among the descriptors.
 """
 
 import os
+import resource
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -19,8 +20,10 @@ from .packets import Answered, Finished, Run, Submitted
 
 T = TypeVar("T")
 
-#: so many go with one packet; the bytes of more travel in it
+#: So many go with one packet at most, and no more than this part of the descriptors that a process
+#: may have: who receives it needs so many at once, and has others. The bytes of more travel in it.
 FILES_MAX: Final = 64
+PART_OF_LIMIT: Final = 16
 #: 0xC1 begins no pickle; the letter tells it from payloads of other forms
 _MARK: Final = b"\xc1A"
 
@@ -36,8 +39,8 @@ class Files:
 
     def mark(self, payload: bytes | None) -> bytes | None:
         """Return what stands in the packet for a payload."""
-        file = file_of(payload) if len(self.fds) < FILES_MAX else None
-        if file is None:
+        file = file_of(payload)
+        if file is None or len(self.fds) >= _files_max():
             return payload
         self.fds.append(file.fd)
         return _MARK + bytes((len(self.fds) - 1,))
@@ -52,6 +55,12 @@ class Files:
     def task(self, row: TaskRow) -> TaskRow:
         """Return a call with marks."""
         return replace(row, args=self.mark(row.args)) if may_be_file(row.args) else row
+
+
+def _files_max() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = 0 <= limit < FILES_MAX * PART_OF_LIMIT  # without a limit it is negative
+    return limit // PART_OF_LIMIT if few else FILES_MAX
 
 
 def told(packet: Finished | Submitted) -> tuple[bytes, tuple[int, ...]]:

@@ -34,7 +34,9 @@ def are_to_be_had() -> bool:
     """Return whether this system has memory files that can be sealed, and be found by others."""
     if not hasattr(os, "memfd_create") or not os.path.isdir("/proc/self/fd"):
         return False
-    import fcntl  # not every system has it
+    # Not every system has them; and once there are no descriptors left, neither could be loaded.
+    import fcntl
+    import resource  # noqa: F401
 
     return hasattr(fcntl, "F_ADD_SEALS")
 

@@ -39,19 +39,20 @@ _CLOSINGS: Final = (
 )  # fmt: skip
 #: what a dialler over the network wants to know besides: how far it came
 _DIALLING: Final = _CLOSINGS | zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+#: each event wakes the loop, and strangers make them: no more than are looked at
 _LISTENING: Final = (
-    _CLOSINGS | zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
-)
+    zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)  # fmt: skip
 _ACCEPTED: Final = int(zmq.EVENT_ACCEPTED)
 _BOUND: Final = int(zmq.EVENT_LISTENING)
 _CONNECTED: Final = int(zmq.EVENT_CONNECTED)
 _DISCONNECTED: Final = int(zmq.EVENT_DISCONNECTED)
 _OPEN: Final = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 _KEY_REFUSED: Final = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
-#: those of the connection; who has a wrong key is counted elsewhere
-_HANDSHAKES_FAILED: Final = (
-    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL), int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL),
-)  # fmt: skip
+#: those of the connection, not of the key
+_NO_DETAIL: Final = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
+_HANDSHAKES_FAILED: Final = _NO_DETAIL, int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
 #: where ZeroMQ asks who may come in; a name within the process
 _ZAP: Final = "inproc://zeromq.zap.01"
 #: newcomers let in again when so much of what there may be is free

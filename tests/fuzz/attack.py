@@ -1,15 +1,16 @@
 """One attack at a time on a scheduler with a port, for as long as it is told.
 
-`attack.py KIND CLIENT-FILE NODE-FILE NICENESS`: begins with each line on standard input, pauses
-with the next, ends with the last. Says when it has made as many connections as belong to its kind,
-and answers each pause with how many it has made. At a low priority: on few cores its own work is
-not what the cluster is to be measured by.
+`attack.py KIND CLIENT-FILE NODE-FILE NICENESS PER-S`: begins with each line on standard input,
+pauses with the next, ends with the last. Says when it has made as many connections as belong to
+its kind, and answers each pause with how many it has made. At a low priority: on few cores its own
+work is not what the cluster is to be measured by.
 """
 
 import contextlib
 import os
 import select
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -71,17 +72,18 @@ def give_way(niceness: int) -> None:
         Path("/proc/self/autogroup").write_text(str(niceness), encoding="ascii")
 
 
-def main(kind: str, client: str, node: str, niceness: str) -> None:
+def main(kind: str, client: str, node: str, niceness: str, per_s: str) -> None:
     give_way(int(niceness))
     address = read_address(Path(client))
     attacker = Attacker(address, read_address(Path(node)).credentials, Random(kind))
     act, count, enough = KINDS[kind]
     print("ready", flush=True)
     while sys.stdin.readline():
-        made = 0
+        made, begun_s = 0, time.monotonic()
         while not select.select([sys.stdin], [], [], 0)[0]:
             act(attacker)
             made += count
+            time.sleep(max(0.0, begun_s + made / float(per_s) - time.monotonic()))
             if made - count < enough <= made:
                 print("enough", flush=True)
         if not sys.stdin.readline():

@@ -34,11 +34,14 @@ PART_MAX_S: Final = 15.0
 class Attack:
     """A process that attacks when it is told."""
 
-    def __init__(self, kind: str, place: NetworkPlace, niceness: int) -> None:
+    def __init__(self, kind: str, place: NetworkPlace, niceness: int, per_s: float) -> None:
         script = str(Path(__file__).with_name("attack.py"))
-        words = [sys.executable, script, kind, *place.files, str(niceness)]
+        words = [sys.executable, script, kind, *place.files]
         self.process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*words, str(niceness), str(per_s)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self._hear()
 
@@ -122,7 +125,7 @@ def measure(kind: str, place: NetworkPlace, job: Job, given: argparse.Namespace)
     """Attack in one way; print the figures and return whether the program kept its rate."""
     pid = place.scheduler_pid()
     memory = memory_and_files(pid)[0]
-    attack = Attack(kind, place, given.nice)
+    attack = Attack(kind, place, given.nice, given.per_s)
     kept = []
     try:
         for _ in range(given.turns):
@@ -146,6 +149,7 @@ def main() -> int:
     flags = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     flags.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(KINDS)}; all")
     flags.add_argument("--turns", type=int, default=3)
+    flags.add_argument("--per-s", type=float, default=500.0, help="connections, at most")
     flags.add_argument("--part-s", type=float, default=6.0, help="a turn has three of them")
     flags.add_argument(
         "--nice", type=int, default=19,

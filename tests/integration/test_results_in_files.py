@@ -188,6 +188,42 @@ def test_a_task_whose_worker_and_node_are_killed_gives_its_large_result_in_the_e
     until(lambda: len(drumbeat.nodes()) >= 1, 20.0)
 
 
+TASK = """
+import drumbeat, os
+
+@drumbeat.remote(max_calls=1)  # in another process
+def make():
+    return b"x" * {size}
+
+@drumbeat.remote
+def without_descriptors(refs):
+    taken = []
+    try:
+        while True:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+    try:
+        values = drumbeat.get(refs[0])
+        return len(values), len(drumbeat.get(drumbeat.put(values)))
+    finally:
+        for fd in taken:
+            os.close(fd)
+
+with drumbeat.init(num_cpus=1, runtime_directory={root!r}):
+    print(drumbeat.get(without_descriptors.remote([make.remote()]), timeout=30))
+"""
+
+
+def test_a_task_that_has_used_up_its_descriptors_still_has_its_values(root: str) -> None:
+    # Alone: what else has been imported must not matter.
+    code = TASK.format(size=BYTES, root=root)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, str((BYTES, BYTES))), done.stderr
+
+
 @pytest.mark.parametrize(
     "settings", [{"segment_bytes_min": 0}, {"segment_bytes_min": 1, "inline_bytes_max": 4096}]
 )

@@ -1,6 +1,7 @@
 """Payloads in files go beside their packet, and are where they belong when it is read."""
 
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,17 @@ def test_the_bytes_of_more_files_than_go_with_a_packet_travel_in_it() -> None:
     packet = Run([], [row(None, *[payload] * (FILES_MAX + 3))])
     data, fds = pieces_of(packet)
     assert len(fds) == FILES_MAX
+    assert carried(to_worker, data, fds) == packet
+
+
+@pytest.mark.parametrize(("limit", "files"), [(100, 6), (1024, 64), (-1, 64), (1 << 62, 64)])
+def test_who_may_open_few_files_is_handed_few_at_once(
+    limit: int, files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packet = Run([], [row(None, *[filed(b"x")] * 70)])
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (limit, limit))
+    data, fds = pieces_of(packet)
+    assert len(fds) == files
     assert carried(to_worker, data, fds) == packet
 
 

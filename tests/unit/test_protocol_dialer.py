@@ -101,9 +101,7 @@ def test_before_the_first_success_it_tries_again_at_once_for_a_while() -> None:
 
 
 def test_over_the_network_the_first_attempts_too_are_as_far_apart_as_the_settings_say() -> None:
-    one = Dialer(
-        Role.NODE, PEER, Channel.CONTROL, "lab3", "3.11", SETTINGS, Random(7), eager=False
-    )
+    one = Dialer(Role.NODE, PEER, Channel.CONTROL, "lab3", "3.11", SETTINGS, Random(7), eager=False)
     one.start(0.0)
     for now_s in (0.0, 1.0, 2.0):
         one.closed("no way there", now_s)
