@@ -1,6 +1,6 @@
 """How fast large values move: put and got, read by tasks, written to by them, returned.
 
-    python -m benchmarks.objects [--mib 100] [--result-mib 50] [--readers 10] [--repeats 5]
+    python -m benchmarks.objects [--mib 100] [--result-mib 100] [--readers 10] [--repeats 5]
 
 On a cluster of one node on this machine. Every figure includes that each page of what arrives is
 read once, since a value that is only mapped has not arrived yet. Beside each goes a copy of as many
@@ -111,13 +111,19 @@ def cases(
         drumbeat.get([gives.remote(result_size) for _ in range(WORKERS)], timeout=WITHIN_S)
     yield Measured("a result", result_size), result
 
+    def results() -> None:
+        found = [gives.remote(result_size) for _ in range(readers)]
+        assert all(map(read, drumbeat.get(found, timeout=WITHIN_S)))
+
+    yield Measured("results, gathered", result_size, readers), results
+
 
 def main() -> None:
     """Measure each case so many times, and print a table."""
     flags = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     flags.add_argument("--mib", type=int, default=100, help="of a value")
-    flags.add_argument("--result-mib", type=int, default=50, help="of a result")
-    flags.add_argument("--readers", type=int, default=10, help="tasks that read one value")
+    flags.add_argument("--result-mib", type=int, default=100, help="of a result")
+    flags.add_argument("--readers", type=int, default=10, help="tasks that read one value, and results that are gathered")
     flags.add_argument("--repeats", type=int, default=5)
     given = flags.parse_args()
     largest = max(given.mib, given.result_mib) * MIB

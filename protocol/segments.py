@@ -36,7 +36,7 @@ def are_to_be_had() -> bool:
         return False
     # Not every system has them; and once there are no descriptors left, neither could be loaded.
     import fcntl
-    import resource  # noqa: F401
+    import resource  # noqa: F401  # loaded for the others of this file
 
     return hasattr(fcntl, "F_ADD_SEALS")
 
