@@ -333,6 +333,7 @@ class Home:
 
     def leave(self) -> list[ObjectId]:
         """We leave for good: forget what only others held, and return it."""
+        self._forget_what_was_under_way()
         gone = [id_ for id_, entry in self.entries.items() if entry.refs <= 0]
         for id_ in gone:
             del self.entries[id_]

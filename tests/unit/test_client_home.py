@@ -2,6 +2,7 @@
 
 from drumbeat.client.events import (
     Awaited,
+    BlobReceived,
     Free,
     Pinned,
     Received,
@@ -47,6 +48,9 @@ def test_who_leaves_keeps_what_it_holds_itself_and_nothing_for_others() -> None:
     client.do(Received(Shared([theirs])))
     client.drop(theirs)
     home = client.core.home
+    client.do(BlobReceived(b"k" * 14, b"whose row is on its way"))
+    assert home.unclaimed
     assert theirs in home.entries
     assert home.leave() == [theirs]
     assert list(home.entries) == [mine]
+    assert not home.unclaimed
