@@ -417,10 +417,12 @@ class Service:
         self._pass_on_fd()
 
     def _say_goodbye(self, now_s: float) -> None:
+        if self._inbox.refs:  # what went while this turn was under way: nobody takes it later
+            self.core.handle(events.RefsChanged(taken(self._inbox.refs)), now_s)
         self.core.handle(events.Leaving(), now_s)
         for command in self.core.turn(now_s):
-            if type(command) is events.Send:
-                self._shell.send(command.message)
+            if type(command) is Send or type(command) is Free:
+                self._do(command)
         self._shell.flush(now_s)
         self._board.free(self.core.home.leave())
         self._end(None)
