@@ -123,7 +123,12 @@ def main() -> None:
     flags = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     flags.add_argument("--mib", type=int, default=100, help="of a value")
     flags.add_argument("--result-mib", type=int, default=100, help="of a result")
-    flags.add_argument("--readers", type=int, default=10, help="tasks that read one value, and results that are gathered")
+    flags.add_argument(
+        "--readers",
+        type=int,
+        default=10,
+        help="tasks that read one value, and results that are gathered",
+    )
     flags.add_argument("--repeats", type=int, default=5)
     given = flags.parse_args()
     largest = max(given.mib, given.result_mib) * MIB
