@@ -165,12 +165,14 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'drumbeat' has no attribute {name!r}")
-    from drumbeat.protocol.interrupts import plainly, put_off
-
     try:
+        from drumbeat.protocol.interrupts import put_off
+
         with put_off():
             value = getattr(import_module(_HOMES.get(name, "drumbeat.protocol.errors")), name)
     except KeyboardInterrupt as interrupt:
+        from drumbeat.protocol.interrupts import plainly
+
         raise plainly(interrupt, "while Drumbeat was being loaded") from None
     globals()[name] = value
     return value

@@ -138,6 +138,9 @@ class _Bell:
 class _Node:
     """The other end of the worker's channel: the same packet, again and again, then the end."""
 
+    #: as a packet it carries none
+    fds = ()
+
     def __init__(self, tasks: int, rate: float, bell: _Bell | None) -> None:
         ids, peer = IdFactory(PeerId(b"client")), PeerId(b"client")
         packed = pack_function(workloads.nothing, False, "nothing")

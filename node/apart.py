@@ -5,7 +5,6 @@ number among the descriptors.
 """
 
 import os
-import resource
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -17,6 +16,11 @@ from ..protocol.messages import TaskRow, ValueRow
 from ..protocol.payload_files import file_of, handed, may_be_file
 from .channel import Packet
 from .packets import Answered, Finished, Run, Submitted
+
+try:
+    import resource
+except ImportError:  # not every system has it
+    resource = None  # type: ignore[assignment]  # said so to those below
 
 T = TypeVar("T")
 
@@ -58,6 +62,8 @@ class Files:
 
 
 def _files_max() -> int:
+    if resource is None:
+        return FILES_MAX
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = 0 <= limit < FILES_MAX * PART_OF_LIMIT  # without a limit it is negative
     return limit // PART_OF_LIMIT if few else FILES_MAX

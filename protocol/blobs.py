@@ -26,8 +26,8 @@ class Chunker:
     """Cuts payloads into Chunks, one at a time, so that only what is being sent is copied."""
 
     __slots__ = (
-        "_chunk_bytes", "_index", "_lent", "_waiting", "last_lent", "pending", "pending_bytes",
-        "pending_chunks",
+        "_chunk_bytes", "_index", "_lent", "_waiting", "last_lent", "lent_bytes", "pending",
+        "pending_bytes", "pending_chunks",
     )  # fmt: skip
 
     def __init__(self, frame_bytes_max: int) -> None:
@@ -40,8 +40,10 @@ class Chunker:
         self._lent: dict[int, tuple[bytes, bytes | memoryview | None]] = {}
         #: the number of what was lent last
         self.last_lent = 0
-        #: bytes that no Chunk taken so far carries, and those of what is lent
+        #: bytes that no Chunk taken so far carries
         self.pending_bytes = 0
+        #: those of what is lent, and not refused
+        self.lent_bytes = 0
         #: Chunks, and the like, to take
         self.pending_chunks = 0
         #: whether there is one to take
@@ -64,7 +66,7 @@ class Chunker:
         self.last_lent = number = self.last_lent + 1
         self._lent[number] = key, payload
         self._queue(b"", b"", Lent(key, number, *place), 1)
-        self.pending_bytes += len(payload)
+        self.lent_bytes += len(payload)
 
     def answer(self, taken: Taken) -> None:
         """Queue what the other side is to be told of what it has lent."""
@@ -82,11 +84,25 @@ class Chunker:
             raise RemoteProtocolError(f"taken.number: nothing is lent under {number}")
         if answer.opened:
             del self._lent[number]
-            self.pending_bytes -= len(payload or b"")
+            self.lent_bytes -= len(payload or b"")
         elif payload is not None:
-            # It says so again when the bytes have come. They are counted already.
+            # It says so again when the bytes have come.
             self._lent[number] = key, None
-            self._queue(key, payload, None, self._count(payload))
+            self.lent_bytes -= len(payload)
+            self.add(key, payload)
+
+    @property
+    def first_lent(self) -> int:
+        """The number of what has been lent for longest and is not taken; 0: there is nothing."""
+        return next(iter(self._lent), 0)
+
+    @property
+    def behind_bytes(self) -> int:
+        """Bytes that wait behind the payload that is being cut: that one may be large."""
+        if not self._waiting or self._waiting[0][2] is not None:
+            return self.pending_bytes
+        rest = len(self._waiting[0][1]) - self._index * self._chunk_bytes
+        return self.pending_bytes - max(0, rest)
 
     def is_lent(self, until: int) -> bool:
         """Whether something up to that number has not been taken."""

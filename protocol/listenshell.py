@@ -24,6 +24,8 @@ from .traffic import NOW_S, Blob, Heard, Message, Reached, Rejected, Traffic
 
 #: A peer that speaks all the time is reported as heard this often.
 HEARD_EACH_S = 0.05
+#: What is lent to a peer that reads is taken sooner; after that time its bytes are a backlog.
+LENT_GRACE_S = 0.5
 _CONTROL = int(Channel.CONTROL)
 
 ListenHappening = (
@@ -63,6 +65,9 @@ class ListenShell:
         self._feeding: dict[PeerId, None] = {}
         # Peers with marks that they have not reached.
         self._marked: dict[PeerId, None] = {}
+        # The number that has been lent to a peer for longest, and when that is too long.
+        self._lent: dict[PeerId, tuple[int, float]] = {}
+        self._flushed_s = NOW_S
         self._pending: list[ListenHappening] = []
         self._context = open_context()
         self._socket = Listening(self._context, endpoint, settings, Poller(), door)
@@ -183,13 +188,15 @@ class ListenShell:
         self._do(self._listener.drop(peer, error, reason), self._pending)
         self._traffic.pop(peer, None)
         self._feeding.pop(peer, None)
+        self._lent.pop(peer, None)
         self._marked.pop(peer, None)
 
     def flush(self, now_s: float) -> None:
         """Send what is queued, as far as the windows allow."""
+        self._flushed_s = now_s
         if self._feeding:
             for peer in list(self._feeding):
-                self._feed(peer)
+                self._feed(peer, now_s)
         send = self._socket.send
         for route, frame in self._listener.flush(now_s):
             if not send(route, frame):
@@ -204,27 +211,43 @@ class ListenShell:
                 bulk = self._listener.connection(peer, Channel.BULK)
                 if bulk is not None and bulk.route and self._traffic[peer].hungry(bulk.link):
                     return NOW_S
-        return self._listener.deadline_s()
+        due_s = self._listener.deadline_s()
+        for _, at_s in self._lent.values():
+            # Once it is told that a peer does not take anything, nothing is due for that.
+            if at_s > self._flushed_s and (due_s is None or at_s < due_s):
+                due_s = at_s
+        return due_s
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close for good; waits up to `linger_s` until the socket has sent what it holds."""
         self._socket.close(linger_s)
         self._context.term()
 
-    def _feed(self, peer: PeerId) -> None:
+    def _feed(self, peer: PeerId, now_s: float) -> None:
         traffic = self._traffic[peer]
         bulk = self._listener.connection(peer, Channel.BULK)
         if bulk is not None and bulk.route is not None:
             traffic.feed(bulk.link)
             self._listener.mark_busy(bulk)
-        waiting_bytes = traffic.chunker.pending_bytes
+        waiting_bytes = traffic.chunker.behind_bytes + self._lent_too_long(peer, traffic, now_s)
         lags = waiting_bytes > self._settings.results_backlog_bytes_max
         if bulk is not None and (lags or bulk.lags):
             bulk.lags = lags
             told_bytes = waiting_bytes if lags else 0
             self._listener.lagging.append(Lags(peer, told_bytes, Channel.BULK))
-        if not traffic.chunker:
+        if not traffic.chunker and not traffic.chunker.first_lent:
             del self._feeding[peer]
+
+    def _lent_too_long(self, peer: PeerId, traffic: Traffic, now_s: float) -> int:
+        """Return the bytes that are lent to a peer that does not take them."""
+        first = traffic.chunker.first_lent
+        if not first:
+            self._lent.pop(peer, None)
+            return 0
+        known = self._lent.get(peer)
+        if known is None or known[0] != first:
+            self._lent[peer] = known = first, now_s + LENT_GRACE_S
+        return traffic.chunker.lent_bytes if now_s >= known[1] else 0
 
     def _see_marks(self, peer: PeerId, out: list[ListenHappening]) -> None:
         control = self._listener.connection(peer)
@@ -252,6 +275,7 @@ class ListenShell:
                         reader, self._settings, self._machine, hello.machine
                     )
                     self._feeding.pop(peer, None)
+                    self._lent.pop(peer, None)
                     self._marked.pop(peer, None)
                     out.append(command)
                 case Returned() | Disconnected():

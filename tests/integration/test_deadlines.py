@@ -175,7 +175,7 @@ def test_who_swallows_everything_is_ended_all_the_same(tmp_path: Path) -> None:
 
 def test_what_a_timed_out_task_had_submitted_is_cancelled(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
-    ref = parent.options(timeout=1.0).remote(str(mark))
+    ref = parent.options(timeout=5.0).remote(str(mark))  # longer than any worker takes to start
     until(mark.exists)
     ends(ref)
     session = current()

@@ -100,15 +100,27 @@ def test_what_lies_in_a_file_is_lent_and_kept_until_it_is_taken() -> None:
     chunker = Chunker(1024)
     chunker.lend(KEY, b"x" * 4000, PLACE)
     assert chunker.pending
-    assert chunker.pending_bytes == 4000
+    assert chunker.lent_bytes == 4000
     assert chunker.take() == Lent(KEY, 1, *PLACE)
     assert chunker.take() is None
     assert not chunker.pending
     assert chunker.is_lent(1)
-    assert chunker.pending_bytes == 4000, "whoever does not take it is behind"
+    assert (chunker.first_lent, chunker.lent_bytes, chunker.pending_bytes) == (1, 4000, 0)
     chunker.taken(Taken(1, True))
     assert not chunker.is_lent(1)
-    assert chunker.pending_bytes == chunker.pending_chunks == 0
+    assert chunker.first_lent == chunker.lent_bytes == chunker.pending_chunks == 0
+
+
+def test_one_that_is_being_sent_is_no_backlog_however_large() -> None:
+    chunker = Chunker(512)
+    chunker.add(KEY, b"x" * 10_000)
+    assert chunker.behind_bytes == 0
+    chunker.take()
+    assert chunker.behind_bytes == 0
+    chunker.add(OTHER, b"y" * 300)
+    assert chunker.behind_bytes == 300
+    assert len(chunks(chunker)) > 30
+    assert chunker.behind_bytes == 0
 
 
 def test_what_could_not_be_opened_is_sent_and_stays_lent_until_it_has_come() -> None:
