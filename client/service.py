@@ -427,6 +427,18 @@ class Service:
         self._board.free(self.core.home.leave())
         self._end(None)
 
+    @property
+    def over(self) -> bool:
+        """Whether the loop has ended: nobody takes anything from the inbox any more."""
+        return self._over
+
+    def let_go(self) -> None:
+        """Let go of values whose refs went when the loop was over. Any thread, amid anything."""
+        home = self.core.home
+        home.change_refs(taken(self._inbox.refs))
+        freed, home.freed = home.freed, []
+        self._board.free(freed)
+
     def fail(self, error: DrumbeatError) -> None:
         """End because of something outside: the cluster's processes will not run."""
         self._ended(error)

@@ -131,13 +131,11 @@ class ClusterSession:
             self.keeper = SegmentKeeper(self, settings, machine, self._store, room, self._leave)
         refs = self._inbox.refs
         self._segments = Segments(
-            self._store,
-            machine,
-            self._fetched,
+            self._store, machine, self._fetched,
             lambda id_: refs.append((ObjectId(id_), 1)),
             lambda id_: refs.append((ObjectId(id_), -1)),
             keeps_fetched=True,
-        )
+        )  # fmt: skip
         _sessions.add(self)
 
     def let_go_in_fork(self) -> None:
@@ -403,6 +401,8 @@ class ClusterSession:
     def drop(self, id_: ObjectId) -> None:
         """One ObjectRef less."""
         self._inbox.refs.append((id_, -1))
+        if self._service.over:
+            self._service.let_go()
 
     def pin(self, id_: ObjectId) -> None:
         """A ref was pickled outside Drumbeat."""

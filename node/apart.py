@@ -4,7 +4,6 @@ Never copies one, and never opens what it carries. In the packet a mark stands f
 number among the descriptors.
 """
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -14,7 +13,7 @@ from ..protocol.codec import encode
 from ..protocol.errors import RemoteProtocolError
 from ..protocol.messages import TaskRow, ValueRow
 from ..protocol.payload_files import file_of, handed, may_be_file
-from .channel import Packet
+from .channel import Packet, close_all
 from .packets import Answered, Finished, Run, Submitted
 
 try:
@@ -118,12 +117,6 @@ def _put_back(packet: object, fds: Sequence[int]) -> None:
             raise RemoteProtocolError("a packet came with descriptors that it does not name")
     finally:
         close_all(left.values())
-
-
-def close_all(fds: Iterable[int]) -> None:
-    """Close descriptors that go nowhere."""
-    for fd in fds:
-        os.close(fd)
 
 
 def _fill(rows: Iterable[ValueRow], left: dict[int, int]) -> None:

@@ -106,7 +106,7 @@ class Channel:
     def close(self) -> None:
         """Close this end; what waits to be sent is dropped."""
         while self._waiting:
-            _close(self._waiting.popleft().fds)
+            close_all(self._waiting.popleft().fds)
         self.socket.close()
 
     # ------------------------------------------------------------------------------- receiving
@@ -139,7 +139,7 @@ class Channel:
         if self._buffer[0] == _CARRIES:
             return self._unpacked(length, _fds_of(ancillary), bool(seen & _FDS_DROPPED))
         if ancillary:
-            _close(_fds_of(ancillary))  # nobody of ours sent them
+            close_all(_fds_of(ancillary))  # nobody of ours sent them
         if seen & _TRUNCATED:
             raise OSError(errno.EMSGSIZE, "a packet was longer than agreed")
         return Packet(self._view[:length])
@@ -168,14 +168,14 @@ class Channel:
                 return Packet(self._view[_HEAD.size : length], fds)
             data = _content(fds[-1], file_bytes)
         except (struct.error, ValueError) as error:
-            _close(fds)
+            close_all(fds)
             raise OSError(errno.EBADMSG, f"a packet is not what its head says: {error}") from None
         except OSError:
-            _close(fds)
+            close_all(fds)
             raise
         finally:
             spare.keep()
-        _close(fds[-1:])
+        close_all(fds[-1:])
         return Packet(data, fds[:-1])
 
     # --------------------------------------------------------------------------------- sending
@@ -202,7 +202,7 @@ class Channel:
                 if not packet.rest:
                     time.sleep(_RETRY_S)
         finally:
-            _close(packet.fds[len(fds) :])
+            close_all(packet.fds[len(fds) :])
 
     def has_room(self) -> bool:
         """Whether a packet could be sent without waiting."""
@@ -234,11 +234,11 @@ class Channel:
         made = packet.fds[len(fds) :]
         try:
             if not self._waiting and self._offer(packet, _AT_ONCE):
-                _close(made)
+                close_all(made)
                 return True
             owned = _duplicates(fds)
         except (ClosedError, OSError):
-            _close(made)
+            close_all(made)
             raise
         self._waiting.append(packet._replace(fds=(*owned, *made)))
         return False if packet.rest else self.flush()
@@ -256,9 +256,9 @@ class Channel:
                 if not self._offer(waiting[0], _AT_ONCE):
                     return False
             except OSError:
-                _close(waiting.popleft().fds)
+                close_all(waiting.popleft().fds)
                 raise
-            _close(waiting.popleft().fds)
+            close_all(waiting.popleft().fds)
         return True
 
     @property
@@ -273,7 +273,7 @@ class Channel:
             data, fds, pieces, _ = self._waiting.popleft()
             if pieces:
                 data = b"".join(pieces)
-                _close(fds[-1:])
+                close_all(fds[-1:])
                 fds = fds[:-1]
             elif fds:
                 data = data[_HEAD.size :]
@@ -389,14 +389,15 @@ def _duplicates(fds: Sequence[int]) -> list[int]:
     try:
         made += map(os.dup, fds)
     except OSError as error:
-        _close(made)
+        close_all(made)
         if error.errno in spare.NO_ROOM:
             raise spare.no_room("what a packet carries") from None
         raise
     return made
 
 
-def _close(fds: Sequence[int]) -> None:
+def close_all(fds: Iterable[int]) -> None:
+    """Close descriptors that go nowhere, and have one in reserve again."""
     for fd in fds:
         os.close(fd)
     if fds:

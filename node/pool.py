@@ -17,8 +17,8 @@ from ..protocol.codec import decoder, encode
 from ..protocol.errors import RemoteProtocolError
 from ..protocol.ids import PeerId
 from ..protocol.machine import allow_files
-from .apart import close_all, whole
-from .channel import Channel, ClosedError, Data, Fds, buffer, channel_of
+from .apart import whole
+from .channel import Channel, ClosedError, Data, Fds, buffer, channel_of, close_all
 from .dumps import SIGNAL, Dumps
 from .events import (
     Event,

@@ -14,8 +14,7 @@ from ..protocol.codec import decoder, encode
 from ..protocol.messages import Failure, Outcome, ValueRow
 from ..protocol.settings import Settings
 from . import kernel, spare
-from .apart import close_all
-from .channel import Channel, Data, Fds, channel_pair
+from .channel import Channel, Data, Fds, channel_pair, close_all
 from .events import Event, StartWorker, WorkerSpoke
 from .output import Output
 from .packets import Answered, Finished, FinishedRow, Run, ToWorker

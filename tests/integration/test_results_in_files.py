@@ -169,6 +169,16 @@ def test_nothing_is_left_open_when_nobody_holds_the_values(cluster: Cluster) -> 
     assert not left, "\n".join([f"this is {os.getpid()}, {drumbeat.nodes()}", *left])
 
 
+def test_values_whose_refs_go_after_the_end_are_let_go_of_then(root: str) -> None:
+    before = files_of(os.getpid())
+    with drumbeat.init(num_cpus=2, runtime_directory=root):
+        refs = [make.remote(seed) for seed in range(3)]
+        drumbeat.wait(refs, num_returns=3)
+    assert len(files_of(os.getpid())) > len(before), "they can be had as long as there are refs"
+    del refs
+    assert files_of(os.getpid()) == before
+
+
 def test_results_outlive_the_nodes_that_made_them(root: str) -> None:
     with drumbeat.init(num_cpus=1, nodes=2, runtime_directory=root):
         refs = [make.remote(seed) for seed in range(4)]

@@ -149,7 +149,7 @@ def test_a_command_says_why_a_file_is_refused(files: Path, settings: Settings) -
 
 @pytest.mark.parametrize(
     "text",
-    ["~nobody-of-that-name/c", "/proc/1/root/c", "é" * 300, "a\0b", "\ud800", "x/y", "tcp://1:2"],
+    ["~nobody-of-that-name/c", "/proc/1/cwd/x/c", "é" * 300, "a\0b", "\ud800", "x/y", "tcp://1:2"],
     ids=ascii,
 )
 def test_an_address_that_leads_nowhere_is_refused_in_plain_words(

@@ -27,7 +27,7 @@ ADDRESS = Address("tcp://10.0.0.1:4000", "client", KEYS)
 #: what JSON and TOML have as well
 PLAIN = [one for one in (*ODD, *TEXTS, 2**70, {"a": []}) if not isinstance(one, bytes)]
 #: of nobody's home, in nobody's reach, too long, and no path at all
-PATHS = ("~nobody-of-that-name/file", "/proc/1/root/x/y", "x" * 300, "a\0b", "\ud800", "", "x/y")
+PATHS = ("~nobody-of-that-name/file", "/proc/1/cwd/x/y", "x" * 300, "a\0b", "\ud800", "", "x/y")
 
 
 def spoiled(rng: Random, text: str) -> str:

@@ -21,6 +21,7 @@ from drumbeat.protocol.payload_files import (
 from drumbeat.protocol.segments import HEAD_BYTES
 from hypothesis import given
 from hypothesis import strategies as st
+from support.arrays import assert_same_arrays, kinds_of_arrays
 
 pytestmark = pytest.mark.skipif(
     not segments.are_to_be_had(), reason="this system has no memory files that can be sealed"
@@ -64,21 +65,11 @@ def open_files() -> int:
 def test_arrays_come_back_as_they_were_and_may_be_written_to_without_anybody_seeing_that(
     way: str,
 ) -> None:
-    fixed = np.arange(12).reshape(3, 4)
-    fixed.flags.writeable = False
-    values = {
-        "c": np.arange(24.0).reshape(4, 6), "f": np.asfortranarray(np.arange(6).reshape(2, 3)),
-        "fixed": fixed, "empty": np.zeros((0, 3)), "scalar": np.array(5, np.int8),
-        "bytes": b"x" * 1000,
-    }  # fmt: skip
-    payload = come(filed(values), way)
+    arrays = kinds_of_arrays()
+    payload = come(filed(arrays | {"bytes": b"x" * 1000}), way)
     found = loaded(payload)
-    for name, array in values.items():
-        assert np.array_equal(found[name], array)
-        if isinstance(array, np.ndarray):
-            assert found[name].dtype == array.dtype
-            assert found[name].flags.f_contiguous == array.flags.f_contiguous
-            assert found[name].flags.writeable == array.flags.writeable
+    assert_same_arrays(found, arrays)
+    assert found["bytes"] == b"x" * 1000
     found["c"][0, 0] = 7
     assert loaded(payload)["c"][0, 0] == 0
 

@@ -18,6 +18,7 @@ from drumbeat.protocol.segments import HEAD_BYTES, Segment, Store, write
 from drumbeat.protocol.unparcel import Segments
 from hypothesis import given
 from hypothesis import strategies as st
+from support.arrays import assert_same_arrays, kinds_of_arrays
 
 pytestmark = pytest.mark.skipif(
     not segments.are_to_be_had(), reason="this system has no memory files that can be sealed"
@@ -381,12 +382,7 @@ def test_a_value_comes_back_whole_by_every_way(way: str, frozen: bool, values: l
 def test_arrays_come_back_with_their_order_type_and_whether_they_can_be_written_to(
     way: str,
 ) -> None:
-    fixed = np.arange(12).reshape(3, 4)
-    fixed.flags.writeable = False
-    values = {
-        "c": np.arange(24.0).reshape(4, 6), "f": np.asfortranarray(np.arange(6).reshape(2, 3)),
-        "fixed": fixed, "empty": np.zeros((0, 3)), "scalar": np.array(5, np.int8),
-    }  # fmt: skip
+    values = kinds_of_arrays()
     segment, payload = packed(values)
     process = Process(
         *([segment] if way == "own" else []),
@@ -394,11 +390,7 @@ def test_arrays_come_back_with_their_order_type_and_whether_they_can_be_written_
         fetch=whole(segment),
     )
     found = loaded(process, payload)
-    for name, array in values.items():
-        assert np.array_equal(found[name], array)
-        assert found[name].dtype == array.dtype
-        assert found[name].flags.f_contiguous == array.flags.f_contiguous
-        assert found[name].flags.writeable == array.flags.writeable
+    assert_same_arrays(found, values)
     found["c"][0, 0] = 7
     assert loaded(process, payload)["c"][0, 0] == 0
     segment.close()
