@@ -21,7 +21,6 @@ def main(
     interrupts.leave_at_once()
     from . import cli_commands
 
-    interrupts.as_usual()
     try:
         cli_commands.main(arguments, connect)
     except KeyboardInterrupt:

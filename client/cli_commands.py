@@ -17,6 +17,7 @@ import click
 from click.core import ParameterSource
 
 from .. import __version__
+from ..protocol import interrupts
 from ..protocol.errors import ConfigError, DrumbeatError
 from ..protocol.ids import ObjectId, parse, show
 from ..protocol.session import Session
@@ -50,9 +51,10 @@ class Commands(click.Group):
     """A group of commands that answers a mistyped one with the nearest it has."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run a command."""
+        """Run a command; before and after it there is nothing that Ctrl-C could spoil."""
         try:
-            return super().invoke(context)
+            with interrupts.raised():
+                return super().invoke(context)
         except KeyboardInterrupt:
             raise _CtrlC from None
 

@@ -4,19 +4,13 @@ Never packs anything, and takes no memory before the bound on what is submitted 
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Final
 
 from ..protocol import segments
 from ..protocol.ids import ObjectId
-from ..protocol.machine import allow_files
 from ..protocol.messages import Outcome, ValueRow
 from ..protocol.references import ObjectRef
 from ..protocol.session import Keeper, Keeping, Kept, Session
 from ..protocol.settings import Settings
-
-#: each segment takes a descriptor, and so does each map of one
-FILES_WANTED: Final = 8192
 
 
 def are_wanted(settings: Settings) -> bool:
@@ -57,7 +51,6 @@ class SegmentKeeper:
         self._store = store
         self._wait_for_room = wait_for_room
         self._append = append
-        self._has_files = False
 
     def __call__(self, buffers: Sequence[memoryview]) -> Kept | None:
         """See protocol.session.Keeper."""
@@ -74,10 +67,7 @@ class SegmentKeeper:
     def _keep(self, buffers: Sequence[memoryview]) -> Kept | None:
         if _size_of(buffers) > self._bytes_max:
             return None
-        if not self._has_files:
-            self._has_files = True
-            with suppress(OSError, ValueError):
-                allow_files(FILES_WANTED)
+        segments.want_files()
         id_ = ObjectId(self._session.new_id())
         try:
             segment, spans = segments.write(id_, buffers)

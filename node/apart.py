@@ -14,7 +14,7 @@ from ..protocol.errors import RemoteProtocolError
 from ..protocol.messages import TaskRow, ValueRow
 from ..protocol.payload_files import file_of, handed, may_be_file
 from .channel import Packet, close_all
-from .packets import Answered, Finished, Run, Submitted
+from .packets import Answered, Finished, FinishedRow, Run, Submitted
 
 try:
     import resource
@@ -72,10 +72,17 @@ def told(packet: Finished | Submitted) -> tuple[bytes, tuple[int, ...]]:
     """Return what a worker says with marks, encoded, and the descriptors that go beside it."""
     files = Files()
     if isinstance(packet, Finished):
-        rows = [replace(row, values=tuple(files.values(row.values))) for row in packet.rows]
+        rows = [_without_files(row, files) for row in packet.rows]
         return encode(replace(packet, rows=rows)), tuple(files.fds)
     tasks, puts = [files.task(row) for row in packet.rows], files.values(packet.puts)
     return encode(replace(packet, rows=tasks, puts=puts)), tuple(files.fds)
+
+
+def _without_files(row: FinishedRow, files: Files) -> FinishedRow:
+    # Most have none, and a copy of each would be felt.
+    if not any(may_be_file(value.payload) for value in row.values):
+        return row
+    return replace(row, values=tuple(files.values(row.values)))
 
 
 def whole(decode: Callable[[Any], T], packet: Packet) -> T:

@@ -2,8 +2,7 @@
 
 Never loads what takes time: it is there before all else is. While modules are loaded there is
 nothing to be cleaned up, and an exception in the middle of that may turn up anywhere; so the
-process simply ends. Once a program is about to do something, Ctrl-C raises KeyboardInterrupt as
-everywhere.
+process simply ends. While a program does something, Ctrl-C raises KeyboardInterrupt as everywhere.
 """
 
 import os
@@ -35,10 +34,17 @@ def hold() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
 
 
-def as_usual() -> None:
-    """From here on Ctrl-C raises KeyboardInterrupt, as it does in any Python program."""
-    if signal.getsignal(signal.SIGINT) is _leave:
+@contextmanager
+def raised() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt for so long, as it does in any Python program."""
+    leaves = signal.getsignal(signal.SIGINT) is _leave
+    if leaves:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if leaves:
+            leave_at_once()
 
 
 @contextmanager
@@ -69,7 +75,7 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 
 def say_and_exit() -> None:
     """Say that it was interrupted, and exit; a second Ctrl-C does not disturb that."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _leave):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     print(_WORDS, file=sys.stderr)
     sys.exit(EXIT_INTERRUPTED)

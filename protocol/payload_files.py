@@ -10,10 +10,9 @@ where a line of the processors' caches begins. So values are made of the file's 
 import os
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, Final, cast
 
-from .machine import allow_files, identity
+from .machine import identity
 from .segments import (
     HEAD_BYTES,
     Map,
@@ -24,6 +23,7 @@ from .segments import (
     found_at,
     is_for_others,
     taken,
+    want_files,
     write,
 )  # fmt: skip
 from .settings import Settings
@@ -32,8 +32,6 @@ from .settings import Settings
 MARK: Final = b"\xc1F1"
 #: of the id by which a file is told from every other one, on whatever machine
 _ID_BYTES: Final = 16
-#: how many descriptors a process should have that is given such files
-FILES_WANTED: Final = 8192
 _COUNT: Final = struct.Struct("<3sI")
 #: one size: shifted, the last bit says that nobody may write to it
 _SIZE: Final = struct.Struct("<Q")
@@ -97,12 +95,9 @@ def place_of(segment: Segment) -> tuple[int, int, int, int, bytes]:
     return os.getpid(), segment.fd, segment.inode, segment.size, segment.id
 
 
-_has_files = False
-
-
 def opened_at(pid: int, fd: int, inode: int, size: int, id_: bytes) -> bytes | None:
     """Return the payload that a process has there; None: it is not there, or there is no room."""
-    _want_files()
+    want_files()
     found = found_at(pid, fd, inode, size, id_)
     return None if found is None else handed(found)
 
@@ -112,7 +107,7 @@ def handed(fd: int) -> bytes | None:
 
     It is a copy where descriptors are few.
     """
-    _want_files()
+    want_files()
     try:
         segment = taken(fd)
         payload = bytes(_payload(segment)) if is_for_others(fd) else _payload(segment)
@@ -163,15 +158,6 @@ def parts_of(payload: bytes) -> tuple[memoryview, list[memoryview]]:
             raise ValueError(f"it ends at {len(payload):,}, and one of its buffers at {at:,}")
         views.append(view.toreadonly() if size & 1 else view)
     return views[0], views[1:]
-
-
-def _want_files() -> None:
-    """Allow this process the descriptors that many such payloads take, each two."""
-    global _has_files  # noqa: PLW0603  # a process has one limit
-    if not _has_files:
-        _has_files = True
-        with suppress(OSError, ValueError):
-            allow_files(FILES_WANTED)
 
 
 def _sizes(payload: memoryview) -> list[int]:

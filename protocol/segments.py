@@ -13,8 +13,10 @@ import os
 import stat
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
+from .machine import allow_files
 from .parcels import Hint
 
 #: how much of a segment's file its head takes
@@ -26,8 +28,22 @@ NAME: Final = "drumbeat-segment"
 #: magic, the id's length, the id, the size of the file
 _HEAD: Final = struct.Struct("<16sB16sQ")
 _ID_BYTES_MAX: Final = 16
+#: descriptors that a process wants that has segments: each may take two
+FILES_WANTED: Final = 8192
 #: written in one call, between which an interrupt is heard
 _STEP_BYTES: Final = 16 << 20
+
+
+_has_files = False
+
+
+def want_files() -> None:
+    """Allow this process the descriptors that many segments take, as far as the system does."""
+    global _has_files  # noqa: PLW0603  # a process has one limit
+    if not _has_files:
+        _has_files = True
+        with suppress(OSError, ValueError):
+            allow_files(FILES_WANTED)
 
 
 def are_to_be_had() -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 import drumbeat
 import pytest
-from drumbeat.client import cli
+from drumbeat.client import cli_commands
 from drumbeat.protocol.ids import show
 from drumbeat.protocol.session import current
 from support.told import begun, write
@@ -41,7 +41,7 @@ def tell(capsys: pytest.CaptureFixture[str]) -> Tell:
 
     def typed(*words: str) -> str:
         capsys.readouterr()
-        cli.main(words, lambda _address: contextlib.nullcontext(current()))  # type: ignore[arg-type]
+        cli_commands.main(words, lambda _address: contextlib.nullcontext(current()))  # type: ignore[arg-type]
         return capsys.readouterr().out
 
     return typed

@@ -114,3 +114,20 @@ def test_a_command_that_is_interrupted_as_it_begins_says_so_in_one_line(
         assert err.count("\n") <= 1
         endings.add((code, err))
     assert (130, "drumbeat: interrupted\n") in endings
+
+
+WHILE_READ = """
+    import signal
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    from drumbeat.client import cli, cli_commands
+    cli_commands.Commands.make_context = lambda *_, **__: signal.raise_signal(signal.SIGINT)
+    cli.main(["status"])
+"""
+
+
+def test_an_interrupt_while_the_command_line_is_read_is_one_line_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", textwrap.dedent(WHILE_READ)],
+        capture_output=True, text=True, timeout=60, check=False, start_new_session=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "drumbeat: interrupted\n")

@@ -60,31 +60,28 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-PACKETS = [
-    Run([], [row(filed(b"a"), b"small", filed(b"b")), row(None, checkpoint=filed(b"c"))]),
-    Answered(3, [value(filed(b"a")), value(b"small"), value(None), value(filed(b"b"))]),
-]
-TOLD = [
-    Finished([FinishedRow(1, (value(filed(b"a")), value(b"s")), 0.1), FinishedRow(2, (), 0.1)], []),
-    Submitted(ID, 1, [], [TaskRow(ID, 1, filed(b"a"))], puts=[value(filed(b"b"))]),
-]
+def test_what_a_worker_is_sent_comes_with_its_files() -> None:
+    for packet in (
+        Run([], [row(filed(b"a"), b"small", filed(b"b")), row(None, checkpoint=filed(b"c"))]),
+        Answered(3, [value(filed(b"a")), value(b"small"), value(None), value(filed(b"b"))]),
+    ):
+        data, fds = pieces_of(packet)
+        read = carried(to_worker, data, fds)
+        assert read == packet
+        found = [payload for row in read.rows for payload in _payloads(row) if file_of(payload)]
+        assert len(found) == len(fds) > 0
 
 
-@pytest.mark.parametrize("packet", PACKETS)
-def test_what_a_worker_is_sent_comes_with_its_files(packet: ToWorker) -> None:
-    data, fds = pieces_of(packet)
-    read = carried(to_worker, data, fds)
-    assert read == packet
-    found = [payload for row in read.rows for payload in _payloads(row) if file_of(payload)]
-    assert len(found) == len(fds) > 0
-
-
-@pytest.mark.parametrize("packet", TOLD)
-def test_what_a_worker_says_comes_with_its_files(packet: Finished | Submitted) -> None:
-    data, fds = told(packet)
-    assert len(data) < 1000
-    assert fds
-    assert carried(to_daemon, data, fds) == packet
+def test_what_a_worker_says_comes_with_its_files() -> None:
+    ended = FinishedRow(1, (value(filed(b"a")), value(b"s")), 0.1)
+    for packet in (
+        Finished([ended, FinishedRow(2, (value(b"s"),), 0.1)], []),
+        Submitted(ID, 1, [], [TaskRow(ID, 1, filed(b"a"))], puts=[value(filed(b"b"))]),
+    ):
+        data, fds = told(packet)
+        assert len(data) < 1000
+        assert fds
+        assert carried(to_daemon, data, fds) == packet
 
 
 def test_the_bytes_of_more_files_than_go_with_a_packet_travel_in_it() -> None:
