@@ -13,6 +13,7 @@ from . import dialer
 from .codec import Reader, encode, message_bytes_max, split_long
 from .dialer import Dialer, Down, Refused, Unreachable, Up
 from .endpoints import check_endpoint, check_keys, is_tcp
+from .ends import FRAMES_PER_TURN_MAX, Dialing, Ends
 from .errors import RemoteProtocolError
 from .excuses import patience_s
 from .frames import Channel, Role
@@ -23,7 +24,6 @@ from .messages import AnyMessage
 from .poller import Poller
 from .route import Route
 from .settings import Settings
-from .sockets import FRAMES_PER_TURN_MAX, Dialing, open_context
 from .traffic import NEVER_S, NOW_S, Blob, Line, Message, Rejected, Traffic
 
 DialHappening = Up | Down | Refused | Unreachable | Message | Blob | Rejected
@@ -77,7 +77,7 @@ class DialShell:
         )
         self._traffic = Traffic(self._reader(), settings)
         self._lines = (self._control, self._bulk)
-        self._context = open_context()
+        self._ends = Ends()
         self._poller = Poller()
         self._started = False
         #: messages refused at decode, and junk on the sockets
@@ -116,7 +116,7 @@ class DialShell:
             self._do(self._control, self._control.dialer.start(now_s), now_s, out)
         for line in self._lines:
             socket = line.socket
-            if socket is not None and (socket.frames.state or socket.news.state):
+            if socket is not None and socket.ready:
                 self._read(line, socket, now_s, out)
             due_s = line.dialer.due_s
             if due_s is not None and now_s >= due_s:
@@ -173,7 +173,7 @@ class DialShell:
             if line.socket is not None:
                 line.socket.close(linger_s)
                 line.socket = None
-        self._context.term()
+        self._ends.close()
 
     def _read(self, line: Line, socket: Dialing, now_s: float, out: list[DialHappening]) -> None:
         line.due_s = NOW_S
@@ -185,8 +185,7 @@ class DialShell:
                 if line.socket is not socket:
                     return
         # What came before the closing is read to its end first.
-        is_read = socket.news.state and len(frames) < FRAMES_PER_TURN_MAX
-        if is_read and (closing := socket.closing()):
+        if len(frames) < FRAMES_PER_TURN_MAX and (closing := socket.closing()):
             again = line.dialer.closed(closing, now_s, patience_s(socket.stage))
             self._do(line, again, now_s, out)
 
@@ -212,12 +211,8 @@ class DialShell:
             case dialer.OpenSocket():
                 if line is self._control:
                     self._route.begun(now_s)
-                line.socket = Dialing.try_to(
-                    self._context,
-                    self._route.endpoint,
-                    self._settings,
-                    self._poller,
-                    self._credentials,
+                line.socket = self._ends.dial(
+                    self._route.endpoint, self._settings, self._poller, self._credentials
                 )
                 if line.socket is None:
                     why = "no descriptors for a socket"

@@ -8,8 +8,8 @@ from msgspec import Raw
 
 from . import listener
 from .codec import Reader, encode, message_bytes_max, split_long
-from .doorcheck import try_door
 from .endpoints import check_endpoint, check_keys
+from .ends import Ends
 from .errors import RemoteProtocolError
 from .frames import Channel
 from .ids import PeerId
@@ -19,7 +19,6 @@ from .listener import Disconnected, Joined, Lags, Listener, Returned
 from .messages import AnyMessage
 from .poller import Poller
 from .settings import Settings
-from .sockets import Listening, open_context
 from .traffic import NOW_S, Blob, Heard, Message, Reached, Rejected, Traffic
 
 #: A peer that speaks all the time is reported as heard this often.
@@ -69,15 +68,13 @@ class ListenShell:
         self._lent: dict[PeerId, tuple[int, float]] = {}
         self._flushed_s = NOW_S
         self._pending: list[ListenHappening] = []
-        self._context = open_context()
-        self._socket = Listening(self._context, endpoint, settings, Poller(), door)
+        self._ends = Ends()
+        self._socket = self._ends.listen(endpoint, settings, Poller(), door)
         self._rejected = 0
         # Of what has come as last looked at: as long as that is so nothing more was refused.
         self._unusual = 0
         #: whether `refusals` may have risen; for whoever looks and takes it back
         self.may_have_refused = True
-        if door is not None:
-            try_door(self._context, self._socket, door, settings)
 
     @property
     def endpoint(self) -> str:
@@ -120,7 +117,7 @@ class ListenShell:
         out, self._pending = self._pending, []
         heard: list[PeerId] = []
         listener_, socket, marked = self._listener, self._socket, self._marked
-        for route, frame, proven in socket.receive():
+        for route, frame, proven in socket.receive(now_s):
             commands = listener_.received(route, frame, now_s, proven)
             if commands:
                 first = commands[0]
@@ -221,7 +218,7 @@ class ListenShell:
     def close(self, linger_s: float = 0.0) -> None:
         """Close for good; waits up to `linger_s` until the socket has sent what it holds."""
         self._socket.close(linger_s)
-        self._context.term()
+        self._ends.close()
 
     def _feed(self, peer: PeerId, now_s: float) -> None:
         traffic = self._traffic[peer]

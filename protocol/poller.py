@@ -34,8 +34,19 @@ class Source:
         self.used = False
 
 
+class Group:
+    """Connections that are read together: where something is to be read, or to be written on.
+
+    As long as there is anything in `ready`, their poller does not sleep.
+    """
+
+    def __init__(self) -> None:
+        #: descriptors: put there by the poller, taken out by whoever reads
+        self.ready: dict[int, None] = {}
+
+
 class Poller:
-    """Waits for messaging sockets and for raw descriptors.
+    """Waits for messaging sockets, for groups of connections, and for raw descriptors.
 
     Only those sockets are asked that were used since they were last found empty: whoever sends or
     reads says so by `use`.
@@ -45,6 +56,8 @@ class Poller:
         self._poll = select.poll()
         self._sources: dict[int, Source] = {}
         self._used: list[Source] = []
+        self._groups: list[Group] = []
+        self._members: dict[int, Group] = {}
         #: whether the last wait went to sleep, having found nothing at once or by looking
         self.slept = False
 
@@ -55,6 +68,28 @@ class Poller:
     def remove(self, fd: int) -> None:
         """Wait no more for a raw descriptor; before it is closed."""
         self._poll.unregister(fd)
+
+    def add_group(self, group: Group) -> None:
+        """Wait also for the connections of a group, which join and leave."""
+        self._groups.append(group)
+
+    def remove_group(self, group: Group) -> None:
+        """Wait no more for a group; its connections have left it."""
+        self._groups.remove(group)
+
+    def join(self, group: Group, fd: int) -> None:
+        """Wait for what comes on a group's connection, and for its end."""
+        self._members[fd] = group
+        self.add(fd)
+
+    def want(self, fd: int, *, room: bool) -> None:
+        """Wait also until there is room to write on a group's connection, or no more."""
+        self._poll.modify(fd, select.POLLIN | select.POLLOUT if room else select.POLLIN)
+
+    def leave(self, fd: int) -> None:
+        """Wait no more for a group's connection; before it is closed."""
+        self._members.pop(fd).ready.pop(fd, None)
+        self.remove(fd)
 
     def add_source(self, source: Source) -> None:
         """Wait also for a socket."""
@@ -100,6 +135,9 @@ class Poller:
                     timeout_ms = 0
                 else:
                     source.used = False
+        for group in self._groups:
+            if group.ready:
+                timeout_ms = 0
         fds: list[int] = []
         poll = self._poll.poll
         news: list[tuple[int, int]] = []
@@ -108,7 +146,11 @@ class Poller:
                 looks -= 1
                 news = poll(0)
         self.slept = timeout_ms != 0 and not news
+        members = self._members
         for fd, _ in news or poll(timeout_ms):
+            if fd in members:
+                members[fd].ready[fd] = None
+                continue
             source_at = self._sources.get(fd)
             if source_at is None:
                 fds.append(fd)

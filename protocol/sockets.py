@@ -18,20 +18,13 @@ from . import curve
 from . import door as rule
 from .comers import UNKNOWN, Comers
 from .descriptors import connections_max
+from .ends import BYTES_PER_TURN, FRAME_SLACK_BYTES, FRAMES_PER_TURN_MAX
 from .errors import ConfigError
 from .excuses import Stage
 from .gate import Gate
 from .keys import Credentials, Door
 from .poller import WAITING, Poller, Source
 from .settings import Settings
-
-#: Frames taken from one socket in one turn, so that one busy peer cannot starve the rest.
-FRAMES_PER_TURN_MAX: Final = 256
-#: a socket that many connections come to stops when it has read so much: what one peer says at
-#: once, a program that names all its tasks anew say, keeps the others waiting for one turn only
-BYTES_PER_TURN: Final = 1 << 20
-#: MAXMSGSIZE is above frame_bytes_max by what an encrypting transport adds.
-FRAME_SLACK_BYTES: Final = 4096
 
 _CLOSINGS: Final = (
     zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -222,6 +215,11 @@ class Dialing(_Socket):
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 raise
             return None
+
+    @property
+    def ready(self) -> bool:
+        """See `ends.Dialing`."""
+        return bool(self.frames.state or self.news.state)
 
     def closing(self) -> str:
         """Return what the monitor has to say of closed connections since last asked; or ""."""
@@ -439,7 +437,11 @@ class Listening(_Socket):
         elif gate.shut and count <= most - max(1, most // _FREE_PART):
             gate.turn(shut=False)
 
-    def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[tuple[bytes, bytes, str]]:
+    def receive(
+        self,
+        now_s: float,  # noqa: ARG002  # ZeroMQ looks after those who say nothing itself
+        frames_max: int = FRAMES_PER_TURN_MAX,
+    ) -> list[tuple[bytes, bytes, str]]:
         """Return (route, frame, what the sender's key proves) of what has come, at most so many."""
         received: list[tuple[bytes, bytes, str]] = []
         self.has_news = bool(self.news.state or (self._porter and self._porter.source.state))

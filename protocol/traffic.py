@@ -20,7 +20,7 @@ from .messages import AnyMessage
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from .sockets import Dialing
+    from .ends import Dialing
 
 #: Chunks moved to a bulk link in one turn: control messages go in between.
 CHUNKS_PER_TURN_MAX = 4

@@ -14,10 +14,10 @@ A loop around a shell:
 
 from .dialer import Down, Refused, Unreachable, Up
 from .dialshell import DialHappening, DialShell
+from .ends import FRAMES_PER_TURN_MAX
 from .listener import Disconnected, Joined, Lags, Returned
 from .listenshell import HEARD_EACH_S, ListenHappening, ListenShell
 from .poller import Poller
-from .sockets import FRAMES_PER_TURN_MAX
 from .traffic import Blob, Heard, Message, Reached, Rejected
 
 __all__ = [

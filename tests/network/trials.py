@@ -73,6 +73,10 @@ QUICK = Scale(
 REAL = Scale({"client_silence_s": 60.0}, cpus=4, tasks=10_000, seconds=0.02, slack_s=1.5)
 
 
+#: so late a loop may turn on a busy machine
+LATE_S = 0.4
+
+
 class Outlook:
     """What the scheduler believed, and when: the lines that `watch.py` writes."""
 
@@ -298,11 +302,12 @@ def node_cut_for_long(trial: Trial, way: str = "both", intervals: float = 15.0) 
     if suspect_s is not None and lost_s is not None:
         # The last beat may have come an interval before the cut, and more on a busy machine.
         trial.expect(suspect_s > 1.9 * interval_s - slack_s, f"suspect after {suspect_s:.2f} s")
-        # The watcher is late on a busy machine: as suspect counts when it was last seen well.
+        # The watcher is late on a busy machine: as suspect counts when it was last seen well. The
+        # scheduler is late there, too, perhaps with one of the two and not with the other.
         since = trial.outlook.since(trial.harmed_s)
         well_s = next(one["before_s"] for one in since if one["nodes"].get(name) == "suspect")
         later_s = trial.harmed_s + lost_s - well_s
-        trial.expect(later_s > 6.8 * interval_s, f"lost {later_s:.2f} s later")
+        trial.expect(later_s > 7 * interval_s - LATE_S, f"lost {later_s:.2f} s later")
     if intervals == float("inf"):
         trial.finish(job)
     else:

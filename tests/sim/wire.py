@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 from drumbeat.protocol import dialshell, listenshell
 from drumbeat.protocol.excuses import Stage
 from drumbeat.protocol.ids import PeerId
-from drumbeat.protocol.poller import Source
 from drumbeat.protocol.settings import Settings
 
 from .network import Connection, Door, Network
@@ -47,11 +46,9 @@ class Dialing:
     """One connection, as transport.Dialing offers it."""
 
     # Always looked at.
-    frames = news = Source(-1, bool)
+    ready = True
 
-    def __init__(
-        self, context: Any, endpoint: str, settings: Settings, poller: Place, keys: None
-    ) -> None:
+    def __init__(self, poller: Place) -> None:
         self._place = poller
         self._incoming: deque[bytes] = deque()
         self._unsent: list[bytes] | None = []
@@ -60,13 +57,6 @@ class Dialing:
         self.stage = Stage.BEGUN
         self.connection = poller.network.connect(poller.name, self, poller.door)
         poller.sockets.append(self)
-
-    @classmethod
-    def try_to(
-        cls, context: Any, endpoint: str, settings: Settings, poller: Place, keys: None
-    ) -> "Dialing":
-        """Return such a connection; there are always descriptors here."""
-        return cls(context, endpoint, settings, poller, keys)
 
     def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[bytes]:
         if not self._incoming:
@@ -115,9 +105,7 @@ class Listening:
     # Always asked.
     has_news = True
 
-    def __init__(
-        self, context: Any, endpoint: str, settings: Settings, poller: Place, keys: None
-    ) -> None:
+    def __init__(self, poller: Place) -> None:
         self._place = poller
         self._incoming: deque[tuple[bytes, bytes, str]] = deque()
         self._routes: dict[bytes, Connection] = {}
@@ -127,7 +115,9 @@ class Listening:
         poller.sockets.append(self)
         poller.door.listener = self
 
-    def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[tuple[bytes, bytes, str]]:
+    def receive(
+        self, now_s: float, frames_max: int = FRAMES_PER_TURN_MAX
+    ) -> list[tuple[bytes, bytes, str]]:
         if not self._incoming:
             return []
         count = min(frames_max, len(self._incoming))
@@ -172,10 +162,16 @@ class Listening:
         self._place.wake()
 
 
-class _Context:
-    """Stands in for zmq.Context."""
+class Ends:
+    """Makes such sockets; there are always descriptors for them."""
 
-    def term(self) -> None:
+    def dial(self, endpoint: str, settings: Settings, poller: Place, keys: None) -> Dialing:
+        return Dialing(poller)
+
+    def listen(self, endpoint: str, settings: Settings, poller: Place, door: None) -> Listening:
+        return Listening(poller)
+
+    def close(self) -> None:
         """Nothing to wait for."""
 
 
@@ -187,8 +183,7 @@ def _load(real: ModuleType) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    fakes = {"Dialing": Dialing, "Listening": Listening, "open_context": _Context}
-    module.__dict__.update(fakes)
+    module.__dict__["Ends"] = Ends
     return module
 
 
