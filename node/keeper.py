@@ -133,6 +133,7 @@ class Keeper:
 
     def run(self) -> int:
         """Keep the node; return the exit code."""
+        kernel.name_process("keeper")
         if not kernel.adopt_orphans():
             text = "this system leaves orphans to others: they may outlive a task"
             self._notices.append(f"notice {text}")
@@ -230,6 +231,7 @@ class Keeper:
         if not pid:
             status = 1
             try:
+                kernel.name_process("template")
                 self._leave(mine)
                 if self._safe is not None:
                     self._safe.close()
@@ -255,6 +257,7 @@ class Keeper:
         if not pid:
             status, workers = EXIT_BUG, dict[int, Any]()
             try:
+                kernel.name_process("daemon")
                 self._leave(mine)
                 # TERM, not KILL: it may have to end what the tasks have started.
                 kernel.die_with_parent(self._pid, signal.SIGTERM)

@@ -23,6 +23,7 @@ from functools import cache
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
@@ -45,6 +46,13 @@ def _libc() -> Any:
 def _prctl(option: int, value: int) -> bool:
     libc = _libc()
     return libc is not None and libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) == 0
+
+
+def name_process(role: str) -> None:
+    """Have `ps` and `top` show what this process is, where they can: "drum:worker"."""
+    libc = _libc()
+    if libc is not None:
+        libc.prctl(_PR_SET_NAME, f"drum:{role}".encode(), 0, 0, 0)
 
 
 def adopt_orphans() -> bool:

@@ -32,7 +32,7 @@ from ..protocol.payload import (
 from ..protocol.payload_files import Filing
 from ..protocol.segments import are_to_be_had
 from ..protocol.session import set_current
-from . import missing, witness
+from . import kernel, missing, witness
 from .actor_host import ActorHost
 from .arguments import Missing, arguments, missed
 from .asyncio_hook import lend_in_loops
@@ -99,6 +99,7 @@ def main(
         free_variables: thread variables that the user has not set; they follow num_cpus.
         notices: what users should read of how this process was started.
     """
+    kernel.name_process("worker")
     # For when the interpreter does not turn, and the witness cannot look.
     faulthandler.register(signal.SIGUSR2, file=ends.stacks, all_threads=True)
     start_thread(partial(witness.serve, ends.bell, ends.stacks, words), "drumbeat-witness")

@@ -314,11 +314,11 @@ class Listening(_Socket):
         endpoint: str,
         settings: Settings,
         poller: Poller,
-        door: Door | None,
+        door: Door,
     ) -> None:
         # It answers before anybody can ask.
-        self._porter = None if door is None else _Porter(context, door)
-        #: what the key of whoever is behind a route proves; "" where there are no keys
+        self._porter = _Porter(context, door)
+        #: what the key of whoever is behind a route proves
         self._proven: dict[bytes, str] = {}
         self._comers = Comers()
         self._connections_max = 0
@@ -330,10 +330,9 @@ class Listening(_Socket):
         super().__init__(context, zmq.ROUTER, settings, poller, _LISTENING)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         try:
-            if door is not None:
-                # Before bind: they count from then on.
-                self._set(curve.listening_options(door, endpoint, settings))
-                self._connections_max = connections_max(settings.connections_max)
+            # Before bind: they count from then on.
+            self._set(curve.listening_options(door, endpoint, settings))
+            self._connections_max = connections_max(settings.connections_max)
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:
             self.close()
@@ -362,8 +361,8 @@ class Listening(_Socket):
             "junk_dropped": self.junk_dropped,
             "handshakes_failed": self._comers.failed,
             "ended_unheard": self._comers.unheard,
-            "keys_refused": 0 if porter is None else porter.keys_refused,
-            "connections_refused": 0 if porter is None else porter.full,
+            "keys_refused": porter.keys_refused,
+            "connections_refused": porter.full,
             "door_shut": self._door_shut,
         }
 
@@ -371,29 +370,25 @@ class Listening(_Socket):
     def refusals(self) -> int:
         """How much of that there was: changes with each."""
         refused = self.junk_dropped + self._comers.silent + self._door_shut
-        porter = self._porter
-        return refused if porter is None else refused + porter.keys_refused + porter.full
+        return refused + self._porter.keys_refused + self._porter.full
 
     def forget_strangers(self) -> None:
         """Two who were refused came to test that: one with a foreign key, one with none."""
         self._comers.refused()  # its closing may not have been told yet
-        if self._porter is not None:
-            self._porter.keys_refused -= 1
+        self._porter.keys_refused -= 1
 
     def _join(self, poller: Poller) -> None:
         super()._join(poller)
-        if self._porter is not None:
-            poller.add_source(self._porter.source)
+        poller.add_source(self._porter.source)
 
     def _part(self) -> None:
         super()._part()
-        if self._porter is not None:
-            self._poller.remove_source(self._porter.source)
+        self._poller.remove_source(self._porter.source)
 
     def answer(self) -> None:
         """Answer who wants to come in."""
         porter = self._porter
-        if porter is not None and porter.source.state:
+        if porter.source.state:
             self._poller.use(porter.source)
             porter.answer(full=len(self._comers) > self._connections_max)
 
@@ -402,8 +397,7 @@ class Listening(_Socket):
 
         Who wants to come in is answered here as well: by then it is known how many there are.
         """
-        asked = self._porter is not None and self._porter.source.state
-        routes = self._hear() if self.news.state or asked else []
+        routes = self._hear() if self.news.state or self._porter.source.state else []
         self.answer()
         return routes
 
@@ -420,7 +414,7 @@ class Listening(_Socket):
                 for route in gone:
                     self._proven.pop(route, None)
                 routes += gone
-            elif event == _BOUND and self._porter is not None:
+            elif event == _BOUND:
                 self._gate = Gate(value)
             elif event == _KEY_REFUSED:
                 comers.refused()
@@ -444,7 +438,7 @@ class Listening(_Socket):
     ) -> list[tuple[bytes, bytes, str]]:
         """Return (route, frame, what the sender's key proves) of what has come, at most so many."""
         received: list[tuple[bytes, bytes, str]] = []
-        self.has_news = bool(self.news.state or (self._porter and self._porter.source.state))
+        self.has_news = bool(self.news.state or self._porter.source.state)
         if not self.frames.state:
             return received
         drains = self._drains()
@@ -456,7 +450,7 @@ class Listening(_Socket):
                 route, frame = take(_NOBLOCK), take(_NOBLOCK, False)
                 proven = known(route)
                 # A peer may choose its own route, and so another's who has just gone.
-                if proven is None or (proven and proven != str(frame.get("User-Id"))):
+                if proven is None or proven != str(frame.get("User-Id")):
                     proven = self._meet(route, frame)
                 if frame.more:
                     self._drop_rest()
@@ -471,8 +465,7 @@ class Listening(_Socket):
 
     def _meet(self, route: bytes, frame: Any) -> str:
         """Learn who is behind a route, and on which descriptor."""
-        proven = "" if self._porter is None else str(frame.get("User-Id"))
-        self._proven[route] = proven
+        self._proven[route] = proven = str(frame.get("User-Id"))
         try:
             descriptor = frame.get(zmq.SRCFD)
         except zmq.ZMQError:
@@ -498,5 +491,4 @@ class Listening(_Socket):
         super().close(linger_s)
         if self._gate is not None:
             self._gate.close()
-        if self._porter is not None:
-            self._porter.close()
+        self._porter.close()

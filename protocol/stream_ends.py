@@ -45,6 +45,9 @@ class StreamDialing(Streams):
         self._streams[stream.fd] = stream
         poller.join(self, stream.fd)
         self._told = False
+        # Frames that wait until the other end has said what it is: ZeroMQ's library takes one that
+        # comes before it has said so for a command, and hangs up.
+        self._held: list[bytes] = []
         try:
             connection.connect(endpoint.removeprefix(_SCHEME))
         except OSError as error:
@@ -71,6 +74,9 @@ class StreamDialing(Streams):
         frames = self._receive(stream, frames_max)
         if self.stage is not Stage.OPEN and stream.is_open:
             self.stage = Stage.OPEN
+            for frame in self._held:
+                self.send(frame)
+            self._held.clear()
         if stream.ended:
             self._end(stream.ended)
         return frames
@@ -97,6 +103,9 @@ class StreamDialing(Streams):
         stream = self._stream
         if stream.ended:
             return False
+        if self.stage is not Stage.OPEN:
+            self._held.append(frame)
+            return True
         sent = stream.send(frame)
         if stream.unsent:
             self._settle(stream)

@@ -1,4 +1,4 @@
-"""Streams that speak ZeroMQ's protocol: what comes is read, what is to go is written or kept.
+"""Streams that speak ZeroMQ's protocol: what comes is read, what is to go is written.
 
 Never decides, and never waits but where it is closed.
 """

@@ -1,4 +1,4 @@
-"""ZeroMQ's protocol on a stream that needs no keys: bytes in, frames out, and the other way round.
+"""ZeroMQ's protocol on a stream that needs no keys: bytes in, frames out, and back.
 
 Never a socket. What is here is ZMTP 3.1 with the mechanism NULL (ZeroMQ RFC 37), as far as a DEALER
 and a ROUTER speak it: any library of ZeroMQ may be at the other end. Of messages of many parts,
@@ -37,7 +37,7 @@ def head(size: int) -> bytes:
 
 
 def first_words(kind: bytes) -> bytes:
-    """Return what an end of that kind says before its frames; it need not wait for an answer."""
+    """Return what an end of that kind says before its frames, without waiting for an answer."""
     body = _command_body(b"READY", _property(_TYPE, kind) + _property(b"Identity", b""))
     return _GREETING + bytes((_COMMAND, len(body))) + body
 
@@ -87,6 +87,8 @@ class Incoming:
 
         Once something is `wrong` there are no more.
         """
+        if self.wrong:
+            return []
         if self._missing > len(data):
             self._parts.append(data)
             self._missing -= len(data)

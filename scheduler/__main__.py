@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 SOCKET_NAME = "scheduler.sock"
 STATE_NAME = "scheduler.state"
-#: each connection is a descriptor, and ZeroMQ ends a process that has none left for the next one
+#: each connection is a descriptor; ZeroMQ, over the network, ends a process that has none left for
+#: the next one
 FILES_WANTED = 1 << 16
 
 EXIT_USAGE = 2

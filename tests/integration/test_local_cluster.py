@@ -63,6 +63,21 @@ def test_two_nodes_share_the_machine_and_both_have_joined(root: str) -> None:
         assert drumbeat.cluster_resources()["CPU"] == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes have no names of their own")
+@pytest.mark.parametrize("worker_start", ["fork", "spawn"])
+def test_ps_shows_what_each_process_of_a_node_is(root: str, worker_start: str) -> None:
+    with drumbeat.init(num_cpus=1, runtime_directory=root, worker_start=worker_start):
+        pid = drumbeat.get(drumbeat.remote(os.getpid).remote())
+        keeper = psutil.Process(pid).parent()
+        assert keeper is not None
+        names = {one.pid: one.name() for one in (keeper, *keeper.children())}
+        (node,) = drumbeat.nodes()
+        assert (names[pid], names[node["pid"]]) == ("drum:worker", "drum:daemon")
+        assert set(names.values()) - {"drum:worker"} == {
+            "drum:keeper", "drum:daemon", "drum:template",
+        }  # fmt: skip
+
+
 def test_a_cluster_can_be_started_again_after_shutdown(root: str) -> None:
     for _ in range(2):
         drumbeat.init(num_cpus=1, runtime_directory=root)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import drumbeat
-import psutil
 import pytest
 from drumbeat.client.launcher import environment
+from support.process_table import children_of, is_daemon
 from support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -118,15 +118,7 @@ def test_a_node_of_which_a_part_stands_still_is_silent(manager: Manager, who: st
 
 
 def daemon_of(keeper: int) -> int:
-    """Return the child that has loaded ZeroMQ."""
-
-    def found() -> int:
-        for child in psutil.Process(keeper).children():
-            if any("zmq" in part.path for part in child.memory_maps()):
-                return child.pid
-        return 0
-
-    return int(until(found))
+    return int(until(lambda: next(filter(is_daemon, children_of(keeper)), 0)))
 
 
 def test_what_a_manager_handed_down_is_in_no_task(manager: Manager) -> None:

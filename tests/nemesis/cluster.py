@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from drumbeat.scheduler.__main__ import parser as scheduler_flags
-from support.process_table import alive, carrying, children_of, state_of, words_of
+from support.process_table import alive, carrying, children_of, is_daemon, state_of, words_of
 
 #: the variable whose value every process of the cluster inherits
 MARK_VARIABLE = "NEMESIS_MARK"
@@ -237,7 +237,6 @@ def parts_of(keeper: int) -> dict[str, list[int]]:
     for pid in children_of(keeper):
         try:
             session = os.getsid(pid)
-            threads = len(os.listdir(f"/proc/{pid}/task"))
         except OSError:
             continue
         if state_of(pid) in ("", "Z"):
@@ -245,8 +244,7 @@ def parts_of(keeper: int) -> dict[str, list[int]]:
         if session == pid:
             found["worker"].append(pid)
         elif session == os.getsid(keeper):
-            # The daemon has ZeroMQ's threads, the template never has a second one.
-            found["daemon" if threads > 1 else "template"].append(pid)
+            found["daemon" if is_daemon(pid) else "template"].append(pid)
     return found
 
 

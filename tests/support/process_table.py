@@ -25,6 +25,26 @@ def children_of(pid: int) -> list[int]:
         return []
 
 
+def is_daemon(pid: int) -> bool:
+    """Return whether one of a keeper's children is the daemon: the one that waits for workers.
+
+    It does so by an epoll, which template and safe have not; workers have sessions of their own.
+    """
+    try:
+        entries = list(Path(f"/proc/{pid}/fd").iterdir())
+        leads = os.getsid(pid) == pid
+    except OSError:
+        return False
+    return not leads and any(map(_is_epoll, entries))
+
+
+def _is_epoll(entry: Path) -> bool:
+    try:
+        return os.readlink(entry) == "anon_inode:[eventpoll]"
+    except OSError:  # closed meanwhile
+        return False
+
+
 def carrying(mark: str) -> list[int]:
     """Return the living processes that were started with this text in their environment.
 

@@ -27,7 +27,7 @@ PURE = {
     "matching", "messages", "objects", "outbox", "packets", "parcels", "placement", "presence",
     "pressure", "queries", "reaper", "recovery", "reports", "resources", "results", "returns",
     "roster", "slots", "stack_text", "stacks", "state", "stops", "submissions", "tasks", "texts",
-    "traffic", "trust", "waits", "work",
+    "traffic", "trust", "waits", "work", "zmtp",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "ctypes", "datetime", "io", "logging", "mmap", "multiprocessing", "os",
