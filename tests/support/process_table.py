@@ -26,22 +26,10 @@ def children_of(pid: int) -> list[int]:
 
 
 def is_daemon(pid: int) -> bool:
-    """Return whether one of a keeper's children is the daemon: the one that waits for workers.
-
-    It does so by an epoll, which template and safe have not; workers have sessions of their own.
-    """
+    """Return whether a process is a node's daemon, by the name that it gives itself."""
     try:
-        entries = list(Path(f"/proc/{pid}/fd").iterdir())
-        leads = os.getsid(pid) == pid
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() == "drum:daemon"
     except OSError:
-        return False
-    return not leads and any(map(_is_epoll, entries))
-
-
-def _is_epoll(entry: Path) -> bool:
-    try:
-        return os.readlink(entry) == "anon_inode:[eventpoll]"
-    except OSError:  # closed meanwhile
         return False
 
 
