@@ -13,7 +13,7 @@ ENOUGH: Final = 8
 #: more than that is not remembered, so that better times are seen soon
 MOST: Final = 16
 #: so many waits go by before looking is tried again
-PAUSE: Final = 31
+PAUSE: Final = 63
 
 
 class Looks:

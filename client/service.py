@@ -55,9 +55,10 @@ SETTLED_S: Final = 0.05
 IDLE_S: Final = 0.25
 #: a thread that begins to wait looks so often before it sleeps, a microsecond or so each. Its
 #: processor does not go idle meanwhile, and the others find one awake: on virtual machines, to wake
-#: an idle processor costs more than the whole call. Never where there is only one processor,
-#: and seldom while it is in vain (looks.py): then others have need of it.
-LOOKS: Final = 2000 if machine.cpu_count() > 1 else 0
+#: an idle processor costs more than the whole call. Longer than a call takes there when all sleep,
+#: 2 to 3 ms: else it would never be found out that looking pays. Never where there is only one
+#: processor, and seldom while it is in vain (looks.py): then others have need of it.
+LOOKS: Final = 5000 if machine.cpu_count() > 1 else 0
 
 log = logging.getLogger("drumbeat")
 
