@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Protocol
 
 from .bare import Bare
+from .bare_plain import BarePlain
 from .network import NetworkCluster
 from .peers import Dask, Ray
 from .remote_api import RemoteApi
@@ -211,6 +212,7 @@ SYSTEMS: dict[str, type[Caller]] = {
     "ray": Ray,
     "dask": Dask,
     "bare": Bare,
+    "plain": BarePlain,
 }
 #: what a program has to import to use the system
 IMPORTS = {

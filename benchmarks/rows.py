@@ -23,6 +23,7 @@ TITLES = {
     "ray": "Ray",
     "dask": "Dask distributed",
     "bare": "bare hops",
+    "plain": "the same without libzmq",
 }
 
 
@@ -50,7 +51,7 @@ TABLE = (
         "round_trip",
         "no-op task, round trip, median",
         "ms",
-        systems=(*EVERYONE, *PEERS, "bare", "network"),
+        systems=(*EVERYONE, *PEERS, "bare", "plain", "network"),
         at_most=(("bare", 1.6), ("executor", 1.29)),
     ),
     Row(
