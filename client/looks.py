@@ -1,4 +1,4 @@
-"""How often a thread that begins to wait looks before it sleeps: as long as looking pays.
+"""How long a thread that begins to wait looks before it sleeps: as long as looking pays.
 
 Never looks itself, and knows no clock. A look that finds nothing takes time from those that are
 waited for, where they have no processor of their own.
@@ -20,23 +20,23 @@ class Looks:
     """Grants looks to one wait after the other.
 
     Args:
-        looks_max: what a wait is granted; 0: nobody ever looks.
+        look_s: what a wait is granted; 0: nobody ever looks.
     """
 
-    __slots__ = ("_in_vain", "_looks_max", "_pause")
+    __slots__ = ("_in_vain", "_look_s", "_pause")
 
-    def __init__(self, looks_max: int) -> None:
-        self._looks_max = looks_max
+    def __init__(self, look_s: float) -> None:
+        self._look_s = look_s
         self._in_vain = 0
         #: so many waits are granted nothing
         self._pause = 0
 
-    def grant(self) -> int:
-        """Return how often the wait that begins may look."""
+    def grant(self) -> float:
+        """Return for how many seconds the wait that begins may look."""
         if self._pause:
             self._pause -= 1
-            return 0
-        return self._looks_max
+            return 0.0
+        return self._look_s
 
     def told(self, *, paid: bool) -> None:
         """Take note of what came of looking: news, or sleep after all."""

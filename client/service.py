@@ -53,12 +53,13 @@ ASIDE_MAX_S: Final = 0.012
 SETTLED_S: Final = 0.05
 #: refs that went are told this late at most
 IDLE_S: Final = 0.25
-#: a thread that begins to wait looks so often before it sleeps, a microsecond or so each. Its
-#: processor does not go idle meanwhile, and the others find one awake: on virtual machines, to wake
-#: an idle processor costs more than the whole call. Longer than a call takes there when all sleep,
-#: 2 to 3 ms: else it would never be found out that looking pays. Never where there is only one
-#: processor, and seldom while it is in vain (looks.py): then others have need of it.
-LOOKS: Final = 5000 if machine.cpu_count() > 1 else 0
+#: a thread that begins to wait looks for so long before it sleeps. Its processor does not go idle
+#: meanwhile, and the others find one awake: on virtual machines, to wake an idle processor costs
+#: more than the whole call. Longer than a call takes there when all sleep, 2 to 3 ms: else it would
+#: never be found out that looking pays. Never where there is only one processor, and seldom while
+#: it is in vain (looks.py): then others have need of it.
+LOOK_S: Final = 0.005 if machine.cpu_count() > 1 else 0.0
+
 
 log = logging.getLogger("drumbeat")
 
@@ -113,7 +114,7 @@ class Service:
         self._drives = 0
         self._driving = False
         self._settled = False
-        self._looks = Looks(LOOKS)
+        self._looks = Looks(LOOK_S)
         self._back = threading.Event()
         self._main = threading.main_thread().ident
         self.connected = False
@@ -177,7 +178,7 @@ class Service:
         self._settled = self.sleeping = False
         try:
             begun = time.monotonic()
-            looks = self._looks.grant()
+            look_s = self._looks.grant()
             # What has come is received after the poll, which returns at once if there is something.
             self._guarded_turn(receive=False)
             while not waiter.done and not self._over and not caught:
@@ -186,10 +187,10 @@ class Service:
                     return
                 self._settled = now - begun > SETTLED_S
                 timeout_s = IDLE_S if self._settled else SETTLED_S
-                self._poll(timeout_s if until is None else min(timeout_s, until - now), looks)
-                if looks:
+                self._poll(timeout_s if until is None else min(timeout_s, until - now), look_s)
+                if look_s:
                     self._looks.told(paid=not self._poller.slept)
-                    looks = 0
+                    look_s = 0.0
                 self._guarded_turn()
         finally:
             self.sleeping = False
@@ -253,14 +254,14 @@ class Service:
             if not isinstance(error, Exception):
                 raise
 
-    def _poll(self, timeout_s: float, looks: int = 0) -> None:
+    def _poll(self, timeout_s: float, look_s: float = 0.0) -> None:
         deadline_s = self._shell.deadline_s()
         if deadline_s is not None:
             timeout_s = min(timeout_s, deadline_s - clock.now_s())
         self.sleeping = True
         if self._inbox.waits() or self._stopping or timeout_s <= 0:
             timeout_s = 0.0
-        ready = self._poller.wait(timeout_s, looks)
+        ready = self._poller.wait(timeout_s, look_s)
         self.sleeping = False
         if self._wake_fd in ready:
             with suppress(BlockingIOError):

@@ -7,6 +7,8 @@ import select
 from collections.abc import Callable
 from typing import Final
 
+from .clock import now_s
+
 #: nothing is known to have come
 QUIET: Final = 0
 #: the descriptor has told of news, of which kind nobody knows
@@ -113,13 +115,13 @@ class Poller:
             source.used = True
             self._used.append(source)
 
-    def wait(self, timeout_s: float | None, looks: int = 0) -> list[int]:
+    def wait(self, timeout_s: float | None, look_s: float = 0.0) -> list[int]:
         """Wait until anything is ready or the time is over; return the ready raw descriptors.
 
         Args:
             timeout_s: None waits for ever; not at all if there is none left.
-            looks: look so often, about a microsecond each, before going to sleep: a processor
-                that does not go idle answers sooner than one that has to be woken.
+            look_s: look again and again for so long before going to sleep: a processor that does
+                not go idle answers sooner than one that has to be woken.
         """
         if timeout_s is None:
             timeout_ms = None
@@ -141,9 +143,9 @@ class Poller:
         fds: list[int] = []
         poll = self._poll.poll
         news: list[tuple[int, int]] = []
-        if timeout_ms != 0:
-            while looks > 0 and not news:
-                looks -= 1
+        if timeout_ms != 0 and look_s > 0.0:
+            until_s = now_s() + (look_s if timeout_s is None else min(look_s, timeout_s))
+            while not news and now_s() < until_s:
                 news = poll(0)
         self.slept = timeout_ms != 0 and not news
         members = self._members

@@ -1,6 +1,6 @@
 """Sockets for connections within one machine: Unix sockets that speak ZeroMQ's protocol.
 
-Never decides, and never reads the clock but where it closes. Nothing stands between a loop and the
+Never decides, and never reads the clock. Nothing stands between a loop and the
 kernel: no thread has to be woken for each frame, as ZeroMQ's own would be (docs/decisions.md, 46).
 Who may come is said by the directory in which the socket lies, so there are no keys.
 """
@@ -11,26 +11,32 @@ import socket
 from contextlib import suppress
 from typing import Final
 
-from . import clock, zmtp
+from . import zmtp
 from .descriptors import connections_max
 from .ends import BYTES_PER_TURN, FRAMES_PER_TURN_MAX
 from .errors import ConfigError
 from .excuses import Stage
 from .poller import Poller
 from .settings import Settings
-from .streams import Stream, Streams
+from .streams import Stream, Streams, close_all
 
 _BACKLOG: Final = 1024
 #: let in in one turn
 _COMERS_PER_TURN_MAX: Final = 64
 #: nobody is let in as long as these are what the system says
 _NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+#: kept for one who does not read; those who are honest wait for acknowledgements long before
+_UNSENT_PIECES_MAX: Final = 4096
 #: newcomers let in again when so much of what there may be is free
 _FREE_PART: Final = 16
 _SCHEME: Final = "ipc://"
 
 _DIALLER_SAYS: Final = zmtp.first_words(zmtp.DEALER)
 _LISTENER_SAYS: Final = zmtp.first_words(zmtp.ROUTER)
+
+
+def _cannot_listen(endpoint: str, error: OSError) -> str:
+    return f"cannot listen at {endpoint}: {error.strerror or error}"
 
 
 class StreamDialing(Streams):
@@ -51,7 +57,7 @@ class StreamDialing(Streams):
         try:
             connection.connect(endpoint.removeprefix(_SCHEME))
         except OSError as error:
-            self._end(error.strerror or "nobody listens")
+            self._end(error.strerror or str(error))
         else:
             self.stage = Stage.CONNECTED
             stream.say(_DIALLER_SAYS)
@@ -118,7 +124,7 @@ class StreamDialing(Streams):
             self._poller.leave(stream.fd)
         self._poller.remove_group(self)
         self.ready.clear()
-        stream.close(0.0 if stream.ended else linger_s)
+        close_all([stream], linger_s)
 
 
 class StreamListening(Streams):
@@ -128,7 +134,10 @@ class StreamListening(Streams):
         self._settings = settings
         self.endpoint = endpoint
         self._path = endpoint.removeprefix(_SCHEME)
-        self._listener = listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._listener = listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise ConfigError(_cannot_listen(endpoint, error), setting="endpoint") from None
         try:
             # Of a scheduler that has ended without taking it away; who runs holds a lock.
             with suppress(FileNotFoundError):
@@ -138,8 +147,7 @@ class StreamListening(Streams):
             self._inode = os.stat(self._path).st_ino
         except OSError as error:
             listener.close()
-            text = f"cannot listen at {endpoint}: {error.strerror}"
-            raise ConfigError(text, setting="endpoint") from None
+            raise ConfigError(_cannot_listen(endpoint, error), setting="endpoint") from None
         listener.setblocking(False)
         super().__init__(poller)
         self._routes: dict[bytes, Stream] = {}
@@ -150,6 +158,8 @@ class StreamListening(Streams):
         #: whether `closed` has something to tell, or more was refused, since it was asked
         self.has_news = False
         self._connections_max = connections_max(settings.connections_max)
+        # What is on its way to one who reads, and answers to what makes no sense.
+        self._unsent_max = 2 * settings.link_window_bytes_max + (1 << 20)
         self._shut = False
         self._door_shut = self._handshakes_failed = self._unheard = 0
         self._fd = listener.fileno()
@@ -199,11 +209,11 @@ class StreamListening(Streams):
                 route = stream.route
                 for frame in self._receive(stream, frames_max - len(received)):
                     received.append((route, frame, ""))
-                    received_bytes += len(frame)
                     stream.spoke = True
+                received_bytes += stream.read_bytes
                 if stream.ended:
                     self._end(stream)
-                if len(received) >= frames_max or received_bytes >= BYTES_PER_TURN:
+                elif stream.incoming.more or received_bytes >= BYTES_PER_TURN:
                     self._put_behind(fd)
                     break
         if self._strangers or self._shut:
@@ -246,12 +256,15 @@ class StreamListening(Streams):
         self._poller.leave(self._fd)
 
     def _tend(self, now_s: float) -> None:
-        """End those who do not say what they are, and let others in again."""
+        """End those who say nothing, and let others in again."""
+        settings = self._settings
         for stream in list(self._strangers.values()):
-            if stream.is_open:
+            if stream.spoke:
                 del self._strangers[stream.fd]
-            elif now_s >= stream.since_s + self._settings.handshake_timeout_s:
-                stream.ended = "it did not say what it is"
+                continue
+            limit_s = settings.enter_timeout_s if stream.is_open else settings.handshake_timeout_s
+            if now_s >= stream.since_s + limit_s:
+                stream.ended = "it says nothing"
                 self._end(stream)
         most = self._connections_max
         free = len(self._streams) <= most - max(1, most // _FREE_PART)
@@ -264,7 +277,7 @@ class StreamListening(Streams):
         self._poller.leave(fd)
         del self._streams[fd], self._routes[stream.route]
         self._strangers.pop(fd, None)
-        stream.close(0.0)
+        stream.close()
         self.has_news = True
         if stream.spoke:
             self._closed.append(stream.route)
@@ -286,15 +299,18 @@ class StreamListening(Streams):
             return False
         sent = stream.send(frame)
         if stream.unsent:
+            if stream.unsent_bytes > self._unsent_max or len(stream.unsent) > _UNSENT_PIECES_MAX:
+                stream.ended = "it does not read"
+                self._end(stream)
+                return False
             self._settle(stream)
         return sent
 
     def close(self, linger_s: float = 0.0) -> None:
         """See `ends.Listening`."""
-        until_s = clock.now_s() + linger_s
         for stream in self._streams.values():
             self._poller.leave(stream.fd)
-            stream.close(until_s - clock.now_s())
+        close_all(self._streams.values(), linger_s)
         self._streams.clear()
         self._routes.clear()
         if not self._shut:

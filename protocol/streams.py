@@ -6,6 +6,7 @@ Never decides, and never waits but where it is closed.
 import select
 import socket
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -21,6 +22,9 @@ _KERNEL_BYTES: Final = 1 << 20
 #: shorter frames are joined with their head, which costs less than a call with both
 _JOINED_BYTES_MAX: Final = 1 << 14
 
+#: an error instead of a signal, which ends programs that have SIGPIPE as the system has it
+_NO_SIGNAL: Final = getattr(socket, "MSG_NOSIGNAL", 0)
+
 
 class Stream:
     """One end of one connection.
@@ -32,8 +36,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_connection", "_write", "ended", "fd", "incoming", "route", "since_s", "spoke", "unsent",
-        "wants_room",
+        "_connection", "_write", "ended", "fd", "incoming", "read_bytes", "route", "since_s",
+        "spoke", "unsent", "unsent_bytes", "wants_room",
     )  # fmt: skip
 
     def __init__(self, connection: socket.socket, peer_kind: bytes, settings: Settings) -> None:
@@ -46,6 +50,9 @@ class Stream:
         self.fd = connection.fileno()
         #: what the kernel had no room for
         self.unsent: deque[memoryview] = deque()
+        self.unsent_bytes = 0
+        #: how much was read when `receive` was last called
+        self.read_bytes = 0
         #: whether the poller was told that
         self.wants_room = False
         #: why there is nothing more to be read, or ""
@@ -71,6 +78,7 @@ class Stream:
         """
         incoming = self.incoming
         data = b""
+        self.read_bytes = 0
         if not incoming.more:
             try:
                 count = self._connection.recv_into(buffer)
@@ -81,6 +89,7 @@ class Stream:
             if not count:
                 self.ended = "disconnected"
                 return []
+            self.read_bytes = count
             data = bytes(buffer[:count])
         frames = incoming.take(data, frames_max)
         if incoming.answers:
@@ -108,7 +117,7 @@ class Stream:
         unsent = self.unsent
         if not unsent:
             try:
-                count = self._write(data)
+                count = self._write(data, _NO_SIGNAL)
             except BlockingIOError:
                 count = 0
             except OSError as error:
@@ -116,9 +125,9 @@ class Stream:
                 return False
             if count == len(data):
                 return True
-            unsent.append(memoryview(data)[count:])
-        else:
-            unsent.append(memoryview(data))
+            data = data[count:]
+        unsent.append(memoryview(data))
+        self.unsent_bytes += len(data)
         return True
 
     def go_on(self) -> None:
@@ -127,7 +136,8 @@ class Stream:
         try:
             while unsent:
                 first = unsent[0]
-                count = self._write(first)
+                count = self._write(first, _NO_SIGNAL)
+                self.unsent_bytes -= count
                 if count == len(first):
                     unsent.popleft()
                 else:
@@ -136,6 +146,7 @@ class Stream:
             pass
         except OSError as error:
             unsent.clear()
+            self.unsent_bytes = 0
             self._cannot_write(error)
 
     def _cannot_write(self, error: OSError) -> None:
@@ -145,16 +156,31 @@ class Stream:
             with suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)
 
-    def close(self, linger_s: float) -> None:
-        """Close; what has not been sent is sent for up to `linger_s`, waiting for it."""
-        if self.unsent and linger_s > 0.0:
-            until_s = clock.now_s() + linger_s
-            room = select.poll()
-            room.register(self.fd, select.POLLOUT)
-            while self.unsent and (left_s := until_s - clock.now_s()) > 0.0:
-                room.poll(left_s * 1000)
-                self.go_on()
+    def close(self) -> None:
+        """Close; what has not been sent is dropped."""
+        with suppress(OSError):
+            # A child that this process has forked may have it open, too: the other end is told.
+            self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
+
+
+def close_all(streams: Iterable[Stream], linger_s: float) -> None:
+    """Close these; what has not been sent is sent for up to `linger_s`, waiting for it."""
+    streams = list(streams)
+    waiting = {stream.fd: stream for stream in streams if stream.unsent and not stream.ended}
+    if linger_s > 0.0 and waiting:
+        until_s = clock.now_s() + linger_s
+        room = select.poll()
+        for fd in waiting:
+            room.register(fd, select.POLLOUT)
+        while waiting and (left_s := until_s - clock.now_s()) > 0.0:
+            for fd, _ in room.poll(left_s * 1000):
+                waiting[fd].go_on()
+                if not waiting[fd].unsent:
+                    del waiting[fd]
+                    room.unregister(fd)
+    for stream in streams:
+        stream.close()
 
 
 class Streams(Group):

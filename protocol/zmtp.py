@@ -59,14 +59,15 @@ class Incoming:
     """
 
     __slots__ = (
-        "_dropping", "_frame_bytes_max", "_greeted", "_missing", "_parts", "_peer_kind", "answers",
+        "_dropping", "_frame_bytes_max", "_greeted", "_missing", "_peer_kind", "_rest", "answers",
         "is_open", "junk", "more", "wrong",
     )  # fmt: skip
 
     def __init__(self, peer_kind: bytes, frame_bytes_max: int) -> None:
         self._peer_kind = peer_kind
         self._frame_bytes_max = frame_bytes_max
-        self._parts: list[bytes] = []
+        # What has come of a frame that is not whole, or was not asked for.
+        self._rest = bytearray()
         # Bytes that have to come at least before there is anything to be done.
         self._missing = 0
         self._greeted = False
@@ -85,21 +86,21 @@ class Incoming:
     def take(self, data: bytes, frames_max: int) -> list[bytes]:
         """Take in what has come, and return the frames that are whole, at most so many.
 
-        Once something is `wrong` there are no more.
+        Parts of longer messages and commands count as well: they take time, too. Once something is
+        `wrong` there are no more.
         """
         if self.wrong:
             return []
         if self._missing > len(data):
-            self._parts.append(data)
+            self._rest += data
             self._missing -= len(data)
             return []
-        if self._parts:
-            self._parts.append(data)
-            data = b"".join(self._parts)
-            self._parts.clear()
+        if self._rest:
+            self._rest += data
+            data, self._rest = bytes(self._rest), bytearray()
         frames: list[bytes] = []
         at = 0 if self._greeted else self._greet(data)
-        end = len(data)
+        end, left = len(data), frames_max
         self._missing, self.more = 1, False
         while end - at >= _SHORT_HEAD_BYTES and not self.wrong:
             flags = data[at]
@@ -120,16 +121,17 @@ class Incoming:
             if after > end:
                 self._missing = after - end
                 break
-            if rare:
-                self._take_rarely(flags, data[body:after])
-            elif len(frames) == frames_max:
+            if not left:
                 self._missing, self.more = 0, True
                 break
+            left -= 1
+            if rare:
+                self._take_rarely(flags, data[body:after])
             else:
                 frames.append(data[body:after])
             at = after
         if at < end:
-            self._parts.append(data[at:])
+            self._rest += data[at:]
         return frames
 
     def _greet(self, data: bytes) -> int:

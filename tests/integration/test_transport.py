@@ -398,12 +398,12 @@ def test_a_poller_that_looks_before_it_sleeps_finds_what_is_there_and_keeps_its_
     read, write = os.pipe()
     try:
         poller.add(read)
-        assert poller.wait(0.01, looks=100) == []
+        assert poller.wait(0.01, look_s=0.0005) == []
         assert poller.slept
         os.write(write, b"x")
-        assert poller.wait(None, looks=100) == [read]
+        assert poller.wait(None, look_s=0.0005) == [read]
         assert not poller.slept
-        assert poller.wait(0.0, looks=100) == [read]
+        assert poller.wait(0.0, look_s=0.0005) == [read]
     finally:
         os.close(read)
         os.close(write)

@@ -136,9 +136,9 @@ def test_frames_arrive_whole_and_in_order_however_they_are_cut(
 def test_no_more_frames_come_than_were_asked_for_and_none_is_forgotten(
     bodies: list[bytes], sizes: list[int], frames_max: int
 ) -> None:
-    made = incoming()
+    made = opened()
     came: list[bytes] = []
-    for piece in cut(greeting() + ready() + b"".join(map(frame, bodies)), sizes):
+    for piece in cut(b"".join(map(frame, bodies)), sizes):
         some = made.take(piece, frames_max)
         came += some
         while made.more:
@@ -161,11 +161,16 @@ def test_more_frames_are_told_of_and_wait() -> None:
     assert not made.more
 
 
-def test_what_is_no_frame_does_not_count_as_one_more() -> None:
+def test_what_is_no_frame_takes_time_too_and_counts() -> None:
     made = opened()
-    assert made.take(frame(b"a") + ping() + frame(b"1", MORE) + frame(b"2"), 1) == [b"a"]
+    assert made.take(frame(b"a") + ping() + frame(b"1", MORE) + frame(b"2") + frame(b"b"), 2) == [
+        b"a"
+    ]
+    assert (made.more, made.junk) == (True, 0)
+    assert made.take(b"", 2) == []
+    assert (made.more, made.junk) == (True, 1)
+    assert made.take(b"", 2) == [b"b"]
     assert not made.more
-    assert (len(made.answers), made.junk) == (1, 1)
 
 
 # ------------------------------------------------------------------------ messages of many parts
