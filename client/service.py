@@ -434,6 +434,11 @@ class Service:
         """Whether the loop has ended: nobody takes anything from the inbox any more."""
         return self._over
 
+    def let_go_in_fork(self) -> None:
+        """In a forked child: connection and memory are the parent's, and end with it."""
+        self._shell.let_go_in_fork()
+        self._store.close()
+
     def let_go(self) -> None:
         """Let go of values whose refs went when the loop was over. Any thread, amid anything."""
         home = self.core.home

@@ -143,7 +143,7 @@ class ClusterSession:
         self.alive = self._open = False
         self._lock = threading.RLock()
         self._board.renew_lock()
-        self._store.close()  # the child's descriptors only: it would keep the memory
+        self._service.let_go_in_fork()
 
     def start(self) -> None:
         """Begin to connect."""

@@ -166,6 +166,12 @@ class DialShell:
             due_s = self._route.due_s
         return None if due_s == NEVER_S else due_s
 
+    def let_go_in_fork(self) -> None:
+        """In a forked child: have nothing of the connections, which are the parent's."""
+        for line in self._lines:
+            if line.socket is not None:
+                line.socket.let_go_in_fork()
+
     def close(self, linger_s: float = 0.0) -> None:
         """Close for good; waits up to `linger_s` until the sockets have sent what they hold."""
         for line in self._lines:

@@ -45,6 +45,9 @@ class Dialing(Protocol):
     def send(self, frame: bytes) -> bool:
         """Send; False: there is no connection any more, which `closing` tells as well."""
 
+    def let_go_in_fork(self) -> None:
+        """In a forked child: close what it has of the connection, which goes on without it."""
+
     def close(self, linger_s: float = 0.0) -> None:
         """Close; what has not been sent is sent for up to `linger_s` more."""
 

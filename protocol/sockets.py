@@ -242,6 +242,9 @@ class Dialing(_Socket):
                     self.stage = Stage.HUNG_UP
         return said
 
+    def let_go_in_fork(self) -> None:
+        """Nothing: what ZeroMQ has open in a forked child is not to be had."""
+
     def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[bytes]:
         """Return the frames that have come, at most so many."""
         received: list[bytes] = []

@@ -117,6 +117,10 @@ class StreamDialing(Streams):
             self._settle(stream)
         return sent
 
+    def let_go_in_fork(self) -> None:
+        """See `ends.Dialing`: or the other end would not see the parent's death."""
+        self._stream.let_go_in_fork()
+
     def close(self, linger_s: float = 0.0) -> None:
         """See `ends.Dialing`."""
         stream = self._stream

@@ -156,6 +156,10 @@ class Stream:
             with suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)
 
+    def let_go_in_fork(self) -> None:
+        """Close the descriptor of a forked child, and not the connection."""
+        self._connection.close()
+
     def close(self) -> None:
         """Close; what has not been sent is dropped."""
         with suppress(OSError):

@@ -226,6 +226,37 @@ def test_a_forked_child_is_told_so_and_harms_nothing(root: str) -> None:
     assert script(text, root).split("\n")[:3] == ["refused: True", "refused: True", "1"]
 
 
+def test_a_program_that_is_killed_is_seen_to_be_gone_though_a_child_that_it_forked_lives(
+    root: str, tmp_path: Path
+) -> None:
+    program = """
+        import os, signal, sys, time, drumbeat
+        drumbeat.init(sys.argv[1])
+        ref = drumbeat.remote(time.sleep).remote(100)
+        while drumbeat.available_resources()["CPU"]:
+            time.sleep(0.01)
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+        print(child, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    with drumbeat.init(num_cpus=1, runtime_directory=root, client_grace_s=0.5) as cluster:
+        with (tmp_path / "out").open("w") as out:  # a pipe would stay open with the child
+            done = subprocess.run(
+                [sys.executable, "-c", textwrap.dedent(program), cluster.address],
+                stdout=out, timeout=60, check=False,
+            )  # fmt: skip
+        child = int((tmp_path / "out").read_text())
+        try:
+            assert done.returncode == -signal.SIGKILL
+            until(lambda: drumbeat.available_resources()["CPU"] == 1.0, 15.0)
+            assert psutil.pid_exists(child)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
 def test_ctrl_c_in_get_is_prompt_and_leaves_the_cluster_usable(root: str) -> None:
     drumbeat.init(num_cpus=1, runtime_directory=root)
     drumbeat.get(double.remote(1), timeout=20)

@@ -42,6 +42,9 @@ class FakeDial:
     def deadline_s(self) -> float | None:
         return float("-inf") if self.happenings else None
 
+    def let_go_in_fork(self) -> None:
+        """Nothing is open."""
+
     def close(self, linger_s: float = 0.0) -> None:
         self.closed = True
 
