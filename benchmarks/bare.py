@@ -53,12 +53,12 @@ def dial(endpoint: str, name: bytes) -> Any:
     return dealer
 
 
-def scheduler(endpoint: str) -> None:
+def scheduler(path: str) -> None:
     """Pass on what the program says to the node, and the other way round."""
     import zmq
 
     router = zmq.Context().socket(zmq.ROUTER)
-    router.bind(endpoint)
+    router.bind(f"ipc://{path}")
     # Who is not known yet cannot be sent to: both come first.
     known: set[bytes] = set()
     while len(known) < 2:
@@ -70,7 +70,7 @@ def scheduler(endpoint: str) -> None:
         router.send_multipart([other[name], frame])
 
 
-def node(endpoint: str) -> None:
+def node(path: str) -> None:
     """Pass on what the scheduler says to a worker, and the other way round."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
@@ -78,7 +78,7 @@ def node(endpoint: str) -> None:
         worker(far)
         os._exit(0)
     far.close()
-    dealer = dial(endpoint, NODE)
+    dealer = dial(f"ipc://{path}", NODE)
     for source in arrivals(dealer, near):
         if source is dealer:
             near.send(dealer.recv())
@@ -92,32 +92,27 @@ def worker(end: socket.socket) -> None:
         end.send(packet)
 
 
-class Bare:
-    """The four processes; only round trips can be had of them."""
+class FourProcesses:
+    """The program's end of them; only round trips can be had."""
 
-    def start(self) -> None:
-        import zmq
-
+    def launch(self, *targets: Callable[[str], None]) -> str:
+        """Start the others; return the path of the socket at which they meet."""
         self.directory = tempfile.TemporaryDirectory()
-        endpoint = f"ipc://{self.directory.name}/scheduler"
+        path = f"{self.directory.name}/scheduler"
         forking = multiprocessing.get_context("fork")
         self.processes = [
-            forking.Process(target=target, args=(endpoint,), daemon=True)
-            for target in (scheduler, node)
+            forking.Process(target=target, args=(path,), daemon=True) for target in targets
         ]
         for process in self.processes:
             process.start()
-        self.dealer = dial(endpoint, PROGRAM)
-        if not self.dealer.poll(START_MS):
-            raise TimeoutError("the bare processes did not start")
-        self.dealer.recv()
-        self.poller = zmq.Poller()
-        self.poller.register(self.dealer, zmq.POLLIN)
+        return path
+
+    def round_trip(self) -> None:
+        """Send a call and wait for its answer."""
+        raise NotImplementedError
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ARG002  # never runs
-        self.dealer.send(CALL)
-        self.poller.poll()
-        self.dealer.recv()
+        self.round_trip()
 
     def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> None:
         for arguments in argument_lists:
@@ -127,5 +122,27 @@ class Bare:
         for process in self.processes:
             process.terminate()
             process.join()
-        self.dealer.close()
         self.directory.cleanup()
+
+
+class Bare(FourProcesses):
+    """Joined by libzmq."""
+
+    def start(self) -> None:
+        import zmq
+
+        self.dealer = dial(f"ipc://{self.launch(scheduler, node)}", PROGRAM)
+        if not self.dealer.poll(START_MS):
+            raise TimeoutError("the bare processes did not start")
+        self.dealer.recv()
+        self.poller = zmq.Poller()
+        self.poller.register(self.dealer, zmq.POLLIN)
+
+    def round_trip(self) -> None:
+        self.dealer.send(CALL)
+        self.poller.poll()
+        self.dealer.recv()
+
+    def stop(self) -> None:
+        super().stop()
+        self.dealer.close()

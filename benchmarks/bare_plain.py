@@ -6,16 +6,13 @@ that each process reads and writes itself. The difference to bare.py is what dec
 
 # ruff: noqa: D102  # the methods are described once, in adapters.Caller
 
-import multiprocessing
 import os
 import select
 import socket
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-from .bare import CALL, LOOK_MS, PACKET_BYTES_MAX, START_MS, worker
+from .bare import CALL, LOOK_MS, PACKET_BYTES_MAX, START_MS, FourProcesses, worker
 
 #: said to both once both are there; a call may follow at once
 READY = b"ready"
@@ -87,38 +84,22 @@ def node(path: str) -> None:
     pass_on(end, near)
 
 
-class BarePlain:
-    """The four processes; only round trips can be had of them."""
+class BarePlain(FourProcesses):
+    """Joined by plain sockets."""
 
     def start(self) -> None:
-        self.directory = tempfile.TemporaryDirectory()
-        path = f"{self.directory.name}/scheduler"
-        forking = multiprocessing.get_context("fork")
-        self.processes = [
-            forking.Process(target=target, args=(path,), daemon=True)
-            for target in (scheduler, node)
-        ]
-        for process in self.processes:
-            process.start()
-        self.end = dial(path)
+        self.end = dial(self.launch(scheduler, node))
         self.poll = select.poll()
         self.poll.register(self.end, select.POLLIN)
         if not self.poll.poll(START_MS):
             raise TimeoutError("the bare processes did not start")
         self.end.recv(len(READY))
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ARG002  # never runs
+    def round_trip(self) -> None:
         self.end.send(CALL)
         self.poll.poll()
         self.end.recv(PACKET_BYTES_MAX)
 
-    def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> None:
-        for arguments in argument_lists:
-            self.call(function, *arguments)
-
     def stop(self) -> None:
         self.end.close()
-        for process in self.processes:
-            process.terminate()
-            process.join()
-        self.directory.cleanup()
+        super().stop()

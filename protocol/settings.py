@@ -113,7 +113,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     enter_timeout_s: Annotated[
         float,
         Positive,
-        _help("Of more than half as many, those who do not say it in this time go."),
+        _help(
+            "Of more than half as many, those who do not say it in this time go; on a Unix socket"
+            " also who says nothing at all."
+        ),
     ] = 5.0
     scheduler_port: Annotated[
         int, Meta(ge=1, le=65535), _help("Where a scheduler on the network listens.")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import drumbeat
 import psutil
 import pytest
+from support.stream_bench import Bench
 
 
 @pytest.fixture
@@ -15,3 +16,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     drumbeat.shutdown()
     assert not list(path.iterdir()), "files were left behind"
     assert not psutil.Process().children(recursive=True), "processes were left behind"
+
+
+@pytest.fixture
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """Both ends of connections within one machine."""
+    made = Bench(tmp_path_factory.mktemp("s"))  # short: the paths of sockets have little room
+    yield made
+    made.close()

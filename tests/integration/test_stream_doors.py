@@ -28,13 +28,6 @@ from support.stream_bench import (
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    made = Bench(tmp_path_factory.mktemp("s"))
-    yield made
-    made.close()
-
-
 @contextmanager
 def no_descriptors() -> Iterator[None]:
     """Let this process open nothing more meanwhile."""

@@ -5,7 +5,6 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 import zmq
@@ -28,13 +27,6 @@ from support.stream_bench import (
 from support.waiting import until as hold_until
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    made = Bench(tmp_path_factory.mktemp("s"))
-    yield made
-    made.close()
 
 
 # -------------------------------------------------------- ZeroMQ's own library at the other end

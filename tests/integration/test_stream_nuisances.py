@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 
 import pytest
 from drumbeat.protocol import zmtp
@@ -20,13 +19,6 @@ pytestmark = pytest.mark.integration
 HELLO = b"\0\5hello"
 #: a message of two parts
 PARTS = b"\1\0\0\0"
-
-
-@pytest.fixture
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    made = Bench(tmp_path_factory.mktemp("s"))
-    yield made
-    made.close()
 
 
 def test_writing_to_one_who_has_gone_ends_no_program_that_dies_of_broken_pipes() -> None:
@@ -53,14 +45,13 @@ def test_parts_and_commands_take_no_more_of_a_turn_than_frames(bench: Bench) -> 
     flooder = bench.raw(DEALER_SAYS + HELLO)
     bench.until(lambda: bench.frames() == [b"hello"])
     flooder.sendall(PARTS * 20_000)
-    good = bench.raw(DEALER_SAYS + HELLO)
+    bench.raw(DEALER_SAYS + HELLO)
     while len(bench.came) < 2:
         before = listening.junk_dropped
         bench.turn()
         assert listening.junk_dropped - before <= FRAMES_PER_TURN_MAX
     assert listening.junk_dropped < 20_000, "it was heard meanwhile"
     bench.until(lambda: listening.junk_dropped == 20_000)
-    assert good.fileno() >= 0
 
 
 def test_who_does_not_read_is_hung_up_on_before_much_is_kept_for_it(bench: Bench) -> None:
