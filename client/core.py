@@ -37,16 +37,23 @@ class ClientCore:
         peer: this client's id.
         name: the program's name, for people.
         environment: what workers need to find the program's code.
+        moves: what is large goes past the scheduler.
     """
 
     def __init__(
-        self, settings: Settings, peer: PeerId, name: str, environment: Environment
+        self,
+        settings: Settings,
+        peer: PeerId,
+        name: str,
+        environment: Environment,
+        *,
+        moves: bool = False,
     ) -> None:
         self._settings = settings
         self._peer = peer
         self._name = name
         self._environment = environment
-        self.home = Home(peer, settings, environment.host)
+        self.home = Home(peer, settings, environment.host, moves=moves)
         self.kinds = Kinds(settings.inline_bytes_max)
         self._credits = Credits()
         self._budget = Budget()
@@ -122,7 +129,7 @@ class ClientCore:
                 self._commands += home.news()
                 self._forget_kinds()
         if home.blobs:
-            self._commands += [SendBlob(key, payload) for key, payload in home.blobs]
+            self._commands += [SendBlob(key, payload, key) for key, payload in home.blobs]
             home.blobs = []
         if home.segments:
             self._commands += [SendSegment(id_) for id_ in home.segments]
@@ -219,9 +226,15 @@ class ClientCore:
         self._commands += lives.submits(self._peer, rows, attempts)
         for row in rows:
             if row.args is None and row.size:
-                payload = self.tasks[TaskId(row.id)].row.args
-                if payload is not None:
-                    self._commands.append(SendBlob(row.id + b"a", payload))
+                self._send_arguments(self.tasks[TaskId(row.id)])
+
+    def _send_arguments(self, call: Call) -> None:
+        payload, creates = call.row.args, call.options.creates
+        if payload is not None:
+            key = call.row.id + b"a"
+            # What makes a detached actor outlives this program.
+            outlives = creates is not None and creates.detached
+            self._commands.append(SendBlob(key, payload, b"" if outlives else key))
 
     def _tell_kinds(self) -> None:
         rows, blobs = self.kinds.untold()

@@ -129,10 +129,12 @@ class Send(Struct, gc=False, frozen=True):
 
 
 class SendBlob(Struct, gc=False, frozen=True):
-    """Send a large payload on the bulk link."""
+    """Send a large payload on the bulk link, or have others get it here."""
 
     key: bytes
     payload: bytes
+    #: names it wherever it lies; empty: the scheduler itself needs it
+    id: bytes = b""
 
 
 class SendSegment(Struct, gc=False, frozen=True):

@@ -46,10 +46,14 @@ class Entry(Struct, gc=False):
 class Home:
     """All entries, and the rules by which they come and go."""
 
-    def __init__(self, peer: PeerId, settings: Settings, host: str = "") -> None:
+    def __init__(
+        self, peer: PeerId, settings: Settings, host: str = "", *, moves: bool = False
+    ) -> None:
         self.peer = peer
         self._where = f"host {host}" if host else "another machine"
         self._value_bytes_max = settings.value_bytes_max
+        if moves and settings.data_bytes_min:
+            self._value_bytes_max = max(settings.value_bytes_max, settings.segment_bytes_max)
         self.inline_bytes_max = settings.inline_bytes_max
         self._small_value_bytes = settings.small_value_bytes
         self.entries: dict[ObjectId, Entry] = {}
@@ -216,6 +220,8 @@ class Home:
     def filled(self, row: ValueRow) -> bool:
         """Say whether the row's payload is complete; if not, keep it until the payload comes."""
         if row.payload is not None or not row.size:
+            if self.unclaimed:
+                self.unclaimed.pop(row.id, None)  # of an attempt that came to nothing
             return True
         payload = self.unclaimed.pop(row.id, None)
         if payload is None:
@@ -238,6 +244,11 @@ class Home:
         else:
             self.unclaimed[key] = payload
         return None
+
+    def forget_unclaimed(self, ids: Iterable[ObjectId]) -> None:
+        """Nothing will name payloads of these any more."""
+        for id_ in ids:
+            self.unclaimed.pop(id_, None)
 
     # ----------------------------------------------------------------------- what others ask
 

@@ -16,6 +16,7 @@ from random import Random
 from typing import Any, Final
 
 from ..protocol import clock, errors, machine
+from ..protocol.carriage import carriage_of
 from ..protocol.errors import ClusterError, DrumbeatError, KeyRefused, SchedulerUnreachable
 from ..protocol.frames import Role
 from ..protocol.ids import PeerId
@@ -341,11 +342,11 @@ class Service:
     def _do_rare(self, command: events.Command) -> None:
         match command:
             case events.SendBlob():
-                self._shell.send_blob(command.key, command.payload)
+                self._shell.send_blob(command.key, command.payload, command.id)
             case events.SendSegment():
                 data = self._store.read_out(command.id)
                 if data is not None:  # else the session is being closed
-                    self._shell.send_blob(command.id, data)
+                    self._shell.send_blob(command.id, data, command.id)
             case events.Reply():
                 self._board.reply(command.request, command.data)
             case events.Print() | events.ShapesKnown():
@@ -490,5 +491,6 @@ def dialler(
 ) -> DialShell:
     """Return the shell that connects a client to an endpoint."""
     return DialShell(
-        endpoint, Role.CLIENT, peer, name, settings, Random(peer), credentials, machine_of(settings)
-    )
+        endpoint, Role.CLIENT, peer, name, settings, Random(peer), credentials,
+        machine_of(settings), carriage=carriage_of(settings, peer, credentials, listens=False),
+    )  # fmt: skip

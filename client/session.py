@@ -99,7 +99,7 @@ class ClusterSession:
         self._results = self._board.results
         self._inbox = Inbox()
         self._calls = self._inbox.calls
-        self._core = ClientCore(settings, peer, name, environment)
+        self._core = ClientCore(settings, peer, name, environment, moves=credentials is not None)
         #: the memory segments of what was packed here
         self._store = Store()
         self._speaker = Speaker()

@@ -6,6 +6,8 @@ so a row that has been dropped meanwhile still takes its payload with it.
 
 from typing import Generic, TypeVar
 
+from ..protocol.absent import reason_of
+
 Consumer = TypeVar("Consumer")
 
 
@@ -31,7 +33,10 @@ class Arrivals(Generic[Consumer]):
         """Return the row that waited for a payload; None: it is kept until its row comes."""
         awaited = self._awaited.get(key)
         if awaited is None:
-            self._early.setdefault(key, []).append(payload)
+            early = self._early.setdefault(key, [])
+            if early and reason_of(early[0]):
+                early.pop(0)  # lost with its attempt, as it was on its way: here is another's
+            early.append(payload)
             return None
         consumer = awaited.pop(0)
         if not awaited:

@@ -330,7 +330,10 @@ class Children:
         args = row.args
         if args is None or len(args) <= self._state.settings.inline_bytes_max:
             return row
-        self._state.commands.append(SendBlob(row.id + b"a", args))
+        key, kind = row.id + b"a", self._kinds.get(row.kind)
+        # What makes a detached actor outlives this node.
+        outlives = kind is None or kind.options.creates is not None
+        self._state.commands.append(SendBlob(key, args, b"" if outlives else key))
         return replace(row, args=None, size=len(args))
 
     def _values(self, task: TaskRow) -> tuple[ValueRow, ...]:

@@ -43,7 +43,9 @@ class Ended:
             return
         sent = rows.copy()
         for place in rare:
-            values = tuple(state.outgoing(value) for value in rows[place].values)
+            values = tuple(
+                state.outgoing(value, rows[place].attempt) for value in rows[place].values
+            )
             sent[place] = replace(rows[place], values=values)
         for start in range(0, len(rows), DONE_ROWS_MAX):
             end = start + DONE_ROWS_MAX

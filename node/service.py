@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from types import FrameType, MappingProxyType
 from typing import NamedTuple
 
+from ..protocol.carriage import carriage_of
 from ..protocol.clock import now_s
 from ..protocol.complaints import Complaints
 from ..protocol.errors import ConfigError, KeyRefused, VersionMismatch
@@ -103,6 +104,7 @@ class Daemon:
         self._shell = DialShell(
             plan.endpoint, Role.NODE, peer, plan.name, settings, rng, plan.credentials,
             machine_of(settings), _asked_s(house.keeper_pid),
+            carriage_of(settings, peer, plan.credentials, listens=True),
         )  # fmt: skip
         self._poller = Poller()
         self._pool_fd = self._pool.fileno()
@@ -348,7 +350,7 @@ class Daemon:
         pool = self._pool
         match command:
             case events.SendBlob():
-                self._shell.send_blob(command.key, command.payload)
+                self._shell.send_blob(command.key, command.payload, command.id)
             case events.StartWorker():
                 pool.start(command)
             case events.TakePackets():

@@ -22,6 +22,8 @@ from .slots import Queue, Slots
 
 STORY_LINES_MAX = 500
 NEVER_S = float("inf")
+#: of the number of an attempt, in the id of its result
+ATTEMPT_BYTES = 8
 #: so often, and not before, a call is looked at
 LOOK_S = 0.25
 
@@ -82,12 +84,19 @@ class NodeState:
         """Answer a worker's request."""
         self.commands.append(SendWorker(worker.number, answered))
 
-    def outgoing(self, row: ValueRow) -> ValueRow:
-        """Return the row as it is sent: a large payload goes by the bulk link."""
+    def outgoing(self, row: ValueRow, attempt: int = 0) -> ValueRow:
+        """Return the row as it is sent: a large payload goes by the bulk link, or is got here.
+
+        Args:
+            row: a value.
+            attempt: of which it is a result: another one may have another; 0: it is a value for
+                good.
+        """
         payload = row.payload
         if payload is None or len(payload) <= self.settings.inline_bytes_max:
             return row
-        self.commands.append(SendBlob(row.id, payload))
+        id_ = row.id + attempt.to_bytes(ATTEMPT_BYTES, "big") if attempt else row.id
+        self.commands.append(SendBlob(row.id, payload, id_))
         return replace(row, payload=None, size=len(payload))
 
     def finish(

@@ -1,14 +1,16 @@
 """Large payloads on the bulk link: cut into chunks by one side, put together by the other.
 
 Never knows what a payload is, nor whom it is for. One that lies in a file of this machine is lent
-to the other side instead: it opens the file itself, or else asks for the bytes.
+to the other side instead: it opens the file itself, or else asks for the bytes. One that others are
+to get straight from where it lies is offered to the scheduler, and the others are pointed to it.
 """
 
 from collections import deque
 from io import BytesIO
 
 from .errors import RemoteProtocolError
-from .frames import Bulk, Chunk, Lent, Taken
+from .frames import Bring, Bulk, Chunk, Lent, Offered, Pointed, Source, Taken
+from .remotes import Remote
 
 #: Most bytes of payload in one Chunk.
 CHUNK_BYTES_MAX = 512 << 10
@@ -20,24 +22,26 @@ LENT_MAX = 1024
 
 #: where a process has a file: pid, descriptor, inode, size, id
 Place = tuple[int, int, int, int, bytes]
+#: what goes as it is
+Whole = Lent | Taken | Offered | Pointed | Bring
 
 
 class Chunker:
     """Cuts payloads into Chunks, one at a time, so that only what is being sent is copied."""
 
     __slots__ = (
-        "_chunk_bytes", "_index", "_lent", "_waiting", "last_lent", "lent_bytes", "pending",
-        "pending_bytes", "pending_chunks",
+        "_chunk_bytes", "_index", "_lent", "_waiting", "kept_promises", "last_lent", "lent_bytes",
+        "pending", "pending_bytes", "pending_chunks", "promised",
     )  # fmt: skip
 
     def __init__(self, frame_bytes_max: int) -> None:
         self._chunk_bytes = min(CHUNK_BYTES_MAX, max(1, frame_bytes_max - 256))
         #: what is to be cut; or a message that goes as it is. In order: marks count them
-        self._waiting: deque[tuple[bytes, bytes | memoryview, Lent | Taken | None]] = deque()
+        self._waiting: deque[tuple[bytes, bytes | memoryview, Whole | None]] = deque()
         self._index = 0
         #: lent and not taken, in the order of their numbers: kept, so that the file is there.
         #: None: it was refused, and is sent
-        self._lent: dict[int, tuple[bytes, bytes | memoryview | None]] = {}
+        self._lent: dict[int, tuple[bytes, bytes | memoryview | Remote | None]] = {}
         #: the number of what was lent last
         self.last_lent = 0
         #: bytes that no Chunk taken so far carries
@@ -48,6 +52,10 @@ class Chunker:
         self.pending_chunks = 0
         #: whether there is one to take
         self.pending = False
+        #: numbers of what the other side has not been told of, since its bytes are to come here
+        #: first; and those of them whose bytes have been queued since
+        self.promised: dict[int, None] = {}
+        self.kept_promises: list[int] = []
 
     def __bool__(self) -> bool:
         """Whether there is a Chunk to take."""
@@ -63,33 +71,85 @@ class Chunker:
         if len(self._lent) >= LENT_MAX:
             self.add(key, payload)
             return
-        self.last_lent = number = self.last_lent + 1
-        self._lent[number] = key, payload
-        self._queue(b"", b"", Lent(key, number, *place), 1)
-        self.lent_bytes += len(payload)
+        self._say_whole(Lent(key, self._lend(key, payload), *place))
 
-    def answer(self, taken: Taken) -> None:
-        """Queue what the other side is to be told of what it has lent."""
-        self._queue(b"", b"", taken, 1)
+    def offer(self, key: bytes, payload: bytes | memoryview, id_: bytes) -> int:
+        """Queue the word that others can have a payload by that id; return its number."""
+        number = self._lend(key, payload)
+        self._say_whole(Offered(key, number, len(payload), id_))
+        return number
 
-    def taken(self, answer: Taken) -> None:
+    def point(self, key: bytes, payload: Remote, sources: tuple[Source, ...]) -> int:
+        """Queue the word where the other side is to get a payload; return its number."""
+        number = self._lend(key, payload)
+        self._say_whole(Pointed(key, number, len(payload), payload.id, sources))
+        return number
+
+    def point_again(self, number: int, sources: tuple[Source, ...]) -> None:
+        """Queue the word where else the other side may get a payload, if it still waits for it."""
+        key, payload = self._lent.get(number, (b"", None))
+        if isinstance(payload, Remote):
+            self._say_whole(Pointed(key, number, len(payload), payload.id, sources))
+
+    def promise(self, key: bytes, payload: Remote) -> int:
+        """Count a payload as lent whose bytes are to come here first; return its number."""
+        number = self._lend(key, payload)
+        self.promised[number] = None
+        return number
+
+    def give(self, number: int, payload: bytes | memoryview) -> None:
+        """Queue the bytes of what was promised, or of what the other side could not get."""
+        key, known = self._lent.get(number, (b"", None))
+        if not isinstance(known, Remote):
+            return
+        self.lent_bytes -= len(known)
+        self._lent[number] = key, None
+        self.add(key, payload)
+        if number in self.promised:
+            del self.promised[number]
+            self.kept_promises.append(number)
+
+    def forget_promise(self, number: int) -> None:
+        """What was promised has been queued, and is counted as such."""
+        del self._lent[number]
+
+    def say(self, message: Bring | Taken) -> None:
+        """Queue a message that stands for itself."""
+        self._say_whole(message)
+
+    def taken(self, answer: Taken) -> Remote | None:
         """The other side says what came of what it was lent: go on without it, or send it.
+
+        Returns:
+            What it could not get where it was pointed to; None: there is nothing to be done.
 
         Raises:
             RemoteProtocolError: it was not lent that, or has said so before.
         """
         number = answer.number
         key, payload = self._lent.get(number, (b"", None))
-        if not key or (payload is None and not answer.opened):
+        if not key or (payload is None and not answer.opened) or number in self.promised:
             raise RemoteProtocolError(f"taken.number: nothing is lent under {number}")
         if answer.opened:
             del self._lent[number]
-            self.lent_bytes -= len(payload or b"")
+            self.lent_bytes -= 0 if payload is None else len(payload)
+        elif isinstance(payload, Remote):
+            return payload
         elif payload is not None:
             # It says so again when the bytes have come.
             self._lent[number] = key, None
             self.lent_bytes -= len(payload)
             self.add(key, payload)
+        return None
+
+    def _lend(self, key: bytes, payload: bytes | memoryview | Remote) -> int:
+        self.last_lent = number = self.last_lent + 1
+        self._lent[number] = key, payload
+        self.lent_bytes += len(payload)
+        return number
+
+    def _say_whole(self, message: "Whole") -> None:
+        self._queue(b"", b"", message, 1)
 
     @property
     def first_lent(self) -> int:
@@ -109,7 +169,7 @@ class Chunker:
         return bool(self._lent) and next(iter(self._lent)) <= until
 
     def _queue(
-        self, key: bytes, payload: bytes | memoryview, whole: Lent | Taken | None, chunks: int
+        self, key: bytes, payload: bytes | memoryview, whole: "Whole | None", chunks: int
     ) -> None:
         self._waiting.append((key, payload, whole))
         self.pending = True

@@ -60,6 +60,8 @@ class Up(Struct, gc=False, frozen=True):
     life: int
     #: the scheduler's, where it takes and gives payloads as files of it
     machine: str = ""
+    #: see `frames.Welcome`
+    admits: tuple[bytes, ...] = ()
 
 
 class Down(Struct, gc=False, frozen=True):
@@ -149,6 +151,8 @@ class Dialer:
         self.life = 0
         #: when `time_passed` has something to do; None: never
         self.due_s: float | None = None
+        #: where others get what this peer keeps, see `frames.Hello.data` and `data_key`
+        self.place: tuple[str, bytes] = ("", b"")
         self._eager_until_s = 0.0
         self._silent_until_s = 0.0
         self._keepalive_s = min(KEEPALIVE_S, settings.client_silence_s / 6)
@@ -281,6 +285,7 @@ class Dialer:
             self._name,
             self.life,
             self._machine,
+            *self.place,
         )
         return [OpenSocket(), SendFrame(encode(hello))]
 
@@ -305,7 +310,7 @@ class Dialer:
         self.due_s = None
         self._silent_until_s = now_s + self._keepalive_s
         self.connects += 1
-        return [Up(welcome.epoch, welcome.resumed, welcome.life, welcome.machine)]
+        return [Up(welcome.epoch, welcome.resumed, welcome.life, welcome.machine, welcome.admits)]
 
     def _retry(self, reason: str, now_s: float, patience_s: float = 0.0) -> list[Command]:
         was_up = self.state is State.UP

@@ -10,6 +10,7 @@ from random import Random
 from msgspec import Raw
 
 from . import dialer
+from .carriage import Carriage
 from .codec import Reader, encode, message_bytes_max, split_long
 from .dialer import Dialer, Down, Refused, Unreachable, Up
 from .endpoints import check_endpoint, check_keys, is_tcp
@@ -45,6 +46,7 @@ class DialShell:
         credentials: needed for tcp, where nothing goes without keys.
         machine: see `frames.Hello`.
         asked_s: when the process was started, if its user waits since then.
+        carriage: brings large payloads past the scheduler; None: all go through it.
 
     Raises:
         ConfigError: the endpoint cannot be used, or not with or without credentials.
@@ -61,10 +63,13 @@ class DialShell:
         credentials: Credentials | None = None,
         machine: str = "",
         asked_s: float | None = None,
+        carriage: Carriage | None = None,
     ) -> None:
         endpoint = check_keys(check_endpoint(endpoint), credentials is not None)
         self._credentials = credentials
         self._machine = machine
+        self._carriage = carriage
+        self._scheduler = endpoint
         self._route = Route(endpoint, settings.handshake_timeout_s, asked_s)
         self._settings = settings
         self._reader = Reader.to_node if role == Role.NODE else Reader.to_client
@@ -107,12 +112,15 @@ class DialShell:
     def attach(self, poller: Poller) -> None:
         """Let `poller` wait for this shell's sockets, now and later; before the first turn."""
         self._poller = poller
+        if self._carriage is not None:
+            poller.add(self._carriage.wake_fd)
 
     def turn(self, now_s: float) -> list[DialHappening]:
         """Receive what has come, do what is due; return what happened. Starts with the first."""
         out: list[DialHappening] = []
         if not self._started:
             self._started = True
+            self._find_place()
             self._do(self._control, self._control.dialer.start(now_s), now_s, out)
         for line in self._lines:
             socket = line.socket
@@ -120,9 +128,13 @@ class DialShell:
                 self._read(line, socket, now_s, out)
             due_s = line.dialer.due_s
             if due_s is not None and now_s >= due_s:
+                if line is self._control:
+                    self._find_place()
                 self._do(line, line.dialer.time_passed(now_s), now_s, out)
         if self._route.failing:
             out += self._route.excuses(now_s)
+        if self._carriage is not None:
+            out += self._carriage.turn()
         return out
 
     def send(self, message: AnyMessage) -> None:
@@ -137,8 +149,17 @@ class DialShell:
         for piece in split_long(message, encoded, self._message_bytes_max):
             queue(piece)
 
-    def send_blob(self, key: bytes, payload: bytes | memoryview) -> None:
-        """Queue a large payload on the bulk link."""
+    def send_blob(self, key: bytes, payload: bytes | memoryview, id_: bytes = b"") -> None:
+        """Queue a large payload on the bulk link, or the word where it is to be had.
+
+        Args:
+            key: as which the scheduler expects it.
+            payload: the bytes.
+            id_: names them wherever they lie; empty: the scheduler needs them itself.
+        """
+        carriage = self._carriage
+        if id_ and carriage is not None and carriage.offer(self._traffic, key, payload, id_):
+            return
         send_payload(self._traffic, key, payload)
 
     def flush(self, now_s: float) -> None:
@@ -171,6 +192,8 @@ class DialShell:
         for line in self._lines:
             if line.socket is not None:
                 line.socket.let_go_in_fork()
+        if self._carriage is not None:
+            self._carriage.let_go_in_fork()
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close for good; waits up to `linger_s` until the sockets have sent what they hold."""
@@ -180,6 +203,13 @@ class DialShell:
                 line.socket.close(linger_s)
                 line.socket = None
         self._ends.close()
+        if self._carriage is not None:
+            self._carriage.close()
+
+    def _find_place(self) -> None:
+        """Find out where others reach this peer: that may change with each connection."""
+        if self._carriage is not None:
+            self._control.dialer.place = self._carriage.place(self._scheduler)
 
     def _read(self, line: Line, socket: Dialing, now_s: float, out: list[DialHappening]) -> None:
         line.due_s = NOW_S
@@ -253,7 +283,12 @@ class DialShell:
                 self._route.connected()
             if isinstance(change, Up) and not change.resumed:
                 reader = self._reader()
-                self._traffic = traffic_with(reader, self._settings, self._machine, change.machine)
+                carriage = self._carriage
+                if carriage is not None:
+                    carriage.new_life(change.admits)
+                self._traffic = traffic_with(
+                    reader, self._settings, self._machine, change.machine, carriage
+                )
                 renewed = bulk.dialer.renew(change.epoch, change.life, now_s)
                 self._do(bulk, renewed, now_s, out)
             elif isinstance(change, Refused):

@@ -9,9 +9,13 @@ from typing import Annotated
 
 from msgspec import Meta, Raw
 
-from .forms import Count, Message, PeerBytes
+from .forms import Count, Message, PeerBytes, Row
 
 PROTOCOL_VERSION = 1
+
+#: a public key of CURVE, or none
+DataKey = Annotated[bytes, Meta(max_length=32)]
+Endpoint = Annotated[str, Meta(max_length=300)]
 
 
 class Role:
@@ -49,6 +53,12 @@ class Hello(Message, tag="hello"):
     life: Count = 0
     #: whoever says which machine it is on takes payloads as files of that machine, and gives them
     machine: str = ""
+    #: over the network, where this peer can be dialled for what it keeps: "tcp://HOST:PORT"; "": it
+    #: can only dial
+    data: Endpoint = ""
+    #: the public key of that socket, or the one it dials others with; empty: it gives nothing to
+    #: others and takes nothing from them, all goes through the scheduler
+    data_key: DataKey = b""
 
 
 class Welcome(Message, tag="welcome"):
@@ -63,6 +73,9 @@ class Welcome(Message, tag="welcome"):
     life: Count = 0
     #: as in Hello
     machine: str = ""
+    #: the public keys that the peer may let in at `Hello.data`; none: nothing goes past the
+    #: scheduler
+    admits: tuple[DataKey, ...] = ()
 
 
 class Refused(Message, tag="refused"):
@@ -101,10 +114,14 @@ Frame = Hello | Welcome | Refused | Reset | Batch | Ack
 # ---------------------------------------------------------------------------------------- pieces
 
 
+BlobKey = Annotated[bytes, Meta(min_length=14, max_length=17)]
+DataId = Annotated[bytes, Meta(min_length=14, max_length=24)]
+
+
 class Chunk(Message, tag="chunk"):
     """Both ways, on the bulk link only: part `index` of `count` of a payload."""
 
-    key: Annotated[bytes, Meta(min_length=14, max_length=17)]
+    key: BlobKey
     index: Count
     count: Annotated[int, Meta(ge=1)]
     data: bytes
@@ -113,7 +130,7 @@ class Chunk(Message, tag="chunk"):
 class Lent(Message, tag="lent"):
     """Both ways, on the bulk link: a payload that lies in a memory file. Answered by Taken."""
 
-    key: Annotated[bytes, Meta(min_length=14, max_length=17)]
+    key: BlobKey
     #: rises by one from 1 in one link life
     number: Count
     #: which process has it open, and under which descriptor; segments.py says what is in it
@@ -134,7 +151,55 @@ class Taken(Message, tag="taken"):
     opened: bool
 
 
-Bulk = Chunk | Lent | Taken
+class Source(Row):
+    """A peer that has a payload, or has got a part of it already."""
+
+    peer: PeerBytes
+    #: "": it cannot be dialled, and comes by itself
+    endpoint: Endpoint
+    key: DataKey
+
+
+class Offered(Message, tag="offered"):
+    """Peer -> scheduler, on the bulk link: a payload that it keeps for whoever needs it.
+
+    Answered by Taken: nobody needs it any more, or (not opened) it is to be sent as it ever was.
+    """
+
+    key: BlobKey
+    #: counts together with that of Lent
+    number: Count
+    size: Count
+    #: by which others ask for it; the same id is the same payload wherever it lies
+    id: DataId
+
+
+class Pointed(Message, tag="pointed"):
+    """Scheduler -> peer, on the bulk link: a payload that is to be got from another peer.
+
+    Answered by Taken. After one that says that it could not be had comes another Pointed with the
+    same number, or the payload in chunks.
+    """
+
+    key: BlobKey
+    number: Count
+    size: Count
+    id: DataId
+    #: to be tried in this order
+    sources: tuple[Source, ...]
+
+
+class Bring(Message, tag="bring"):
+    """Scheduler -> peer, on the bulk link: offer what you keep to this one, which is to be dialled.
+
+    What is not kept any more is left alone.
+    """
+
+    id: DataId
+    to: Source
+
+
+Bulk = Chunk | Lent | Taken | Offered | Pointed | Bring
 
 
 class Part(Message, tag="part"):

@@ -115,11 +115,16 @@ class Listener:
     Args:
         settings: bounds and times.
         epoch: this life of the scheduler.
+        machine: see `frames.Hello`.
+        admits: see `frames.Welcome`.
     """
 
-    def __init__(self, settings: Settings, epoch: int, machine: str = "") -> None:
+    def __init__(
+        self, settings: Settings, epoch: int, machine: str = "", admits: tuple[bytes, ...] = ()
+    ) -> None:
         self._settings = settings
         self._machine = machine
+        self._admits = admits
         self._epoch = epoch
         self._lives: dict[PeerId, _Life] = {}
         self._lives_begun = 0
@@ -419,7 +424,7 @@ class Listener:
         self.routes[route] = connection
         self._busy[connection] = None
         received = connection.link.received_seq
-        welcome = Welcome(self._epoch, received, resumed, life.number, self._machine)
+        welcome = Welcome(self._epoch, received, resumed, life.number, self._machine, self._admits)
         return SendFrame(route, encode(welcome))
 
     def _refusal(self, hello: Hello, proven: str) -> Exception | None:

@@ -14,10 +14,11 @@ from .errors import RemoteProtocolError
 from .frames import Channel
 from .ids import PeerId
 from .keys import Door
-from .lending import send_payload, traffic_with
+from .lending import send_payload, traffic_of
 from .listener import Disconnected, Joined, Lags, Listener, Returned
 from .messages import AnyMessage
 from .poller import Poller
+from .remotes import Relays, Remote, Remotes
 from .settings import Settings
 from .traffic import NOW_S, Blob, Heard, Message, Reached, Rejected, Traffic
 
@@ -28,7 +29,7 @@ LENT_GRACE_S = 0.5
 _CONTROL = int(Channel.CONTROL)
 
 ListenHappening = (
-    Joined | Returned | Disconnected | Heard | Lags | Reached | Message | Blob | Rejected
+    Joined | Returned | Disconnected | Heard | Lags | Reached | Message | Blob | Rejected | Relays
 )
 
 
@@ -58,8 +59,10 @@ class ListenShell:
         self._settings = settings
         self._message_bytes_max = message_bytes_max(settings.frame_bytes_max)
         self._machine = machine
-        self._listener = Listener(settings, epoch, machine)
+        admits = tuple(door.roles) if door is not None else ()
+        self._listener = Listener(settings, epoch, machine, admits)
         self._traffic: dict[PeerId, Traffic] = {}
+        self._remotes = Remotes(settings.value_bytes_max, self._feed_soon)
         # Peers with payloads that their bulk link has not taken in whole.
         self._feeding: dict[PeerId, None] = {}
         # Peers with marks that they have not reached.
@@ -164,7 +167,10 @@ class ListenShell:
         traffic = self._traffic.get(peer)
         if traffic is None:
             return False
-        send_payload(traffic, key, payload)
+        if isinstance(payload, Remote):
+            self._remotes.send(traffic, key, payload)
+        else:
+            send_payload(traffic, key, payload)
         self._feeding[peer] = None
         return True
 
@@ -183,7 +189,7 @@ class ListenShell:
     def drop(self, peer: PeerId, error: str = "", reason: str = "") -> None:
         """Forget a peer and its links; with an error's name, tell it why and not to come again."""
         self._do(self._listener.drop(peer, error, reason), self._pending)
-        self._traffic.pop(peer, None)
+        self._life_over(peer)
         self._feeding.pop(peer, None)
         self._lent.pop(peer, None)
         self._marked.pop(peer, None)
@@ -191,6 +197,7 @@ class ListenShell:
     def flush(self, now_s: float) -> None:
         """Send what is queued, as far as the windows allow."""
         self._flushed_s = now_s
+        self._remotes.tidy()
         if self._feeding:
             for peer in list(self._feeding):
                 self._feed(peer, now_s)
@@ -267,10 +274,11 @@ class ListenShell:
                     if not self._socket.send(route, data):
                         self._do(self._listener.unreachable(route), out)
                 case Joined(peer, hello):
-                    reader = Reader.to_scheduler()
-                    self._traffic[peer] = traffic_with(
-                        reader, self._settings, self._machine, hello.machine
-                    )
+                    self._life_over(peer)
+                    self._traffic[peer] = traffic_of(
+                        Reader.to_scheduler(), self._settings, self._machine, peer, hello,
+                        self._remotes,
+                    )  # fmt: skip
                     self._feeding.pop(peer, None)
                     self._lent.pop(peer, None)
                     self._marked.pop(peer, None)
@@ -278,12 +286,25 @@ class ListenShell:
                 case Returned() | Disconnected():
                     out.append(command)
 
+    def _feed_soon(self, peer: PeerId) -> None:
+        if peer in self._traffic:
+            self._feeding[peer] = None
+
+    def _life_over(self, peer: PeerId) -> None:
+        traffic = self._traffic.pop(peer, None)
+        if traffic is not None:
+            traffic.over = True
+            self._remotes.life_over(traffic)
+
     def _take_in_bulk(self, peer: PeerId, raws: list[Raw], out: list[ListenHappening]) -> None:
         traffic = self._traffic[peer]
         try:
             traffic.take_in_bulk(raws, peer, out)
             # There may be answers to send, and what it has taken waits no more.
             self._feeding[peer] = None
+            if self._remotes.relays:
+                out += self._remotes.relays
+                self._remotes.relays.clear()
         except RemoteProtocolError as error:
             # A payload that never becomes whole would be waited for: this peer cannot go on.
             self._rejected += 1

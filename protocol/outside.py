@@ -5,7 +5,8 @@ Never pickles, and never knows where they are kept: a session's keeper does.
 
 from typing import Any
 
-from .errors import NotInitialized
+from .absent import reason_of
+from .errors import NotInitialized, ObjectLost
 from .ids import ObjectId
 from .parcels import Parcel, Part, opened, seal
 from .payload_files import Filing, is_filed, parts_of
@@ -72,11 +73,14 @@ def bytes_of(
 
     Raises:
         NotInitialized: this process has no cluster to have them from.
+        ObjectLost: they are not to be had from anybody any more.
         DrumbeatError: see Session.buffers.
         ValueError, OSError: see payload_files.parts_of.
     """
     if is_filed(payload):
         return parts_of(payload)
+    if reason := reason_of(payload):
+        raise ObjectLost(f"the bytes of a large value are lost: {reason}")
     session = current()
     if session is None or not session.alive:
         if orphaned():

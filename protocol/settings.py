@@ -89,6 +89,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     segment_bytes_max: Annotated[
         int, Positive, _help("Largest argument list or value that lies in such memory.")
     ] = 16 << 30
+    data_bytes_min: Annotated[
+        int,
+        NotNegative,
+        _help("Between machines, larger payloads go past the scheduler; 0: none does."),
+    ] = 64 << 10
+    data_port: Annotated[
+        int,
+        Meta(ge=0, le=65_535),
+        _help("Where a node listens for others that get large values from it; 0: any free port."),
+    ] = 0
+    data_host: Annotated[
+        str, _help("The name or address by which others reach a node; default: it finds out.")
+    ] = ""
     link_window_batches_max: Annotated[int, Positive, _help("Unacknowledged batches a link.")] = 64
     link_window_bytes_max: Annotated[int, Positive, _help("Unacknowledged bytes a link.")] = 8 << 20
     ack_delay_s: Annotated[

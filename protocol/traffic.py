@@ -5,7 +5,7 @@ Never a socket; knows nothing of connections, which come and go below it.
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from msgspec import Raw, Struct
 
@@ -13,7 +13,7 @@ from .blobs import Assembler, Chunker, Place
 from .codec import Reader, decode_bulk, encode
 from .dialer import Dialer
 from .errors import RemoteProtocolError
-from .frames import Chunk, Lent, Taken
+from .frames import Bring, Chunk, Lent, Offered, Pointed, Source, Taken
 from .ids import NO_PEER, PeerId
 from .link import Link
 from .messages import AnyMessage
@@ -21,6 +21,7 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from .ends import Dialing
+    from .remotes import Remote
 
 #: Chunks moved to a bulk link in one turn: control messages go in between.
 CHUNKS_PER_TURN_MAX = 4
@@ -77,6 +78,23 @@ class Line:
         self.due_s = NOW_S
 
 
+class Moves(Protocol):
+    """What goes past the scheduler, as one end of a link knows it."""
+
+    def heard(self, traffic: "Traffic", message: Offered | Pointed | Bring) -> "Remote | None":
+        """The other side has said so; return the payload that has come with it.
+
+        Raises:
+            RemoteProtocolError: it makes no sense here.
+        """
+
+    def taken(self, traffic: "Traffic", answer: Taken, refused: "Remote | None") -> None:
+        """The other side says what came of what it was offered, or could not get."""
+
+    def relayed(self, traffic: "Traffic", number: int, payload: bytes) -> bool:
+        """The bytes of what could not be got have come; return whether that is all about them."""
+
+
 class Traffic:
     """One end of one link life: a new life needs a new one, and all that was under way is gone.
 
@@ -85,18 +103,28 @@ class Traffic:
         settings: bounds.
         open_file: returns a payload that the peer has in a file; None: it cannot be had. Not given:
             the peer is on another machine.
+        moves: knows of payloads that go past the scheduler; None: none does.
+        peer: whose link it is; at the listening end.
+        name: the peer's, for people.
+        source: where others get what the peer keeps; None: nowhere.
     """
 
     __slots__ = (
         "_file_bytes_max",
         "_marks",
+        "_moves",
         "_open_file",
         "_refused",
         "_refused_count",
         "assembler",
         "chunker",
         "lends",
+        "name",
+        "over",
+        "peer",
         "reader",
+        "source",
+        "tries",
     )
 
     def __init__(
@@ -104,8 +132,20 @@ class Traffic:
         reader: Reader,
         settings: Settings,
         open_file: Callable[[Place], bytes | None] | None = None,
+        moves: Moves | None = None,
+        peer: PeerId = NO_PEER,
+        name: str = "",
+        source: Source | None = None,
     ) -> None:
         self.reader = reader
+        self._moves = moves
+        self.peer = peer
+        self.name = name
+        self.source = source
+        #: this life has ended
+        self.over = False
+        #: of what the peer was pointed to, by number: whether nobody is left to point it to
+        self.tries: dict[int, bool] = {}
         self._open_file = open_file
         #: files may be lent to the peer: it is on this machine, and opens them
         self.lends = open_file is not None
@@ -145,15 +185,22 @@ class Traffic:
         for raw in raws:
             message = decode_bulk(raw)
             if isinstance(message, Taken):
-                self.chunker.taken(message)
+                refused = self.chunker.taken(message)
                 # Where nothing could be opened so far, nothing will be.
                 self.lends = self.lends and (message.opened or message.number > 1)
+                if self._moves is not None:
+                    self._moves.taken(self, message, refused)
                 continue
             payload = self._take(message)
-            if payload is not None:
+            if payload is not None and not isinstance(message, Bring):
                 out.append(Blob(message.key, payload, peer))
 
-    def _take(self, message: Chunk | Lent) -> bytes | None:
+    def _take(self, message: Chunk | Lent | Offered | Pointed | Bring) -> bytes | None:
+        if not isinstance(message, (Chunk, Lent)):
+            if self._moves is None:
+                raise RemoteProtocolError(f"a {type(message).__name__} is out of place")
+            # To cores it is a payload as any other is.
+            return cast("bytes | None", self._moves.heard(self, message))
         key = message.key
         if isinstance(message, Lent):
             if message.size > self._file_bytes_max:
@@ -163,19 +210,39 @@ class Traffic:
             place = message.pid, message.fd, message.inode, message.size, message.id
             payload = self._open_file(place) if self._open_file is not None else None
             if payload is None:
-                if self._refused_count >= REFUSED_MAX:
-                    raise RemoteProtocolError("lent.number: too many that cannot be opened here")
-                self._refused.setdefault(key, deque()).append(message.number)
-                self._refused_count += 1
-            self.chunker.answer(Taken(message.number, payload is not None))
+                self.ask_for(key, message.number)
+            else:
+                self.chunker.say(Taken(message.number, True))
             return payload
         payload = self.assembler.add(message)
         if payload is not None and (numbers := self._refused.get(key)):
-            self.chunker.answer(Taken(numbers.popleft(), True))
+            number = numbers[0]
+            self.unask(key, number)
+            self.chunker.say(Taken(number, True))
+            if self._moves is not None and self._moves.relayed(self, number, payload):
+                return None
+        return payload
+
+    def ask_for(self, key: bytes, number: int) -> None:
+        """Say that the bytes of what was lent, or of what is kept elsewhere, are to be sent.
+
+        Raises:
+            RemoteProtocolError: there are too many such.
+        """
+        if self._refused_count >= REFUSED_MAX:
+            raise RemoteProtocolError("lent.number: too many that cannot be opened here")
+        self._refused.setdefault(key, deque()).append(number)
+        self._refused_count += 1
+        self.chunker.say(Taken(number, False))
+
+    def unask(self, key: bytes, number: int) -> None:
+        """The bytes under a number have come, or are to be got elsewhere after all."""
+        numbers = self._refused.get(key)
+        if numbers is not None and number in numbers:
+            numbers.remove(number)
             self._refused_count -= 1
             if not numbers:
                 del self._refused[key]
-        return payload
 
     def mark(self, mark: int, control: Link, bulk: Link) -> None:
         """Set a mark behind all that was sent so far, payloads too that are not cut yet."""
@@ -206,8 +273,22 @@ class Traffic:
 
     def feed(self, link: Link) -> None:
         """Move chunks to the link, not many more than it can send now."""
+        if self.chunker.kept_promises:
+            self._keep_promises(link)
         while link.backlog < CHUNKS_PER_TURN_MAX and (chunk := self.chunker.take()) is not None:
             link.queue(encode(chunk))
+
+    def _keep_promises(self, link: Link) -> None:
+        """Have marks that waited for what was promised wait for its bytes, which are queued now."""
+        chunker = self.chunker
+        bulk_ever = link.queued_ever + chunker.pending_chunks
+        for number in chunker.kept_promises:
+            self._marks = deque(
+                (mark, control, max(bulk, bulk_ever) if lent >= number else bulk, lent)
+                for mark, control, bulk, lent in self._marks
+            )
+            chunker.forget_promise(number)
+        chunker.kept_promises.clear()
 
     def hungry(self, link: Link) -> bool:
         """Whether the link could be fed at once: there are chunks, and its window is open."""

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary, finalize
 
-from .errors import GetTimeoutError, RemoteProtocolError
+from .absent import reason_of
+from .errors import GetTimeoutError, ObjectLost, RemoteProtocolError
 from .ids import show
 from .parcels import Hint, Parcel, Part
 from .segments import HEAD_BYTES, Store, anonymous, find, head_of, map_or_copy
@@ -135,6 +136,9 @@ class Segments:
             raise GetTimeoutError(
                 "the value is there, but its bytes, which lie elsewhere, were not here in time"
             ) from None
+        if reason := reason_of(data):
+            text = f"the bytes of a large value, {show(id_)}, are lost: {reason}"
+            raise ObjectLost(text, object=show(id_))
         size = data.nbytes
         if size < HEAD_BYTES or data[:HEAD_BYTES] != head_of(id_, size):
             raise RemoteProtocolError(

@@ -18,6 +18,7 @@ from ..protocol.messages import (
     TakenBack,
     ValueRow,
 )
+from ..protocol.remotes import Remote
 from ..protocol.resources import UNITS
 from .deliveries import Arrival, Deliveries
 from .kinds import Kinds
@@ -276,8 +277,23 @@ class Attempts:
         arrival: Arrival,
         payload: bytes,
     ) -> None:
-        if record.state == DELIVERING and record.attempt == attempt:
+        current = record.state == DELIVERING and record.attempt == attempt
+        if current:
             value.payload = payload
+        final = current and record.owner.here and not (row.died or row.retry)
+        if final and isinstance(payload, Remote):
+            # It counts once its submitter has it: until then its node's death costs it.
+            payload.is_with = owner = record.owner.id
+            self._state.out.blob(owner, value.id, payload)
+            then = partial(self._value_there, record, attempt, row, arrival)
+            self._deliveries.after_reached(owner, then)
+        else:
+            self._value_there(record, attempt, row, arrival)
+
+    def _value_there(
+        self, record: TaskRecord, attempt: int, row: DoneRow, arrival: Arrival
+    ) -> None:
+        if record.state == DELIVERING and record.attempt == attempt:
             self._deliver(record, row)
         arrival.came()
 

@@ -11,11 +11,14 @@ from ..protocol.messages import FIRST_CREDIT, Credit, Submit, TaskRow
 from . import events
 from .state import Peer, PeerError, State
 
+#: so many pairs of peers are remembered that cannot reach each other; then they are told of again
+RELAYED_MAX = 1000
+
 
 class Bounds:
     """See the module."""
 
-    __slots__ = ("_bytes_max", "_granted", "_lagging", "_state", "_tasks_max")
+    __slots__ = ("_bytes_max", "_granted", "_lagging", "_relayed", "_state", "_tasks_max")
 
     def __init__(self, state: State) -> None:
         settings = state.settings
@@ -27,6 +30,8 @@ class Bounds:
         self._bytes_max = self._granted.bytes + FIRST_CREDIT.bytes + settings.value_bytes_max
         #: peers that do not read what they are sent -> the clients whose work waits for that
         self._lagging: dict[PeerId, list[PeerId]] = {}
+        #: who cannot get at whose large values, as far as it has been told
+        self._relayed: dict[tuple[PeerId, PeerId], None] = {}
 
     # -------------------------------------------------------------------------------------- results
 
@@ -46,6 +51,22 @@ class Bounds:
         lags = waiting_bytes > self._state.settings.results_backlog_bytes_max
         if lags != (peer.id in self._lagging):
             self._change(peer, lags)
+
+    def relays(self, event: events.Relays) -> None:
+        """Large payloads go through the scheduler, though they should go past it."""
+        pair = event.holder, event.reader
+        holder, reader = (self._state.peers.get(peer) for peer in pair)
+        if holder is None or reader is None or pair in self._relayed:
+            return
+        if len(self._relayed) >= RELAYED_MAX:
+            self._relayed.clear()
+        self._relayed[pair] = None
+        text = (
+            f"{reader.role} {reader.name!r} cannot get at large values of {holder.role} "
+            f"{holder.name!r}: they go through the scheduler, which is slower (is a firewall "
+            "between them? see data_port)"
+        )
+        self._state.tell(text, "relay", "warning")
 
     def _change(self, peer: Peer, lags: bool) -> None:
         who = f"{peer.role} {peer.name!r}"

@@ -118,8 +118,8 @@ class SchedulerCore:
         self._deliveries = Deliveries(state)
         self._work = Work(*parts, self._deliveries)
         self._attempts = Attempts(*parts, self._work, self._deliveries)
-        left = expected, gone, daemons, closed, acting
-        self._roster = roster = Roster(state, self._deliveries, *left)
+        left = self._deliveries, expected, gone, daemons, closed, acting
+        self._roster = roster = Roster(state, *left)
         self._recovery = recovery = Recovery(
             *parts[:2], self._work, self._attempts, self._objects, roster, self._deliveries
         )
@@ -150,6 +150,7 @@ class SchedulerCore:
             events.Reached: lambda event: self._deliveries.reached(event.peer, event.marks),
             events.MessageRejected: self._on_rejected,
             events.DoorTold: self._queries.door_told,
+            events.Relays: bounds.relays,
             events.TimePassed: presence.was_late,
             events.ClockRead: lambda event: state.chronicle.clock_read(event.wall_s, state.now_s),
             events.Kept: self._wards.kept,
@@ -218,11 +219,9 @@ class SchedulerCore:
         # What has nothing to do is not called: most turns are about one task.
         work, attempts, presence = self._work, self._attempts, self._presence
         if (
-            presence.late_s
-            or now_s >= presence.nodes_alive.due_s
-            or now_s >= presence.clients_alive.due_s
-            or now_s >= presence.strangers_due_s
-        ):
+            presence.late_s or now_s >= presence.nodes_alive.due_s
+            or now_s >= presence.clients_alive.due_s or now_s >= presence.strangers_due_s
+        ):  # fmt: skip
             presence.judge()
         if self._recovery.open:
             self._recovery.turn()

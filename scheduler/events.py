@@ -73,6 +73,14 @@ class Reached(Struct, gc=False, frozen=True):
     marks: list[int]
 
 
+class Relays(Struct, gc=False, frozen=True):
+    """So many bytes go through the scheduler, since a peer cannot reach the one that has them."""
+
+    holder: PeerId
+    reader: PeerId
+    size: int
+
+
 class MessageRejected(Struct, gc=False, frozen=True):
     """What a peer sent made no sense and was dropped."""
 
@@ -109,7 +117,7 @@ class Kept(Struct, gc=False, frozen=True):
 
 Event = (
     PeerJoined | PeerReturned | PeerDisconnected | PeerHeard | Received | BlobReceived | PeerLags
-    | Reached | MessageRejected | DoorTold | TimePassed | ClockRead | Kept
+    | Reached | Relays | MessageRejected | DoorTold | TimePassed | ClockRead | Kept
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- commands

@@ -26,6 +26,7 @@ from ..protocol.messages import (
     Wanted,
 )
 from ..protocol.recovery import Report
+from ..protocol.remotes import Remote
 from .events import Command, Drop, Send, SendBlob
 from .holders import Holders
 
@@ -121,8 +122,9 @@ class Outbox:
         payload = row.payload
         if payload is None or len(payload) <= self._inline_bytes_max:
             return row
-        self._rare = True
-        self._blobs.append(SendBlob(peer, row.id, payload))
+        if not isinstance(payload, Remote) or payload.is_with != peer:
+            self._rare = True
+            self._blobs.append(SendBlob(peer, row.id, payload))
         return ValueRow(
             id=row.id,
             outcome=row.outcome,

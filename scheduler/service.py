@@ -35,6 +35,7 @@ from ..protocol.transport import (
     Poller,
     Reached,
     Rejected,
+    Relays,
     Returned,
 )
 from . import events
@@ -369,3 +370,5 @@ def _event_of(happening: ListenHappening) -> events.Event:
             return events.Reached(peer, marks)
         case Lags(peer, queued_bytes, channel):
             return events.PeerLags(peer, queued_bytes, channel)
+        case Relays(holder, reader, size):
+            return events.Relays(holder, reader, size)

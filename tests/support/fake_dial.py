@@ -33,7 +33,7 @@ class FakeDial:
         self.sent.append(message)
         self.happenings.extend(Message(one) for one in self.answer(message))
 
-    def send_blob(self, key: bytes, payload: bytes) -> None:
+    def send_blob(self, key: bytes, payload: bytes, id_: bytes = b"") -> None:
         self.blobs.append((key, payload))
 
     def flush(self, now_s: float) -> None:

@@ -94,7 +94,7 @@ def test_large_arguments_go_by_the_bulk_link() -> None:
     commands = client.do(Submitted([kind], [call]))
     row = sent(commands, Submit)[0].rows[0]
     assert (row.args, row.size) == (None, len(LARGE))
-    assert SendBlob(row.id + b"a", LARGE) in commands
+    assert SendBlob(row.id + b"a", LARGE, row.id + b"a") in commands
 
 
 def test_many_calls_travel_in_messages_of_bounded_length() -> None:
@@ -330,7 +330,7 @@ def test_a_wanted_large_value_goes_by_the_bulk_link() -> None:
     id_ = client.put(LARGE)
     commands = client.do(Received(Wanted([id_])))
     assert sent(commands, Values)[0].rows == [ValueRow(id_, Outcome.VALUE, None, len(LARGE))]
-    assert SendBlob(id_, LARGE) in commands
+    assert SendBlob(id_, LARGE, id_) in commands
 
 
 def test_a_wanted_pending_value_is_kept_and_answered_when_it_comes() -> None:

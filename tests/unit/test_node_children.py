@@ -121,7 +121,7 @@ def test_a_wanted_value_is_sent(bench):
     first, second = bench.sent(Values)[0].rows
     assert first == value(put)
     assert (second.payload, second.size) == (None, len(LARGE))
-    assert bench.of(events.SendBlob) == [events.SendBlob(large, LARGE)]
+    assert bench.of(events.SendBlob) == [events.SendBlob(large, LARGE, large)]
 
 
 def test_results_of_nested_calls_fan_out_and_are_dropped_with_their_refs(bench):

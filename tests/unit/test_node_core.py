@@ -187,7 +187,7 @@ def test_a_large_value_goes_by_the_bulk_link(bench):
     bench.say(worker, Finished([FinishedRow(1, (value(task, LARGE),), 0.1)]))
     (row,) = bench.done()
     assert (row.values[0].payload, row.values[0].size) == (None, len(LARGE))
-    assert bench.of(events.SendBlob) == [events.SendBlob(task, LARGE)]
+    assert bench.of(events.SendBlob) == [events.SendBlob(task, LARGE, task + bytes(7) + b"\1")]
 
 
 # --------------------------------------------------------------------------- refs in tasks' hands

@@ -246,7 +246,7 @@ def test_a_large_result_is_sent_again_with_its_report(bench):
     restart(bench)
     assert not bench.of(events.SendBlob)
     bench.hear(Report([(task, 1)]))
-    assert bench.of(events.SendBlob) == [events.SendBlob(task, LARGE)]
+    assert bench.of(events.SendBlob) == [events.SendBlob(task, LARGE, task + bytes(7) + b"\1")]
     assert (bench.done()[0].values[0].payload, bench.done()[0].values[0].size) == (None, len(LARGE))
     assert at_rest(bench) == {}
 

@@ -1,0 +1,286 @@
+"""Payloads that stay where they are: the scheduler sends peers to one another for them.
+
+Never a socket, never the clock; never looks into a payload, and knows nothing of tasks. To cores a
+`Remote` is a payload like any other: it has a length, is kept, sent on and dropped. As long as
+anybody here keeps one, its holder keeps the bytes.
+
+A reader is sent to whoever read the same last, and gets from it what that has got so far: so a
+payload that many want leaves its holder about once. If that fails it is sent to the holder. If
+that fails too the holder sends the bytes here, in chunks, and they are passed on.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+from weakref import finalize
+
+from msgspec import Struct
+
+from .absent import absent
+from .errors import RemoteProtocolError
+from .frames import Bring, Offered, Pointed, Source, Taken
+from .ids import NO_PEER, PeerId
+
+if TYPE_CHECKING:
+    from .traffic import Traffic
+
+#: so many payloads are remembered with who reads them; beyond that a holder sends once more
+READ_MAX: Final = 4096
+#: a reader may be sent to so many others that have read the same before it
+READERS_MAX: Final = 64
+
+
+class Relays(Struct, gc=False, frozen=True):
+    """Report: a payload goes through the scheduler, since one cannot reach the other."""
+
+    holder: PeerId
+    reader: PeerId
+    size: int
+
+
+class Remote:
+    """A payload whose bytes lie with the peer that has offered it."""
+
+    __slots__ = (
+        "__weakref__", "asked", "dropped", "holder", "id", "is_with", "key", "number", "payload",
+        "size", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, holder: "Traffic", offered: Offered) -> None:
+        #: the link life in which it was offered
+        self.holder = holder
+        self.id = offered.id
+        self.key = offered.key
+        self.number = offered.number
+        self.size = offered.size
+        #: one that has got it, or is about to, though nothing has named it yet
+        self.is_with = NO_PEER
+        #: the bytes, if they had to come here; or what says that they are lost
+        self.payload: bytes | None = None
+        #: the holder has been asked for the bytes
+        self.asked = False
+        #: tells the holder when nobody here keeps this any more
+        self.dropped: finalize[Any, Any] | None = None
+        #: to be told when they are here
+        self.waiting: list[Callable[[bytes], None]] = []
+
+    def __len__(self) -> int:
+        return self.size
+
+    def came(self, payload: bytes) -> None:
+        """The bytes are here, or it is known that they will not be."""
+        self.payload = payload
+        waiting, self.waiting = self.waiting, []
+        for then in waiting:
+            then(payload)
+
+
+class Remotes:
+    """All payloads that were offered, and who was sent where for them.
+
+    Args:
+        bytes_max: of a payload that goes through the scheduler.
+        wake: takes the peer of a link on which something is to be sent now.
+    """
+
+    def __init__(self, bytes_max: int, wake: Callable[[PeerId], None]) -> None:
+        self._bytes_max = bytes_max
+        self._wake = wake
+        #: by id: those who read it, the last one last; the longest unread first
+        self._readers: OrderedDict[bytes, dict[PeerId, Source]] = OrderedDict()
+        #: by the holder's link life: by number, what was asked for
+        self._asked: dict[Traffic, dict[int, Remote]] = {}
+        #: offers that nobody here keeps any more: the holder's link life, and the number. Appended
+        #: amid anything
+        self._dropped: deque[tuple[Traffic, int]] = deque()
+        #: to be told to the core
+        self.relays: list[Relays] = []
+
+    # -------------------------------------------------------------------- what a link tells
+
+    def heard(self, traffic: "Traffic", message: Offered | Pointed | Bring) -> Remote | None:
+        """See `traffic.Moves`."""
+        if not isinstance(message, Offered):
+            raise RemoteProtocolError(f"a {type(message).__name__} is out of place")
+        return self.offered(traffic, message)
+
+    def taken(self, traffic: "Traffic", answer: Taken, refused: Remote | None) -> None:
+        """See `traffic.Moves`."""
+        if refused is None:
+            traffic.tries.pop(answer.number, None)
+        else:
+            self.failed(traffic, answer.number, refused)
+
+    def relayed(self, traffic: "Traffic", number: int, payload: bytes) -> bool:
+        """See `traffic.Moves`."""
+        remote = self._asked.get(traffic, {}).pop(number, None)
+        if remote is None:
+            return False
+        remote.came(payload)
+        return True
+
+    # -------------------------------------------------------------------------------- holders
+
+    def offered(self, holder: "Traffic", message: Offered) -> Remote:
+        """Return the payload that a peer offers.
+
+        Raises:
+            RemoteProtocolError: it cannot have offered anything.
+        """
+        if holder.source is None:
+            raise RemoteProtocolError("offered.id: nobody could get at it")
+        remote = Remote(holder, message)
+        remote.dropped = dropped = finalize(remote, _drop, self._dropped, holder, message.number)
+        dropped.atexit = False
+        return remote
+
+    def life_over(self, traffic: "Traffic") -> None:
+        """A link life has ended: what was asked for in it does not come, and nobody reads by it."""
+        for remote in self._asked.pop(traffic, {}).values():
+            remote.came(absent(f"{traffic.name} has gone, which had it"))
+        source = traffic.source
+        if source is not None:
+            for readers in self._readers.values():
+                readers.pop(PeerId(source.peer), None)
+
+    # -------------------------------------------------------------------------------- readers
+
+    def send(self, reader: "Traffic", key: bytes, remote: Remote) -> None:
+        """Have a peer get a payload under a key."""
+        if remote.payload is not None:
+            reader.chunker.add(key, remote.payload)
+        elif reader.source is None:
+            self._promise(reader, key, remote)
+        else:
+            sources, is_last = self._sources(remote, reader, 0)
+            if sources:
+                number = reader.chunker.point(key, remote, sources)
+                reader.tries[number] = is_last
+            else:
+                self._promise(reader, key, remote)
+
+    def failed(self, reader: "Traffic", number: int, remote: Remote) -> None:
+        """A peer could not get what it was sent for: try what is left."""
+        is_last = reader.tries.pop(number, True)
+        self._no_reader(remote.id, reader)
+        if remote.payload is None and not is_last:
+            sources, is_last = self._sources(remote, reader, 1)
+            if sources:
+                reader.chunker.point_again(number, sources)
+                reader.tries[number] = is_last
+                return
+        give = _giver(reader, number, self._wake)
+        if remote.payload is not None:
+            give(remote.payload)
+        else:
+            self._relay(remote, reader, give)
+
+    def _sources(
+        self, remote: Remote, reader: "Traffic", tried: int
+    ) -> tuple[tuple[Source, ...], bool]:
+        """Return whom a peer is to ask, and whether nobody is left after these."""
+        source = reader.source
+        holder = remote.holder.source
+        assert source is not None
+        assert holder is not None
+        readers = self._read(remote.id)
+        if not tried and readers:
+            last = next(reversed(readers.values()))
+            if last.peer != source.peer:
+                self._reads(readers, source)
+                return (last,), False
+        if remote.holder.over:
+            return (), True
+        if holder.endpoint:
+            self._reads(readers, source)
+            return (holder,), True
+        if not source.endpoint:
+            return (), True  # neither can be dialled
+        self._reads(readers, source)
+        remote.holder.chunker.say(Bring(remote.id, source))
+        self._wake(remote.holder.peer)
+        return (holder,), True
+
+    def _read(self, id_: bytes) -> dict[PeerId, Source]:
+        readers = self._readers.get(id_)
+        if readers is None:
+            readers = self._readers[id_] = {}
+            if len(self._readers) > READ_MAX:
+                self._readers.popitem(last=False)
+        else:
+            self._readers.move_to_end(id_)
+        return readers
+
+    def _reads(self, readers: dict[PeerId, Source], source: Source) -> None:
+        if source.endpoint:
+            # Who asks again has lost it: it is not sent to itself by way of others.
+            readers.pop(PeerId(source.peer), None)
+            readers[PeerId(source.peer)] = source
+            if len(readers) > READERS_MAX:
+                del readers[next(iter(readers))]
+
+    def _no_reader(self, id_: bytes, reader: "Traffic") -> None:
+        source = reader.source
+        readers = self._readers.get(id_)
+        if readers is not None and source is not None:
+            readers.pop(PeerId(source.peer), None)
+
+    # ------------------------------------------------------------------------- by way of here
+
+    def _promise(self, reader: "Traffic", key: bytes, remote: Remote) -> None:
+        number = reader.chunker.promise(key, remote)
+        self._relay(remote, reader, _giver(reader, number, self._wake))
+
+    def _relay(self, remote: Remote, reader: "Traffic", then: Callable[[bytes], None]) -> None:
+        holder = remote.holder
+        remote.waiting.append(then)
+        if remote.asked:
+            return
+        remote.asked = True
+        if holder.over:
+            remote.came(absent(f"{holder.name} has gone, which had it"))
+        elif remote.size > self._bytes_max:
+            remote.came(absent(
+                f"{reader.name} cannot reach {holder.name}, which has it, and its "
+                f"{remote.size:,} bytes are more than go through the scheduler: "
+                f"{self._bytes_max:,} (value_bytes_max)"
+            ))  # fmt: skip
+        else:
+            try:
+                holder.ask_for(remote.key, remote.number)
+            except RemoteProtocolError:
+                remote.came(absent(f"too much that {holder.name} has goes through the scheduler"))
+                return
+            self.relays.append(Relays(holder.peer, reader.peer, remote.size))
+            self._asked.setdefault(holder, {})[remote.number] = remote
+            if remote.dropped is not None:
+                remote.dropped.detach()  # the holder is answered when the bytes are here
+            self._wake(holder.peer)
+
+    def tidy(self) -> None:
+        """Tell holders what nobody needs any more."""
+        dropped = self._dropped
+        while dropped:
+            holder, number = dropped.popleft()
+            if not holder.over:
+                holder.chunker.say(Taken(number, True))
+                self._wake(holder.peer)
+
+    def sizes(self) -> dict[str, int]:
+        """Return how much is under way."""
+        return {"payloads_asked_for": sum(map(len, self._asked.values()))}
+
+
+def _drop(dropped: "deque[tuple[Traffic, int]]", holder: "Traffic", number: int) -> None:
+    dropped.append((holder, number))
+
+
+def _giver(
+    reader: "Traffic", number: int, wake: Callable[[PeerId], None]
+) -> Callable[[bytes], None]:
+    def give(payload: bytes) -> None:
+        if not reader.over:
+            reader.chunker.give(number, payload)
+            wake(reader.peer)
+
+    return give

@@ -1,0 +1,201 @@
+"""Payloads that go past the scheduler: who is sent to whom for them, and what is left to try."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+from drumbeat.protocol.absent import reason_of
+from drumbeat.protocol.errors import RemoteProtocolError
+from drumbeat.protocol.frames import Bring, Chunk, Offered, Pointed, Taken
+from drumbeat.protocol.remotes import Remote
+from support.moves_bench import MovesBench, closes
+
+ONE = b"object-number-1!"
+DATA = bytes(range(256)) * 8
+
+
+@pytest.fixture
+def bench() -> Iterator[MovesBench]:
+    made = MovesBench()
+    yield made
+    closes(made)
+
+
+def test_an_offered_payload_is_one_of_its_length_and_no_byte_of_it_travels(
+    bench: MovesBench,
+) -> None:
+    node = bench.peer()
+    payload = bench.offer(node, ONE, DATA)
+    assert isinstance(payload, Remote)
+    assert len(payload) == len(DATA)
+    assert bench.kinds_said() == [Offered]
+    assert node.served == [ONE]
+
+
+def test_a_reader_is_sent_to_the_holder_and_the_holder_lets_go_when_nobody_keeps_it_here(
+    bench: MovesBench,
+) -> None:
+    holder, reader = bench.peer(), bench.peer()
+    payload = bench.offer(holder, ONE, DATA)
+    bench.send(reader, ONE, payload)
+    assert bench.sources(reader, ONE) == [holder.id]
+    bench.moved(reader, ONE, DATA)
+    assert bench.got(reader) == [(ONE, DATA)]
+    assert holder.served == [ONE]
+    del payload
+    gc.collect()
+    bench.talk()
+    assert holder.served == []
+    assert Chunk not in bench.kinds_said()
+    assert bench.remotes.sizes() == {"payloads_asked_for": 0}
+
+
+def test_the_next_reader_is_sent_to_the_one_before_it(bench: MovesBench) -> None:
+    holder, *readers = (bench.peer() for _ in range(4))
+    payload = bench.offer(holder, ONE, DATA)
+    for reader in readers:
+        bench.send(reader, ONE, payload)
+    asked = [bench.sources(reader, ONE) for reader in readers]
+    assert asked == [[holder.id], [readers[0].id], [readers[1].id]]
+
+
+def test_what_was_offered_again_under_its_id_is_still_got_from_those_who_have_it(
+    bench: MovesBench,
+) -> None:
+    holder, first, second = (bench.peer() for _ in range(3))
+    bench.send(first, ONE, bench.offer(holder, ONE, DATA))
+    bench.moved(first, ONE, DATA)
+    bench.send(second, ONE, bench.offer(holder, ONE, DATA))
+    assert bench.sources(second, ONE) == [first.id]
+
+
+def test_a_reader_whose_forerunner_fails_is_sent_to_the_holder(bench: MovesBench) -> None:
+    holder, first, second = (bench.peer() for _ in range(3))
+    payload = bench.offer(holder, ONE, DATA)
+    bench.send(first, ONE, payload)
+    bench.send(second, ONE, payload)
+    bench.moved(second, ONE, None)
+    assert bench.sources(second, ONE) == [holder.id]
+    bench.moved(second, ONE, DATA)
+    assert bench.got(second) == [(ONE, DATA)]
+
+
+def test_one_that_cannot_be_dialled_is_asked_to_bring_what_it_has(bench: MovesBench) -> None:
+    client, node = bench.peer(listens=False), bench.peer()
+    bench.send(node, ONE, bench.offer(client, ONE, DATA))
+    assert client.hands is not None
+    [(id_, to)] = client.hands.offers
+    assert (id_, to.peer, to.endpoint) == (ONE, node.id, node.hello.data)
+    assert bench.sources(node, ONE) == [client.id]
+    assert bench.kinds_said() == [Offered, Bring, Pointed]
+
+
+def test_what_cannot_be_had_from_anybody_goes_through_the_scheduler_which_says_so(
+    bench: MovesBench,
+) -> None:
+    holder, reader = bench.peer(), bench.peer()
+    payload = bench.offer(holder, ONE, DATA)
+    bench.send(reader, ONE, payload)
+    bench.moved(reader, ONE, None)
+    assert bench.got(reader) == [(ONE, DATA)]
+    [relays] = bench.remotes.relays
+    assert (relays.holder, relays.reader, relays.size) == (holder.id, reader.id, len(DATA))
+    assert holder.served == []  # it has given the bytes away
+    assert bench.told["scheduler"] == []
+    late = bench.peer()
+    bench.send(late, ONE, payload)
+    assert bench.got(late) == [(ONE, DATA)]
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_one_that_nobody_can_bring_anything_to_gets_it_through_the_scheduler(
+    bench: MovesBench, moves: bool
+) -> None:
+    client, other = bench.peer(listens=False), bench.peer(listens=False, moves=moves)
+    bench.send(other, ONE, bench.offer(client, ONE, DATA))
+    assert bench.got(other) == [(ONE, DATA)]
+
+
+def test_what_is_lost_with_its_holder_arrives_as_lost(bench: MovesBench) -> None:
+    holder, reader = bench.peer(), bench.peer()
+    payload = bench.offer(holder, ONE, DATA)
+    bench.send(reader, ONE, payload)
+    bench.goes(holder)
+    bench.moved(reader, ONE, None)
+    [(key, lost)] = bench.got(reader)
+    assert key == ONE
+    assert reason_of(lost) == "peer0 has gone, which had it"
+
+
+def test_a_holder_that_goes_while_it_is_asked_for_the_bytes_leaves_nobody_waiting(
+    bench: MovesBench,
+) -> None:
+    holder, reader = bench.peer(), bench.peer()
+    payload = bench.offer(holder, ONE, DATA)
+    bench.send(reader, ONE, payload)
+    assert reader.hands is not None
+    assert reader.there is not None
+    # the reader's answer reaches the scheduler, the scheduler's question does not reach the holder
+    reader.there.chunker.taken(Taken(1, False))
+    bench.remotes.failed(reader.there, 1, payload)
+    bench.goes(holder)
+    assert payload.payload is not None
+    assert reason_of(payload.payload)
+    assert bench.remotes.sizes() == {"payloads_asked_for": 0}
+
+
+def test_what_is_too_large_for_the_scheduler_is_lost_in_plain_words() -> None:
+    bench = MovesBench(bytes_max=len(DATA) - 1)
+    client, other = bench.peer(listens=False), bench.peer(listens=False)
+    bench.send(other, ONE, bench.offer(client, ONE, DATA))
+    [(_, lost)] = bench.got(other)
+    assert "peer1 cannot reach peer0" in reason_of(lost)
+    assert "value_bytes_max" in reason_of(lost)
+    closes(bench)
+
+
+def test_marks_wait_for_what_is_still_under_way(bench: MovesBench) -> None:
+    client, other = bench.peer(listens=False), bench.peer(listens=False, moves=False)
+    payload = bench.offer(client, ONE, DATA)
+    assert other.there is not None
+    bench.remotes.send(other.there, ONE, payload)
+    chunker = other.there.chunker
+    assert chunker.is_lent(chunker.last_lent)
+    bench.talk()
+    assert bench.got(other) == [(ONE, DATA)]
+
+
+def test_a_peer_that_has_no_place_for_others_cannot_offer(bench: MovesBench) -> None:
+    stranger = bench.peer(moves=False)
+    assert stranger.there is not None
+    with pytest.raises(RemoteProtocolError, match="nobody could get at it"):
+        bench.remotes.heard(stranger.there, Offered(ONE, 1, 5, ONE))
+    with pytest.raises(RemoteProtocolError, match="out of place"):
+        bench.remotes.heard(stranger.there, Bring(ONE, bench.peer().there.source))  # type: ignore[union-attr, arg-type]
+
+
+def test_two_that_want_the_same_here_get_it_once(bench: MovesBench) -> None:
+    holder, reader = bench.peer(), bench.peer()
+    payload = bench.offer(holder, ONE, DATA)
+    bench.send(reader, ONE, payload)
+    bench.send(reader, b"under-another-k", payload)
+    bench.moved(reader, ONE, DATA)
+    assert sorted(bench.got(reader)) == [(ONE, DATA), (b"under-another-k", DATA)]
+
+
+def test_small_payloads_go_as_they_ever_did(bench: MovesBench) -> None:
+    holder = bench.peer()
+    assert bench.offer(holder, ONE, DATA[:99]) == DATA[:99]
+    assert bench.kinds_said() == [Chunk]
+
+
+def test_a_new_link_life_offers_and_waits_for_nothing(bench: MovesBench) -> None:
+    holder, reader = bench.peer(), bench.peer()
+    bench.send(reader, ONE, bench.offer(holder, ONE, DATA))
+    assert holder.carriage is not None
+    assert reader.carriage is not None
+    holder.carriage.new_life(())
+    reader.carriage.new_life(())
+    assert holder.served == []
+    assert reader.pulls == {}
+    assert not holder.carriage.offer(holder.here, ONE, DATA, ONE)  # nobody may come for it

@@ -1,0 +1,120 @@
+"""Large results that stay at their node: they count once whoever submitted the task has them."""
+
+from collections import deque
+
+from drumbeat.protocol.codec import Reader
+from drumbeat.protocol.frames import Offered, Source
+from drumbeat.protocol.ids import PeerId, TaskId
+from drumbeat.protocol.messages import AssignRow, Done, DoneRow, ValueRow
+from drumbeat.protocol.recovery import HandedOver
+from drumbeat.protocol.remotes import Remote
+from drumbeat.protocol.settings import Settings
+from drumbeat.protocol.traffic import Traffic
+from drumbeat.scheduler import events
+from support.scheduling import Stage, ids_of, value_done
+
+
+def _remote(node: PeerId, id_: bytes) -> Remote:
+    source = Source(node, "tcp://10.0.0.1:7000", bytes(32))
+    holder = Traffic(Reader.to_scheduler(), Settings(), peer=node, name="one", source=source)
+    return Remote(holder, Offered(id_, 1, 20, id_))
+
+
+def _started(stage: Stage) -> tuple[PeerId, PeerId, TaskId]:
+    client, node = stage.client(), stage.node()
+    (id_,) = ids_of(client, 1)
+    stage.submit(client, stage.define(client), [id_])
+    stage.turn()
+    assert len(stage.assigned(node)) == 1
+    return client, node, id_
+
+
+def _ends(stage: Stage, node: PeerId, id_: TaskId) -> Remote:
+    remote = _remote(node, id_)
+    stage.done(node, DoneRow(id_, 1, (ValueRow(id_, 0, None, 20),), 0.1))
+    stage.event(events.BlobReceived(node, id_, remote))  # type: ignore[arg-type]
+    return remote
+
+
+def test_it_is_sent_to_its_submitter_and_told_of_when_that_has_it() -> None:
+    stage = Stage(inline_bytes_max=10)
+    stage.prompt = False
+    client, node, id_ = _started(stage)
+    remote = _ends(stage, node, id_)
+    stage.turn()
+    assert stage.blobs == [events.SendBlob(client, id_, remote)]  # type: ignore[arg-type]
+    assert not stage.results(client)
+    assert stage.core.at_rest()["delivering"] == 1
+    stage.reach(client)
+    stage.turn()
+    assert stage.results(client) == {id_: ValueRow(id_, 0, None, 20)}
+    assert len(stage.blobs) == 1  # it is not sent again
+
+
+def test_its_node_may_forget_it_only_then() -> None:
+    stage = Stage(inline_bytes_max=10)
+    stage.prompt = False
+    client, node, id_ = _started(stage)
+    stage.say(node, Done([DoneRow(id_, 1, (ValueRow(id_, 0, None, 20),), 0.1)], 1))
+    stage.event(events.BlobReceived(node, id_, _remote(node, id_)))  # type: ignore[arg-type]
+    stage.live(1.0)
+    assert not stage.take(node, HandedOver)
+    stage.prompt = True
+    stage.live(1.0)
+    assert id_ in stage.results(client)
+    assert len(stage.take(node, HandedOver)) == 1
+
+
+def test_with_its_node_it_is_lost_as_long_as_nobody_has_it_and_the_task_runs_again() -> None:
+    stage = Stage(inline_bytes_max=10)
+    stage.prompt = False
+    client, node, id_ = _started(stage)
+    _ends(stage, node, id_)
+    stage.turn()
+    other = stage.node("o")
+    stage.event(events.PeerDisconnected(node))
+    stage.live(2.0, 0.25, node)
+    assert stage.core.registered()["nodes"] == 1
+    stage.prompt = True
+    stage.live(1.0, 0.25, node)
+    (row,) = stage.assigned(other)
+    assert (row.id, row.attempt) == (id_, 2)
+    stage.finish(other, [row])
+    stage.turn()
+    assert stage.results(client)[id_].payload is not None
+    assert stage.live(1.0, 0.25, node).at_rest()
+
+
+def test_a_task_that_depends_on_it_gets_it_from_where_it_is() -> None:
+    stage = Stage(inline_bytes_max=10)
+    client, node, id_ = _started(stage)
+    (next_id,) = ids_of(client, 1, worker=1)
+    stage.submit(client, stage.define(client), [next_id], deps=(id_,))
+    remote = _ends(stage, node, id_)
+    stage.live(0.5)
+    assert stage.results(client) == {id_: ValueRow(id_, 0, None, 20)}
+    (row,) = stage.assigned(node)
+    assert row.values == (ValueRow(id_, 0, None, 20),)
+    told = deque(blob for blob in stage.blobs if blob.peer == node)
+    assert told == deque([events.SendBlob(node, id_, remote)])  # type: ignore[arg-type]
+    stage.finish(node, [row])
+    assert stage.live(0.5).at_rest()
+
+
+def test_an_error_that_is_tried_again_is_not_sent_to_anybody() -> None:
+    stage = Stage(inline_bytes_max=10)
+    client, node = stage.client(), stage.node()
+    (id_,) = ids_of(client, 1)
+    kind = stage.define(client, retry_exceptions=True, retry_backoff_s=0.0)
+    stage.submit(client, kind, [id_])
+    stage.turn()
+    stage.assigned(node)
+    stage.done(node, DoneRow(id_, 1, (ValueRow(id_, 1, None, 20),), 0.1, retry=True))
+    stage.event(events.BlobReceived(node, id_, _remote(node, id_)))  # type: ignore[arg-type]
+    stage.live(0.5)
+    assert not stage.blobs
+    rows: list[AssignRow] = stage.assigned(node)
+    assert [row.attempt for row in rows] == [2]
+    stage.done(node, value_done(rows[0]))
+    stage.turn()
+    assert id_ in stage.results(client)
