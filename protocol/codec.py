@@ -35,6 +35,7 @@ from .messages import (
     Values,
     Wanted,
 )
+from .moves import Move
 
 T = TypeVar("T")
 
@@ -88,6 +89,8 @@ decode_to_scheduler: Callable[[bytes | Raw], ToScheduler] = decoder(ToScheduler)
 decode_to_client: Callable[[bytes | Raw], ToClient] = decoder(ToClient)
 decode_to_node: Callable[[bytes | Raw], ToNode] = decoder(ToNode)
 decode_bulk: Callable[[bytes | Raw], Bulk] = decoder(Bulk)
+#: of a view, of which a Piece's data is a part
+decode_move: Callable[[memoryview], Move] = decoder(Move)  # type: ignore[assignment]
 
 _READ_BY_SCHEDULER: Final = ToScheduler | Part
 _READ_BY_CLIENT: Final = ToClient | Part

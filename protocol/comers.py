@@ -59,6 +59,13 @@ class Comers:
         self._spoke += 1
         self._routes_at.setdefault(descriptor, []).append(route)
 
+    def descriptor_of(self, route: bytes) -> int:
+        """Return by which descriptor a route's words come; or UNKNOWN."""
+        for descriptor, routes in self._routes_at.items():
+            if route in routes:
+                return descriptor
+        return UNKNOWN
+
     def gone(self, descriptor: int) -> list[bytes]:
         """A connection has ended: return the routes that may have ended with it."""
         self._connected.pop(descriptor, None)

@@ -42,8 +42,17 @@ def dialling_options(
     ]
 
 
-def listening_options(door: Door, endpoint: str, settings: Settings) -> Options:
-    """Return what the listening socket is set to: nobody comes in but with a key on the list."""
+def listening_options(
+    door: Door, endpoint: str, settings: Settings, frames_in_max: int = 0
+) -> Options:
+    """Return what the listening socket is set to: nobody comes in but with a key on the list.
+
+    Args:
+        door: who may come.
+        endpoint: where it listens.
+        settings: bounds and times.
+        frames_in_max: see `ends.Bounds`.
+    """
     # Connections of machines that vanished go away, but not before their peers are given up: a
     # closed connection says that a process has ended, and who is silent may come back.
     silence_s = max(
@@ -59,7 +68,7 @@ def listening_options(door: Door, endpoint: str, settings: Settings) -> Options:
         ("BACKLOG", _BACKLOG),
         # Peers that keep to the protocol have no more on its way than their window. Who does not is
         # read no further until the loop has come round.
-        ("RCVHWM", 4 * settings.link_window_batches_max),
+        ("RCVHWM", frames_in_max or 4 * settings.link_window_batches_max),
         ("TCP_KEEPALIVE", 1),
         ("TCP_KEEPALIVE_IDLE", max(1, int(silence_s))),
         ("TCP_KEEPALIVE_INTVL", _KEEPALIVE_PAUSE_S),

@@ -45,8 +45,8 @@ def try_door(context: Any, listening: Listening, door: Door, settings: Settings)
             listening.close()
             context.term()
             raise ConfigError(
-                f"the scheduler does not open {shown}: a stranger with {name} was to"
-                f" be refused, and was not ({stage.name.lower().replace('_', ' ')}); is this build"
+                f"{shown} is not opened: a stranger with {name} was to be"
+                f" refused, and was not ({stage.name.lower().replace('_', ' ')}); is this build"
                 " of ZeroMQ without CURVE, or does something stand between it and itself?",
                 setting="endpoint",
             )

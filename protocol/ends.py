@@ -4,7 +4,7 @@ Never moves anything itself. Within a machine they are Unix sockets (stream_ends
 network they are ZeroMQ's (sockets.py), which is loaded only then.
 """
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from .endpoints import is_tcp
 from .excuses import Stage
@@ -22,6 +22,20 @@ FRAMES_PER_TURN_MAX: Final = 256
 BYTES_PER_TURN: Final = 1 << 20
 #: Sockets take frames that are longer than frame_bytes_max by what an encrypting transport adds.
 FRAME_SLACK_BYTES: Final = 4096
+
+
+class Bounds(NamedTuple):
+    """What a socket over the network holds of one connection, and how frames are handed on."""
+
+    #: that wait to be sent, and to be read; 0: without end, or what a link's window needs
+    frames_out_max: int
+    frames_in_max: int
+    #: as views of what has come, not as copies
+    views: bool
+
+
+#: The link's window bounds what is on its way; a limit in the socket would only lose frames.
+ENDLESS: Final = Bounds(0, 0, views=False)
 
 
 class Dialing(Protocol):
@@ -101,7 +115,12 @@ class Ends:
         self._context: Any = None
 
     def dial(
-        self, endpoint: str, settings: Settings, poller: Poller, credentials: Credentials | None
+        self,
+        endpoint: str,
+        settings: Settings,
+        poller: Poller,
+        credentials: Credentials | None,
+        bounds: Bounds = ENDLESS,
     ) -> Dialing | None:
         """Return a socket that connects, or None: the process has no descriptors for one now."""
         if not is_tcp(endpoint):
@@ -111,10 +130,15 @@ class Ends:
         from . import sockets
 
         context = self._context = self._context or sockets.open_context()
-        return sockets.Dialing.try_to(context, endpoint, settings, poller, credentials)
+        return sockets.Dialing.try_to(context, endpoint, settings, poller, credentials, bounds)
 
     def listen(
-        self, endpoint: str, settings: Settings, poller: Poller, door: Door | None
+        self,
+        endpoint: str,
+        settings: Settings,
+        poller: Poller,
+        door: Door | None,
+        bounds: Bounds = ENDLESS,
     ) -> Listening:
         """Return a socket that listens; over the network once strangers were seen refused.
 
@@ -129,7 +153,7 @@ class Ends:
         from .doorcheck import try_door
 
         context = self._context = sockets.open_context()
-        listening = sockets.Listening(context, endpoint, settings, poller, door)
+        listening = sockets.Listening(context, endpoint, settings, poller, door, bounds)
         try_door(context, listening, door, settings)
         return listening
 

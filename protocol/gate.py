@@ -20,6 +20,26 @@ _SO_DETACH_FILTER: Final = 27
 _DROP_ALL: Final = struct.pack("HBBI", 0x06, 0, 0, 0)
 
 
+def hang_up(fd: int, port: int) -> None:
+    """End a connection that another thread, or a library, reads: it will see that.
+
+    Args:
+        fd: of the connection. It may have ended meanwhile and the number be another's.
+        port: to which it came: what did not is left alone.
+    """
+    # A descriptor of a connection that has ended is none, or no socket, or has no peer.
+    with contextlib.suppress(OSError):
+        duplicate = os.dup(fd)
+        try:
+            connection = socket.socket(fileno=duplicate)
+        except OSError:
+            os.close(duplicate)
+            return
+        with connection:
+            if connection.getsockname()[1] == port and connection.getpeername():
+                connection.shutdown(socket.SHUT_RDWR)
+
+
 class Gate:
     """The way in of one listening socket.
 

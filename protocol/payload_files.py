@@ -31,7 +31,7 @@ from .settings import Settings
 #: 0xC1 begins no MessagePack, and no pickle; the digit is the form
 MARK: Final = b"\xc1F1"
 #: of the id by which a file is told from every other one, on whatever machine
-_ID_BYTES: Final = 16
+ID_BYTES: Final = 16
 _COUNT: Final = struct.Struct("<3sI")
 #: one size: shifted, the last bit says that nobody may write to it
 _SIZE: Final = struct.Struct("<Q")
@@ -65,8 +65,8 @@ class Filing:
         sizes = [_SIZE.pack(view.nbytes << 1 | (frozen or view.readonly)) for view in views]
         index = b"".join((_COUNT.pack(MARK, len(views)), *sizes))
         try:
-            segment, _ = write(os.urandom(_ID_BYTES), [memoryview(index), *views])
-            payload = _payload(segment)
+            segment, _ = write(os.urandom(ID_BYTES), [memoryview(index), *views])
+            payload = payload_in(segment)
         except (OSError, ValueError):
             return None
         self.has_made = True
@@ -110,7 +110,7 @@ def handed(fd: int) -> bytes | None:
     want_files()
     try:
         segment = taken(fd)
-        payload = bytes(_payload(segment)) if is_for_others(fd) else _payload(segment)
+        payload = bytes(payload_in(segment)) if is_for_others(fd) else payload_in(segment)
     except (OSError, ValueError):
         return None
     return payload if is_filed(payload) else None
@@ -172,7 +172,12 @@ def _sizes(payload: memoryview) -> list[int]:
         raise ValueError(str(error)) from None
 
 
-def _payload(segment: Segment) -> bytes:
+def payload_in(segment: Segment) -> bytes:
+    """Return the payload that lies in a file, as all that read it take it.
+
+    Raises:
+        OSError: no memory.
+    """
     mapping = segment.map(private=False)
     mapping.segment = segment
     # Whoever has only bytes to do with gets along with it; types could not say so.

@@ -133,10 +133,6 @@ def write(
     Raises:
         OSError: no memory, no such files here, or so few descriptors that others need them.
     """
-    import fcntl  # not every system has it
-
-    if not 0 < len(id_) <= _ID_BYTES_MAX:
-        raise ValueError(f"an object's id has up to {_ID_BYTES_MAX} bytes, not {len(id_)}")
     views = [_flat(buffer) for buffer in buffers]
     spans: list[tuple[int, int]] = []
     size = HEAD_BYTES
@@ -144,6 +140,29 @@ def write(
         offset = aligned(size)
         spans.append((offset, view.nbytes))
         size = offset + view.nbytes
+    segment = blank(id_, size)
+    try:
+        for view, (offset, _) in zip(views, spans, strict=True):
+            _write_at(segment.fd, view, offset)
+        seal(segment)
+    except BaseException:
+        segment.close()
+        raise
+    return segment, spans
+
+
+def blank(id_: bytes, size: int) -> Segment:
+    """Make a segment whose bytes are still to be written, behind its head: until `seal` is called.
+
+    Args:
+        id_: of the segment.
+        size: of the whole file, the head included.
+
+    Raises:
+        OSError: no memory, no such files here, or so few descriptors that others need them.
+    """
+    if not 0 < len(id_) <= _ID_BYTES_MAX:
+        raise ValueError(f"an object's id has up to {_ID_BYTES_MAX} bytes, not {len(id_)}")
     if not hasattr(os, "memfd_create"):
         raise OSError(errno.ENOSYS, "this system has no memory files")
     fd = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -152,15 +171,36 @@ def write(
             raise OSError(errno.EMFILE, "so few descriptors are left that others need them")
         os.ftruncate(fd, size)  # where memory is promised only if it is there, this says no
         _write_at(fd, memoryview(head_of(id_, size)), 0)
-        for view, (offset, _) in zip(views, spans, strict=True):
-            _write_at(fd, view, offset)
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-        segment = Segment(id_, fd, size, os.fstat(fd).st_ino)
+        return Segment(id_, fd, size, os.fstat(fd).st_ino)
     except BaseException:
         os.close(fd)
         raise
-    return segment, spans
+
+
+def fill(segment: Segment, offset: int, data: memoryview) -> None:
+    """Write some bytes of a segment that is not sealed yet.
+
+    Args:
+        segment: made by `blank`.
+        offset: from the begin of the file.
+        data: contiguous bytes.
+
+    Raises:
+        OSError: no memory.
+    """
+    _write_at(segment.fd, data, offset)
+
+
+def seal(segment: Segment) -> None:
+    """All bytes of a segment are written: neither they nor its size ever change again.
+
+    Raises:
+        OSError: somebody has mapped it to write.
+    """
+    import fcntl  # not every system has it
+
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(segment.fd, fcntl.F_ADD_SEALS, seals)
 
 
 def aligned(offset: int) -> int:

@@ -131,6 +131,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             " also who says nothing at all."
         ),
     ] = 5.0
+    data_window_bytes: Annotated[
+        int, Positive, _help("Asked of a peer ahead of what has come of a large payload.")
+    ] = 8 << 20
+    data_silence_s: Annotated[
+        float, Positive, _help("A peer that sends nothing of a payload for so long is given up.")
+    ] = 10.0
+    data_idle_s: Annotated[
+        float, Positive, _help("A connection for payloads that is not used for so long is closed.")
+    ] = 60.0
     scheduler_port: Annotated[
         int, Meta(ge=1, le=65535), _help("Where a scheduler on the network listens.")
     ] = 7788

@@ -8,6 +8,7 @@ import errno
 import struct
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
 import zmq
@@ -18,12 +19,13 @@ from . import curve
 from . import door as rule
 from .comers import UNKNOWN, Comers
 from .descriptors import connections_max
-from .ends import BYTES_PER_TURN, FRAME_SLACK_BYTES, FRAMES_PER_TURN_MAX
+from .ends import BYTES_PER_TURN, ENDLESS, FRAME_SLACK_BYTES, FRAMES_PER_TURN_MAX, Bounds
 from .errors import ConfigError
 from .excuses import Stage
-from .gate import Gate
+from .gate import Gate, hang_up
 from .keys import Credentials, Door
 from .poller import WAITING, Poller, Source
+from .porter import Porter
 from .settings import Settings
 
 _CLOSINGS: Final = (
@@ -55,6 +57,9 @@ _EVENT: Final = struct.Struct("=hi")
 _READABLE: Final = int(zmq.POLLIN)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _ROUTE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+#: what is handed on of a frame
+_COPY: Final = attrgetter("bytes")
+_VIEW: Final = attrgetter("buffer")
 
 
 def open_context() -> "zmq.Context[Any]":
@@ -101,13 +106,13 @@ class _Socket:
         settings: Settings,
         poller: Poller,
         events: int,
+        bounds: Bounds,
     ) -> None:
         self._socket = socket = context.socket(kind)
         socket.setsockopt(zmq.MAXMSGSIZE, settings.frame_bytes_max + FRAME_SLACK_BYTES)
         socket.setsockopt(zmq.HANDSHAKE_IVL, max(1, int(settings.handshake_timeout_s * 1000)))
-        # The link's window bounds what is on its way; a limit here would only lose frames.
-        socket.setsockopt(zmq.SNDHWM, 0)
-        socket.setsockopt(zmq.RCVHWM, 0)
+        socket.setsockopt(zmq.SNDHWM, bounds.frames_out_max)
+        socket.setsockopt(zmq.RCVHWM, bounds.frames_in_max)
         socket.setsockopt(zmq.LINGER, 0)
         self._monitor = monitor = _monitor(context, socket, events)
         #: there is something to receive, or to be told of connections, when their `state` says so
@@ -118,6 +123,7 @@ class _Socket:
         # Not copied, a frame knows whether others follow: asking the socket costs twice as much.
         self._take: Callable[..., Any] = plain.recv
         self._give: Callable[[bytes, int], object] = plain.send
+        self._content = _VIEW if bounds.views else _COPY
         self.junk_dropped = 0
         self._join(poller)
 
@@ -186,9 +192,10 @@ class Dialing(_Socket):
         settings: Settings,
         poller: Poller,
         credentials: Credentials | None,
+        bounds: Bounds = ENDLESS,
     ) -> None:
         events = _CLOSINGS if credentials is None else _DIALLING
-        super().__init__(context, zmq.DEALER, settings, poller, events)
+        super().__init__(context, zmq.DEALER, settings, poller, events, bounds)
         #: how the connection, or the attempt to make one, stands: an `excuses.Stage`
         self.stage = Stage.BEGUN
         self._socket.setsockopt(zmq.RECONNECT_IVL, -1)
@@ -207,10 +214,11 @@ class Dialing(_Socket):
         settings: Settings,
         poller: Poller,
         credentials: Credentials | None,
+        bounds: Bounds = ENDLESS,
     ) -> "Dialing | None":
         """Return such a socket, or None: the process has no descriptors for one now."""
         try:
-            return cls(context, endpoint, settings, poller, credentials)
+            return cls(context, endpoint, settings, poller, credentials, bounds)
         except zmq.ZMQError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 raise
@@ -251,14 +259,14 @@ class Dialing(_Socket):
         if not self.frames.state:
             return received
         drains = self._drains()
-        take, ask = self._take, self.frames.ask
+        take, ask, content = self._take, self.frames.ask, self._content
         try:
             for _ in range(frames_max):
                 frame = take(_NOBLOCK, False)
                 if frame.more:
                     self._drop_rest()
                 else:
-                    received.append(frame.bytes)
+                    received.append(content(frame))
                 if not drains or not ask():
                     break
         except zmq.Again:
@@ -276,38 +284,6 @@ class Dialing(_Socket):
         return True
 
 
-class _Porter:
-    """Answers who may come in: the other end of ZeroMQ's questions, in the loop's own thread."""
-
-    def __init__(self, context: "zmq.Context[Any]", door: Door) -> None:
-        self._socket = socket = context.socket(zmq.ROUTER)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.bind(_ZAP)
-        self._roles = door.roles
-        self.source = Source(socket.FD, _asker(socket))
-        #: who came with a key that is not on the list
-        self.keys_refused = 0
-        #: who was turned away, since there were as many as there may be
-        self.full = 0
-
-    def answer(self, *, full: bool) -> None:
-        """Answer the questions that have come, at most so many as frames are taken."""
-        source = self.source
-        source.state = 0
-        for _ in range(FRAMES_PER_TURN_MAX):
-            if not source.ask():
-                return
-            route, empty, *question = self._socket.recv_multipart(_NOBLOCK)
-            answer = rule.decide(question, self._roles, full=full)
-            self.keys_refused += answer.status == rule.KEY_REFUSED
-            self.full += answer.status == rule.FULL
-            # Who has gone meanwhile is not told; ZeroMQ drops it.
-            self._socket.send_multipart([route, empty, *answer.parts], _NOBLOCK)
-
-    def close(self) -> None:
-        self._socket.close(0)
-
-
 class Listening(_Socket):
     """The socket that all connections come to."""
 
@@ -318,9 +294,13 @@ class Listening(_Socket):
         settings: Settings,
         poller: Poller,
         door: Door,
+        bounds: Bounds = ENDLESS,
     ) -> None:
         # It answers before anybody can ask.
-        self._porter = _Porter(context, door)
+        asked = context.socket(zmq.ROUTER)
+        asked.setsockopt(zmq.LINGER, 0)
+        asked.bind(_ZAP)
+        self._porter = Porter(asked, Source(asked.FD, _asker(asked)), door)
         #: what the key of whoever is behind a route proves
         self._proven: dict[bytes, str] = {}
         self._comers = Comers()
@@ -330,11 +310,11 @@ class Listening(_Socket):
         self._door_shut = 0
         #: whether `closed` had something to tell when `receive` was last called
         self.has_news = False
-        super().__init__(context, zmq.ROUTER, settings, poller, _LISTENING)
+        super().__init__(context, zmq.ROUTER, settings, poller, _LISTENING, bounds)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         try:
             # Before bind: they count from then on.
-            self._set(curve.listening_options(door, endpoint, settings))
+            self._set(curve.listening_options(door, endpoint, settings, bounds.frames_in_max))
             self._connections_max = connections_max(settings.connections_max)
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:
@@ -445,7 +425,8 @@ class Listening(_Socket):
         if not self.frames.state:
             return received
         drains = self._drains()
-        take, ask, known = self._take, self.frames.ask, self._proven.get
+        take, ask, content = self._take, self.frames.ask, self._content
+        known = self._proven.get
         received_bytes = 0
         try:
             for _ in range(frames_max):
@@ -458,7 +439,7 @@ class Listening(_Socket):
                 if frame.more:
                     self._drop_rest()
                 else:
-                    received.append((route, frame.bytes, proven))
+                    received.append((route, content(frame), proven))
                     received_bytes += len(frame)
                 if not drains or received_bytes >= BYTES_PER_TURN or not ask():
                     break
@@ -488,6 +469,12 @@ class Listening(_Socket):
                 raise
             return False
         return True
+
+    def hang_up(self, route: bytes) -> None:
+        """End a connection; `closed` tells of it as of any other that has ended."""
+        descriptor = self._comers.descriptor_of(route)
+        if descriptor != UNKNOWN:
+            hang_up(descriptor, int(self.endpoint.rpartition(":")[2]))
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close; what has not been sent is sent for up to `linger_s` more, in the background."""

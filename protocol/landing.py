@@ -1,0 +1,88 @@
+"""Where a payload is put that comes in pieces: a memory file if others open it as one.
+
+Never knows where the pieces come from; they come in order, without gaps.
+"""
+
+import errno
+import os
+from contextlib import suppress
+from io import BytesIO
+
+from .payload_files import ID_BYTES, MARK, payload_in
+from .segments import HEAD_BYTES, Segment, are_to_be_had, blank, fill, seal, want_files
+
+
+class Landing:
+    """One payload that comes.
+
+    Args:
+        size: of the whole payload.
+    """
+
+    __slots__ = ("_bytes", "_have", "_is_broken", "_segment", "_size")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._have = 0
+        self._is_broken = False
+        self._segment: Segment | None = None
+        self._bytes: BytesIO | None = None
+
+    def write(self, data: memoryview) -> None:
+        """Keep what comes next.
+
+        Raises:
+            OSError, MemoryError: there is no room.
+        """
+        if self._is_broken:
+            raise OSError(errno.ENOSPC, "a piece of it is missing")
+        self._is_broken = True  # unless all that follows is done
+        if self._segment is None and self._bytes is None:
+            self._open(data)
+        if self._segment is not None:
+            fill(self._segment, HEAD_BYTES + self._have, data)
+        elif self._bytes is not None:
+            self._bytes.seek(self._have)
+            self._bytes.write(data)
+        self._have += len(data)
+        self._is_broken = False
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return some of what has come.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if self._segment is not None:
+            return os.pread(self._segment.fd, length, HEAD_BYTES + offset)
+        if self._bytes is None:
+            return b""
+        with self._bytes.getbuffer() as view:
+            return bytes(view[offset : offset + length])
+
+    def finish(self) -> bytes:
+        """Return the payload, of which all has come.
+
+        Raises:
+            OSError, MemoryError: there is no room.
+        """
+        if self._is_broken or self._have < self._size:
+            raise OSError(errno.ENOSPC, "a piece of it is missing")
+        if self._segment is not None:
+            seal(self._segment)
+            return payload_in(self._segment)
+        return b"" if self._bytes is None else self._bytes.getvalue()
+
+    def drop(self) -> None:
+        """It is not needed."""
+        if self._segment is not None:
+            self._segment.close()
+
+    def _open(self, first: memoryview) -> None:
+        # Only payloads of this kind can be opened by others as files.
+        if bytes(first[: len(MARK)]) == MARK and are_to_be_had():
+            want_files()
+            with suppress(OSError):
+                self._segment = blank(os.urandom(ID_BYTES), HEAD_BYTES + self._size)
+                return
+        self._bytes = BytesIO()
