@@ -154,8 +154,9 @@ class Carriage:
             case Pointed():
                 self._pull(traffic, message)
             case Bring():
-                if message.id in self._served:
-                    self._opened().offer(message.id, Source(*astuple(message.to)))
+                # Whether it is still here the mover knows: it may have been got from others.
+                if self._mover is not None:
+                    self._mover.offer(message.id, Source(*astuple(message.to)))
             case _:
                 raise RemoteProtocolError("an Offered is out of place")
 

@@ -8,7 +8,7 @@ import os
 from contextlib import suppress
 from io import BytesIO
 
-from .payload_files import ID_BYTES, MARK, payload_in
+from .payload_files import ID_BYTES, is_file_like, payload_in
 from .segments import HEAD_BYTES, Segment, are_to_be_had, blank, fill, seal, want_files
 
 
@@ -79,8 +79,8 @@ class Landing:
             self._segment.close()
 
     def _open(self, first: memoryview) -> None:
-        # Only payloads of this kind can be opened by others as files.
-        if bytes(first[: len(MARK)]) == MARK and are_to_be_had():
+        # Only payloads of these kinds can be opened by others as files.
+        if is_file_like(first) and are_to_be_had():
             want_files()
             with suppress(OSError):
                 self._segment = blank(os.urandom(ID_BYTES), HEAD_BYTES + self._size)

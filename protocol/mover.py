@@ -4,6 +4,7 @@ Never decides: protocol/moving.py does. Never delays the loop of whoever owns it
 heartbeats: all that may take long is done here. There is no plain TCP.
 """
 
+import errno
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
+from weakref import ref
 from zlib import crc32
 
 from . import clock, moving_words
@@ -24,6 +26,7 @@ from .landing import Landing
 from .moves import Move, Piece, piece_bytes
 from .moving import Moving
 from .moving_words import Command, Connection, Event, Source
+from .payload_files import may_be_file
 from .poller import Poller
 from .settings import Settings
 
@@ -82,8 +85,8 @@ class _Admitted(Mapping[bytes, str]):
 class Mover:
     """Moves large payloads between this process and others, over the network.
 
-    What was pulled may be asked of a Mover that listens until it is unserved or cancelled here.
-    All methods are for the thread of its owner.
+    What was pulled may be asked of it for as long as somebody here keeps the payload, if that lies
+    in a file. All methods are for the thread of its owner.
 
     Args:
         settings: bounds and times.
@@ -109,7 +112,7 @@ class Mover:
         self._wake = wake
         frames = -(-settings.data_window_bytes // piece_bytes(settings.frame_bytes_max))
         self._bounds = Bounds(frames + _SPARE_FRAMES, frames + _SPARE_FRAMES, views=True)
-        self._core = Moving(peer, settings, serves_on=listen is not None)
+        self._core = Moving(peer, settings)
         self._poller = Poller()
         self._ends = Ends()
         self._admitted = _Admitted()
@@ -125,6 +128,10 @@ class Mover:
         self._came: dict[bytes, Connection] = {}
         self._last_came: Connection = 0
         self._payloads: dict[bytes, bytes] = {}
+        # What was pulled, as long as others keep it; and what they keep no more. The latter is
+        # appended amid anything.
+        self._kept: dict[bytes, ref[bytes]] = {}
+        self._gone: deque[tuple[bytes, ref[bytes]]] = deque()
         self._landings: dict[bytes, Landing] = {}
         # What has followed from commands, pieces that are to be sent, words that wait for room.
         self._events: deque[Event] = deque()
@@ -249,7 +256,7 @@ class Mover:
             self._poke()
 
     def _poke(self) -> None:
-        with suppress(BlockingIOError):  # then it is awake
+        with suppress(BlockingIOError, OSError):  # it is awake, or over
             os.write(self._woken_fd, b"\0")
 
     # ------------------------------------------------------------------------- the Mover's thread
@@ -272,7 +279,7 @@ class Mover:
         timeout_s = None if due_s is None else due_s - clock.now_s()
         if self._unsaid:
             timeout_s = _PAUSE_S if timeout_s is None else min(timeout_s, _PAUSE_S)
-        if self._pieces or self._inbox or self._over:
+        if self._pieces or self._inbox or self._gone or self._over:
             timeout_s = 0.0
         if self._wake_fd in self._poller.wait(timeout_s):
             with suppress(BlockingIOError):
@@ -285,6 +292,10 @@ class Mover:
             if payload is not None:
                 self._payloads[event.key] = payload  # type: ignore[union-attr]
             self._handle(event, now_s)
+        while self._gone:
+            key, kept = self._gone.popleft()
+            if self._kept.get(key) is kept:
+                self._handle(moving_words.Unserve(key), now_s)
         if self._listening is not None:
             self._receive(now_s)
         for connection, socket in list(self._dialled.items()):
@@ -363,6 +374,7 @@ class Mover:
                 self._report(NotMoved(key, reason, peer))
             case moving_words.Dropped(key):
                 self._payloads.pop(key, None)
+                self._kept.pop(key, None)
                 landing = self._landings.pop(key, None)
                 if landing is not None:
                     landing.drop()
@@ -428,7 +440,7 @@ class Mover:
         self._handle(event, now_s)
 
     def _read(self, key: bytes, offset: int, length: int) -> bytes | memoryview:
-        payload = self._payloads.get(key)
+        payload = self._here(key)
         if payload is not None:
             return memoryview(payload)[offset : offset + length]
         return self._landings[key].read(offset, length)
@@ -444,18 +456,39 @@ class Mover:
             self._events.append(moving_words.Unwritten(write.key, reason))
 
     def _finish(self, key: bytes) -> None:
-        landing = self._landings.pop(key, None)
-        payload = self._payloads.get(key)
+        payload = self._here(key)
         if payload is None:
+            landing = self._landings.pop(key, None)
             try:
+                if landing is None and key in self._kept:
+                    raise OSError(errno.ENOENT, "it has just been let go")
                 payload = landing.finish() if landing is not None else b""
             except (OSError, MemoryError) as error:
                 reason = f"there is no room for it here: {error}"
                 self._events.append(moving_words.Unserve(key))
                 self._report(NotMoved(key, reason, b""))
                 return
-            self._payloads[key] = payload
+            self._keep(key, payload)
         self._report(Moved(key, payload))
+
+    def _here(self, key: bytes) -> bytes | None:
+        payload = self._payloads.get(key)
+        if payload is None and (kept := self._kept.get(key)) is not None:
+            payload = kept()
+        return payload
+
+    def _keep(self, key: bytes, payload: bytes) -> None:
+        """Have a payload that has come at hand for others, as long as it is kept here anyway."""
+        if not may_be_file(payload):
+            self._events.append(moving_words.Unserve(key))
+            return
+        gone, poke = self._gone, self._poke
+
+        def let_go(kept: "ref[bytes]") -> None:
+            gone.append((key, kept))
+            poke()
+
+        self._kept[key] = ref(payload, let_go)
 
     def _report(self, what: Moved | NotMoved) -> None:
         self._outbox.append(what)

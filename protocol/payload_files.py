@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 from .machine import identity
 from .segments import (
     HEAD_BYTES,
+    NAME,
     Map,
     Segment,
     aligned,
@@ -28,6 +29,8 @@ from .segments import (
 )  # fmt: skip
 from .settings import Settings
 
+#: what a segment's file begins with
+_SEGMENT: Final = NAME.encode()
 #: 0xC1 begins no MessagePack, and no pickle; the digit is the form
 MARK: Final = b"\xc1F1"
 #: of the id by which a file is told from every other one, on whatever machine
@@ -113,7 +116,7 @@ def handed(fd: int) -> bytes | None:
         payload = bytes(payload_in(segment)) if is_for_others(fd) else payload_in(segment)
     except (OSError, ValueError):
         return None
-    return payload if is_filed(payload) else None
+    return payload if is_file_like(payload) else None
 
 
 def machine_of(settings: Settings) -> str:
@@ -126,6 +129,11 @@ def machine_of(settings: Settings) -> str:
 def is_filed(payload: bytes) -> bool:
     """Return whether a payload is of this kind, wherever it lies."""
     return payload[:3] == MARK
+
+
+def is_file_like(payload: bytes | memoryview) -> bool:
+    """Return whether a payload is of a kind that lies in files: this one, or a whole segment."""
+    return payload[:3] == MARK or payload[: len(_SEGMENT)] == _SEGMENT
 
 
 def parts_of(payload: bytes) -> tuple[memoryview, list[memoryview]]:

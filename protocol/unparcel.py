@@ -14,6 +14,7 @@ from .absent import reason_of
 from .errors import GetTimeoutError, ObjectLost, RemoteProtocolError
 from .ids import show
 from .parcels import Hint, Parcel, Part
+from .payload_files import file_of
 from .segments import HEAD_BYTES, Store, anonymous, find, head_of, map_or_copy
 
 
@@ -93,8 +94,12 @@ class Segments:
             mapping = self._here(id_, hint, private=not frozen)
             if mapping is None:
                 data = self._fetched(id_, until_s)
-                if frozen and self._keeps_fetched:
+                file = file_of(data)
+                if frozen and (self._keeps_fetched or file is not None):
                     return data.toreadonly()
+                if file is not None:
+                    # A segment's whole file lies in another one, behind the head of that.
+                    return memoryview(file.map(private=True))[HEAD_BYTES:]
                 mapping = _copied(data)
             else:
                 is_held = False
