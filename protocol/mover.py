@@ -4,7 +4,6 @@ Never decides: protocol/moving.py does. Never delays the loop of whoever owns it
 heartbeats: all that may take long is done here. There is no plain TCP.
 """
 
-import errno
 import os
 import signal
 import threading
@@ -12,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
-from weakref import ref
 from zlib import crc32
 
 from . import clock, moving_words
@@ -22,13 +20,12 @@ from .ends import Bounds, Ends
 from .errors import RemoteProtocolError
 from .excuses import Stage
 from .keys import KEY_BYTES, Credentials, Door
-from .landing import Landing
 from .moves import Move, Piece, piece_bytes
 from .moving import Moving
 from .moving_words import Command, Connection, Event, Source
-from .payload_files import may_be_file
 from .poller import Poller
 from .settings import Settings
+from .shelf import Shelf
 
 #: pieces sent between two looks at what has come
 _PIECES_PER_TURN: Final = 8
@@ -127,12 +124,7 @@ class Mover:
         self._routes: dict[Connection, bytes] = {}
         self._came: dict[bytes, Connection] = {}
         self._last_came: Connection = 0
-        self._payloads: dict[bytes, bytes] = {}
-        # What was pulled, as long as others keep it; and what they keep no more. The latter is
-        # appended amid anything.
-        self._kept: dict[bytes, ref[bytes]] = {}
-        self._gone: deque[tuple[bytes, ref[bytes]]] = deque()
-        self._landings: dict[bytes, Landing] = {}
+        self._shelf = Shelf(self._poke)
         # What has followed from commands, pieces that are to be sent, words that wait for room.
         self._events: deque[Event] = deque()
         self._pieces: deque[moving_words.Send] = deque()
@@ -220,7 +212,7 @@ class Mover:
             "bytes_in": self._bytes_in,
             "bytes_out": self._bytes_out,
             "connections": self._core.connections,
-            "payloads": len(self._payloads),
+            "payloads": len(self._shelf),
             "refused": refused + self._core.counters["junk"],
             **self._core.counters,
         }
@@ -245,10 +237,7 @@ class Mover:
         os.close(self._woken_fd)
         self._inbox.clear()
         self._outbox.clear()
-        self._payloads.clear()
-        for landing in self._landings.values():
-            landing.drop()
-        self._landings.clear()
+        self._shelf.clear()
 
     def _tell(self, event: Event, payload: bytes | None = None) -> None:
         if not self._over:
@@ -279,7 +268,7 @@ class Mover:
         timeout_s = None if due_s is None else due_s - clock.now_s()
         if self._unsaid:
             timeout_s = _PAUSE_S if timeout_s is None else min(timeout_s, _PAUSE_S)
-        if self._pieces or self._inbox or self._gone or self._over:
+        if self._pieces or self._inbox or self._shelf.has_let_go or self._over:
             timeout_s = 0.0
         if self._wake_fd in self._poller.wait(timeout_s):
             with suppress(BlockingIOError):
@@ -290,12 +279,10 @@ class Mover:
         while self._inbox:
             event, payload = self._inbox.popleft()
             if payload is not None:
-                self._payloads[event.key] = payload  # type: ignore[union-attr]
+                self._shelf.give(event.key, payload)  # type: ignore[union-attr]
             self._handle(event, now_s)
-        while self._gone:
-            key, kept = self._gone.popleft()
-            if self._kept.get(key) is kept:
-                self._handle(moving_words.Unserve(key), now_s)
+        for key in self._shelf.let_go() if self._shelf.has_let_go else ():
+            self._handle(moving_words.Unserve(key), now_s)
         if self._listening is not None:
             self._receive(now_s)
         for connection, socket in list(self._dialled.items()):
@@ -373,11 +360,7 @@ class Mover:
             case moving_words.Failed(key, peer, reason):
                 self._report(NotMoved(key, reason, peer))
             case moving_words.Dropped(key):
-                self._payloads.pop(key, None)
-                self._kept.pop(key, None)
-                landing = self._landings.pop(key, None)
-                if landing is not None:
-                    landing.drop()
+                self._shelf.drop(key)
 
     def _dial(self, connection: Connection, source: Source) -> None:
         socket = reason = None
@@ -429,7 +412,7 @@ class Mover:
         event: Event = moving_words.Full(connection)
         if connection not in self._unsaid:
             try:
-                data = self._read(key, offset, length)
+                data = self._shelf.read(key, offset, length)
             except (OSError, KeyError):
                 event = moving_words.Unread(connection)
             else:
@@ -439,56 +422,23 @@ class Mover:
                     event = moving_words.Sent(connection)
         self._handle(event, now_s)
 
-    def _read(self, key: bytes, offset: int, length: int) -> bytes | memoryview:
-        payload = self._here(key)
-        if payload is not None:
-            return memoryview(payload)[offset : offset + length]
-        return self._landings[key].read(offset, length)
-
     def _write(self, write: moving_words.Write) -> None:
-        landing = self._landings.get(write.key)
-        if landing is None:
-            landing = self._landings[write.key] = Landing(write.size)
         try:
-            landing.write(write.data)
+            self._shelf.write(write.key, write.size, write.data)
         except (OSError, MemoryError) as error:
             reason = f"there is no room for it here: {error}"
             self._events.append(moving_words.Unwritten(write.key, reason))
 
     def _finish(self, key: bytes) -> None:
-        payload = self._here(key)
-        if payload is None:
-            landing = self._landings.pop(key, None)
-            try:
-                if landing is None and key in self._kept:
-                    raise OSError(errno.ENOENT, "it has just been let go")
-                payload = landing.finish() if landing is not None else b""
-            except (OSError, MemoryError) as error:
-                reason = f"there is no room for it here: {error}"
-                self._events.append(moving_words.Unserve(key))
-                self._report(NotMoved(key, reason, b""))
-                return
-            self._keep(key, payload)
-        self._report(Moved(key, payload))
-
-    def _here(self, key: bytes) -> bytes | None:
-        payload = self._payloads.get(key)
-        if payload is None and (kept := self._kept.get(key)) is not None:
-            payload = kept()
-        return payload
-
-    def _keep(self, key: bytes, payload: bytes) -> None:
-        """Have a payload that has come at hand for others, as long as it is kept here anyway."""
-        if not may_be_file(payload):
+        try:
+            payload, stays = self._shelf.finish(key)
+        except (OSError, MemoryError) as error:
+            stays = False
+            self._report(NotMoved(key, f"there is no room for it here: {error}", b""))
+        else:
+            self._report(Moved(key, payload))
+        if not stays:
             self._events.append(moving_words.Unserve(key))
-            return
-        gone, poke = self._gone, self._poke
-
-        def let_go(kept: "ref[bytes]") -> None:
-            gone.append((key, kept))
-            poke()
-
-        self._kept[key] = ref(payload, let_go)
 
     def _report(self, what: Moved | NotMoved) -> None:
         self._outbox.append(what)
@@ -510,8 +460,5 @@ class Mover:
         if self._listening is not None:
             self._listening.close()
         self._ends.close()
-        for landing in self._landings.values():
-            landing.drop()
-        self._landings.clear()
-        self._payloads.clear()
+        self._shelf.clear()
         self._pieces.clear()

@@ -157,7 +157,7 @@ def test_large_code_and_arguments_are_sent_again(bench):
     restart(bench)
     assert bench.of(events.SendBlob) == [
         events.SendBlob(b"n" * 16, LARGE),
-        events.SendBlob(child + b"a", LARGE),
+        events.SendBlob(child + b"a", LARGE, child + b"a"),
     ]
     assert bench.sent(Define)[0].rows[0].size == len(LARGE)
     assert (bench.sent(Submit)[0].rows[0].args, bench.sent(Submit)[0].rows[0].size) == (
