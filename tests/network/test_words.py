@@ -1,0 +1,184 @@
+"""Who does not come through to the scheduler's host: what it says, and that it comes when it can.
+
+What can be seen on one machine is in integration/test_remote_troubles.py.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from drumbeat.protocol.cluster_file import name_of, read_private, write_private
+from drumbeat.protocol.keys import ROLES, show_key
+from drumbeat.protocol.sockets import new_keys
+from network.hosts import INTERFACE, Host, Network, call
+from network.links import Links
+from support.remote_cluster import COMMAND, SAYS_WITHIN_S, Process, RemoteCluster
+
+pytestmark = pytest.mark.integration
+
+LAB, NODE, CLIENT = "lab", "node", "client"
+JOINS_WITHIN_S = 20.0
+
+#: says "got 49" when a node has done its task
+PROGRAM = """
+import sys, drumbeat
+@drumbeat.remote
+def square(number):
+    return number * number
+with drumbeat.init(sys.argv[1], connect_timeout_s=60.0):
+    print("got", drumbeat.get(square.remote(7), timeout=60.0), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    with Network([LAB, NODE, CLIENT]) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def links(network: Network) -> Links:
+    return Links(network)
+
+
+class Lab:
+    """A cluster of which each part has a host of its own."""
+
+    def __init__(self, cluster: RemoteCluster, network: Network, links: Links) -> None:
+        self.cluster = cluster
+        self.network = network
+        self.links = links
+        self.where = f"{network[LAB].address}:{cluster.port}"
+
+    def start_scheduler(self) -> Process:
+        command = self.network[LAB].command(*COMMAND, "scheduler")
+        name = f"scheduler-{len(self.cluster.processes)}"
+        process = self.cluster.start(*command, name=name)
+        process.until_it_says(f"others reach it at {self.where}")
+        return process
+
+    def start_node(self) -> Process:
+        words = ("node", "--cluster", str(self.cluster.file("node")), "--num-cpus", "1")
+        return self.cluster.start(*self.network[NODE].command(*COMMAND, *words), name="node")
+
+    def start_program(self) -> Process:
+        words = (sys.executable, "-c", PROGRAM, str(self.cluster.file("client")))
+        return self.cluster.start(*self.network[CLIENT].command(*words), name="program")
+
+    def others(self) -> list[Host]:
+        return [self.network[NODE], self.network[CLIENT]]
+
+    def say(self, *words: str) -> None:
+        """Have the other hosts do something about their ways."""
+        for host in self.others():
+            host.call("ip", *words)
+
+    def plug(self, state: str) -> None:
+        """Plug or pull the cable of the scheduler's host: "up" or "down"."""
+        port = self.network[LAB].port
+        call("ip", "-n", self.network.switch, "link", "set", port, state)
+
+
+@pytest.fixture
+def lab(network: Network, links: Links, tmp_path: Path) -> Iterator[Lab]:
+    cluster = RemoteCluster(tmp_path)
+    yield Lab(cluster, network, links)
+    cluster.end()
+
+
+class Fault(NamedTuple):
+    """Why nobody comes through; what is said of it has the HOST:PORT for {where}."""
+
+    harm: Callable[[Lab], object]
+    says: str
+    mend: Callable[[Lab], object]
+
+
+SILENT = "no answer from {where} within "
+SUBNET = ("10.77.0.0/24", "dev", INTERFACE)
+
+
+def cut(lab: Lab, *, there: bool) -> None:
+    for host in lab.others():
+        ends = (host, lab.network[LAB])
+        lab.links.cut_one_way(*(ends if there else reversed(ends)))
+
+
+FAULTS = {
+    "no route": Fault(
+        lambda lab: lab.say("route", "del", *SUBNET),
+        "there is no way to {where} (Network is unreachable): no route",
+        lambda lab: lab.say("route", "add", *SUBNET),
+    ),
+    "a route that says no": Fault(
+        lambda lab: lab.say("route", "add", "unreachable", lab.network[LAB].address),
+        "there is no way to {where} (No route to host): that machine is off or",
+        lambda lab: lab.say("route", "del", "unreachable", lab.network[LAB].address),
+    ),
+    "dropped there": Fault(lambda lab: cut(lab, there=True), SILENT, lambda lab: lab.links.heal()),
+    "dropped here": Fault(lambda lab: cut(lab, there=False), SILENT, lambda lab: lab.links.heal()),
+    "a pulled cable": Fault(lambda lab: lab.plug("down"), SILENT, lambda lab: lab.plug("up")),
+    "nobody there": Fault(
+        lambda lab: lab.cluster.processes[0].end(),
+        "nobody listens at {where} (connection refused)",
+        lambda lab: lab.start_scheduler(),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_who_does_not_come_through_says_within_five_seconds_why_and_comes_when_it_can(
+    lab: Lab, fault: str
+) -> None:
+    harm, says, mend = FAULTS[fault]
+    lab.start_scheduler()
+    harm(lab)
+    try:
+        started = [lab.start_node(), lab.start_program()]
+        for process in started:
+            after_s = process.until_it_says("cannot reach the scheduler at " + lab.where)
+            assert after_s < SAYS_WITHIN_S, process.said()
+            assert says.format(where=lab.where) in process.said()
+            assert process.said().count("\n") <= 2
+        time.sleep(0.5)
+        assert [process.popen.poll() for process in started] == [None, None]
+    finally:
+        mend(lab)
+    started[0].until_it_says("connected to the scheduler", JOINS_WITHIN_S)
+    started[1].until_it_says("got 49", JOINS_WITHIN_S)
+    assert started[1].popen.wait(JOINS_WITHIN_S) == 0
+
+
+def with_other_keys(text: str) -> str:
+    """Return a scheduler's own file in which all keys that it admits are others."""
+    fields = json.loads(text)
+    return json.dumps({**fields, "keys": {role: show_key(new_keys()[0]) for role in ROLES}})
+
+
+def test_a_node_whose_key_is_not_admitted_says_so_and_joins_when_it_is(lab: Lab) -> None:
+    cluster = lab.cluster
+    first = lab.start_scheduler()
+    assert first.end() == 0
+    own = cluster.directory / name_of("scheduler")
+    right = read_private(own)
+    kept = {path: read_private(path) for path in cluster.files() if path != own}
+    for path in kept:
+        path.unlink()
+    write_private(own, with_other_keys(right))
+    second = lab.start_scheduler()
+    for path, text in kept.items():
+        write_private(path, text)
+    started = [lab.start_node(), lab.start_program()]
+    for process in started:
+        assert process.until_it_says("does not admit this key") < SAYS_WITHIN_S
+    assert started[1].popen.wait(JOINS_WITHIN_S) != 0, "a program is not let wait for that"
+    assert "KeyRefused" in started[1].said()
+    assert started[0].popen.poll() is None
+    assert second.end() == 0
+    write_private(own, right)
+    lab.start_scheduler()
+    started[0].until_it_says("connected to the scheduler", JOINS_WITHIN_S)
