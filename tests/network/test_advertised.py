@@ -9,7 +9,6 @@ import pytest
 from drumbeat.protocol.cluster_file import read_address
 from network.hosts import INTERFACE
 from network.lab import CLIENT, JOINS_WITHIN_S, LAB, NODE, PROGRAM, SECOND, SECOND_ADDRESSES, Lab
-from support.remote_cluster import SAYS_WITHIN_S
 
 pytestmark = pytest.mark.integration
 
@@ -58,7 +57,7 @@ def test_of_two_networks_without_a_way_out_none_is_guessed_and_the_one_that_is_n
     assert written(lab) == alone
     # Who takes the file to another machine all the same is told what is wrong with it.
     lost = lab.start_node()
-    assert lost.until_it_says(f"nobody listens at {alone}") < SAYS_WITHIN_S
+    assert lost.until_it_says(f"nobody listens at {alone}") < lab.says_within_s
     assert "to be started with --advertise" in lost.said()
     *_, words = lab.on_a_terminal("drumbeat scheduler --show node")
     assert words.startswith("that is good on this machine alone")

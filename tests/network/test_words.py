@@ -15,7 +15,6 @@ from drumbeat.protocol.keys import ROLES, show_key
 from drumbeat.protocol.sockets import new_keys
 from network.hosts import INTERFACE
 from network.lab import JOINS_WITHIN_S, LAB, Lab
-from support.remote_cluster import SAYS_WITHIN_S
 
 pytestmark = pytest.mark.integration
 
@@ -71,7 +70,7 @@ def test_who_does_not_come_through_says_within_five_seconds_why_and_comes_when_i
         started = [lab.start_node(), lab.start_program()]
         for process in started:
             after_s = process.until_it_says("cannot reach the scheduler at " + lab.where)
-            assert after_s < SAYS_WITHIN_S, process.said()
+            assert after_s < lab.says_within_s, process.said()
             assert says.format(where=lab.where) in process.said()
             assert process.said().count("\n") <= 2
         time.sleep(0.5)
@@ -104,7 +103,7 @@ def test_a_node_whose_key_is_not_admitted_says_so_and_joins_when_it_is(lab: Lab)
         write_private(path, text)
     started = [lab.start_node(), lab.start_program()]
     for process in started:
-        assert process.until_it_says("does not admit this key") < SAYS_WITHIN_S
+        assert process.until_it_says("does not admit this key") < lab.says_within_s
     assert started[1].popen.wait(JOINS_WITHIN_S) != 0, "a program is not let wait for that"
     assert "KeyRefused" in started[1].said()
     assert started[0].popen.poll() is None
