@@ -17,7 +17,7 @@ import click
 from ..protocol import interrupts
 from ..protocol import labels as node_labels
 from ..protocol.cluster_file import name_of, read_address, text_of
-from ..protocol.endpoints import ANY_HOST, split_tcp
+from ..protocol.endpoints import ANY_HOST, is_loopback, split_tcp
 from ..protocol.errors import ConfigError
 from ..protocol.frames import Role
 from ..protocol.keys import ROLES, Address, is_address, show_address
@@ -145,11 +145,17 @@ def show_role(directory: Path, role: str) -> None:
     click.echo(f" export {addresses.VARIABLE}={shlex.quote(show_address(*address))}")
     if role == Role.NODE:
         click.echo("drumbeat node")
-    words = "paste both lines on each machine that is to run tasks" if role == Role.NODE else ""
-    click.echo(
-        f"{words or 'paste this where programs or commands run'}; who reads it can do the same",
-        err=True,
-    )
+    host, port = split_tcp(address.endpoint.removeprefix("tcp://"), "the endpoint")
+    if is_loopback(host):
+        words = (
+            f"that is good on this machine alone, which {host}:{port} means everywhere: for others"
+            " start the scheduler with --advertise HOST"
+        )
+    elif role == Role.NODE:
+        words = "paste both lines on each machine that is to run tasks"
+    else:
+        words = "paste this where programs or commands run"
+    click.echo(f"{words}; who reads it can do the same", err=True)
 
 
 # ------------------------------------------------------------------------------------------ node

@@ -45,12 +45,24 @@ def try_door(context: Any, listening: Listening, door: Door, settings: Settings)
             listening.close()
             context.term()
             raise ConfigError(
-                f"{shown} is not opened: a stranger with {name} was to be"
-                f" refused, and was not ({stage.name.lower().replace('_', ' ')}); is this build"
-                " of ZeroMQ without CURVE, or does something stand between it and itself?",
+                f"{shown} is not opened: {_what_went_wrong(name, stage)}",
                 setting="endpoint",
             )
     listening.forget_strangers()
+
+
+def _what_went_wrong(name: str, stage: Stage) -> str:
+    if stage is Stage.BEGUN:
+        return (
+            "whether it refuses strangers was to be tried, and it cannot be reached from its own"
+            " machine: is its loopback interface down (on Linux `ip link set lo up` mends that), or"
+            " does a firewall drop what the machine sends to itself?"
+        )
+    return (
+        f"a stranger with {name} was to be refused, and was not"
+        f" ({stage.name.lower().replace('_', ' ')}); is this build of ZeroMQ without CURVE, or does"
+        " something stand between it and itself?"
+    )
 
 
 def _come(

@@ -21,6 +21,7 @@ _TCP: Final = "tcp://"
 _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?", re.ASCII)
 #: an IPv6 address, perhaps with the interface that a link-local one needs
 _IPV6: Final = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?", re.ASCII)
+_LOOPBACK: Final = re.compile(r"127\.[0-9.]+|::1|localhost", re.ASCII | re.IGNORECASE)
 _IPV4: Final = re.compile(r"[0-9.]+", re.ASCII)
 _PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
 
@@ -100,6 +101,11 @@ def split_tcp(text: str, what: str) -> tuple[str, int]:
 def tcp_endpoint(host: str, port: int) -> str:
     """Return the endpoint of a host and a port."""
     return f"{_TCP}[{host}]:{port}" if ":" in host else f"{_TCP}{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host, as it is written, is whatever machine looks for it there."""
+    return bool(_LOOPBACK.fullmatch(host))
 
 
 def is_ipv4(endpoint: str) -> bool:

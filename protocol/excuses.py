@@ -10,8 +10,14 @@ from .dialer import Unreachable
 
 #: A scheduler that is away for less goes unmentioned: counted from when the first attempt began.
 TELL_AFTER_S: Final = 1.0
-#: what changes all the time is told so often
+#: another cause is told so long after the last one
 TELL_EACH_S: Final = 5.0
+#: causes may take turns (a machine that is off is silent, and now and then somebody on the way says
+#: so): what was told before is told again after this, and after twice as long each time
+TELL_AGAIN_S: Final = 10.0
+TELL_AGAIN_MAX_S: Final = 640.0
+#: so many causes are remembered; with more of them, all count as told before
+TOLD_MAX: Final = 16
 
 
 class Stage(IntEnum):
@@ -77,11 +83,15 @@ class Excuses:
         self._error = ""
         self._told = ""
         self._told_s = float("-inf")
+        self._told_before: set[str] = set()
+        self._again_s = TELL_AGAIN_S
         self._failing_since_s: float | None = None
 
     def connected(self) -> None:
         """A connection stands: nothing is to be said, and what comes next is news."""
         self._reason = self._error = self._told = ""
+        self._told_before.clear()
+        self._again_s = TELL_AGAIN_S
         self._failing_since_s = None
 
     @property
@@ -105,11 +115,17 @@ class Excuses:
             refused = stage is Stage.KEY_REFUSED
             self._error = "KeyRefused" if refused else "SchedulerUnreachable"
 
+    @property
+    def _is_old(self) -> bool:
+        return self._reason in self._told_before or len(self._told_before) >= TOLD_MAX
+
     def due_s(self) -> float | None:
         """Return when something is to be said; None: nothing new."""
         since_s = self._failing_since_s
         if since_s is None or self._reason == self._told:
             return None
+        if self._is_old:
+            return self._told_s + self._again_s
         if self._error == "KeyRefused":
             return since_s
         first_s = since_s + TELL_AFTER_S
@@ -120,5 +136,9 @@ class Excuses:
         due_s = self.due_s()
         if due_s is None or now_s < due_s:
             return None
+        if self._is_old:
+            self._again_s = min(2 * self._again_s, TELL_AGAIN_MAX_S)
+        else:
+            self._told_before.add(self._reason)
         self._told, self._told_s = self._reason, now_s
         return Unreachable(self._reason, self._error)

@@ -10,7 +10,7 @@ import threading
 from typing import Final, NamedTuple
 
 from .dialer import Unreachable
-from .endpoints import is_tcp, split_tcp, tcp_endpoint
+from .endpoints import is_loopback, is_tcp, split_tcp, tcp_endpoint
 from .excuses import TELL_AFTER_S, Excuses, Stage
 
 #: addresses of one name that are tried
@@ -26,7 +26,19 @@ ANSWER_S: Final = 1.2
 #: after so long people are told that nothing is known
 SILENCE_S: Final = 1.8
 
-_NO_ROUTE: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
+_NO_NETWORK: Final = "no route of this machine leads there: is its network up?"
+#: what says that there is no way, and what may be the matter
+_NO_WAY: Final = {
+    errno.ENETUNREACH: _NO_NETWORK,
+    errno.ENETDOWN: _NO_NETWORK,
+    errno.EADDRNOTAVAIL: "this machine has no address to come from: is its network up?",
+    errno.EHOSTUNREACH: "that machine is off or has another address, or a router or firewall on the"
+    " way turns this away",
+}
+_THIS_MACHINE: Final = (
+    " That address is each machine itself: a scheduler on another one is to be started with"
+    " --advertise, and its cluster file, which then names that one, used here"
+)
 
 
 class Finding(NamedTuple):
@@ -58,23 +70,24 @@ def find_out(host: str, port: int, timeout_s: float) -> Finding:
                 probe.connect(address)
             return Finding("", tcp_endpoint(str(address[0]), port))
         except OSError as error:
-            reason = _in_words(error, where, timeout_s)
+            reason = _in_words(error, host, where, timeout_s)
     return Finding(reason)
 
 
-def _in_words(error: OSError, where: str, timeout_s: float) -> str:
+def _in_words(error: OSError, host: str, where: str, timeout_s: float) -> str:
     if isinstance(error, TimeoutError):
         return (
             f"no answer from {where} within {timeout_s:g} s: the machine is off or has another"
             " address, a firewall drops what is sent there, or the scheduler is full"
         )
     if isinstance(error, ConnectionRefusedError):
+        here = _THIS_MACHINE if is_loopback(host) else ""
         return (
             f"nobody listens at {where} (connection refused): is the scheduler running, and is this"
-            " its port?"
+            f" its port?{here}"
         )
-    if error.errno in _NO_ROUTE:
-        return f"there is no way to {where} from here: {error.strerror}"
+    if error.errno in _NO_WAY:
+        return f"there is no way to {where} ({error.strerror}): {_NO_WAY[error.errno]}"
     return f"no connection to {where}: {error.strerror or error}"
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..protocol.endpoints import split_tcp, tcp_endpoint
+from ..protocol.endpoints import is_loopback, split_tcp, tcp_endpoint
 from ..protocol.errors import ConfigError
 from ..protocol.frames import Role
 from ..protocol.leftover import SocketFile, remove_if_orphaned
@@ -148,7 +148,9 @@ def words_of(directory: ClusterDirectory, listens_at: str, note: str = "") -> st
         note: of the address at which others reach it, where that may be wrong.
     """
     where = directory.endpoint.removeprefix("tcp://")
-    lines = [f"drumbeat scheduler: listening at {listens_at}; others reach it at {where}"]
+    alone = is_loopback(split_tcp(where, "the endpoint")[0])
+    reached = "this machine alone reaches it" if alone else "others reach it"
+    lines = [f"drumbeat scheduler: listening at {listens_at}; {reached} at {where}"]
     if note:
         lines.append(f"  {note}")
     if directory.endpoint_before:
@@ -168,11 +170,16 @@ def words_of(directory: ClusterDirectory, listens_at: str, note: str = "") -> st
         lines.append(f"  {path}  {there}")
     quoted = shlex.quote(str(directory.file_of(Role.NODE)))
     node_file = directory.file_of(Role.NODE).name
-    lines += [
-        "to have another machine work, copy a file there and type",
-        f"  drumbeat node --cluster {node_file}        (on this machine: --cluster {quoted})",
-        "or, to paste instead of copying: `drumbeat scheduler --show node` in a terminal here",
-    ]
+    here = shlex.quote(str(directory.path))
+    if alone:
+        lines += ["to have this machine work, type", f"  drumbeat node --cluster {quoted}"]
+    else:
+        lines += [
+            "to have another machine work, copy a file there and type",
+            f"  drumbeat node --cluster {node_file}        (on this machine: --cluster {quoted})",
+            "or, to paste instead of copying, type in a terminal here",
+            f"  drumbeat scheduler --directory {here} --show node",
+        ]
     return "\n".join(lines)
 
 

@@ -51,10 +51,29 @@ def reach_of(listens_at: str) -> Reach:
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as asker:
                 asker.connect((outside, 9))
-                return Reach(str(asker.getsockname()[0]))
+                own = str(asker.getsockname()[0])
         except OSError:
             continue  # no way out in this family
+        return with_way_out(own, _interfaces(), is_ipv6=is_ipv6)
     return without_way_out(_interfaces(), is_ipv6=is_ipv6)
+
+
+def with_way_out(own: str, interfaces: Iterable[Interface], *, is_ipv6: bool = False) -> Reach:
+    """Return the host to name where a route leads out of the machine.
+
+    Args:
+        own: the address that the machine has on that way.
+        interfaces: those of the machine.
+        is_ipv6: an IPv6 address will do, too.
+    """
+    others = [one for one in plausible(interfaces, is_ipv6=is_ipv6) if one != own]
+    if not others:
+        return Reach(own)
+    return Reach(
+        own,
+        "the address that this machine has on its way out; if others come by another of its"
+        f" networks, name that with --advertise HOST ({' or '.join(others)})",
+    )
 
 
 def without_way_out(interfaces: Iterable[Interface], *, is_ipv6: bool = False) -> Reach:
@@ -71,11 +90,16 @@ def without_way_out(interfaces: Iterable[Interface], *, is_ipv6: bool = False) -
             "the only address that this machine has for others; no way out of it was found, so"
             " name another with --advertise HOST if that is wrong",
         )
-    choice = f" ({' or '.join(found)})" if found else ""
+    if found:
+        return Reach(
+            LOOPBACK,
+            "no way out of this machine was found that would say by which of its addresses others"
+            f" come: name one with --advertise HOST ({' or '.join(found)})",
+        )
     return Reach(
         LOOPBACK,
-        "which is this machine alone: no way out of it was found, so name one for others with"
-        f" --advertise HOST{choice}",
+        "this machine has no address for others: when it has one, start this scheduler anew, or"
+        " name one with --advertise HOST",
     )
 
 
@@ -100,7 +124,7 @@ def plausible(interfaces: Iterable[Interface], *, is_ipv6: bool = False) -> list
 
 
 def _interfaces() -> list[Interface]:
-    import psutil  # type: ignore[import-untyped]  # seldom needed
+    import psutil  # type: ignore[import-untyped]  # a local cluster needs none
 
     states = psutil.net_if_stats()
     return [

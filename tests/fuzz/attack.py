@@ -23,6 +23,8 @@ from drumbeat.protocol.cluster_file import read_address
 from drumbeat.protocol.keys import Credentials
 from fuzz.mob import BURST, Mob
 
+#: said when there were as many connections as belong to the kind
+ENOUGH = "enough"
 #: who is not turned away by then is not waited for
 TURNED_AWAY_MS = 2_000
 
@@ -85,7 +87,7 @@ def main(kind: str, client: str, node: str, niceness: str, per_s: str) -> None:
             made += count
             time.sleep(max(0.0, begun_s + made / float(per_s) - time.monotonic()))
             if made - count < enough <= made:
-                print("enough", flush=True)
+                print(ENOUGH, flush=True)
         if not sys.stdin.readline():
             break
         print(made, flush=True)

@@ -14,19 +14,20 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fuzz.attack import KINDS
+from fuzz.attack import ENOUGH, KINDS
 from fuzz.places import NetworkPlace
-from fuzz.run import KEPT_RATE, Job
+from fuzz.run import Job
+from fuzz.shares import EDGE_S, Part, Turn, complaint, turn_of
 from fuzz.strangers import memory_and_files
 
-#: left out of each part: the program writes that often, and what was begun before ends
-EDGE_S: Final = 0.5
+#: after a turn: until the program has told what it did to the end of it
+TOLD_WITHIN_S: Final = 2.0
 #: an attack that cannot make its number of connections in that time is measured all the same
 PART_MAX_S: Final = 15.0
 
@@ -63,8 +64,9 @@ class Attack:
     def pause(self) -> int:
         """Stop for now; return how many connections it has made since it began."""
         self._say()
-        said = self._hear()
-        return int(said if said != "enough" else self._hear())
+        while (said := self._hear()) == ENOUGH:
+            pass
+        return int(said)
 
     def _say(self) -> None:
         assert self.process.stdin is not None
@@ -76,24 +78,13 @@ class Attack:
         self.process.communicate(timeout=30.0)
 
 
-class Part(NamedTuple):
-    """What a part of a turn came to."""
-
-    rate: float
-    #: processor time of the scheduler, and what of that a task took where there was no attack
-    busy_s: float
-    tasks: int
-
-
-def part(job: Job, pid: int, part_s: float, attack: Attack | None = None) -> Part:
+def part(pid: int, part_s: float, attack: Attack | None = None) -> Part:
     """Let so much time pass; under attack until that has come to its number."""
-    begun_s, busy_s, before = time.monotonic(), processor_s(pid), job.told[-1][0]
+    begun_s, busy_s = time.monotonic(), processor_s(pid)
     time.sleep(part_s)
     if attack is not None:
-        attack.wait(PART_MAX_S - part_s)
-    done, lasted_s = job.rate(begun_s + EDGE_S, time.monotonic())
-    rate = done / lasted_s if lasted_s else 0.0
-    return Part(rate, processor_s(pid) - busy_s, job.told[-1][0] - before)
+        attack.wait(max(0.0, PART_MAX_S - part_s))
+    return Part(begun_s, time.monotonic(), processor_s(pid) - busy_s)
 
 
 def processor_s(pid: int) -> float:
@@ -102,23 +93,17 @@ def processor_s(pid: int) -> float:
     return float(times.user + times.system)
 
 
-def turn(attack: Attack, job: Job, pid: int, part_s: float) -> tuple[float, str]:
-    """Return what was kept of the rate, and the figures."""
-    first = part(job, pid, part_s)
+def turn(attack: Attack, job: Job, pid: int, part_s: float) -> Turn:
+    """Return what a turn of quiet, attacked, quiet came to."""
+    first = part(pid, part_s)
     attack.begin()
-    begun_s = time.monotonic()
-    attacked = part(job, pid, part_s, attack)
-    lasted_s = time.monotonic() - begun_s
+    attacked = part(pid, part_s, attack)
     made = attack.pause()
-    last = part(job, pid, part_s)
-    quiet = (first.rate + last.rate) / 2
-    kept = attacked.rate / quiet if quiet else 0.0
-    task_s = (first.busy_s + last.busy_s) / max(1, first.tasks + last.tasks)
-    each_us = (attacked.busy_s - attacked.tasks * task_s) / max(1, made) * 1e6
-    return kept, (
-        f"{kept:6.0%}   quiet {quiet:8,.0f}/s  attacked {attacked.rate:8,.0f}/s  "
-        f"{made:6,} connections, {made / lasted_s:6,.0f}/s, of the scheduler {each_us:5.0f} us each"
-    )
+    last = part(pid, part_s)
+    end_s = time.monotonic() + TOLD_WITHIN_S
+    while job.told[-1].at_s < last.ended_s and time.monotonic() < end_s:
+        time.sleep(0.02)
+    return turn_of(job.told, (first, attacked, last), made)
 
 
 def measure(kind: str, place: NetworkPlace, job: Job, given: argparse.Namespace) -> bool:
@@ -126,22 +111,28 @@ def measure(kind: str, place: NetworkPlace, job: Job, given: argparse.Namespace)
     pid = place.scheduler_pid()
     memory = memory_and_files(pid)[0]
     attack = Attack(kind, place, given.nice, given.per_s)
-    kept = []
+    turns: list[Turn] = []
     try:
         for _ in range(given.turns):
-            ratio, figures = turn(attack, job, pid, given.part_s)
-            kept.append(ratio)
-            print(f"{kind:12} {figures}", flush=True)
+            turns.append(turn(attack, job, pid, given.part_s))
+            print(f"{kind:12} {turns[-1].words()}", flush=True)
     finally:
         attack.end()
-    median = statistics.median(kept)
+    kept = [one.kept for one in turns]
     grown = (memory_and_files(pid)[0] - memory) >> 20
     print(
-        f"{kind:12} kept {median:.0%} of its rate ({min(kept):.0%} to {max(kept):.0%}); the "
-        f"scheduler's memory {grown:+d} MiB",
+        f"{kind:12} kept {statistics.median(kept):.0%} of its rate ({min(kept):.0%} to "
+        f"{max(kept):.0%}); the scheduler's memory {grown:+d} MiB",
         flush=True,
     )
-    return median >= KEPT_RATE
+    if any(one.made < KINDS[kind][2] for one in turns):
+        print(
+            f"{kind:12} not {KINDS[kind][2]:,} connections in each turn: this says less", flush=True
+        )
+    wrong = complaint(turns)
+    if wrong:
+        print(f"WRONG: {kind}: {wrong}", flush=True)
+    return not wrong
 
 
 def main() -> int:
@@ -159,6 +150,8 @@ def main() -> int:
     unknown = set(given.kinds) - set(KINDS)
     if unknown:
         flags.error(f"no such attack: {', '.join(sorted(unknown))}")
+    if given.turns < 1 or given.part_s <= 2 * EDGE_S:
+        flags.error(f"at least one turn, and more than {2 * EDGE_S:g} s a part")
     with (
         tempfile.TemporaryDirectory(prefix="db") as directory,
         NetworkPlace(Path(directory)) as place,
@@ -169,7 +162,7 @@ def main() -> int:
         closing.callback(job.stop)
         job.wait_for(20_000)
         held = [measure(kind, place, job, given) for kind in given.kinds or KINDS]
-        wrong = job.told[-1][1]
+        wrong = job.told[-1].wrong
         restarted = place.scheduler_pid() != pid
         print("refused:", place.status()["refused"])
     if wrong or restarted:

@@ -20,13 +20,13 @@ from typing import Any, Final
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fuzz.places import LocalPlace, NetworkPlace, Place
+from fuzz.shares import EDGE_S, KEPT_RATE, Told, done_between
 from fuzz.strangers import memory_and_files
 
 #: with nonsense and without, in turns: a machine's own moods hit both alike
 PHASE_S: Final = 5.0
 #: more than that is no warming up
 MEMORY_BYTES_MAX: Final = 64 << 20
-KEPT_RATE: Final = 0.8
 COUNTED: Final = (
     "messages_rejected", "frames_refused", "strangers_reset", "hellos_refused", "junk_dropped",
     "keys_refused",
@@ -43,8 +43,7 @@ class Job:
     def __init__(self, address: str, kind: str = "sleeping") -> None:
         command = [sys.executable, str(Path(__file__).with_name("job.py")), address, kind]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        #: (done, wrong, when)
-        self.told: list[tuple[int, int, float]] = []
+        self.told: list[Told] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -52,7 +51,7 @@ class Job:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             done, wrong, at_s = line.split()
-            self.told.append((int(done), int(wrong), float(at_s)))
+            self.told.append(Told(int(done), int(wrong), float(at_s)))
 
     def wait_for(self, done: int, timeout_s: float = 30.0) -> None:
         """Wait until so much is done."""
@@ -61,13 +60,6 @@ class Job:
             if self.process.poll() is not None or time.monotonic() > end_s:
                 raise TimeoutError(f"the innocent program has not done {done}: {self.told[-1:]}")
             time.sleep(0.02)
-
-    def rate(self, since_s: float, until_s: float) -> tuple[int, float]:
-        """Return how much was done between two times, and in how long."""
-        inside = [(done, at_s) for done, _, at_s in self.told if since_s <= at_s <= until_s]
-        if len(inside) < 2:
-            return 0, 0.0
-        return inside[-1][0] - inside[0][0], inside[-1][1] - inside[0][1]
 
     def stop(self) -> None:
         """End it."""
@@ -86,7 +78,7 @@ class Outcome:
         self.expected: Counter[str] = Counter()
         self.counted: Counter[str] = Counter()
         self.status: dict[str, Any] = {}
-        self.rates = {"quiet": (0, 0.0), "nonsense": (0, 0.0)}
+        self.rates = {"quiet": (0.0, 0.0), "nonsense": (0.0, 0.0)}
         self.memory_bytes: list[int] = []
         self.descriptors: tuple[int, int] = (0, 0)
         self.restarted = False
@@ -178,7 +170,7 @@ def _talk(
     time.sleep(0.2)  # until it has been read; what it was taken for is not known
     before = counts_of(place.status())
     files_before = memory_and_files(pid)[1]
-    rates = {name: [0, 0.0] for name in outcome.rates}
+    phases_over: list[tuple[str, float, float]] = []
     start_s = time.monotonic()
     quiet = False
     phase_s = start_s
@@ -192,10 +184,7 @@ def _talk(
             next_memory += max(1, messages // 10)
         done = said >= messages
         if (phases and now - phase_s >= PHASE_S) or done:
-            tasks, lasted_s = job.rate(phase_s + 0.5, now)
-            name = "quiet" if quiet else "nonsense"
-            rates[name][0] += tasks
-            rates[name][1] += lasted_s
+            phases_over.append(("quiet" if quiet else "nonsense", phase_s + EDGE_S, now))
             spoken_s += 0.0 if quiet else now - phase_s
             quiet, phase_s = not quiet, now
         if done:
@@ -211,7 +200,11 @@ def _talk(
     strangers.close()
     at = job.told[-1][0] if job.told else 0
     job.wait_for(at + 20)
-    outcome.rates = {name: (done_, lasted_s) for name, (done_, lasted_s) in rates.items()}
+    for name, since_s, until_s in phases_over:
+        if since_s < until_s:
+            tasks, lasted_s = outcome.rates[name]
+            tasks += done_between(job.told, since_s, until_s)
+            outcome.rates[name] = tasks, lasted_s + until_s - since_s
     outcome.wrong = job.told[-1][1]
     outcome.said, outcome.expected = strangers.said, strangers.expected
     _settle(outcome, place, pid, before, files_before)

@@ -18,6 +18,7 @@ def test_a_port_where_nobody_listens_is_called_that() -> None:
         port = bound.getsockname()[1]
         finding = find_out("127.0.0.1", port, 1.0)
     assert finding.reason.startswith(f"nobody listens at 127.0.0.1:{port} (connection refused)")
+    assert "That address is each machine itself" in finding.reason
     assert not finding.endpoint
 
 

@@ -136,8 +136,22 @@ def test_a_role_is_shown_on_a_terminal_as_the_lines_to_paste(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     cli_commands.main(["scheduler", "--directory", str(files), "--show", "node"])
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert out == f" export DRUMBEAT_ADDRESS={show_address(*address('node'))}\ndrumbeat node\n"
+    assert "on each machine" in err
+
+
+def test_an_address_that_other_machines_have_no_use_for_is_shown_as_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = address("node")._replace(endpoint="tcp://127.0.0.1:7788")
+    write_address(tmp_path / "node.cluster", alone)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    cli_commands.main(["scheduler", "--directory", str(tmp_path), "--show", "node"])
+    out, err = capsys.readouterr()
+    assert show_address(*alone) in out
+    assert err.startswith("that is good on this machine alone")
+    assert "--advertise HOST" in err
 
 
 @pytest.mark.parametrize("role", ["client", "node", "admin"])

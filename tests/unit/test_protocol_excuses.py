@@ -1,8 +1,18 @@
 """What is said of a scheduler that cannot be reached: the cause, when it changes, not too often."""
 
+import itertools
+
 import pytest
 from drumbeat.protocol.dialer import Unreachable
-from drumbeat.protocol.excuses import TELL_AFTER_S, TELL_EACH_S, Excuses, Stage, patience_s
+from drumbeat.protocol.excuses import (
+    TELL_AFTER_S,
+    TELL_AGAIN_MAX_S,
+    TELL_EACH_S,
+    TOLD_MAX,
+    Excuses,
+    Stage,
+    patience_s,
+)
 
 WHERE = "lab1:7788"
 
@@ -44,6 +54,46 @@ def test_another_cause_is_said_but_not_all_the_time() -> None:
     excuses.failed(Stage.BEGUN, "no route", 2.0)
     assert excuses.due(2.0) is None
     assert excuses.due(1.0 + TELL_EACH_S) == Unreachable("no route")
+
+
+def told_within(excuses: Excuses, lasts_s: int, reasons: list[str]) -> list[int]:
+    """Return when something is said while these causes take turns, each for a second."""
+    said = []
+    for now_s in range(lasts_s):
+        excuses.failed(Stage.BEGUN, reasons[now_s % len(reasons)], 0.0)
+        if excuses.due(float(now_s)) is not None:
+            said.append(now_s)
+    return said
+
+
+def test_causes_that_take_turns_are_said_ever_more_seldom_and_never_for_the_last_time() -> None:
+    excuses = Excuses(WHERE)
+    said = told_within(excuses, 6 * 3600, ["no answer", "no route"])
+    gaps = [later - earlier for earlier, later in itertools.pairwise(said)]
+    assert said[:2] == [1, 1 + TELL_EACH_S]
+    assert gaps == sorted(gaps)
+    assert len(said) < 45
+    assert TELL_AGAIN_MAX_S <= gaps[-1] < TELL_AGAIN_MAX_S + 2
+    # A cause that is new waits for none of that, and nor does any after a connection.
+    excuses.failed(Stage.BEGUN, "nobody listens", 0.0)
+    assert excuses.due_s() == said[-1] + TELL_EACH_S
+    excuses.connected()
+    assert told_within(excuses, 10, ["no answer", "no route"]) == said[:2]
+
+
+def test_a_cause_that_reads_differently_each_time_is_said_seldom_too() -> None:
+    said = told_within(Excuses(WHERE), 6 * 3600, [f"error {number}" for number in range(9999)])
+    assert len(said) < TOLD_MAX + 45
+
+
+def test_a_refused_key_is_said_at_once_but_not_at_once_again() -> None:
+    excuses = failing(Stage.KEY_REFUSED)
+    assert excuses.due(0.0) is not None
+    excuses.failed(Stage.FULL, "", 0.0)
+    assert excuses.due(5.0) is not None
+    excuses.failed(Stage.KEY_REFUSED, "", 0.0)
+    assert excuses.due(5.0) is None
+    assert excuses.due(15.0) is not None
 
 
 def test_after_a_connection_the_same_cause_is_news_again() -> None:

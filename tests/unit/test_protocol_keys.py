@@ -3,7 +3,7 @@
 import pickle
 
 import pytest
-from drumbeat.protocol.endpoints import check_endpoint, split_tcp, tcp_endpoint
+from drumbeat.protocol.endpoints import check_endpoint, is_loopback, split_tcp, tcp_endpoint
 from drumbeat.protocol.errors import ConfigError
 from drumbeat.protocol.keys import (
     ROLES,
@@ -132,3 +132,13 @@ def test_what_is_no_endpoint_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["tcp://*:7788", "tcp://0.0.0.0:0", "tcp://[::]:1", "tcp://a_b:1"])
 def test_one_may_listen_on_all_interfaces_and_where_the_system_picks_the_port(text: str) -> None:
     assert check_endpoint(text) == text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.0.1", "::1", "localhost", "LocalHost"])
+def test_some_hosts_are_whatever_machine_looks_for_them(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "fd00::1", "localhost.lab", "127.example", "*"])
+def test_all_others_are_the_same_for_everybody(host: str) -> None:
+    assert not is_loopback(host)

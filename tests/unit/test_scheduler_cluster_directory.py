@@ -157,6 +157,21 @@ def test_what_is_doubtful_of_the_address_for_others_is_said_below_it(path: Path,
     assert (second == f"  {note}") == bool(note)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+def test_what_only_this_machine_reaches_is_promised_to_no_other(path: Path, host: str) -> None:
+    said = words_of(opened(path, f"tcp://{host}:7788"), "*:7788")
+    assert f"listening at *:7788; this machine alone reaches it at {host}:7788" in said
+    assert "other" not in said
+    assert said.endswith(
+        f"to have this machine work, type\n  drumbeat node --cluster {path}/node.cluster"
+    )
+
+
+def test_the_command_to_show_a_role_names_the_directory(path: Path) -> None:
+    said = words_of(opened(path, "tcp://lab1:7788"), "*:7788")
+    assert said.endswith(f"\n  drumbeat scheduler --directory {path} --show node")
+
+
 def test_ctrl_c_before_the_scheduler_listens_is_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
