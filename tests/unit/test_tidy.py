@@ -22,12 +22,12 @@ PURE = {
     "actors", "arrivals", "attempts", "beside", "blobs", "bounds", "budget", "cases", "checkpoints",
     "children", "claims", "complaints", "core", "credits", "curve", "deliveries", "dialer",
     "dispatch", "door", "doubts", "drain", "drains", "ended", "endpoints", "events", "excuses",
-    "handing", "hangs", "holders", "home", "ids", "intake", "invariants", "inventory", "kept",
-    "keys", "kinds", "ladder", "lease", "limits", "link", "listener", "liveness", "lives",
+    "handing", "hangs", "holders", "home", "ids", "inquiries", "intake", "invariants", "inventory",
+    "kept", "keys", "kinds", "ladder", "lease", "limits", "link", "listener", "liveness", "lives",
     "matching", "messages", "objects", "outbox", "packets", "parcels", "placement", "presence",
     "pressure", "queries", "reaper", "recovery", "reports", "resources", "results", "returns",
-    "roster", "slots", "stack_text", "stacks", "state", "stops", "submissions", "tasks", "texts",
-    "traffic", "trust", "waits", "work", "zmtp",
+    "roster", "slots", "stack_text", "stacks", "state", "stock", "stops", "submissions", "tally",
+    "tasks", "texts", "traffic", "trust", "waits", "work", "zmtp",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "ctypes", "datetime", "io", "logging", "mmap", "multiprocessing", "os",
