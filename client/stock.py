@@ -12,6 +12,7 @@ from ..protocol.stock import (
     ACTOR,
     ARGUMENTS,
     NAME_MAX,
+    PARTS_MAX,
     PUT,
     RESULT,
     SEGMENT,
@@ -68,8 +69,9 @@ class _Look:
         self._home = home
         self._kinds = kinds
         self._tasks = tasks
-        #: value -> bytes of the segments that it needs
+        #: value -> bytes of the segments that it needs, and these
         self._behind: dict[bytes, int] = {}
+        self._parts: dict[bytes, list[bytes]] = {}
         #: segment -> the function whose arguments it holds
         self._arguments: dict[bytes, str] = {}
 
@@ -113,7 +115,10 @@ class _Look:
         alone = dict(segments)
         for id_, contained in carriers:
             for part in contained:
-                self._behind[id_] = self._behind.get(id_, 0) + alone.pop(part, 0)
+                size = alone.pop(part, 0)
+                if size:
+                    self._behind[id_] = self._behind.get(id_, 0) + size
+                    self._parts.setdefault(id_, []).append(part)
         if alone:
             for call in islice(self._tasks.values(), LOOK_AT):
                 for part in call.row.contained:
@@ -133,7 +138,7 @@ class _Look:
 
     def _row(self, id_: ObjectId, size_bytes: int) -> StockRow:
         entry = self._home.entries[id_]
-        place = SHARED if self._behind.get(id_) else place_of(entry.row)
+        place = SHARED if id_ in self._behind else place_of(entry.row)
         return StockRow(
             id_,
             self._sort(id_, entry),
@@ -143,6 +148,7 @@ class _Look:
             place,
             max(0, entry.refs),
             max(0, entry.pins),
+            tuple(self._parts.get(id_, ())[:PARTS_MAX]),
         )
 
     def _sort(self, id_: ObjectId, entry: Entry) -> str:

@@ -19,6 +19,8 @@ from .running import Word
 STOCK_ROWS_MAX: Final = 1000
 #: a longer name is cut
 NAME_MAX: Final = 100
+#: memory segments of one value that are named; most have one
+PARTS_MAX: Final = 4
 
 Name = Annotated[str, Meta(max_length=NAME_MAX)]
 
@@ -78,6 +80,8 @@ class StockRow(Row):
     refs: Count
     #: calls, values, and whatever else needs it there
     uses: Count
+    #: memory segments of this home that only this value needs: who maps one holds that
+    parts: tuple[ObjectBytes, ...] = ()
 
 
 class Stock(Message, tag="stock"):

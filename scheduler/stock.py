@@ -12,7 +12,7 @@ from ..protocol.forms import COUNT_MAX
 from ..protocol.frames import Role
 from ..protocol.ids import ObjectId, PeerId, home_of, show
 from ..protocol.messages import Answer, Query
-from ..protocol.stock import NAME_MAX, STOCK_ROWS_MAX, Stock, StockRow, TakeStock
+from ..protocol.stock import NAME_MAX, PARTS_MAX, STOCK_ROWS_MAX, Stock, StockRow, TakeStock
 from .objects import Objects
 from .state import Peer, State
 
@@ -125,17 +125,22 @@ class StockAsks:
         ask.due_s = self._state.now_s + TELL_S
         wanted: dict[PeerId, list[bytes]] = {}
         for _, row in ask.rows:
-            for holder in self._holders(row)[:HOLDERS_MAX]:
-                wanted.setdefault(holder, []).append(row.id)
+            for holder, ids in list(self._holders(row).items())[:HOLDERS_MAX]:
+                wanted.setdefault(holder, []).extend(ids)
         for holder, ids in wanted.items():
             peer = self._state.peers.get(holder)
             if peer is not None:
                 self._ask(ask, peer, TakeStock(0, len(ids), "", ids))
 
-    def _holders(self, row: StockRow) -> list[PeerId]:
-        object_id = ObjectId(row.id)
-        holders = self._state.holders.holders_of(object_id)
-        return [peer for peer in holders if peer != home_of(object_id)]
+    def _holders(self, row: StockRow) -> dict[PeerId, list[bytes]]:
+        """Return who else holds an object, or memory that is a part of it: and which of these."""
+        home, found = home_of(ObjectId(row.id)), dict[PeerId, list[bytes]]()
+        for id_ in (row.id, *row.parts[:PARTS_MAX]):
+            if home_of(ObjectId(id_)) == home:
+                for holder in self._state.holders.holders_of(ObjectId(id_)):
+                    if holder != home:
+                        found.setdefault(holder, []).append(id_)
+        return found
 
     # ---------------------------------------------------------------------------------- the answer
 
@@ -151,12 +156,13 @@ class StockAsks:
         }
 
     def _object(self, ask: _Ask, home: Peer, row: StockRow) -> Data:
-        held = [_holder(home, row, is_home=True)] if row.refs or row.uses else []
+        held = [_holder(home, [row], is_home=True)] if row.refs or row.uses else []
         holders = self._holders(row)
-        for holder in holders[:HOLDERS_MAX]:
+        for holder, ids in list(holders.items())[:HOLDERS_MAX]:
             peer = self._state.peers.get(holder)
             if peer is not None:
-                held.append(_holder(peer, ask.held.get((row.id, holder))))
+                said = [ask.held[id_, holder] for id_ in ids if (id_, holder) in ask.held]
+                held.append(_holder(peer, said))
         entry = self._objects.entries.get(ObjectId(row.id))
         if entry is not None:
             held.append(
@@ -217,15 +223,16 @@ def _home(home: Peer, told: Stock) -> Data:
     }
 
 
-def _holder(peer: Peer, row: StockRow | None, *, is_home: bool = False) -> Data:
-    """Return how a peer holds an object; None in it: it did not say."""
-    return {
-        "name": _name(peer),
-        "role": peer.role,
-        "refs": None if row is None else row.refs,
-        "uses": None if row is None else row.uses,
-        "copy_bytes": None if row is None else 0 if is_home else row.size_bytes,
-    }
+def _holder(peer: Peer, said: list[StockRow], *, is_home: bool = False) -> Data:
+    """Return how a peer holds an object and its parts; None in it: it did not say."""
+    held: Data = {"name": _name(peer), "role": peer.role}
+    if not said:
+        return {**held, "refs": None, "uses": None, "copy_bytes": None}
+    # Whoever has a value and has mapped its memory is one, and not two.
+    held["refs"] = max(row.refs for row in said)
+    held["uses"] = max(row.uses for row in said)
+    copied = 0 if is_home else sum(row.size_bytes for row in said)
+    return {**held, "copy_bytes": min(COUNT_MAX, copied)}
 
 
 def _silent(peer: Peer) -> Data:

@@ -70,6 +70,7 @@ def test_a_segment_counts_with_the_value_that_needs_it() -> None:
     told = stock(client)
     assert [(row.id, row.sort, row.size_bytes) for row in told.rows] == [(put, "put", 1048676)]
     assert told.rows[0].place == "shared memory"
+    assert told.rows[0].parts == (segment,), "who maps it, holds that"
     assert (told.objects, told.size_bytes) == (1, 1048676)
 
 

@@ -37,10 +37,10 @@ def row_of(id_: bytes, size_bytes: int = 10, refs: int = 1, uses: int = 0) -> St
     return StockRow(id_, "put", "", "ready", size_bytes, "memory", refs, uses)
 
 
-def shared_with(stage: Stage, home: PeerId, node: PeerId, id_: bytes) -> None:
-    """Have a task of a home go to a node with a ref to an object inside."""
+def shared_with(stage: Stage, home: PeerId, node: PeerId, *ids: bytes) -> None:
+    """Have a task of a home go to a node with refs to objects inside."""
     task = ids_of(home, 100 + node[0])[-1]
-    stage.submit(home, stage.define(home, node=node.hex()), [task], args=b"a", contained=(id_,))
+    stage.submit(home, stage.define(home, node=node.hex()), [task], args=b"a", contained=ids)
     stage.turn()
     assert stage.assigned(node)
 
@@ -100,6 +100,30 @@ def test_those_who_hold_refs_are_asked_how_and_told_of() -> None:
         {"name": "n", "role": "node", "refs": 2, "uses": 1, "copy_bytes": 0}
     ]
     assert [one["name"] for one in data["objects"][1]["held_by"]] == ["client-c"]
+
+
+def test_who_has_mapped_the_memory_of_a_value_holds_that_and_is_told_of_once() -> None:
+    stage = Stage()
+    client, node, other = stage.client(), stage.node(), stage.node("m")
+    mine, part = ids_of(client, 2)
+    (foreign,) = ids_of(other, 1)
+    shared_with(stage, client, node, part, foreign)
+    shared_with(stage, client, other, mine, part)
+    ask(stage, client)
+    row = row_of(mine, 20, refs=0)
+    row.parts = (part, foreign)
+    tell(stage, node)
+    tell(stage, other)
+    tell(stage, client, row, objects=1, size_bytes=20)
+    assert stage.mail[node][-1].ids == [part], "and not what is not this home's"
+    assert stage.mail[other][-1].ids == [mine, part]
+    tell(stage, node, row_of(part, 0, refs=1))
+    tell(stage, other, row_of(mine, 5, refs=2, uses=1), row_of(part, 15, refs=1, uses=1))
+    held = answer(stage, client)["objects"][0]["held_by"]
+    assert [(one["name"], one["refs"], one["uses"], one["copy_bytes"]) for one in held] == [
+        ("m", 2, 1, 20),
+        ("n", 1, 0, 0),
+    ]
 
 
 def test_tasks_that_wait_for_a_value_at_the_scheduler_are_told_of() -> None:
