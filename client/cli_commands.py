@@ -9,7 +9,7 @@ Exit codes: 0 done, 1 the cluster could not do it, 2 the command line was wrong,
 import difflib
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -28,13 +28,22 @@ from . import (
     cli_events,
     cli_hosts,
     cli_kill,
+    cli_objects,
     cli_stack,
     cli_start,
     cli_tables,
     cli_top,
 )
 from .addresses import VARIABLE, may_hold_key
-from .cli_words import FAILED, NO_CLUSTER, WRONG_USAGE, examples, print_json, refuse
+from .cli_words import (
+    FAILED,
+    NO_CLUSTER,
+    WRONG_USAGE,
+    examples,
+    print_json,
+    refuse,
+    show_rows,
+)
 
 #: what may stand in what was typed in a wrong place
 SECRETS = re.compile(r"drumbeat://\S+")
@@ -273,22 +282,14 @@ def cancel(
 
 at_cluster(as_json(cli_drain.drain))
 for command in (
-    cli_stack.stack, cli_events.events, cli_top.top, cli_kill.kill, cli_bench.command
+    cli_stack.stack, cli_events.events, cli_top.top, cli_kill.kill, cli_bench.command,
+    cli_objects.objects,
 ):  # fmt: skip
     at_cluster(as_json(command))
     commands.add_command(command)
 own = (cli_start.scheduler, cli_start.node, cli_drain.drain)
 for command in (*own, *cli_hosts.COMMANDS):
     commands.add_command(command)
-
-
-def show_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
-    """Print a table that fits the terminal; say what did not."""
-    table = cli_tables.rows_table(rows, columns, cli_tables.terminal_width())
-    cli_tables.show(table)
-    left_out = len({key for row in rows for key in row}) - len(table.columns)
-    if left_out > 0:
-        click.echo(f"{left_out} columns are empty or did not fit; --json shows all", err=True)
 
 
 def state_of(session: Session, text: str) -> str:

@@ -112,6 +112,16 @@ def amount(value: float) -> str:
     return f"{value:,.3f}".rstrip("0").rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
 
 
+def size(count: int) -> str:
+    """Return an amount of bytes as people say it: 512 B, 12.5 kB, 812.0 MB, 3.4 GB."""
+    if count < 1000:
+        return f"{count} B"
+    for power, unit in enumerate(("kB", "MB", "GB"), start=1):
+        if count < 999.95 * 1000**power:
+            return f"{count / 1000**power:.1f} {unit}"
+    return f"{count / 1e12:,.1f} TB"
+
+
 def cell(key: str, value: Any) -> str:
     """Return one value of an answer as text."""
     if value is None:

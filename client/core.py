@@ -27,6 +27,7 @@ from .invariants import check
 from .kinds import Kinds
 from .lives import SUBMIT_ROWS_MAX
 from .results import Results
+from .stock import stock_of
 
 
 class ClientCore:
@@ -99,6 +100,9 @@ class ClientCore:
             messages.Notice: self._on_text,
             messages.Shapes: self._on_shapes,
             messages.Credit: lambda message, _now_s: self._credits.granted(message),
+            messages.TakeStock: lambda message, _: self._send(
+                stock_of(message, self.home, self.kinds, self.tasks)
+            ),
             Recovered: lambda _, __: lives.recovered(self.home, self._budget, self._epoch),
         }
 
@@ -170,9 +174,9 @@ class ClientCore:
             tasks[id_] = call  # type: ignore[index]
             options = call.options
             if options.num_returns == 1:
-                entries[id_] = Entry()  # type: ignore[index]
+                entries[id_] = Entry(kind=row.kind)  # type: ignore[index]
             else:
-                self._expect_values(TaskId(id_), options.num_returns)
+                self._expect_values(TaskId(id_), row.kind, options.num_returns)
             if options.actor:
                 self.home.pin((options.actor,))
             elif options.creates is not None:
@@ -187,9 +191,9 @@ class ClientCore:
             else:
                 departing.append(row)
 
-    def _expect_values(self, id_: TaskId, num_returns: int) -> None:
+    def _expect_values(self, id_: TaskId, kind: int, num_returns: int) -> None:
         for object_id in objects_of(id_, num_returns):
-            self.home.entries[object_id] = Entry()
+            self.home.entries[object_id] = Entry(kind=kind)
         self.results.remaining[id_] = num_returns
 
     def _depart(self) -> None:

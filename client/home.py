@@ -23,6 +23,9 @@ FETCHING = 2
 #: only its name is known
 ABSENT = 3
 
+#: in place of the number of a kind: it was put
+NO_KIND = -1
+
 
 class Entry(Struct, gc=False):
     """One object, as this process knows it."""
@@ -41,6 +44,8 @@ class Entry(Struct, gc=False):
     row: ValueRow | None = None
     #: own, pending: what makes an actor, which ends when nobody holds it any more
     is_actor: bool = False
+    #: own: number of the kind whose calls make it, for people
+    kind: int = NO_KIND
 
 
 class Home:

@@ -16,6 +16,8 @@ from .events import Call
 OWN_NUMBERS: Final = 1 << 32
 #: looking for users of dropped kinds reads every task; it is done once for so many tasks a kind
 TASKS_A_DROPPED_KIND: Final = 1000
+#: of so many kinds that were forgotten, the names are kept: for values that are still here
+NAMES_MAX: Final = 1000
 
 
 class Kinds:
@@ -37,6 +39,8 @@ class Kinds:
         self.dropping: dict[int, int] = {}
         #: to be told to the scheduler
         self.forgotten: list[int] = []
+        #: names of the kinds that were forgotten last
+        self._names: dict[int, str] = {}
 
     def add(self, rows: Iterable[KindRow]) -> None:
         """Take new kinds, each with its payload."""
@@ -47,7 +51,7 @@ class Kinds:
     def name_of(self, number: int) -> str:
         """Return a kind's name, for people."""
         row = self._rows.get(number)
-        return "a task" if row is None else row.name
+        return self._names.get(number, "a task") if row is None else row.name
 
     def untold(self) -> tuple[list[KindRow], list[tuple[bytes, bytes]]]:
         """Return the kinds that the scheduler does not know, and their large payloads."""
@@ -122,6 +126,7 @@ class Kinds:
         variants = [key for key in self._variants if key[0] == number]
         for gone in (number, *(self._variants.pop(key) for key in variants)):
             row = self._rows.pop(gone)
+            self._names[gone] = row.name
             if gone in self.news:
                 del self.news[gone]
                 continue
@@ -129,6 +134,8 @@ class Kinds:
             self._functions[row.function] -= 1
             if not self._functions[row.function]:
                 del self._functions[row.function]
+        while len(self._names) > NAMES_MAX:
+            del self._names[next(iter(self._names))]
 
     def __len__(self) -> int:
         return len(self._rows)

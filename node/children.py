@@ -24,6 +24,7 @@ from ..protocol.messages import (
     Release,
     Retried,
     Submit,
+    TakeStock,
     TaskRow,
     ValueRow,
 )
@@ -32,6 +33,7 @@ from .events import SendBlob
 from .objects import Call
 from .packets import Answered, Ask, CancelTasks, NestedKind, Submitted
 from .state import NodeState
+from .stock import stock_of
 
 #: in one Submit that tells of former attempts: it cannot be divided on its way
 SUBMIT_ROWS_MAX = 512
@@ -126,6 +128,10 @@ class Children:
             call = calls.get(task)
             if call is not None and call.attempt < attempt:
                 call.attempt = attempt
+
+    def take_stock(self, message: TakeStock) -> None:
+        """Somebody wants to know what is kept here for the workers."""
+        self._state.send(stock_of(message, self._state))
 
     def worker_gone(self, worker: Worker) -> None:
         """Nobody waits for the answers to a worker's requests any more."""
@@ -302,7 +308,8 @@ class Children:
         if task.id in objects.calls:
             return None
         number = worker.nested.get(task.kind)
-        options = self._kinds[number].options if number is not None else Options()
+        key = self._kinds[number] if number is not None else None
+        options = Options() if key is None else key.options
         # Who calls an actor needs it at least until the result is here.
         actor = (options.actor,) if options.actor else ()
         values = self._values(task) if task.deps else task.values
@@ -317,6 +324,7 @@ class Children:
             depth=packet.depth,
             attempt=1 if self._state.connected else 0,
             creates=options.creates is not None and not options.creates.detached,
+            name="a task" if key is None else key.name,
         )
         objects.submit(TaskId(task.id), call, worker)
         if number is None:

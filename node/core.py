@@ -167,6 +167,7 @@ class NodeCore:
             DrainNode: lambda message, now: self._drain.asked(message.cancel, now),
             Farewell: lambda message, _: self._drain.farewell(message),
             Stack: self._stack_asks.asked,
+            messages.TakeStock: lambda message, _: self._children.take_stock(message),
             CheckpointsKept: lambda message, _: self._actors.checkpoints.are_kept(message),
             CheckpointsGone: lambda message, _: self._actors.checkpoints.are_gone(message),
         }
@@ -382,8 +383,7 @@ class NodeCore:
         self._texts.clear()
         self._dispatch.clear()
         self._actors.clear()
-        self._processes.environments.clear()
-        self._processes.crews.clear()
+        self._processes.clear()
         state.objects.clear()
         self._ended.clear()
         state.blocked.clear()

@@ -66,6 +66,11 @@ class Lives:
         self.environments.pop(client, None)
         self.crews = {key: crew for key, crew in self.crews.items() if key.client != client}
 
+    def clear(self) -> None:
+        """The link's life is over: forget all clients."""
+        self.environments.clear()
+        self.crews.clear()
+
     def turn(self, now_s: float) -> None:
         """End who has idled for too long; kill who does not start or does not end. When due."""
         settings = self._state.settings

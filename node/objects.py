@@ -36,6 +36,8 @@ class Entry(Struct, gc=False, eq=False):
     #: foreign: asked for
     fetched: bool = False
     waiters: tuple[Waiter, ...] = ()
+    #: home: of the function that makes it, for people; "": it was put
+    name: str = ""
 
 
 class Call(Struct, gc=False, eq=False):
@@ -61,6 +63,8 @@ class Call(Struct, gc=False, eq=False):
     #: the creation of an actor that ends when nobody holds it; the scheduler has been told so
     creates: bool = False
     exits: bool = False
+    #: of the function, for people
+    name: str = ""
 
 
 class Objects:
@@ -165,7 +169,8 @@ class Objects:
         self.pin(call.pins)
         ids = objects_of(task, call.num_returns)
         for id_ in ids:
-            self._entry(id_).pending = True
+            entry = self._entry(id_)
+            entry.pending, entry.name = True, call.name
         self.hold(worker, ids)
 
     def put(self, row: ValueRow, worker: Worker) -> None:

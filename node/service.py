@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from types import FrameType, MappingProxyType
 from typing import NamedTuple
 
-from ..protocol.carriage import carriage_of
+from ..protocol.carriage import Carriage, carriage_of
 from ..protocol.clock import now_s
 from ..protocol.complaints import Complaints
 from ..protocol.errors import ConfigError, KeyRefused, VersionMismatch
@@ -29,6 +29,7 @@ from ..protocol.messages import (
 )
 from ..protocol.notify import HealthFile
 from ..protocol.payload_files import machine_of
+from ..protocol.settings import Settings
 from ..protocol.sizes import say_sizes
 from ..protocol.transport import (
     Blob,
@@ -104,7 +105,7 @@ class Daemon:
         self._shell = DialShell(
             plan.endpoint, Role.NODE, peer, plan.name, settings, rng, plan.credentials,
             machine_of(settings), _asked_s(house.keeper_pid),
-            carriage_of(settings, peer, plan.credentials, listens=True),
+            _carriage(settings, peer, plan),
         )  # fmt: skip
         self._poller = Poller()
         self._pool_fd = self._pool.fileno()
@@ -382,6 +383,15 @@ class Daemon:
         lines.append(f"the event: {event!r}"[:4096])
         lines += traceback.format_exception(error)
         say("\n".join(lines))
+
+
+def _carriage(settings: Settings, peer: PeerId, plan: Plan) -> Carriage | None:
+    """Return what brings large payloads past the scheduler, if there is and can be anything."""
+    try:
+        return carriage_of(settings, peer, plan.credentials, listens=True)
+    except ConfigError as error:
+        say(f"drumbeat node: large values go through the scheduler, which is slower: {error}")
+        return None
 
 
 def _asked_s(keeper_pid: int) -> float | None:

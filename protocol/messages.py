@@ -44,6 +44,8 @@ from .questions import Query as Query
 from .recovery import HandedOver, Holding, Inventory, Recovered, Registered, Report
 from .running import RunningRow, Stack, Stacks
 from .standstill import Deadlock, Look, Looked
+from .stock import Stock as Stock
+from .stock import TakeStock as TakeStock
 
 # -------------------------------------------------------------------------------------- definitions
 
@@ -477,15 +479,15 @@ FIRST_CREDIT = Credit(10_000, 8 << 20)
 ToScheduler = (
     Define | Forget | Enter | Leave | Submit | Cancel | Values | Fetch | Release | Join | Beat
     | Done | Blocked | TakenBack | Output | Query | Holding | Registered | Inventory | Looked
-    | Drain | Draining | Emptied | Stacks | ActorsUp | ActorsGone | Checkpoint
+    | Drain | Draining | Emptied | Stacks | ActorsUp | ActorsGone | Checkpoint | Stock
 )  # fmt: skip
 ToClient = (
     Results | Retried | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice
-    | Answer | Recovered | Credit
+    | Answer | Recovered | Credit | TakeStock
 )  # fmt: skip
 ToNode = (
     Prepare | Discard | Assign | Stop | TakeBack | Results | Retried | Cancelled | Values
     | Wanted | Shared | Unshared | Answer | Recovered | HandedOver | Report | Look | Deadlock
-    | DrainNode | Farewell | Stack | CheckpointsKept | CheckpointsGone
+    | DrainNode | Farewell | Stack | CheckpointsKept | CheckpointsGone | TakeStock
 )  # fmt: skip
 AnyMessage = ToScheduler | ToClient | ToNode

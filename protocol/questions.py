@@ -13,11 +13,11 @@ class Query(Message, tag="query"):
     """Anyone -> scheduler: what is there, what runs, what happened; answered by Answer."""
 
     request: int
-    #: status, nodes, tasks, actors, stack, events, top or name
+    #: status, nodes, tasks, actors, objects, stack, events, top or name
     what: str
     limit: Count = 100
-    #: tasks, actors: only those whose name or id begins so; stack: the id of a task or an actor,
-    #: NODE/PID, PID, or all; events: only those whose kind, severity, node or id begins so
+    #: tasks, actors, objects: only those whose name or id begins so; stack: the id of a task or an
+    #: actor, NODE/PID, PID, or all; events: only those whose kind, severity, node or id begins so
     match: str = ""
     #: events: the first `limit` from this number on; 0: the last `limit`
     since: Count = 0

@@ -16,7 +16,6 @@ from ..protocol.frames import Role
 from ..protocol.ids import ObjectId, PeerId, TaskId
 from ..protocol.liveness import NEVER_S
 from ..protocol.messages import (
-    Answer,
     Beat,
     Blocked,
     Cancel,
@@ -30,6 +29,7 @@ from ..protocol.messages import (
     Output,
     Query,
     Release,
+    Stock,
     Submit,
     TakenBack,
     Values,
@@ -45,6 +45,7 @@ from .claims import Ended
 from .deeds import Will
 from .deliveries import Deliveries
 from .drains import Drains
+from .inquiries import Inquiries
 from .invariants import check_actors, check_work
 from .kinds import Kinds
 from .objects import Objects
@@ -53,7 +54,6 @@ from .presence import Presence
 from .queries import Queries
 from .recovery import Recovery
 from .roster import Roster
-from .stacks import StackAsks
 from .standstill import Standstill
 from .state import Node, Peer, PeerError, State
 from .submissions import Submissions
@@ -70,9 +70,6 @@ EARLY_VALUES_MAX: Final = 4
 
 #: so much of what happened is told with a bug
 STORY_LINES: Final = 500
-#: a node speaks for its tasks: of others' work they see numbers only
-TASKS_MAY_ASK: Final = ("status", "nodes")
-
 Handler = Callable[[Peer, Any], None]
 
 
@@ -93,8 +90,8 @@ class SchedulerCore:
 
     __slots__ = (
         "_attempts", "_board", "_bounds", "_by_role", "_deliveries", "_drains", "_handlers",
-        "_kinds", "_objects", "_out", "_presence", "_queries", "_questions", "_rate", "_recovery",
-        "_roster", "_stacks", "_standstill", "_state", "_texts", "_wards", "_work",
+        "_inquiries", "_kinds", "_objects", "_out", "_presence", "_queries", "_rate", "_recovery",
+        "_roster", "_standstill", "_state", "_texts", "_wards", "_work",
     )  # fmt: skip
 
     def __init__(
@@ -129,9 +126,7 @@ class SchedulerCore:
         self._drains = drains = Drains(state, self._board, roster)
         self._queries = Queries(state, self._work, self._attempts, recovery, drains)
         self._texts, self._rate = Texts(state), self._queries.rate
-        self._stacks = StackAsks(state)
-        #: asked in this turn, answered at its end
-        self._questions: list[tuple[Peer, Query]] = []
+        self._inquiries = Inquiries(state, self._queries, self._objects)
         self._bounds = bounds = Bounds(state)
         self._presence = presence = Presence(
             state, self._board, self._kinds, self._objects, self._work, self._attempts,
@@ -160,6 +155,7 @@ class SchedulerCore:
         """Return who hears what each may say, by role."""
         presence, recovery, attempts = self._presence, self._recovery, self._attempts
         checkpoints, fences = self._state.hosts.checkpoints, self._state.hosts.fences
+        inquiries = self._inquiries
         either: dict[type, Handler] = {
             Leave: presence.leave,
             Define: self._on_define,
@@ -169,7 +165,8 @@ class SchedulerCore:
             Values: partial(values_came, self._state, self._objects, self._work.arrived),
             Fetch: lambda peer, message: self._objects.fetch(peer.id, message.ids),
             Release: self._on_release,
-            Query: self._on_query,
+            Query: inquiries.asked,
+            Stock: inquiries.stock.told,
             Holding: recovery.holding,
             Registered: recovery.registered,
         }
@@ -184,7 +181,7 @@ class SchedulerCore:
                 **either,
                 Join: presence.join,
                 Beat: self._on_beat,
-                Stacks: lambda peer, said: self._stacks.told(_node_of(peer), said),
+                Stacks: lambda peer, said: inquiries.stacks.told(_node_of(peer), said),
                 Done: attempts.done,
                 Blocked: lambda peer, said: attempts.blocked(_node_of(peer), said),
                 TakenBack: lambda peer, said: attempts.taken_back(_node_of(peer), said),
@@ -243,8 +240,8 @@ class SchedulerCore:
         finished = state.counters["finished"]
         if finished != self._rate.total:
             self._rate.note(finished, now_s)
-        if self._questions or self._stacks.open:
-            self._answer()
+        if self._inquiries.are_open:
+            self._inquiries.turn()
         self._texts.forwarded.clear()
         deliveries, out, last = self._deliveries, self._out, []
         if deliveries.has_news or now_s >= deliveries.due_s or (deliveries.ready and out.assigns):
@@ -296,8 +293,8 @@ class SchedulerCore:
             due_s = min(due_s, self._work.asks.due_s())
         if self._work.deadlines.watched:
             due_s = min(due_s, self._work.deadlines.due_s())
-        if self._stacks.open:
-            due_s = min(due_s, self._stacks.due_s())
+        if self._inquiries.are_open:
+            due_s = min(due_s, self._inquiries.due_s())
         if self._state.recovering:
             return due_s
         starving = self._attempts.starving
@@ -329,11 +326,10 @@ class SchedulerCore:
             "tasks": sum(len(peer.tasks) for peer in peers),
             "early_blobs": sum(len(peer.early) for peer in peers),
             "expected_blobs": sum(len(peer.expected) for peer in peers),
-            "questions": len(self._questions),
         }
         for part in (
             self._work, self._attempts, self._deliveries, self._bounds, self._recovery,
-            self._standstill, self._drains, self._wards, self._stacks, self._objects,
+            self._standstill, self._drains, self._wards, self._inquiries, self._objects,
             self._state.holders,
         ):  # fmt: skip
             sizes |= part.sizes()
@@ -451,27 +447,6 @@ class SchedulerCore:
     def _on_release(self, peer: Peer, message: Release) -> None:
         for id_, count in message.rows:
             self._out.released(ObjectId(id_), peer.id, count)
-
-    def _on_query(self, peer: Peer, message: Query) -> None:
-        if message.what == "name":
-            self._state.hosts.names.asked(peer, message)
-            return
-        if peer.node is not None and message.what not in TASKS_MAY_ASK:
-            text = f"a task may ask for {' and '.join(TASKS_MAY_ASK)}, not for {message.what!r}"
-            self._out.letter(peer.id, Answer(message.request, {"error": text}))
-            return
-        if message.what == "stack":
-            self._stacks.asked(peer, message)
-            return
-        # At the end of the turn, so that the answer knows of all that was said before it.
-        self._questions.append((peer, message))
-
-    def _answer(self) -> None:
-        for peer, query in self._questions:
-            if peer.here:
-                self._out.letter(peer.id, Answer(query.request, self._queries.answer(query)))
-        self._questions.clear()
-        self._stacks.turn()
 
     def _on_beat(self, peer: Peer, message: Beat) -> None:
         node = _node_of(peer)

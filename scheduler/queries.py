@@ -103,7 +103,7 @@ class Queries:
         if query.what == "events":
             told = self._state.chronicle.answer(query, self._state.now_s)
             return {"epoch": self._state.epoch, **told}
-        known = "status, nodes, tasks, actors, events, top or stack"
+        known = "status, nodes, tasks, actors, objects, events, top or stack"
         return {"error": f"nobody can ask for {query.what!r}; ask for {known}"}
 
     def status(self) -> Data:

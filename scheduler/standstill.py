@@ -28,6 +28,7 @@ from ..protocol.recovery import HandedOver, Holding
 from ..protocol.resources import UNITS
 from ..protocol.running import Stack, Stacks
 from ..protocol.standstill import Deadlock, Look, Looked
+from ..protocol.stock import Stock, TakeStock
 from .attempts import Attempts
 from .events import Command, Send, SendBlob
 from .objects import Objects
@@ -39,7 +40,7 @@ from .work import Work
 #: what nodes say and hear though nothing moves
 IDLE_WORDS: Final = frozenset(
     {Answer, Beat, Define, Forget, HandedOver, Holding, Look, Looked, Output, Query, Release,
-     Shared, Stack, Stacks, Unshared}
+     Shared, Stack, Stacks, Stock, TakeStock, Unshared}
 )  # fmt: skip
 #: a home that is there has sent what it has within this long; else it has yet to submit the task
 HOME_S: Final = 10.0

@@ -32,6 +32,7 @@ from drumbeat.protocol.messages import (
     Options,
     Query,
     Release,
+    Stock,
     Submit,
     TaskRow,
     ToScheduler,
@@ -49,7 +50,7 @@ GREETING: Final = (
 #: a READY command of a DEALER
 READY: Final = b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
 PEER: Final = PeerId(b"babble")
-SAID_BY_CLIENTS: Final = (Submit, Cancel, Values, Fetch, Release, Query, Holding, Registered)
+SAID_BY_CLIENTS: Final = (Submit, Cancel, Values, Fetch, Release, Query, Holding, Registered, Stock)
 SAID_BY_ANYBODY: Final = tuple(kind for kind in get_args(ToScheduler) if kind is not Leave)
 _KINDS: Final = [KindRow(n, b"h" * 16, "f", Options(node="nowhere"), b"code") for n in range(3)]
 INTRODUCTION: Final = [

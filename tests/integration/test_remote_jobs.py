@@ -106,6 +106,22 @@ def test_commands_see_and_steer_a_job(pair: RemoteCluster) -> None:
         assert pair.asked("tasks") == []
 
 
+def test_what_a_program_keeps_is_told_on_the_schedulers_machine(pair: RemoteCluster) -> None:
+    with drumbeat.init(pair.file("client")):
+        value, ref = drumbeat.put(bytes(3 << 20)), slow.remote(1, 0)
+        drumbeat.wait([ref])
+        answer = pair.asked("objects")
+        assert [(row["sort"], row["name"]) for row in answer["objects"]] == [
+            ("put", ""),
+            ("result", "slow"),
+        ]
+        assert answer["objects"][0]["size_bytes"] > 3 << 20
+        assert {home["pid"] for home in answer["homes"]} == {os.getpid()}
+        assert answer["silent"] == []
+        del value, ref
+        until(lambda: not pair.asked("objects")["objects"])
+
+
 def test_a_scheduler_on_the_network_listens_at_its_port_and_nodes_nowhere(
     pair: RemoteCluster,
 ) -> None:

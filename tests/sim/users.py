@@ -219,9 +219,10 @@ class User:
 
     def query(self, what: str) -> None:
         """Ask the scheduler something."""
-        request = len(self._requests) + 1
-        self._requests[request] = None
-        self.do(events.Asked(Query(request, what, 20)), late=True)
+        for asked in ("tasks", "objects") if what == "tasks" else (what,):
+            request = len(self._requests) + 1
+            self._requests[request] = None
+            self.do(events.Asked(Query(request, asked, 20)), late=True)
 
     def drain(self, node: str) -> None:
         """Have a node drained."""

@@ -319,6 +319,8 @@ class SecondClient:
                     self.results[row[0]] = [*row, *defaults[len(row) :]]
             case ["answer" | "cancelled", request, data, *_]:
                 self.answers[request] = data
+            case ["take_stock", number, *_]:
+                self.send(["stock", number, []])
             case ["chunk", key, index, count, data, *_]:
                 pieces = self.pieces.setdefault(key, [])
                 assert index == len(pieces)

@@ -219,6 +219,7 @@ def test_drumbeat_alone_prints_its_help(terminal: Terminal) -> None:
         "top",
         "kill",
         "stack",
+        "objects",
     ],
 )
 def test_each_command_has_help_with_examples(terminal: Terminal, command: str) -> None:

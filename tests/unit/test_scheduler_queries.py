@@ -156,7 +156,7 @@ def test_a_task_is_found_by_its_id_however_long_the_queue_is() -> None:
 def test_a_question_nobody_knows_is_answered_so() -> None:
     stage = Stage()
     error = stage.ask(stage.client(), "weather")["error"]
-    assert "status, nodes, tasks, actors, events, top or stack" in error
+    assert "status, nodes, tasks, actors, objects, events, top or stack" in error
 
 
 def test_a_node_may_ask_as_well() -> None:
