@@ -260,7 +260,7 @@ class Moving:
         more = until - pull.asked
         # Not for each piece, but long before the last one that was asked for has come.
         if pull.link is not None and (
-            more * 4 >= self._window_bytes or (more > 0 and until == pull.size)
+            more * 8 >= self._window_bytes or (more > 0 and until == pull.size)
         ):
             out.append(SayTo(pull.link.connection, Ask(pull.key, pull.asked, until)))
             pull.asked = until
