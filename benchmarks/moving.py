@@ -42,7 +42,9 @@ class Process:
         self.peer = number.to_bytes(6, "big")
         self.told = threading.Event()
         credentials = Credentials(bytes(32), secret)
-        self.mover = Mover(Settings.load(), self.peer, credentials, "tcp://127.0.0.1:0", self.told.set)
+        self.mover = Mover(
+            Settings.load(), self.peer, credentials, "tcp://127.0.0.1:0", self.told.set
+        )
         self.mover.admit([public])
         self.payload = b""
         self.context = zmq.Context()
