@@ -232,7 +232,7 @@ class Moving:
             self._use(pull, self._link_to(source, now_s, out), now_s, out)
             return
         said = self._haves.get((source.peer, pull.key))
-        link = self._links.get(said[0]) if said else None
+        link = self._links.get(said[0]) if said and now_s < said[1] else None
         if link is not None and link.peer == source.peer:
             self._use(pull, link, now_s, out)
         else:
