@@ -293,8 +293,10 @@ class Mover:
             self._handle(moving_words.Tick(), now_s)
         for connection in list(self._unsaid):
             self._say_rest(connection)
-        for _ in range(min(_PIECES_PER_TURN, len(self._pieces))):
-            self._send(self._pieces.popleft(), now_s)
+        for _ in range(_PIECES_PER_TURN):
+            if not self._pieces:
+                break
+            self._send(self._pieces.popleft(), now_s)  # the next one joins at the end
 
     def _handle(self, event: Event, now_s: float) -> None:
         self._events.append(event)

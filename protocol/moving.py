@@ -32,17 +32,15 @@ _REASONS_MAX: Final = 8
 
 
 class Moving:
-    """See the module.
+    """See the module. What was pulled may be asked for until it is cancelled or unserved.
 
     Args:
         peer: the own id.
         settings: bounds and times.
-        serves_on: what was pulled may be asked for until it is cancelled or unserved.
     """
 
-    def __init__(self, peer: bytes, settings: Settings, *, serves_on: bool = True) -> None:
+    def __init__(self, peer: bytes, settings: Settings) -> None:
         self._peer = peer
-        self._serves_on = serves_on
         self._window_bytes = settings.data_window_bytes
         self._silence_s = settings.data_silence_s
         self._idle_s = settings.data_idle_s
@@ -232,7 +230,7 @@ class Moving:
             self._use(pull, self._link_to(source, now_s, out), now_s, out)
             return
         said = self._haves.get((source.peer, pull.key))
-        link = self._links.get(said[0]) if said else None
+        link = self._links.get(said[0]) if said and now_s < said[1] else None
         if link is not None and link.peer == source.peer:
             self._use(pull, link, now_s, out)
         else:
@@ -260,7 +258,7 @@ class Moving:
         more = until - pull.asked
         # Not for each piece, but long before the last one that was asked for has come.
         if pull.link is not None and (
-            more * 4 >= self._window_bytes or (more > 0 and until == pull.size)
+            more * 8 >= self._window_bytes or (more > 0 and until == pull.size)
         ):
             out.append(SayTo(pull.link.connection, Ask(pull.key, pull.asked, until)))
             pull.asked = until
@@ -295,11 +293,7 @@ class Moving:
         self._leave(pull, out, say=False)
         self._end(pull)
         out.append(Finished(pull.key))
-        if self._serves_on:
-            out += self._holding.has(pull.key, pull.size, pull.size, now_s)
-        else:
-            out += self._holding.drop(pull.key, "it is not kept there")
-            out.append(words.Dropped(pull.key))
+        out += self._holding.has(pull.key, pull.size, pull.size, now_s)
         self._begin_some(now_s, out)
 
     def _fail(

@@ -133,7 +133,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 5.0
     data_window_bytes: Annotated[
         int, Positive, _help("Asked of a peer ahead of what has come of a large payload.")
-    ] = 8 << 20
+    ] = 16 << 20
     data_silence_s: Annotated[
         float, Positive, _help("A peer that sends nothing of a payload for so long is given up.")
     ] = 10.0

@@ -35,7 +35,7 @@ class Peer:
     def __init__(self, web: "Web", name: str, settings: Settings, *, listens: bool = True) -> None:
         self.web = web
         self.id = name.encode().ljust(6, b".")
-        self.core = Moving(self.id, settings, serves_on=listens)
+        self.core = Moving(self.id, settings)
         self.listens = listens
         self.payloads: dict[bytes, bytes] = {}
         self.coming: dict[bytes, bytearray] = {}

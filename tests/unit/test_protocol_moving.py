@@ -337,7 +337,6 @@ def test_what_it_says_is_remembered_for_some_time_and_up_to_a_number() -> None:
     for index in range(5000):
         core.handle(words.Heard(-1, Have(index.to_bytes(14, "big"), 1)), 0.0)
     core.check_invariants()
-    core.handle(words.Tick(), 61.0)
     source = Source(b"client", "", b"")
     commands = core.handle(words.Pull((4999).to_bytes(14, "big"), 1, [source]), 61.0)
     assert commands == []
