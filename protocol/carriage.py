@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from msgspec.structs import astuple
 
@@ -32,6 +32,16 @@ PULLS_MAX: Final = 4096
 #: a name of the scheduler's is waited for so long; known later, it serves the next connection
 NAME_S: Final = 0.5
 _WOKEN_BYTES: Final = 4096
+
+
+class _Served:
+    """A payload that others may have, and how often it is offered."""
+
+    __slots__ = ("count", "payload")
+
+    def __init__(self, payload: bytes | memoryview) -> None:
+        self.payload = payload
+        self.count = 0
 
 
 class Carriage:
@@ -72,7 +82,9 @@ class Carriage:
         self._pulls: dict[bytes, list[tuple[Traffic, bytes, int]]] = {}
         #: by the number in this link life, what others may have; and how often each id is in there
         self._offered: dict[int, bytes] = {}
-        self._served: dict[bytes, int] = {}
+        self._served: dict[bytes, _Served] = {}
+        #: what was to be got and is here
+        self._here: list[Blob] = []
 
     @property
     def wake_fd(self) -> int:
@@ -107,6 +119,7 @@ class Carriage:
         self._served.clear()
         self._offered.clear()
         self._pulls.clear()
+        self._here.clear()
 
     def offer(self, traffic: Traffic, key: bytes, payload: bytes | memoryview, id_: bytes) -> bool:
         """Offer a payload to whoever the scheduler sends; False: it is to be sent as it ever was.
@@ -121,9 +134,11 @@ class Carriage:
             return False
         mover = self._opened()
         self._offered[traffic.chunker.offer(key, payload, id_)] = id_
-        count = self._served[id_] = self._served.get(id_, 0) + 1
-        if count == 1:
+        served = self._served.get(id_)
+        if served is None:
+            served = self._served[id_] = _Served(payload)
             mover.serve(id_, payload)
+        served.count += 1
         return True
 
     def turn(self) -> list[Blob]:
@@ -135,7 +150,7 @@ class Carriage:
             os.read(self._wake_read, _WOKEN_BYTES)
         except BlockingIOError:
             return []
-        blobs: list[Blob] = []
+        blobs, self._here = self._here, []
         for moved in mover.happened():
             payload = getattr(moved, "payload", None)
             for traffic, key, number in self._pulls.pop(moved.key, ()):
@@ -165,9 +180,9 @@ class Carriage:
         id_ = self._offered.pop(answer.number, None)
         if id_ is None:
             return
-        count = self._served[id_] - 1
-        if count:
-            self._served[id_] = count
+        served = self._served[id_]
+        served.count -= 1
+        if served.count:
             return
         del self._served[id_]
         if self._mover is not None:
@@ -183,6 +198,13 @@ class Carriage:
                 f"pointed.size: {message.size:,} bytes, and {self._bytes_max:,} are the most"
             )
         traffic.unask(message.key, message.number)
+        served = self._served.get(message.id)
+        if served is not None:
+            # What this peer has made is to be used here.
+            traffic.chunker.say(Taken(message.number, True))
+            self._here.append(Blob(message.key, cast("bytes", served.payload), NO_PEER))
+            self._wake()
+            return
         waiting = self._pulls.get(message.id)
         if waiting is not None:
             waiting.append((traffic, message.key, message.number))

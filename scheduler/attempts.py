@@ -22,6 +22,7 @@ from ..protocol.remotes import Remote
 from ..protocol.resources import UNITS
 from .deliveries import Arrival, Deliveries
 from .kinds import Kinds
+from .nearness import nearest
 from .objects import Objects
 from .placement import AHEAD_WINDOWS, EMPTY_QUEUES_MAX, Board, ShapeQueue
 from .starving import Starving
@@ -132,7 +133,8 @@ class Attempts:
             if until_order is not None and record.order > until_order:
                 return
             kind = record.kind
-            chosen = self._board.choose(kind)
+            chosen = self._near(record) if self._objects.remotes else None
+            chosen = chosen or self._board.choose(kind)
             if chosen is None:
                 full[queue.shape] = None
                 return
@@ -151,11 +153,18 @@ class Attempts:
                 if not count or not queue.size:
                     break
                 record = queue.head()
-                if record.kind is not kind:
+                if record.kind is not kind or (self._objects.remotes and record.row.deps):
                     break
                 if until_order is not None and record.order > until_order:
                     break
             self._board.touch(node)
+
+    def _near(self, record: TaskRecord) -> tuple[Node, int] | None:
+        if not record.row.deps:
+            return None
+        values = self._objects.values_for(record)
+        node = nearest(record, values, self._state.nodes, self._board)
+        return None if node is None else (node, 1)
 
     def _assign(self, record: TaskRecord, kind: Kind, node: Node) -> AssignRow:
         state, row = self._state, record.row

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from ..protocol.ids import TASK_BYTES, ObjectId, PeerId, home_of, objects_of, show, task_of
 from ..protocol.messages import Outcome, ValueRow
+from ..protocol.remotes import Remote
 from .state import State
 from .tasks import TaskRecord, lost
 
@@ -31,13 +32,15 @@ class Entry:
 class Objects:
     """All objects that are waited for."""
 
-    __slots__ = ("_state", "entries", "heard_of")
+    __slots__ = ("_state", "entries", "heard_of", "remotes")
 
     def __init__(self, state: State) -> None:
         self._state = state
         #: takes what became of an actor that is watched
         self.heard_of: Callable[[ValueRow], None] = _nobody_watches
         self.entries: dict[ObjectId, Entry] = {}
+        #: how many of them lie with a peer
+        self.remotes = 0
 
     def need(self, record: TaskRecord) -> ValueRow | None:
         """Have a new task wait for its dependencies; return one that has failed already."""
@@ -115,6 +118,7 @@ class Objects:
         if entry is None or entry.row is not None:
             return []
         entry.row = row
+        self.remotes += isinstance(row.payload, Remote)
         for peer in entry.fetchers:
             self._state.out.value(peer, row)
         entry.fetchers.clear()
@@ -183,6 +187,8 @@ class Objects:
 
     def check_invariants(self) -> None:
         """Assert that no value is kept for nobody, and that those who wait are there."""
+        rows = [entry.row for entry in self.entries.values() if entry.row is not None]
+        assert self.remotes == sum(isinstance(row.payload, Remote) for row in rows)
         for id_, entry in self.entries.items():
             assert entry.dependants or entry.fetchers or entry.watched
             assert entry.row is None or not (entry.fetchers or entry.watched)
@@ -219,6 +225,8 @@ class Objects:
     def _tidy(self, id_: ObjectId, entry: Entry) -> None:
         if not entry.dependants and not entry.fetchers and not entry.watched:
             self.entries.pop(id_, None)
+            if entry.row is not None:
+                self.remotes -= isinstance(entry.row.payload, Remote)
 
 
 def _nobody_watches(_row: ValueRow) -> None:

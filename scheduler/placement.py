@@ -240,23 +240,10 @@ class Board:
     """The nodes, ranked by what they have free and by how much work waits at them."""
 
     __slots__ = (
-        "_actors_max",
-        "_candidates",
-        "_candidates_version",
-        "_changed",
-        "_drained",
-        "_free",
-        "_nodes",
-        "_only",
-        "_overfull",
-        "_packet_s",
-        "_tasks_max",
-        "_version",
-        "_window_s",
-        "_work",
-        "_workers_max",
-        "several",
-    )
+        "_actors_max", "_candidates", "_candidates_version", "_changed", "_drained", "_free",
+        "_nodes", "_only", "_overfull", "_packet_s", "_tasks_max", "_version", "_window_s", "_work",
+        "_workers_max", "several",
+    )  # fmt: skip
 
     def __init__(self, settings: Settings) -> None:
         self._window_s = settings.window_s
@@ -372,6 +359,13 @@ class Board:
             if room > 0:
                 return node, room
         return None
+
+    def could_take(self, node: Node, kind: Kind) -> bool:
+        """Return whether a task of this kind could go to a node now."""
+        if node.id not in self._nodes or node.suspect or not node.could_run(kind.shape):
+            return False
+        fits = node.fits(kind.shape) and self._has_slot(node, kind)
+        return fits or (kind.average_s >= 0 and self._room(node, kind) > 0)
 
     def slots(self, node: Node, shape: Shape) -> int:
         """Return how many tasks of a shape a node runs at once, at least 1."""

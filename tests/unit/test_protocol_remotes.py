@@ -183,6 +183,18 @@ def test_two_that_want_the_same_here_get_it_once(bench: MovesBench) -> None:
     assert sorted(bench.got(reader)) == [(ONE, DATA), (b"under-another-k", DATA)]
 
 
+def test_who_has_made_it_uses_what_it_has(bench: MovesBench) -> None:
+    holder = bench.peer()
+    payload = bench.offer(holder, ONE, DATA)
+    bench.send(holder, b"under-another-k", payload)
+    assert bench.got(holder) == [(b"under-another-k", DATA)]
+    assert holder.pulls == {}
+    del payload
+    gc.collect()
+    bench.talk()
+    assert holder.served == []
+
+
 def test_small_payloads_go_as_they_ever_did(bench: MovesBench) -> None:
     holder = bench.peer()
     assert bench.offer(holder, ONE, DATA[:99]) == DATA[:99]

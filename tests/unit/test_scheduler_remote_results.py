@@ -1,6 +1,7 @@
 """Large results that stay at their node: they count once whoever submitted the task has them."""
 
 from collections import deque
+from typing import Any
 
 from drumbeat.protocol.codec import Reader
 from drumbeat.protocol.frames import Offered, Source
@@ -118,3 +119,55 @@ def test_an_error_that_is_tried_again_is_not_sent_to_anybody() -> None:
     stage.done(node, value_done(rows[0]))
     stage.turn()
     assert id_ in stage.results(client)
+
+
+def _dependant(stage: Stage, near: PeerId, **options: Any) -> tuple[TaskId, PeerId]:
+    """Have a task depend on a large result of one of two nodes; return both."""
+    client = stage.client()
+    (id_, next_id) = ids_of(client, 2)
+    stage.submit(client, stage.define(client, node=near[:1].decode()), [id_])
+    stage.turn()
+    assert len(stage.assigned(near)) == 1
+    stage.submit(client, stage.define(client, **options), [next_id], deps=(id_,))
+    _ends(stage, near, id_)
+    stage.live(0.5)
+    return next_id, client
+
+
+def test_a_task_goes_where_most_of_what_it_needs_lies() -> None:
+    for letter in "ab":
+        stage = Stage(inline_bytes_max=10)
+        nodes = {name: stage.node(name) for name in "ab"}
+        next_id, _ = _dependant(stage, nodes[letter])
+        assert [row.id for row in stage.assigned(nodes[letter])] == [next_id]
+
+
+def test_a_task_goes_elsewhere_rather_than_wait_for_the_node_that_has_what_it_needs() -> None:
+    stage = Stage(inline_bytes_max=10)
+    busy, idle = stage.node("a", cpus=1), stage.node("b", cpus=1)
+    client = stage.client("d")
+    (id_,) = ids_of(client, 1)
+    stage.submit(client, stage.define(client, node="a", priority=9), [id_])
+    stage.turn()
+    ((first,),) = [stage.assigned(busy)]
+    (long_id, next_id) = ids_of(client, 2, worker=1)
+    stage.submit(client, stage.define(client, node="a", priority=5), [long_id])
+    stage.submit(client, stage.define(client), [next_id], deps=(id_,))
+    _ends(stage, busy, TaskId(first.id))
+    stage.live(0.5)
+    assert [row.id for row in stage.assigned(busy)] == [long_id]
+    assert [row.id for row in stage.assigned(idle)] == [next_id]
+
+
+def test_tasks_that_are_to_be_spread_do_not_gather_where_their_values_lie() -> None:
+    stage = Stage(inline_bytes_max=10)
+    near, other = stage.node("a"), stage.node("b")
+    client = stage.client()
+    (id_, *rest) = ids_of(client, 3)
+    stage.submit(client, stage.define(client, node="a"), [id_])
+    stage.turn()
+    stage.assigned(near)
+    stage.submit(client, stage.define(client, spread=True), rest, deps=(id_,))
+    _ends(stage, near, id_)
+    stage.live(0.5)
+    assert len(stage.assigned(near)) == len(stage.assigned(other)) == 1
