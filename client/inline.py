@@ -28,9 +28,9 @@ from ..protocol.payload import (
     unpack_call,
     unpack_function,
 )
-from ..protocol.segments import Store
 from ..protocol.session import Keeping, Kind, Packed
 from ..protocol.settings import Settings
+from ..protocol.store import Store
 from ..protocol.unparcel import Segments
 from .keeper import SegmentKeeper, are_wanted
 

@@ -11,6 +11,7 @@ from ..protocol.messages import Outcome, ValueRow
 from ..protocol.references import ObjectRef
 from ..protocol.session import Keeper, Keeping, Kept, Session
 from ..protocol.settings import Settings
+from ..protocol.store import Store
 
 
 def are_wanted(settings: Settings) -> bool:
@@ -35,7 +36,7 @@ class SegmentKeeper:
         session: Session,
         settings: Settings,
         machine: str,
-        store: segments.Store,
+        store: Store,
         wait_for_room: Callable[[int], None],
         append: Callable[[ValueRow], None],
     ) -> None:
@@ -70,7 +71,7 @@ class SegmentKeeper:
         segments.want_files()
         id_ = ObjectId(self._session.new_id())
         try:
-            segment, spans = segments.write(id_, buffers)
+            segment, spans = self._store.write(id_, buffers)
         except OSError:
             return None  # no memory for it, or no descriptor: it travels as what is small does
         hint = segment.hint(self._machine)

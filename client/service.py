@@ -22,8 +22,8 @@ from ..protocol.ids import PeerId
 from ..protocol.keys import Credentials
 from ..protocol.messages import AnyMessage, Notice, ValueRow
 from ..protocol.payload_files import machine_of
-from ..protocol.segments import Store
 from ..protocol.settings import Settings
+from ..protocol.store import Store
 from ..protocol.transport import (
     Blob,
     DialHappening,
@@ -289,6 +289,7 @@ class Service:
                 self._do(command)
         if not self._over:
             shell.flush(now_s)
+        self._store.trim()
         if self._board.conditions:
             self._board.look_at_conditions()
         if self._stopping and not self._over:

@@ -36,9 +36,9 @@ from ..protocol.messages import (
 from ..protocol.outcomes import error_of
 from ..protocol.parcels import Parcel, bytes_behind
 from ..protocol.payload import limit_values
-from ..protocol.segments import Store
 from ..protocol.session import Keeping, Kind, Packed
 from ..protocol.settings import Settings
+from ..protocol.store import Store
 from ..protocol.transport import Unreachable
 from ..protocol.unparcel import Segments
 from .absence import Absence
@@ -101,7 +101,7 @@ class ClusterSession:
         self._calls = self._inbox.calls
         self._core = ClientCore(settings, peer, name, environment)
         #: the memory segments of what was packed here
-        self._store = Store()
+        self._store = Store(settings.segment_pool_bytes_max)
         self._speaker = Speaker()
         self._next_id = IdFactory(peer).__call__
         #: guards what calls share; a finalizer or a signal handler may submit while it is held

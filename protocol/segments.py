@@ -2,9 +2,12 @@
 
 Never knows what lies in a segment, nor who needs it.
 
-A segment is a file in memory, without a name, whose bytes and size can never change again (it is
+A segment is a file in memory, without a name, whose bytes and size can not change again (it is
 sealed). It begins with a head, which tells whose bytes they are. As long as any process keeps a
 descriptor of it, or a map, its memory is taken.
+
+Where its maker keeps a map of its own, that one may write into it: but only when its object is
+gone, and nobody has the file or a map any more (warm.py).
 """
 
 import errno
@@ -67,20 +70,28 @@ class Map(mmap.mmap):
 
     #: the segment, where whoever has the map may want to pass that on
     segment: "Segment | None" = None
+    #: where it is written to: for so much of it there is memory for sure
+    written: int = 0
+    #: and so much of it has been written to by way of this map
+    touched: int = 0
 
 
 class Segment:
     """One segment that this process keeps. Any thread may use it, also while another closes it."""
 
-    __slots__ = ("fd", "id", "inode", "size")
+    __slots__ = ("fd", "id", "inode", "memory", "size")
 
-    def __init__(self, id_: bytes, fd: int, size: int, inode: int) -> None:
+    def __init__(
+        self, id_: bytes, fd: int, size: int, inode: int, memory: Map | None = None
+    ) -> None:
         self.id = id_
         #: -1 once it is closed
         self.fd = fd
-        #: of the whole file, the head included
+        #: with the head; the file may be longer
         self.size = size
         self.inode = inode
+        #: its whole file, where its maker alone may write what comes after it; see warm.py
+        self.memory = memory
 
     def hint(self, machine: str) -> Hint:
         """Return where others of this machine may find it."""
@@ -96,7 +107,7 @@ class Segment:
         found: Map | None = None
         try:
             if fd >= 0:
-                found = map_or_copy(fd, self.size, private=private)
+                found = self._mapped(fd, private=private)
         except (OSError, ValueError):
             if self.fd == fd:
                 raise
@@ -105,8 +116,23 @@ class Segment:
             raise OSError(errno.EBADF, "the segment is closed")
         return found
 
+    def _mapped(self, fd: int, *, private: bool) -> Map:
+        if self.memory is None:
+            return map_or_copy(fd, self.size, private=private)
+        try:
+            # Whoever reads opens it anew: by that the kernel knows whether anybody still does.
+            own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                raise
+            return _copy_of(fd, self.size)
+        try:
+            return map_or_copy(own, self.size, private=private)
+        finally:
+            os.close(own)
+
     def view(self) -> memoryview:
-        """Return the bytes of the whole file, read-only; they stay when it is closed.
+        """Return its bytes with the head, read-only; they stay when it is closed.
 
         Raises:
             OSError: it is closed, or there is no memory.
@@ -115,7 +141,7 @@ class Segment:
 
     def close(self) -> None:
         """Let go of it; who has mapped it keeps the bytes."""
-        fd, self.fd = self.fd, -1
+        fd, self.fd, self.memory = self.fd, -1, None
         if fd >= 0:
             os.close(fd)
 
@@ -135,6 +161,29 @@ def write(
     """
     import fcntl  # not every system has it
 
+    views, spans, size = laid_out(id_, buffers)
+    if not hasattr(os, "memfd_create"):
+        raise OSError(errno.ENOSYS, "this system has no memory files")
+    fd = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        if is_for_others(fd):
+            raise OSError(errno.EMFILE, "so few descriptors are left that others need them")
+        os.ftruncate(fd, size)  # where memory is promised only if it is there, this says no
+        fill(fd, head_of(id_, size), views, spans)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        segment = Segment(id_, -1, size, os.fstat(fd).st_ino)
+    except BaseException:
+        os.close(fd)
+        raise
+    segment.fd = fd
+    return segment, spans
+
+
+def laid_out(
+    id_: bytes, buffers: Sequence[memoryview | bytes]
+) -> tuple[list[memoryview], list[tuple[int, int]], int]:
+    """Return the buffers as bytes, offset and size of each in a segment, and the size of that."""
     if not 0 < len(id_) <= _ID_BYTES_MAX:
         raise ValueError(f"an object's id has up to {_ID_BYTES_MAX} bytes, not {len(id_)}")
     views = [_flat(buffer) for buffer in buffers]
@@ -144,23 +193,20 @@ def write(
         offset = aligned(size)
         spans.append((offset, view.nbytes))
         size = offset + view.nbytes
-    if not hasattr(os, "memfd_create"):
-        raise OSError(errno.ENOSYS, "this system has no memory files")
-    fd = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        if is_for_others(fd):
-            raise OSError(errno.EMFILE, "so few descriptors are left that others need them")
-        os.ftruncate(fd, size)  # where memory is promised only if it is there, this says no
-        _write_at(fd, memoryview(head_of(id_, size)), 0)
-        for view, (offset, _) in zip(views, spans, strict=True):
-            _write_at(fd, view, offset)
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-        segment = Segment(id_, fd, size, os.fstat(fd).st_ino)
-    except BaseException:
-        os.close(fd)
-        raise
-    return segment, spans
+    return views, spans, size
+
+
+def fill(
+    fd: int, head: bytes, views: Sequence[memoryview], spans: Sequence[tuple[int, int]]
+) -> None:
+    """Write a segment's head and its buffers into a file.
+
+    Raises:
+        OSError: no memory.
+    """
+    _write_at(fd, memoryview(head), 0)
+    for view, (offset, _) in zip(views, spans, strict=True):
+        _write_at(fd, view, offset)
 
 
 def aligned(offset: int) -> int:
@@ -260,6 +306,10 @@ def map_or_copy(fd: int, size: int, *, private: bool) -> Map:
     except OSError as error:
         if error.errno not in {errno.EMFILE, errno.ENFILE}:
             raise
+    return _copy_of(fd, size)
+
+
+def _copy_of(fd: int, size: int) -> Map:
     memory = anonymous(size)
     view = memoryview(memory)
     done = 0
@@ -280,55 +330,6 @@ def anonymous(size: int) -> Map:
     return Map(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
-class Store:
-    """The segments that this process keeps for whoever needs them, by id. For any thread."""
-
-    __slots__ = ("_segments",)
-
-    def __init__(self) -> None:
-        self._segments: dict[bytes, Segment] = {}
-
-    def put(self, segment: Segment) -> None:
-        """Keep a segment from now on."""
-        self._segments[segment.id] = segment
-
-    def get(self, id_: bytes) -> Segment | None:
-        """Return it, if it is kept."""
-        return self._segments.get(id_)
-
-    def read_out(self, id_: bytes) -> memoryview | bytes | None:
-        """Return the bytes of its whole file, to be sent; None: it is not kept.
-
-        Without memory for that there are none: whoever gets them finds that they are no segment.
-        """
-        segment = self._segments.get(id_)
-        if segment is None:
-            return None
-        try:
-            return segment.view()
-        except (OSError, ValueError):
-            return b""
-
-    def pop(self, id_: bytes) -> None:
-        """Close it, if it is kept."""
-        segment = self._segments.pop(id_, None)
-        if segment is not None:
-            segment.close()
-
-    @property
-    def bytes(self) -> int:
-        """How much memory they take."""
-        return sum([segment.size for segment in list(self._segments.values())])
-
-    def __len__(self) -> int:
-        return len(self._segments)
-
-    def close(self) -> None:
-        """Close them all."""
-        for id_ in list(self._segments):
-            self.pop(id_)
-
-
 def _flat(buffer: memoryview | bytes) -> memoryview:
     view = memoryview(buffer)
     # An empty one of several dimensions is the one thing that cannot be cast.
@@ -345,7 +346,7 @@ def _fits(found: os.stat_result, inode: int, size: int) -> bool:
     return (
         stat.S_ISREG(found.st_mode)
         and found.st_ino == inode
-        and found.st_size == size >= HEAD_BYTES
+        and found.st_size >= size >= HEAD_BYTES
     )
 
 

@@ -89,6 +89,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     segment_bytes_max: Annotated[
         int, Positive, _help("Largest argument list or value that lies in such memory.")
     ] = 16 << 30
+    segment_pool_bytes_max: Annotated[
+        int,
+        NotNegative,
+        _help("Such memory of values that are gone, kept some seconds for those to come; 0: none."),
+    ] = 512 << 20
     link_window_batches_max: Annotated[int, Positive, _help("Unacknowledged batches a link.")] = 64
     link_window_bytes_max: Annotated[int, Positive, _help("Unacknowledged bytes a link.")] = 8 << 20
     ack_delay_s: Annotated[

@@ -13,7 +13,8 @@ from weakref import WeakValueDictionary, finalize
 from .errors import GetTimeoutError, RemoteProtocolError
 from .ids import show
 from .parcels import Hint, Parcel, Part
-from .segments import HEAD_BYTES, Store, anonymous, find, head_of, map_or_copy
+from .segments import HEAD_BYTES, anonymous, find, head_of, map_or_copy
+from .store import Store
 
 
 class Segments:
