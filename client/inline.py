@@ -75,7 +75,7 @@ class InlineSession:
         self.lends = False
         settings = settings or Settings()
         limit_values(settings.value_bytes_max)
-        self._store = Store()
+        self._store = Store.of(settings, is_trimmed=False)
         self.keeper: Keeping | None = None
         if are_wanted(settings):  # nobody else is to find them, so there is no machine
             self.keeper = SegmentKeeper(self, settings, "", self._store, _no_wait, self._leave)

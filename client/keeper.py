@@ -29,6 +29,8 @@ class SegmentKeeper:
         store: takes the segments.
         wait_for_room: called with a number of bytes before they are taken.
         append: leaves an object to the core, before whatever names it; fails if the session ended.
+        settle: waits a moment for something to hold, while it becomes known what is not needed any
+            more; None: that is known at once.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class SegmentKeeper:
         store: Store,
         wait_for_room: Callable[[int], None],
         append: Callable[[ValueRow], None],
+        settle: Callable[[Callable[[], bool]], None] | None = None,
     ) -> None:
         self.bytes_min = settings.segment_bytes_min
         #: the same for what is put: that is no task, and waits for none
@@ -52,9 +55,10 @@ class SegmentKeeper:
         self._store = store
         self._wait_for_room = wait_for_room
         self._append = append
+        self._settle = settle
 
     def __call__(self, buffers: Sequence[memoryview]) -> Kept | None:
-        """See protocol.session.Keeper."""
+        """See protocol.session.Keeper; StoreFull: neither memory nor disk has room."""
         size = _size_of(buffers)
         if size <= self._bytes_max:
             self._wait_for_room(size)
@@ -69,6 +73,7 @@ class SegmentKeeper:
         if _size_of(buffers) > self._bytes_max:
             return None
         segments.want_files()
+        self._make_room(_size_of(buffers))
         id_ = ObjectId(self._session.new_id())
         try:
             segment, spans = self._store.write(id_, buffers)
@@ -86,6 +91,14 @@ class SegmentKeeper:
         except BaseException:
             self._store.pop(id_)
             raise
+
+    def _make_room(self, size: int) -> None:
+        store = self._store
+        if store.has_room(size):
+            return
+        if self._settle is not None:
+            self._settle(lambda: store.has_room(size))
+        store.make_room(size)
 
 
 class _Keeper:

@@ -130,6 +130,10 @@ class Service:
         """Whether the I/O thread itself asks, which must never wait."""
         return threading.current_thread() is self._thread
 
+    def has_news(self) -> bool:
+        """Return whether something of the program's waits to be told."""
+        return self._inbox.waits()
+
     def wake(self) -> None:
         """End the sleep of whoever turns the loop."""
         self.sleeping = False

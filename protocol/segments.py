@@ -15,6 +15,7 @@ import mmap
 import os
 import stat
 import struct
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -33,6 +34,9 @@ _HEAD: Final = struct.Struct("<16sB16sQ")
 _ID_BYTES_MAX: Final = 16
 #: descriptors that a process wants that has segments: each may take two
 FILES_WANTED: Final = 8192
+#: how often a file is opened that its maker has closed for a moment, and how long it is left
+_OPEN_TRIES: Final = 5
+_OPEN_AGAIN_S: Final = 0.001
 #: written in one call, between which an interrupt is heard
 _STEP_BYTES: Final = 16 << 20
 
@@ -79,7 +83,7 @@ class Map(mmap.mmap):
 class Segment:
     """One segment that this process keeps. Any thread may use it, also while another closes it."""
 
-    __slots__ = ("fd", "id", "inode", "memory", "size")
+    __slots__ = ("fd", "id", "inode", "is_spilled", "memory", "size", "used")
 
     def __init__(
         self, id_: bytes, fd: int, size: int, inode: int, memory: Map | None = None
@@ -92,6 +96,10 @@ class Segment:
         self.inode = inode
         #: its whole file, where its maker alone may write what comes after it; see warm.py
         self.memory = memory
+        #: it lies on disk by now; see spill.py
+        self.is_spilled = False
+        #: the larger, the later it was used
+        self.used = 0
 
     def hint(self, machine: str) -> Hint:
         """Return where others of this machine may find it."""
@@ -121,7 +129,7 @@ class Segment:
             return map_or_copy(fd, self.size, private=private)
         try:
             # Whoever reads opens it anew: by that the kernel knows whether anybody still does.
-            own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             if error.errno not in {errno.EMFILE, errno.ENFILE}:
                 raise
@@ -228,17 +236,13 @@ def found_at(pid: int, fd: int, inode: int, size: int, id_: bytes) -> int | None
     path = f"/proc/{pid}/fd/{fd}"
     try:
         # First looked at only: to open a pipe or a device may block, or set something going.
-        if not _fits(os.stat(path), inode, size):
+        if not _may_be(os.stat(path), size):
             return None
-        found = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        found = _opened(path)
     except (OSError, ValueError):
         return None
     try:
-        believed = (
-            not is_for_others(found)
-            and _fits(os.fstat(found), inode, size)
-            and _is_one(found, id_, size)
-        )
+        believed = not is_for_others(found) and _is_it(found, inode, size, id_)
     except (OSError, ValueError, struct.error):
         believed = False
     except BaseException:
@@ -342,20 +346,54 @@ def _write_at(fd: int, view: memoryview, offset: int) -> None:
         done += os.pwrite(fd, view[done : done + _STEP_BYTES], offset + done)
 
 
-def _fits(found: os.stat_result, inode: int, size: int) -> bool:
-    return (
-        stat.S_ISREG(found.st_mode)
-        and found.st_ino == inode
-        and found.st_size >= size >= HEAD_BYTES
-    )
+def _opened(path: str) -> int:
+    """Return a descriptor of a file.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    for _ in range(_OPEN_TRIES - 1):
+        try:
+            return os.open(path, flags)
+        except BlockingIOError:
+            time.sleep(_OPEN_AGAIN_S)  # its maker asks whether it has readers, which takes no time
+    return os.open(path, flags)
+
+
+def _may_be(found: os.stat_result, size: int) -> bool:
+    return stat.S_ISREG(found.st_mode) and found.st_size >= size >= HEAD_BYTES
+
+
+def _is_it(fd: int, inode: int, size: int, id_: bytes) -> bool:
+    """Return whether a file is the segment that was looked for."""
+    found = os.fstat(fd)
+    if not _may_be(found, size) or os.pread(fd, HEAD_BYTES, 0) != head_of(id_, size):
+        return False
+    seals = _seals_of(fd)
+    if seals is None:
+        # On disk, where it is another file than it was, and nothing keeps its owner from cutting
+        # it off, which would end who reads it. But it has no name: nobody else gets at it than
+        # this user, who may end the reader anyway.
+        return not found.st_nlink and found.st_uid == os.geteuid()
+    return found.st_ino == inode and bool(seals)
 
 
 def _is_one(fd: int, id_: bytes, size: int) -> bool:
     """Return whether a file is the segment of that id; what could shrink would kill its readers."""
+    return bool(_seals_of(fd)) and os.pread(fd, HEAD_BYTES, 0) == head_of(id_, size)
+
+
+def _seals_of(fd: int) -> int | None:
+    """Return the seal against shrinking of a file in memory, or 0; None: it lies elsewhere."""
     import fcntl  # not every system has it
 
-    sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
-    return bool(sealed) and os.pread(fd, HEAD_BYTES, 0) == head_of(id_, size)
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return None
 
 
 def _has_one_more(fd: int) -> bool:

@@ -119,7 +119,15 @@ class Warm:
         if not _is_alone(blank.fd):
             return
         self._blanks[blank.inode] = blank
-        while self._blanks and self.bytes > self._bytes_max:
+        self.keep_at_most(self._bytes_max)
+
+    def is_free(self, segment: Segment) -> bool:
+        """Return whether nobody reads a segment, as far as that can be known."""
+        return segment.memory is None or _is_alone(segment.fd)
+
+    def keep_at_most(self, bytes_max: int) -> None:
+        """Give back what is more than that, the oldest first."""
+        while self._blanks and self.bytes > bytes_max:
             self._drop_oldest()
 
     def trim(self) -> None:
