@@ -87,7 +87,7 @@ class Store:
             while not self.has_room(size):
                 segment = self._least_used(tried)
                 if segment is None:
-                    raise self._full(size, "what is in memory is being read, so it stays there")
+                    raise self._full(size, "nothing of that can go there any more")
                 tried.add(segment.id)
                 try:
                     self._spill(segment)
@@ -114,11 +114,11 @@ class Store:
             if not segment.is_spilled and segment.fd >= 0 and segment.id not in but
         ]
         found.sort(key=lambda segment: segment.used)
-        warm = self._warm
+        warm, first = self._warm, found[0] if found else None
         if warm is None:
-            return found[0] if found else None
-        # To write down what somebody has mapped sets no memory free.
-        return next((segment for segment in found if warm.is_free(segment)), None)
+            return first
+        # To write down what somebody has mapped sets memory free only when he has ended.
+        return next((segment for segment in found if warm.is_free(segment)), first)
 
     def _spill(self, segment: Segment) -> None:
         disk = self._disk
