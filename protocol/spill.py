@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 #: file systems that are memory
-_IN_MEMORY: Final = frozenset({"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"})
+IN_MEMORY: Final = frozenset({"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"})
 #: where temporary files go that are to stay for longer, often on disk where the others are not
 _SECOND: Final = "/var/tmp"  # no name is ever made there
 #: copied in one call, between which an interrupt is heard
@@ -64,10 +64,10 @@ class Disk:
         import tempfile  # seldom needed
 
         directory = self._directory or tempfile.gettempdir()
-        if not self._directory and kind_of(directory) in _IN_MEMORY:
+        if not self._directory and kind_of(directory) in IN_MEMORY:
             directory = _SECOND
         kind = kind_of(directory)
-        if kind in _IN_MEMORY:
+        if kind in IN_MEMORY:
             text = f"{directory} lies in memory ({kind}); name another spill_directory"
             raise OSError(errno.EINVAL, text)
         if hasattr(os, "O_TMPFILE"):

@@ -12,7 +12,7 @@ import drumbeat
 import numpy as np
 import pytest
 from drumbeat.protocol.segments import NAME, are_to_be_had
-from drumbeat.protocol.spill import _IN_MEMORY, kind_of
+from drumbeat.protocol.spill import IN_MEMORY, kind_of
 from support.waiting import until
 
 pytestmark = [
@@ -27,7 +27,7 @@ OBJECTS = 64
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
-    if kind_of(str(tmp_path)) in _IN_MEMORY:
+    if kind_of(str(tmp_path)) in IN_MEMORY:
         pytest.skip("temporary files lie in memory here")
     return tmp_path
 

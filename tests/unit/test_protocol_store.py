@@ -28,7 +28,7 @@ BUDGET = 450_000
 
 
 def is_memory(path: Path) -> bool:
-    return kind_of(str(path)) in spill._IN_MEMORY
+    return kind_of(str(path)) in spill.IN_MEMORY
 
 
 def opened_files() -> int:
