@@ -181,7 +181,10 @@ def _made(
         step = max(_PAGE_BYTES, (1 << size.bit_length() - 1) // _STEPS)
         os.ftruncate(fd, -(-size // step) * step)
         fill(fd, head_of(id_, size), views, spans)
-        memory = _sealed(fd)
+        try:
+            memory = _sealed(fd)
+        except OSError:  # no thread could be started, no descriptor for the map
+            return None
         memory.written = size
         segment = Segment(id_, -1, size, os.fstat(fd).st_ino, memory)
         segment.fd, fd = fd, -1

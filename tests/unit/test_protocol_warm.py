@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -272,6 +273,22 @@ def test_a_process_with_few_descriptors_left_makes_segments_that_take_one(
     segment, _ = pool.write(ID, [CONTENT])
     assert (segment.memory, opened_files()) == (None, before + 1)
     segment.close()
+
+
+def test_where_no_thread_can_be_started_a_segment_is_made_to_be_used_once(
+    pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Thread(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    before = opened_files()
+    monkeypatch.setattr(warm.threading, "Thread", Thread)
+    segment, _ = pool.write(ID, [CONTENT])
+    assert segment.memory is None
+    assert content_of(segment) == CONTENT
+    segment.close()
+    assert opened_files() == before
 
 
 def test_a_store_that_is_closed_keeps_no_memory_and_one_without_a_pool_never_does() -> None:
