@@ -28,9 +28,9 @@ from ..protocol.payload import (
     unpack_call,
     unpack_function,
 )
-from ..protocol.segments import Store
 from ..protocol.session import Keeping, Kind, Packed
 from ..protocol.settings import Settings
+from ..protocol.store import Store
 from ..protocol.unparcel import Segments
 from .keeper import SegmentKeeper, are_wanted
 
@@ -75,7 +75,7 @@ class InlineSession:
         self.lends = False
         settings = settings or Settings()
         limit_values(settings.value_bytes_max)
-        self._store = Store()
+        self._store = Store.of(settings, is_trimmed=False)
         self.keeper: Keeping | None = None
         if are_wanted(settings):  # nobody else is to find them, so there is no machine
             self.keeper = SegmentKeeper(self, settings, "", self._store, _no_wait, self._leave)

@@ -11,6 +11,7 @@ from ..protocol.messages import Outcome, ValueRow
 from ..protocol.references import ObjectRef
 from ..protocol.session import Keeper, Keeping, Kept, Session
 from ..protocol.settings import Settings
+from ..protocol.store import Store
 
 
 def are_wanted(settings: Settings) -> bool:
@@ -28,6 +29,8 @@ class SegmentKeeper:
         store: takes the segments.
         wait_for_room: called with a number of bytes before they are taken.
         append: leaves an object to the core, before whatever names it; fails if the session ended.
+        settle: waits a moment for something to hold, while it becomes known what is not needed any
+            more; None: that is known at once.
     """
 
     def __init__(
@@ -35,9 +38,10 @@ class SegmentKeeper:
         session: Session,
         settings: Settings,
         machine: str,
-        store: segments.Store,
+        store: Store,
         wait_for_room: Callable[[int], None],
         append: Callable[[ValueRow], None],
+        settle: Callable[[Callable[[], bool]], None] | None = None,
     ) -> None:
         self.bytes_min = settings.segment_bytes_min
         #: the same for what is put: that is no task, and waits for none
@@ -51,9 +55,10 @@ class SegmentKeeper:
         self._store = store
         self._wait_for_room = wait_for_room
         self._append = append
+        self._settle = settle
 
     def __call__(self, buffers: Sequence[memoryview]) -> Kept | None:
-        """See protocol.session.Keeper."""
+        """See protocol.session.Keeper; StoreFull: neither memory nor disk has room."""
         size = _size_of(buffers)
         if size <= self._bytes_max:
             self._wait_for_room(size)
@@ -68,9 +73,10 @@ class SegmentKeeper:
         if _size_of(buffers) > self._bytes_max:
             return None
         segments.want_files()
+        self._make_room(_size_of(buffers))
         id_ = ObjectId(self._session.new_id())
         try:
-            segment, spans = segments.write(id_, buffers)
+            segment, spans = self._store.write(id_, buffers)
         except OSError:
             return None  # no memory for it, or no descriptor: it travels as what is small does
         hint = segment.hint(self._machine)
@@ -85,6 +91,14 @@ class SegmentKeeper:
         except BaseException:
             self._store.pop(id_)
             raise
+
+    def _make_room(self, size: int) -> None:
+        store = self._store
+        if store.has_room(size):
+            return
+        if self._settle is not None:
+            self._settle(lambda: store.has_room(size))
+        store.make_room(size)
 
 
 class _Keeper:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from ..protocol.errors import Backpressure
+from ..protocol.errors import Backpressure, ClusterError
 from ..protocol.settings import Settings
 from .board import Board, ConditionWaiter
 from .results import Results
@@ -16,6 +16,9 @@ from .service import Service
 
 #: how often a blocked .remote() says so
 ROOM_NOTICE_S: Final = 10.0
+
+#: how long is waited at most until what has gone is known to have gone
+SETTLE_S: Final = 1.0
 
 log = logging.getLogger("drumbeat")
 
@@ -95,6 +98,20 @@ class Room:
                 return
             while not self._service.wait(waiter, ROOM_NOTICE_S):
                 log.warning("%s: .remote() blocks until some are finished", text)
+        finally:
+            self._board.conditions.pop(waiter, None)
+
+    def settle(self, holds: Callable[[], bool]) -> None:
+        """Turn the loop until something holds, or all that lay there has been told."""
+        waiter = ConditionWaiter(
+            lambda: not self._is_open() or holds() or not self._service.has_news()
+        )
+        self._board.conditions[waiter] = None
+        try:
+            if not waiter.holds() and not self._service.is_current_thread():
+                self._service.wait(waiter, SETTLE_S)
+        except ClusterError:
+            pass  # a finalizer, amid a turn: it will be told after that
         finally:
             self._board.conditions.pop(waiter, None)
 

@@ -23,8 +23,8 @@ from ..protocol.ids import PeerId
 from ..protocol.keys import Credentials
 from ..protocol.messages import AnyMessage, Notice, ValueRow
 from ..protocol.payload_files import machine_of
-from ..protocol.segments import Store
 from ..protocol.settings import Settings
+from ..protocol.store import Store
 from ..protocol.transport import (
     Blob,
     DialHappening,
@@ -130,6 +130,10 @@ class Service:
     def is_current_thread(self) -> bool:
         """Whether the I/O thread itself asks, which must never wait."""
         return threading.current_thread() is self._thread
+
+    def has_news(self) -> bool:
+        """Return whether something of the program's waits to be told."""
+        return self._inbox.waits()
 
     def wake(self) -> None:
         """End the sleep of whoever turns the loop."""
@@ -290,6 +294,7 @@ class Service:
                 self._do(command)
         if not self._over:
             shell.flush(now_s)
+        self._store.trim()
         if self._board.conditions:
             self._board.look_at_conditions()
         if self._stopping and not self._over:

@@ -36,9 +36,9 @@ from ..protocol.messages import (
 from ..protocol.outcomes import error_of
 from ..protocol.parcels import Parcel, bytes_behind
 from ..protocol.payload import limit_values
-from ..protocol.segments import Store
 from ..protocol.session import Keeping, Kind, Packed
 from ..protocol.settings import Settings
+from ..protocol.store import Store
 from ..protocol.transport import Unreachable
 from ..protocol.unparcel import Segments
 from .absence import Absence
@@ -101,7 +101,7 @@ class ClusterSession:
         self._calls = self._inbox.calls
         self._core = ClientCore(settings, peer, name, environment, moves=credentials is not None)
         #: the memory segments of what was packed here
-        self._store = Store()
+        self._store = Store.of(settings)
         self._speaker = Speaker()
         self._next_id = IdFactory(peer).__call__
         #: guards what calls share; a finalizer or a signal handler may submit while it is held
@@ -124,17 +124,17 @@ class ClusterSession:
         self._room = Room(
             settings, self._core.results, self._board, self._service, lambda: self._open
         )
-        machine = environment.machine
         self.keeper: Keeping | None = None
         if are_wanted(settings):
-            room = self._room.wait_for
-            self.keeper = SegmentKeeper(self, settings, machine, self._store, room, self._leave)
+            room, leave = self._room, self._leave
+            self.keeper = SegmentKeeper(
+                self, settings, environment.machine, self._store, room.wait_for, leave, room.settle
+            )
         refs = self._inbox.refs
         self._segments = Segments(
-            self._store, machine, self._fetched,
+            self._store, environment.machine, self._fetched,
             lambda id_: refs.append((ObjectId(id_), 1)),
-            lambda id_: refs.append((ObjectId(id_), -1)),
-            keeps_fetched=True,
+            lambda id_: refs.append((ObjectId(id_), -1)), keeps_fetched=True,
         )  # fmt: skip
         _sessions.add(self)
 

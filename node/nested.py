@@ -18,8 +18,8 @@ from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of, show
 from ..protocol.messages import Failure, Outcome, TaskRow, ValueRow
 from ..protocol.outcomes import error_of
 from ..protocol.parcels import Parcel
-from ..protocol.segments import Store
 from ..protocol.session import Keeping, Kind, Packed
+from ..protocol.store import Store
 from ..protocol.unparcel import Segments
 from .held import DROP, HOLD, OWN, Held
 from .line import Line, Made

@@ -8,7 +8,7 @@ attributes and travel with it.
       ConfigError            a setting is wrong
       ProtocolError          RemoteProtocolError, VersionMismatch, MessageTooLarge
       ClusterError           SchedulerUnreachable, KeyRefused, Infeasible, NotInitialized,
-                             Backpressure, ResourceDeadlock
+                             Backpressure, StoreFull, ResourceDeadlock
       GetTimeoutError        (also TimeoutError)
       TaskError              the user's exception; TaskCancelled, TaskTimedOut, TaskHung, NodeLost,
                              WorkerDied (WorkerOutOfMemory), PoisonTask, DependencyFailed,
@@ -101,6 +101,16 @@ class NotInitialized(ClusterError):
 
 class Backpressure(ClusterError):
     """More is submitted than may wait (submit_buffer_max), and this caller must not be blocked."""
+
+
+class StoreFull(ClusterError):
+    """Memory and disk have no room for a large value; see store_bytes_max and spill_bytes_max.
+
+    Attributes:
+        needed_bytes: how large it is.
+        memory_bytes: what this process keeps in memory.
+        spilled_bytes: and on disk.
+    """
 
 
 class ResourceDeadlock(ClusterError):

@@ -9,7 +9,7 @@ from contextlib import suppress
 from io import BytesIO
 
 from .payload_files import ID_BYTES, is_file_like, payload_in
-from .segments import HEAD_BYTES, Segment, are_to_be_had, blank, fill, seal, want_files
+from .segments import HEAD_BYTES, Segment, are_to_be_had, blank, seal, want_files, write_part
 
 
 class Landing:
@@ -40,7 +40,7 @@ class Landing:
         if self._segment is None and self._bytes is None:
             self._open(data)
         if self._segment is not None:
-            fill(self._segment, HEAD_BYTES + self._have, data)
+            write_part(self._segment, HEAD_BYTES + self._have, data)
         elif self._bytes is not None:
             self._bytes.seek(self._have)
             self._bytes.write(data)

@@ -122,7 +122,8 @@ class Memory:
 
     def __init__(self, proc: Path = _PROC, cgroups: Path = _CGROUPS) -> None:
         self._proc = proc
-        total_bytes = _meminfo(proc).get("MemTotal", 0)
+        #: the least that any limit allows; 0: it is not known
+        self.total_bytes = total_bytes = _meminfo(proc).get("MemTotal", 0)
         #: files that tell what is used, and what of it is not needed; the limit
         self._places: list[tuple[Path, Path, int]] = []
         for directory in _cgroup_directories("memory", proc, cgroups):
@@ -132,6 +133,7 @@ class Memory:
                 if words and words[0].isdigit() and 0 < int(words[0]) < total_bytes:
                     stat = directory / "memory.stat"
                     self._places.append((directory / used, stat, int(words[0])))
+                    self.total_bytes = min(self.total_bytes, int(words[0]))
 
     def look(self) -> tuple[int, int, int]:
         """Return (used of the machine, left where it is scarcest, of so much); 0 is unknown."""

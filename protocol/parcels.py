@@ -38,7 +38,7 @@ class Hint(Row):
     pid: Count
     fd: Count
     inode: Count
-    #: of the whole file
+    #: of the segment, its head included; the file may be longer
     size: Count
 
 

@@ -2,9 +2,12 @@
 
 Never knows what lies in a segment, nor who needs it.
 
-A segment is a file in memory, without a name, whose bytes and size can never change again (it is
+A segment is a file in memory, without a name, whose bytes and size can not change again (it is
 sealed). It begins with a head, which tells whose bytes they are. As long as any process keeps a
 descriptor of it, or a map, its memory is taken.
+
+Where its maker keeps a map of its own, that one may write into it: but only when its object is
+gone, and nobody has the file or a map any more (warm.py).
 """
 
 import errno
@@ -12,6 +15,7 @@ import mmap
 import os
 import stat
 import struct
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -30,6 +34,9 @@ _HEAD: Final = struct.Struct("<16sB16sQ")
 _ID_BYTES_MAX: Final = 16
 #: descriptors that a process wants that has segments: each may take two
 FILES_WANTED: Final = 8192
+#: how often a file is opened that its maker has closed for a moment, and how long it is left
+_OPEN_TRIES: Final = 5
+_OPEN_AGAIN_S: Final = 0.001
 #: written in one call, between which an interrupt is heard
 _STEP_BYTES: Final = 16 << 20
 
@@ -67,20 +74,32 @@ class Map(mmap.mmap):
 
     #: the segment, where whoever has the map may want to pass that on
     segment: "Segment | None" = None
+    #: where it is written to: for so much of it there is memory for sure
+    written: int = 0
+    #: and so much of it has been written to by way of this map
+    touched: int = 0
 
 
 class Segment:
     """One segment that this process keeps. Any thread may use it, also while another closes it."""
 
-    __slots__ = ("fd", "id", "inode", "size")
+    __slots__ = ("fd", "id", "inode", "is_spilled", "memory", "size", "used")
 
-    def __init__(self, id_: bytes, fd: int, size: int, inode: int) -> None:
+    def __init__(
+        self, id_: bytes, fd: int, size: int, inode: int, memory: Map | None = None
+    ) -> None:
         self.id = id_
         #: -1 once it is closed
         self.fd = fd
-        #: of the whole file, the head included
+        #: with the head; the file may be longer
         self.size = size
         self.inode = inode
+        #: its whole file, where its maker alone may write what comes after it; see warm.py
+        self.memory = memory
+        #: it lies on disk by now; see spill.py
+        self.is_spilled = False
+        #: the larger, the later it was used
+        self.used = 0
 
     def hint(self, machine: str) -> Hint:
         """Return where others of this machine may find it."""
@@ -96,7 +115,7 @@ class Segment:
         found: Map | None = None
         try:
             if fd >= 0:
-                found = map_or_copy(fd, self.size, private=private)
+                found = self._mapped(fd, private=private)
         except (OSError, ValueError):
             if self.fd == fd:
                 raise
@@ -105,8 +124,23 @@ class Segment:
             raise OSError(errno.EBADF, "the segment is closed")
         return found
 
+    def _mapped(self, fd: int, *, private: bool) -> Map:
+        if self.memory is None:
+            return map_or_copy(fd, self.size, private=private)
+        try:
+            # Whoever reads opens it anew: by that the kernel knows whether anybody still does.
+            own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                raise
+            return _copy_of(fd, self.size)
+        try:
+            return map_or_copy(own, self.size, private=private)
+        finally:
+            os.close(own)
+
     def view(self) -> memoryview:
-        """Return the bytes of the whole file, read-only; they stay when it is closed.
+        """Return its bytes with the head, read-only; they stay when it is closed.
 
         Raises:
             OSError: it is closed, or there is no memory.
@@ -115,7 +149,7 @@ class Segment:
 
     def close(self) -> None:
         """Let go of it; who has mapped it keeps the bytes."""
-        fd, self.fd = self.fd, -1
+        fd, self.fd, self.memory = self.fd, -1, None
         if fd >= 0:
             os.close(fd)
 
@@ -133,13 +167,7 @@ def write(
     Raises:
         OSError: no memory, no such files here, or so few descriptors that others need them.
     """
-    views = [_flat(buffer) for buffer in buffers]
-    spans: list[tuple[int, int]] = []
-    size = HEAD_BYTES
-    for view in views:
-        offset = aligned(size)
-        spans.append((offset, view.nbytes))
-        size = offset + view.nbytes
+    views, spans, size = laid_out(id_, buffers)
     segment = blank(id_, size)
     try:
         for view, (offset, _) in zip(views, spans, strict=True):
@@ -149,6 +177,22 @@ def write(
         segment.close()
         raise
     return segment, spans
+
+
+def laid_out(
+    id_: bytes, buffers: Sequence[memoryview | bytes]
+) -> tuple[list[memoryview], list[tuple[int, int]], int]:
+    """Return the buffers as bytes, offset and size of each in a segment, and the size of that."""
+    if not 0 < len(id_) <= _ID_BYTES_MAX:
+        raise ValueError(f"an object's id has up to {_ID_BYTES_MAX} bytes, not {len(id_)}")
+    views = [_flat(buffer) for buffer in buffers]
+    spans: list[tuple[int, int]] = []
+    size = HEAD_BYTES
+    for view in views:
+        offset = aligned(size)
+        spans.append((offset, view.nbytes))
+        size = offset + view.nbytes
+    return views, spans, size
 
 
 def blank(id_: bytes, size: int) -> Segment:
@@ -161,8 +205,6 @@ def blank(id_: bytes, size: int) -> Segment:
     Raises:
         OSError: no memory, no such files here, or so few descriptors that others need them.
     """
-    if not 0 < len(id_) <= _ID_BYTES_MAX:
-        raise ValueError(f"an object's id has up to {_ID_BYTES_MAX} bytes, not {len(id_)}")
     if not hasattr(os, "memfd_create"):
         raise OSError(errno.ENOSYS, "this system has no memory files")
     fd = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -171,13 +213,15 @@ def blank(id_: bytes, size: int) -> Segment:
             raise OSError(errno.EMFILE, "so few descriptors are left that others need them")
         os.ftruncate(fd, size)  # where memory is promised only if it is there, this says no
         _write_at(fd, memoryview(head_of(id_, size)), 0)
-        return Segment(id_, fd, size, os.fstat(fd).st_ino)
+        segment = Segment(id_, -1, size, os.fstat(fd).st_ino)
     except BaseException:
         os.close(fd)
         raise
+    segment.fd = fd
+    return segment
 
 
-def fill(segment: Segment, offset: int, data: memoryview) -> None:
+def write_part(segment: Segment, offset: int, data: memoryview) -> None:
     """Write some bytes of a segment that is not sealed yet.
 
     Args:
@@ -203,6 +247,19 @@ def seal(segment: Segment) -> None:
     fcntl.fcntl(segment.fd, fcntl.F_ADD_SEALS, seals)
 
 
+def fill(
+    fd: int, head: bytes, views: Sequence[memoryview], spans: Sequence[tuple[int, int]]
+) -> None:
+    """Write a segment's head and its buffers into a file.
+
+    Raises:
+        OSError: no memory.
+    """
+    _write_at(fd, memoryview(head), 0)
+    for view, (offset, _) in zip(views, spans, strict=True):
+        _write_at(fd, view, offset)
+
+
 def aligned(offset: int) -> int:
     """Return where a buffer begins before which so many bytes are taken."""
     return -(-offset // _ALIGNED_BYTES) * _ALIGNED_BYTES
@@ -222,17 +279,13 @@ def found_at(pid: int, fd: int, inode: int, size: int, id_: bytes) -> int | None
     path = f"/proc/{pid}/fd/{fd}"
     try:
         # First looked at only: to open a pipe or a device may block, or set something going.
-        if not _fits(os.stat(path), inode, size):
+        if not _may_be(os.stat(path), size):
             return None
-        found = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        found = _opened(path)
     except (OSError, ValueError):
         return None
     try:
-        believed = (
-            not is_for_others(found)
-            and _fits(os.fstat(found), inode, size)
-            and _is_one(found, id_, size)
-        )
+        believed = not is_for_others(found) and _is_it(found, inode, size, id_)
     except (OSError, ValueError, struct.error):
         believed = False
     except BaseException:
@@ -300,6 +353,10 @@ def map_or_copy(fd: int, size: int, *, private: bool) -> Map:
     except OSError as error:
         if error.errno not in {errno.EMFILE, errno.ENFILE}:
             raise
+    return _copy_of(fd, size)
+
+
+def _copy_of(fd: int, size: int) -> Map:
     memory = anonymous(size)
     view = memoryview(memory)
     done = 0
@@ -320,55 +377,6 @@ def anonymous(size: int) -> Map:
     return Map(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
-class Store:
-    """The segments that this process keeps for whoever needs them, by id. For any thread."""
-
-    __slots__ = ("_segments",)
-
-    def __init__(self) -> None:
-        self._segments: dict[bytes, Segment] = {}
-
-    def put(self, segment: Segment) -> None:
-        """Keep a segment from now on."""
-        self._segments[segment.id] = segment
-
-    def get(self, id_: bytes) -> Segment | None:
-        """Return it, if it is kept."""
-        return self._segments.get(id_)
-
-    def read_out(self, id_: bytes) -> memoryview | bytes | None:
-        """Return the bytes of its whole file, to be sent; None: it is not kept.
-
-        Without memory for that there are none: whoever gets them finds that they are no segment.
-        """
-        segment = self._segments.get(id_)
-        if segment is None:
-            return None
-        try:
-            return segment.view()
-        except (OSError, ValueError):
-            return b""
-
-    def pop(self, id_: bytes) -> None:
-        """Close it, if it is kept."""
-        segment = self._segments.pop(id_, None)
-        if segment is not None:
-            segment.close()
-
-    @property
-    def bytes(self) -> int:
-        """How much memory they take."""
-        return sum([segment.size for segment in list(self._segments.values())])
-
-    def __len__(self) -> int:
-        return len(self._segments)
-
-    def close(self) -> None:
-        """Close them all."""
-        for id_ in list(self._segments):
-            self.pop(id_)
-
-
 def _flat(buffer: memoryview | bytes) -> memoryview:
     view = memoryview(buffer)
     # An empty one of several dimensions is the one thing that cannot be cast.
@@ -381,20 +389,54 @@ def _write_at(fd: int, view: memoryview, offset: int) -> None:
         done += os.pwrite(fd, view[done : done + _STEP_BYTES], offset + done)
 
 
-def _fits(found: os.stat_result, inode: int, size: int) -> bool:
-    return (
-        stat.S_ISREG(found.st_mode)
-        and found.st_ino == inode
-        and found.st_size == size >= HEAD_BYTES
-    )
+def _opened(path: str) -> int:
+    """Return a descriptor of a file.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    for _ in range(_OPEN_TRIES - 1):
+        try:
+            return os.open(path, flags)
+        except BlockingIOError:
+            time.sleep(_OPEN_AGAIN_S)  # its maker asks whether it has readers, which takes no time
+    return os.open(path, flags)
+
+
+def _may_be(found: os.stat_result, size: int) -> bool:
+    return stat.S_ISREG(found.st_mode) and found.st_size >= size >= HEAD_BYTES
+
+
+def _is_it(fd: int, inode: int, size: int, id_: bytes) -> bool:
+    """Return whether a file is the segment that was looked for."""
+    found = os.fstat(fd)
+    if not _may_be(found, size) or os.pread(fd, HEAD_BYTES, 0) != head_of(id_, size):
+        return False
+    seals = _seals_of(fd)
+    if seals is None:
+        # On disk, where it is another file than it was, and nothing keeps its owner from cutting
+        # it off, which would end who reads it. But it has no name: nobody else gets at it than
+        # this user, who may end the reader anyway.
+        return not found.st_nlink and found.st_uid == os.geteuid()
+    return found.st_ino == inode and bool(seals)
 
 
 def _is_one(fd: int, id_: bytes, size: int) -> bool:
     """Return whether a file is the segment of that id; what could shrink would kill its readers."""
+    return bool(_seals_of(fd)) and os.pread(fd, HEAD_BYTES, 0) == head_of(id_, size)
+
+
+def _seals_of(fd: int) -> int | None:
+    """Return the seal against shrinking of a file in memory, or 0; None: it lies elsewhere."""
     import fcntl  # not every system has it
 
-    sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
-    return bool(sealed) and os.pread(fd, HEAD_BYTES, 0) == head_of(id_, size)
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return None
 
 
 def _has_one_more(fd: int) -> bool:

@@ -52,6 +52,7 @@ class Keeper(Protocol):
 
         Raises:
             Backpressure: no room for them, and the caller is an event loop.
+            StoreFull: neither memory nor disk has room for them.
         """
 
 

@@ -102,6 +102,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_host: Annotated[
         str, _help("The name or address by which others reach a node; default: it finds out.")
     ] = ""
+    segment_pool_bytes_max: Annotated[
+        int,
+        NotNegative,
+        _help("Such memory of values that are gone, kept some seconds for those to come; 0: none."),
+    ] = 512 << 20
+    store_bytes_max: Annotated[
+        int,
+        NotNegative,
+        _help("Memory for the large values of a program; more goes to disk; 0: 30 % of all."),
+    ] = 0
+    spill_bytes_max: Annotated[
+        int, NotNegative, _help("Bytes of them on disk when memory may have no more; 0: none.")
+    ] = 64 << 30
+    spill_directory: Annotated[
+        str,
+        _help("Where they go, in files without a name; empty: the system's for temporary files."),
+    ] = ""
     link_window_batches_max: Annotated[int, Positive, _help("Unacknowledged batches a link.")] = 64
     link_window_bytes_max: Annotated[int, Positive, _help("Unacknowledged bytes a link.")] = 8 << 20
     ack_delay_s: Annotated[

@@ -15,7 +15,8 @@ from .errors import GetTimeoutError, ObjectLost, RemoteProtocolError
 from .ids import show
 from .parcels import Hint, Parcel, Part
 from .payload_files import file_of
-from .segments import HEAD_BYTES, Store, anonymous, find, head_of, map_or_copy
+from .segments import HEAD_BYTES, anonymous, find, head_of, map_or_copy
+from .store import Store
 
 
 class Segments:

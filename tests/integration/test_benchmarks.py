@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from drumbeat.protocol.spill import IN_MEMORY, kind_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,7 +79,19 @@ def test_how_fast_large_values_move_is_measured_beside_a_copy(runtime: Path) -> 
     )  # fmt: skip
 
     head, *rows = out.splitlines()
-    assert head.split() == ["GB/s", "median", "best", "memcpy", "ratio"]
+    assert head.split() == ["GB/s", "cold", "median", "best", "memcpy", "ratio"]
     assert [row.split(" x ")[1].split(" MiB")[0] for row in rows] == ["4", "4", "4", "4", "2", "2"]
     figures = [[float(figure) for figure in row.split(" MiB")[1].split()] for row in rows]
-    assert all(len(row) == 4 and row[0] > 0.0 for row in figures)
+    assert all(len(row) == 5 and row[1] > 0.0 for row in figures)
+
+
+def test_what_memory_has_no_room_for_is_put_and_read_back(runtime: Path, tmp_path: Path) -> None:
+    if kind_of(str(tmp_path)) in IN_MEMORY:
+        pytest.skip("temporary files lie in memory here")
+    out = printed_by(
+        "spill", "--objects", "12", "--mb", "2", "--store-mb", "8", "--directory", str(tmp_path),
+        runtime=runtime,
+    )  # fmt: skip
+
+    assert out.startswith("put: 12 x 2 MB")
+    assert "none of them is left" in out

@@ -8,8 +8,8 @@ import pytest
 from drumbeat.client.keeper import SegmentKeeper
 from drumbeat.protocol import payload
 from drumbeat.protocol.errors import GetTimeoutError, MessageTooLarge, TaskError
-from drumbeat.protocol.segments import Store
 from drumbeat.protocol.settings import Settings
+from drumbeat.protocol.store import Store
 from drumbeat.protocol.unparcel import Segments
 from support.fake_session import FakeSession
 

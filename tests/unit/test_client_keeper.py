@@ -38,6 +38,7 @@ from drumbeat.protocol.messages import (
 from drumbeat.protocol.parcels import Parcel, Part, seal
 from drumbeat.protocol.session import FunctionDefinition, Kept, Kind, Packed
 from drumbeat.protocol.settings import Settings
+from drumbeat.protocol.store import Store
 from drumbeat.protocol.transport import Blob, Message
 from support.client_bench import PEER, foreign
 from support.fake_dial import FakeDial, silent
@@ -357,7 +358,7 @@ def test_what_cannot_be_kept_travels_as_what_is_small_does(
     def no_room(*_: Any) -> Any:
         raise OSError("no room")
 
-    monkeypatch.setattr(segments, "write", no_room)
+    monkeypatch.setattr(Store, "write", no_room)
     assert keeper([memoryview(LARGE)]) is None
     assert not len(made.store)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from drumbeat.protocol import segments
 from drumbeat.protocol.parcels import Hint
-from drumbeat.protocol.segments import HEAD_BYTES, Segment, Store, find, map_of, map_or_copy, write
+from drumbeat.protocol.segments import HEAD_BYTES, Segment, find, map_of, map_or_copy, write
+from drumbeat.protocol.store import Store
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -14,7 +14,8 @@ import pytest
 from drumbeat.protocol import segments
 from drumbeat.protocol.errors import GetTimeoutError, ObjectLost, RemoteProtocolError
 from drumbeat.protocol.parcels import Parcel, Part, opened, seal
-from drumbeat.protocol.segments import HEAD_BYTES, Segment, Store, write
+from drumbeat.protocol.segments import HEAD_BYTES, Segment, write
+from drumbeat.protocol.store import Store
 from drumbeat.protocol.unparcel import Segments
 from hypothesis import given
 from hypothesis import strategies as st

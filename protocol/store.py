@@ -1,0 +1,238 @@
+"""The segments that a process keeps for whoever needs them, within a budget of memory.
+
+Never knows what an object is needed for, nor who holds it. What has not been used for longest goes
+to disk where the budget would be exceeded, and is found there by the same hints.
+"""
+
+import os
+import threading
+from collections.abc import Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Final, Self
+
+from . import segments
+from .errors import StoreFull
+from .machine import Memory
+from .segments import Segment
+from .settings import Settings
+from .spill import Disk
+
+if TYPE_CHECKING:
+    from .warm import Warm
+
+#: the budget where none is set, as a share of the memory that this process may use
+MEMORY_SHARE: Final = 0.3
+
+
+class Store:
+    """See the module. For any thread.
+
+    Args:
+        warm_bytes_max: so much memory of segments that are gone is kept a while for those to come.
+        memory_bytes_max: so much memory they may take; 0: as much as there is.
+        disk: where they go beyond that; None: nowhere.
+    """
+
+    __slots__ = ("_disk", "_memory_bytes_max", "_segments", "_spilling", "_swapping", "_uses",
+                 "_warm")  # fmt: skip
+
+    def __init__(
+        self, warm_bytes_max: int = 0, memory_bytes_max: int = 0, disk: Disk | None = None
+    ) -> None:
+        self._segments: dict[bytes, Segment] = {}
+        self._memory_bytes_max = memory_bytes_max
+        self._disk = disk
+        self._uses = count(1)
+        #: guards what may take long; a finalizer or a signal handler may put while it is held
+        self._spilling = threading.RLock()
+        #: guards against a file being closed while another takes its place; held for a moment
+        self._swapping = threading.RLock()
+        self._warm: Warm | None = None
+        if warm_bytes_max and segments.are_to_be_had():
+            from . import warm  # not every system has what it needs
+
+            self._warm = warm.Warm(warm_bytes_max)
+
+    @classmethod
+    def of(cls, settings: Settings, *, is_trimmed: bool = True) -> Self:
+        """Return a store as the settings want it.
+
+        Args:
+            settings: of this process.
+            is_trimmed: somebody calls `trim` now and then.
+        """
+        memory_bytes_max = settings.store_bytes_max
+        if not memory_bytes_max:
+            memory_bytes_max = int(MEMORY_SHARE * Memory().total_bytes)
+        disk_bytes_max = settings.spill_bytes_max
+        disk = Disk(settings.spill_directory, disk_bytes_max) if disk_bytes_max else None
+        warm_bytes_max = settings.segment_pool_bytes_max if is_trimmed else 0
+        return cls(warm_bytes_max, memory_bytes_max, disk)
+
+    def has_room(self, size: int) -> bool:
+        """Return whether so much more stays within the budget."""
+        most = self._memory_bytes_max
+        return not most or self.bytes + size <= most
+
+    def make_room(self, size: int) -> None:
+        """Have so much more stay within the budget: what was not used for longest goes to disk.
+
+        Raises:
+            StoreFull: it would not, and there is nothing that can go to disk.
+        """
+        if self._memory_bytes_max and size > self._memory_bytes_max:
+            raise self._full(size, "it alone is more than all that memory may have")
+        with self._spilling:
+            tried: set[bytes] = set()
+            while not self.has_room(size):
+                segment = self._least_used(tried)
+                if segment is None:
+                    raise self._full(size, "nothing of that can go there any more")
+                tried.add(segment.id)
+                try:
+                    self._spill(segment)
+                except (OSError, ValueError) as error:
+                    if segment.fd >= 0:
+                        why = f"no more can go there: {error}"
+                        raise self._full(size, why) from None
+
+    def _full(self, size: int, why: str) -> StoreFull:
+        kept, spilled, most = self.bytes, self.spilled_bytes, self._memory_bytes_max
+        return StoreFull(
+            f"there is no room for a large value of {size:,} bytes: this process keeps {kept:,} in "
+            f"memory (store_bytes_max {most:,}) and {spilled:,} on disk, and {why}; let go of "
+            "references that are not needed, or raise the setting",
+            needed_bytes=size,
+            memory_bytes=kept,
+            spilled_bytes=spilled,
+        )
+
+    def _least_used(self, but: set[bytes]) -> Segment | None:
+        found = [
+            segment
+            for segment in list(self._segments.values())
+            if not segment.is_spilled and segment.fd >= 0 and segment.id not in but
+        ]
+        found.sort(key=lambda segment: segment.used)
+        warm, first = self._warm, found[0] if found else None
+        if warm is None:
+            return first
+        # To write down what somebody has mapped sets memory free only when he has ended.
+        return next((segment for segment in found if warm.is_free(segment)), first)
+
+    def _spill(self, segment: Segment) -> None:
+        disk = self._disk
+        if disk is None:
+            raise OSError("nothing may go to disk (spill_bytes_max is 0)")
+        if self.spilled_bytes + segment.size > disk.bytes_max:
+            raise OSError(f"spill_bytes_max is {disk.bytes_max:,}")
+        fd = segment.fd
+        # One more reader: should it be closed meanwhile, its memory is not used again.
+        source = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            file = disk.copy(source, segment.size)
+        finally:
+            os.close(source)
+        try:
+            left = Segment(segment.id, -1, segment.size, segment.inode)
+            there = os.fstat(file)
+            with self._swapping:
+                if segment.fd != fd:
+                    return  # it has gone meanwhile
+                left.fd, left.memory = os.dup(fd), segment.memory
+                try:
+                    # Whoever was told of the descriptor finds the same bytes there as before.
+                    os.dup2(file, fd, inheritable=False)
+                finally:
+                    # An interrupt comes before or after it. Its map is not its own after it, and
+                    # not before: who maps it meanwhile is to be seen as a reader.
+                    if os.path.samestat(os.fstat(fd), there):
+                        segment.memory, segment.inode = None, there.st_ino
+                        segment.is_spilled = True
+        finally:
+            os.close(file)
+        self._let_go(left)
+
+    def write(
+        self, id_: bytes, buffers: Sequence[memoryview | bytes]
+    ) -> tuple[Segment, list[tuple[int, int]]]:
+        """Make a segment that is to be kept here, see segments.write.
+
+        Raises:
+            OSError: see there.
+        """
+        warm = self._warm
+        return segments.write(id_, buffers) if warm is None else warm.write(id_, buffers)
+
+    def put(self, segment: Segment) -> None:
+        """Keep a segment from now on."""
+        segment.used = next(self._uses)
+        self._segments[segment.id] = segment
+        self._trim_to_budget(self._warm)
+
+    def get(self, id_: bytes) -> Segment | None:
+        """Return it, if it is kept."""
+        segment = self._segments.get(id_)
+        if segment is not None:
+            segment.used = next(self._uses)
+        return segment
+
+    def read_out(self, id_: bytes) -> memoryview | bytes | None:
+        """Return its bytes with the head, to be sent; None: it is not kept.
+
+        Without memory for that there are none: whoever gets them finds that they are no segment.
+        """
+        segment = self.get(id_)
+        if segment is None:
+            return None
+        try:
+            return segment.view()
+        except (OSError, ValueError):
+            return b""
+
+    def pop(self, id_: bytes) -> None:
+        """Close it, if it is kept."""
+        with self._swapping:
+            segment = self._segments.pop(id_, None)
+            if segment is not None:
+                self._let_go(segment)
+
+    def _let_go(self, segment: Segment) -> None:
+        warm = self._warm
+        if warm is None:
+            segment.close()
+        else:
+            warm.take_back(segment)
+            self._trim_to_budget(warm)
+
+    def _trim_to_budget(self, warm: "Warm | None") -> None:
+        if warm is not None and len(warm) and self._memory_bytes_max:
+            warm.keep_at_most(self._memory_bytes_max - self.bytes)
+
+    def trim(self) -> None:
+        """Give back to the system what memory nobody has needed for a while."""
+        warm = self._warm
+        if warm is not None and len(warm):
+            warm.trim()
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    def close(self) -> None:
+        """Close them all, and keep no memory of any. In a forked child too."""
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            warm.close()
+        self._swapping = threading.RLock()  # a thread of the parent may have had the other
+        for id_ in list(self._segments):
+            self.pop(id_)
+
+    @property
+    def spilled_bytes(self) -> int:
+        """How much of them lies on disk."""
+        return sum([one.size for one in list(self._segments.values()) if one.is_spilled])
+
+    @property
+    def bytes(self) -> int:
+        """How much memory they take."""
+        return sum([one.size for one in list(self._segments.values()) if not one.is_spilled])
