@@ -12,18 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from random import Random
 from typing import Any, Final
 
 from ..protocol import clock, errors, machine
-from ..protocol.carriage import carriage_of
 from ..protocol.errors import ClusterError, DrumbeatError, KeyRefused, SchedulerUnreachable
-from ..protocol.frames import Role
-from ..protocol.ids import PeerId
-from ..protocol.keys import Credentials
 from ..protocol.messages import AnyMessage, Notice, ValueRow
-from ..protocol.payload_files import machine_of
-from ..protocol.settings import Settings
 from ..protocol.store import Store
 from ..protocol.transport import (
     Blob,
@@ -485,17 +478,3 @@ def error_named(name: str, text: str) -> DrumbeatError:
     if not (isinstance(found, type) and issubclass(found, DrumbeatError)):
         found = SchedulerUnreachable
     return found(text)
-
-
-def dialler(
-    endpoint: str,
-    peer: PeerId,
-    name: str,
-    settings: Settings,
-    credentials: Credentials | None = None,
-) -> DialShell:
-    """Return the shell that connects a client to an endpoint."""
-    return DialShell(
-        endpoint, Role.CLIENT, peer, name, settings, Random(peer), credentials,
-        machine_of(settings), carriage=carriage_of(settings, peer, credentials, listens=False),
-    )  # fmt: skip

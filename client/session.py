@@ -44,13 +44,14 @@ from ..protocol.unparcel import Segments
 from .absence import Absence
 from .board import AllWaiter, Board, ConditionWaiter, ReplyWaiter, SomeWaiter
 from .core import ClientCore
+from .dialling import dialler
 from .events import Asked, Call, CancelAsked
 from .feasible import fits, infeasible, too_large
 from .inbox import Inbox
 from .keeper import SegmentKeeper, are_wanted
 from .output import Speaker
 from .room import Room
-from .service import Service, dialler
+from .service import Service
 
 #: how long cancel_queued waits for the scheduler's word
 CANCEL_ANSWER_S: Final = 5.0
@@ -95,10 +96,8 @@ class ClusterSession:
         self.shapes: list[Shape] | None = None
         self._error: DrumbeatError | None = None
         self._pid = os.getpid()
-        self._board = Board()
-        self._results = self._board.results
-        self._inbox = Inbox()
-        self._calls = self._inbox.calls
+        self._board, self._inbox = Board(), Inbox()
+        self._results, self._calls = self._board.results, self._inbox.calls
         self._core = ClientCore(settings, peer, name, environment, moves=credentials is not None)
         #: the memory segments of what was packed here
         self._store = Store.of(settings)

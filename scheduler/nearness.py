@@ -1,4 +1,4 @@
-"""Where the large values lie that a task depends on: it goes there if that node has room for it.
+"""Where the large values lie that a task depends on: it goes there if there is room.
 
 Never makes a task wait for a node: bytes that travel are better than a task that stands.
 """
