@@ -17,6 +17,7 @@ from ..protocol.ids import ObjectId, PeerId, TaskId, home_of, objects_of
 from ..protocol.messages import AnyMessage, Environment, TaskRow
 from ..protocol.recovery import Recovered
 from ..protocol.settings import Settings
+from ..protocol.yields import HowFar, Taken
 from . import events, lives
 from .asks import Asks
 from .budget import Budget
@@ -78,6 +79,7 @@ class ClientCore:
             events.CancelAsked: self._on_cancel_asked,
             events.Asked: self._on_asked,
             events.KindsDropped: lambda event, _now_s: self.kinds.drop(event.kinds),
+            events.ItemsRead: self._on_items_read,
             events.Leaving: self._on_leaving,
             events.TimePassed: lambda _event, _now_s: None,
             messages.Results: results.came,
@@ -91,6 +93,7 @@ class ClientCore:
             messages.Output: self._on_text,
             messages.Notice: self._on_text,
             messages.Shapes: self._on_shapes,
+            HowFar: lambda message, _now_s: results.streams.asked(message.ids),
             messages.Credit: lambda message, _now_s: self._credits.granted(message),
             Recovered: lambda _, __: lives.recovered(self.home, self._budget, self._epoch),
         }
@@ -121,6 +124,7 @@ class ClientCore:
             if home.answers or home.fetches or home.releases or kinds.forgotten:
                 self._commands += home.news()
                 self._forget_kinds()
+            self._tell_taken()
         if home.blobs:
             self._commands += [SendBlob(key, payload) for key, payload in home.blobs]
             home.blobs = []
@@ -164,6 +168,8 @@ class ClientCore:
             options = call.options
             if options.num_returns == 1:
                 entries[id_] = Entry()  # type: ignore[index]
+            elif options.stream_buffer_max:
+                self.results.streams.begin(TaskId(id_))
             else:
                 self._expect_values(TaskId(id_), options.num_returns)
             if options.actor:
@@ -234,6 +240,11 @@ class ClientCore:
             self._send(messages.Forget(self.kinds.forgotten))
             self.kinds.forgotten = []
 
+    def _tell_taken(self) -> None:
+        streams = self.results.streams
+        if streams.news:
+            self._send(Taken(streams.told()))
+
     def _on_pinned(self, event: events.Pinned, _now_s: float) -> None:
         self.home.pin(event.ids)
         for id_ in event.ids:
@@ -279,6 +290,12 @@ class ClientCore:
         tasks = [task for task in named if task in self.tasks and task not in self._cancelled]
         if tasks:
             self._on_cancel_asked(events.CancelAsked(tasks, False, False, exit=True), now_s)
+
+    def _on_items_read(self, event: events.ItemsRead, now_s: float) -> None:
+        unread = self.results.streams.read(event.rows)
+        tasks = [task for task in unread if task in self.tasks and task not in self._cancelled]
+        if tasks:
+            self._on_cancel_asked(events.CancelAsked(tasks, False, True), now_s)
 
     def _cancel_unsent(self, task: TaskId) -> None:
         self._credits.sent([self.tasks[task].row])
@@ -399,6 +416,7 @@ class ClientCore:
             "unsent": len(self._unsent),
             "charged": len(self._budget.charged),
             "latest": len(self._budget.latest),
+            "streams": len(self.results.streams.open),
             **self._asks.sizes(),
             **self.home.sizes(),
         }

@@ -13,11 +13,12 @@ from ..protocol.actors import ActorsGone
 from ..protocol.checkpoints import CheckpointsGone, CheckpointsKept
 from ..protocol.drain import DrainNode, Farewell
 from ..protocol.ids import PeerId
-from ..protocol.messages import Blocked, Fetch, Join, StopMode, Values
+from ..protocol.messages import Blocked, Join, StopMode, Values
 from ..protocol.recovery import HandedOver, Recovered, Report
 from ..protocol.running import Stack
 from ..protocol.settings import Settings
 from ..protocol.standstill import Deadlock, Look
+from ..protocol.yields import HowFar, Taken
 from . import events, invariants
 from .actors import Actors
 from .attempts import SENT, Worker
@@ -26,7 +27,7 @@ from .children import Children
 from .dispatch import Dispatch
 from .drain import Drain
 from .ended import Ended
-from .events import Command, Event, Send
+from .events import Command, Event
 from .hangs import Hangs
 from .intake import Intake
 from .inventory import Registration
@@ -41,6 +42,7 @@ from .packets import (
     Checkpointed,
     Finished,
     Health,
+    Item,
     Progressed,
     Ready,
     Refs,
@@ -169,6 +171,8 @@ class NodeCore:
             Stack: self._stack_asks.asked,
             CheckpointsKept: lambda message, _: self._actors.checkpoints.are_kept(message),
             CheckpointsGone: lambda message, _: self._actors.checkpoints.are_gone(message),
+            Taken: lambda message, _: self._state.streams.taken(message),
+            HowFar: lambda message, _: self._state.streams.say_again(message),
         }
 
     def _packet_handlers(self) -> dict[type, Callable[[Worker, Any, float], None]]:
@@ -188,6 +192,7 @@ class NodeCore:
             Ask: lambda worker, packet, _: self._children.ask(worker, packet),
             Checkpointed: self._actors.checkpoints.came,
             Health: self._stops.health,
+            Item: self._reports.yielded,
         }
 
     # ---------------------------------------------------------------------------------- the face
@@ -293,6 +298,7 @@ class NodeCore:
             "take_backs": len(self._returns.waiting),
             **self._actors.checkpoints.sizes(),
             **self._ended.sizes(),
+            **state.streams.sizes(),
         }
 
     def check_invariants(self) -> None:
@@ -352,9 +358,7 @@ class NodeCore:
         # What it drops and has not seen dead yet is named in no inventory.
         self._clears = True
         # What was to be said to the scheduler that is no more is void; all that is here goes on.
-        state = self._state
-        state.commands = [command for command in state.commands if not isinstance(command, Send)]
-        state.blocked.clear()
+        self._state.restarted()
         self._beats.asked.clear()
         self._returns.waiting.clear()
         self._stack_asks.clear()
@@ -362,7 +366,6 @@ class NodeCore:
         self._actors.restarted()
         self._ended.restarted()
         self._children.restarted()
-        state.objects.restarted()
 
     def _drop_everything(self, now_s: float) -> None:
         state = self._state
@@ -384,11 +387,9 @@ class NodeCore:
         self._actors.clear()
         self._processes.environments.clear()
         self._processes.crews.clear()
-        state.objects.clear()
+        state.clear()
         self._ended.clear()
-        state.blocked.clear()
         self._beats.asked.clear()
-        state.commands = [command for command in state.commands if not isinstance(command, Send)]
 
     def _prepare(self, message: messages.Prepare, now_s: float) -> None:
         self._intake.prepare(message, now_s)
@@ -482,14 +483,12 @@ class NodeCore:
         if state.blocked:
             rows, state.blocked = state.blocked, []
             state.send(Blocked(rows))
+        if state.streams.has_news:
+            state.streams.tell()  # before the end of what yielded it
         if state.done:
             self._ended.tell()
-        if objects.values:
-            values, objects.values = objects.values, []
-            state.send(Values([state.outgoing(row) for row in values]))
-        if objects.fetches:
-            fetches, objects.fetches = objects.fetches, []
-            state.send(Fetch(fetches))
+        if objects.values or objects.fetches:
+            state.tell_objects()
         if objects.loose:
             self._children.sweep()
         if self._drain.active:

@@ -34,6 +34,7 @@ from .page import (
     RUNNING_CODE,
     UNPICKLING,
     WAITING,
+    YIELDING,
     Words,
 )
 
@@ -64,8 +65,14 @@ _PHASES: Final = {
     UNPICKLING: (FETCHING, UNPICKLING),
     # Whoever waits may be interrupted; a result that is being pickled may not.
     PICKLING: (WAITING, PICKLING),
+    YIELDING: (YIELDING, PICKLING),
 }
 
+#: The home of what a task submits is its node, which hands out values only when it has them all.
+NOT_NESTED: Final = (
+    '{}() is called within a task, and num_returns="streaming" is for calls of the program '
+    "itself: have it return a list, or have the program call it and pass on what it yields"
+)
 _VALUE: Final = int(Outcome.VALUE)
 T = TypeVar("T")
 
@@ -137,6 +144,8 @@ class WorkerSession:
 
     def submit(self, kind: Kind, packed: Packed, task: TaskId | None = None) -> list[ObjectId]:
         """Queue one call; see Session."""
+        if kind.options.stream_buffer_max:
+            raise TypeError(NOT_NESTED.format(kind.name))
         parent, depth = self._parent()
         with self._lock:
             definition = None
@@ -338,7 +347,7 @@ class WorkerSession:
             stuck = is_stuck
 
         while True:
-            answer = self._ask(
+            answer = self.ask(
                 lambda number: Want(
                     number, self._seq(), wanted, count, timeout_s, values, lends, stuck
                 ),
@@ -383,7 +392,7 @@ class WorkerSession:
     def _row(self) -> RunRow | None:
         return self.row if self.row_here is None else self.row_here()
 
-    def _ask(
+    def ask(
         self, make: Callable[[int], Want | Ask | CancelTasks], gives_back: bool = False
     ) -> Answered:
         """Send a request and wait for its answer; in the main thread Interrupted may end it."""
@@ -414,7 +423,7 @@ class WorkerSession:
     def cancel_queued(self, ids: Sequence[ObjectId]) -> list[bool]:
         """Cancel those that have not started; see Session."""
         tasks = _tasks(ids)
-        answer = self._ask(lambda request: CancelTasks(tasks, False, True, request))
+        answer = self.ask(lambda request: CancelTasks(tasks, False, True, request))
         _raise(answer)
         dropped = dict(zip(tasks, answer.data or (), strict=False))
         return [bool(dropped.get(task_of(id_))) for id_ in ids]
@@ -431,6 +440,9 @@ class WorkerSession:
     def drop(self, id_: ObjectId) -> None:
         """One ObjectRef less."""
         self._change((id_, DROP))
+
+    def read(self, task: TaskId, count: int, *, over: bool) -> None:
+        """Do nothing: nothing is submitted here that yields; see `submit`."""
 
     def pin(self, id_: ObjectId) -> None:
         """A ref was pickled outside Drumbeat: it is never dropped."""
@@ -466,7 +478,7 @@ class WorkerSession:
         self, what: str, limit: int = 100, match: str = "", *, named: ActorName | None = None
     ) -> Any:
         """Ask the scheduler; see Session."""
-        answer = self._ask(lambda request: Ask(request, what, limit, match, named))
+        answer = self.ask(lambda request: Ask(request, what, limit, match, named))
         _raise(answer)
         return answer.data
 

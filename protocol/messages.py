@@ -44,6 +44,7 @@ from .questions import Query as Query
 from .recovery import HandedOver, Holding, Inventory, Recovered, Registered, Report
 from .running import RunningRow, Stack, Stacks
 from .standstill import Deadlock, Look, Looked
+from .yields import HowFar, Taken, Yielded
 
 # -------------------------------------------------------------------------------------- definitions
 
@@ -79,6 +80,8 @@ class Options(Struct, array_like=True, gc=False, frozen=True):
     actor: ParentBytes = b""
     #: None: it has none
     limits: Limits | None = None
+    #: it yields its values (num_returns is 0), so many ahead of whoever reads them; 0: it does not
+    stream_buffer_max: Annotated[int, Meta(ge=0, le=65_535)] = 0
 
 
 class KindRow(Row):
@@ -478,14 +481,15 @@ ToScheduler = (
     Define | Forget | Enter | Leave | Submit | Cancel | Values | Fetch | Release | Join | Beat
     | Done | Blocked | TakenBack | Output | Query | Holding | Registered | Inventory | Looked
     | Drain | Draining | Emptied | Stacks | ActorsUp | ActorsGone | Checkpoint
+    | Yielded | Taken | HowFar
 )  # fmt: skip
 ToClient = (
     Results | Retried | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice
-    | Answer | Recovered | Credit
+    | Answer | Recovered | Credit | HowFar
 )  # fmt: skip
 ToNode = (
     Prepare | Discard | Assign | Stop | TakeBack | Results | Retried | Cancelled | Values
     | Wanted | Shared | Unshared | Answer | Recovered | HandedOver | Report | Look | Deadlock
-    | DrainNode | Farewell | Stack | CheckpointsKept | CheckpointsGone
+    | DrainNode | Farewell | Stack | CheckpointsKept | CheckpointsGone | Taken | HowFar
 )  # fmt: skip
 AnyMessage = ToScheduler | ToClient | ToNode

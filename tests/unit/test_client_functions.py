@@ -135,7 +135,7 @@ def test_an_unknown_option_names_the_valid_ones():
         ({"resources": ["x"]}, TypeError),
         ({"resources": {3: 1}}, TypeError),
         ({"num_returns": -1}, ValueError),
-        ({"num_returns": "streaming"}, TypeError),
+        ({"num_returns": "many"}, ValueError),
         ({"max_retries": True}, TypeError),
         ({"max_retries": -1}, ValueError),
         ({"retry_exceptions": [KeyboardInterrupt]}, TypeError),
