@@ -330,7 +330,7 @@ def test_an_exception_that_is_tried_again_is_not_seen_by_the_reader(tmp_path: Pa
     assert read(raises_once.remote(str(tmp_path / "flag"))) == list(range(6))
 
 
-# --------------------------------------------------------------------------------- actors, and others
+# ------------------------------------------------------------------------------- actors, and others
 
 
 class Ticker:
@@ -364,7 +364,7 @@ def test_a_cancelled_method_leaves_its_actor_alive() -> None:
     generator = ticker.ticks.remote(1000)
     next(generator)
     generator.close()
-    assert 2 <= drumbeat.get(ticker.now.remote(), timeout=20) <= 5
+    assert 1 <= drumbeat.get(ticker.now.remote(), timeout=20) <= 5
 
 
 def test_an_actor_that_runs_several_calls_at_once_refuses_to_yield() -> None:
@@ -381,6 +381,16 @@ def test_a_generator_stays_in_its_process() -> None:
     generator.close()
 
 
+@drumbeat.remote
+def calls_one_that_yields() -> None:
+    count.remote(3)
+
+
+def test_a_task_that_calls_one_that_yields_is_told_what_to_do_instead() -> None:
+    with pytest.raises(TypeError, match="have it return a list"):
+        drumbeat.get(calls_one_that_yields.remote(), timeout=20)
+
+
 @drumbeat.remote(num_returns="streaming", stream_buffer_max=ITEMS_MAX)
 def endless() -> Iterator[None]:
     while True:
@@ -388,9 +398,9 @@ def endless() -> Iterator[None]:
 
 
 def test_one_more_than_there_may_be_is_an_error() -> None:
-    last, read_so_far = None, 0
-    for last in endless.remote():
-        read_so_far += 1
+    generator, last, read_so_far = endless.remote(), None, 0
+    while (ref := generator.next(timeout=20)) is not None:
+        last, read_so_far = ref, read_so_far + 1
     assert read_so_far == ITEMS_MAX + 1
     with pytest.raises(ValueError, match="no more are possible"):
         drumbeat.get(last, timeout=20)
