@@ -107,7 +107,7 @@ class ClientCore:
 
     def turn(self, now_s: float) -> list[Command]:
         """Return the commands of all events since the last turn, to be carried out in order."""
-        home, kinds = self.home, self.kinds
+        home, kinds, taken = self.home, self.kinds, self.results.streams
         if kinds.dropped:
             kinds.forget_unused(len(self.tasks), self.tasks.values)
         if self._departing:
@@ -121,10 +121,9 @@ class ClientCore:
                 self._send_on()
             if kinds.news:
                 self._tell_kinds()
-            if home.answers or home.fetches or home.releases or kinds.forgotten:
+            if home.answers or home.fetches or home.releases or kinds.forgotten or taken.news:
                 self._commands += home.news()
-                self._forget_kinds()
-            self._tell_taken()
+                self._tell_rest()
         if home.blobs:
             self._commands += [SendBlob(key, payload) for key, payload in home.blobs]
             home.blobs = []
@@ -235,15 +234,13 @@ class ClientCore:
             self._send(messages.Define(self._peer, rows))
             self._commands += [SendBlob(key, payload) for key, payload in blobs]
 
-    def _forget_kinds(self) -> None:
+    def _tell_rest(self) -> None:
+        taken = self.results.streams
+        if taken.news:
+            self._send(Taken(taken.told()))
         if self.kinds.forgotten:
             self._send(messages.Forget(self.kinds.forgotten))
             self.kinds.forgotten = []
-
-    def _tell_taken(self) -> None:
-        streams = self.results.streams
-        if streams.news:
-            self._send(Taken(streams.told()))
 
     def _on_pinned(self, event: events.Pinned, _now_s: float) -> None:
         self.home.pin(event.ids)

@@ -483,7 +483,7 @@ class NodeCore:
         if state.blocked:
             rows, state.blocked = state.blocked, []
             state.send(Blocked(rows))
-        if state.streams.has_news:
+        if state.streams.said or state.streams.asked:
             state.streams.tell()  # before the end of what yielded it
         if state.done:
             self._ended.tell()

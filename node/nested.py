@@ -144,8 +144,6 @@ class WorkerSession:
 
     def submit(self, kind: Kind, packed: Packed, task: TaskId | None = None) -> list[ObjectId]:
         """Queue one call; see Session."""
-        if kind.options.stream_buffer_max:
-            raise TypeError(NOT_NESTED.format(kind.name))
         parent, depth = self._parent()
         with self._lock:
             definition = None
@@ -179,6 +177,8 @@ class WorkerSession:
         return (b"", 1) if row is None else (row.id, row.depth + 1)
 
     def _define(self, kind: Kind) -> NestedKind:
+        if kind.options.stream_buffer_max:
+            raise TypeError(NOT_NESTED.format(kind.name))
         function = kind.function
         known = function.hash in self._functions
         self._functions[function.hash] = None

@@ -44,9 +44,9 @@ class Streams:
         self._state = state
         self.open: dict[bytes, Stream] = {}
         #: to be told, in order, with the number of its attempt
-        self._said: list[tuple[int, ValueRow]] = []
+        self.said: list[tuple[int, ValueRow]] = []
         #: to be asked: how far has this been read
-        self._asked: dict[bytes, None] = {}
+        self.asked: dict[bytes, None] = {}
 
     # --------------------------------------------------------------------------- workers and tasks
 
@@ -102,7 +102,7 @@ class Streams:
     def forget(self, task: bytes) -> None:
         """An attempt has ended, or is no more ours."""
         stream = self.open.pop(task, None)
-        self._asked.pop(task, None)
+        self.asked.pop(task, None)
         if stream is not None:
             for value in stream.kept.values():
                 self._state.objects.unpin(value.contained)
@@ -126,14 +126,14 @@ class Streams:
         for task in message.ids:
             stream = self.open.get(task)
             if stream is not None:
-                self._asked[task] = None
+                self.asked[task] = None
                 for value in stream.kept.values():
                     self._say(stream, value)
 
     def restarted(self) -> None:
         """The scheduler is another: it says what it wants to hear again."""
-        self._said.clear()
-        self._asked.clear()
+        self.said.clear()
+        self.asked.clear()
 
     def clear(self) -> None:
         """The link's life is over, and with it all attempts; their pins are gone as well."""
@@ -142,21 +142,16 @@ class Streams:
 
     def tell(self) -> None:
         """Tell what was yielded in this turn; ask what is to be asked."""
-        state, said, self._said = self._state, self._said, []
+        state, said, self.said = self._state, self.said, []
         for start in range(0, len(said), YIELD_ROWS_MAX):
             rows: list[YieldRow] = []
             for attempt, value in said[start : start + YIELD_ROWS_MAX]:
                 row = state.outgoing(value)
                 rows.append(YieldRow(row.id, attempt, row.payload, row.size, row.contained))
             state.send(Yielded(rows))
-        if self._asked:
-            asked, self._asked = list(self._asked), {}
+        if self.asked:
+            asked, self.asked = list(self.asked), {}
             state.send(HowFar(asked))
-
-    @property
-    def has_news(self) -> bool:
-        """Whether there is something to tell or to ask."""
-        return bool(self._said or self._asked)
 
     # -------------------------------------------------------------------------------------- inside
 
@@ -172,7 +167,7 @@ class Streams:
             del self.open[task]
 
     def _say(self, stream: Stream, value: ValueRow) -> None:
-        self._said.append((stream.attempt, value))
+        self.said.append((stream.attempt, value))
 
     def _look(self, stream: Stream) -> None:
         for waiter in stream.waiters:
