@@ -106,6 +106,8 @@ class Streams:
         if stream is not None:
             for value in stream.kept.values():
                 self._state.objects.unpin(value.contained)
+            for waiter in stream.waiters:
+                self._end(waiter)  # of one that was interrupted and asked for no answer
 
     # -------------------------------------------------------------------------------- the scheduler
 

@@ -7,6 +7,7 @@ from drumbeat.protocol.ids import TaskId, item_of
 from drumbeat.protocol.messages import (
     Blocked,
     Done,
+    Failure,
     HowFar,
     Outcome,
     Stop,
@@ -189,3 +190,16 @@ def test_an_item_of_a_row_that_has_ended_is_dropped_and_counted(bench: NodeBench
     bench.say(worker, Finished([FinishedRow(1, (), 0.1)]), item(task, 0))
     assert told(bench) == []
     assert bench.core.counters["stale_dropped"] == 1
+
+
+def test_who_was_interrupted_while_it_waited_for_its_last_item_leaves_no_wait(
+    bench: NodeBench,
+) -> None:
+    task, worker = running(bench)
+    bench.say(worker, item(task, 0))
+    waits(bench, worker, 1, 0, lends=False)
+    cancelled = Failure("TaskCancelled", "it was")
+    value = ValueRow(task, Outcome.FAILURE, failure=cancelled)
+    bench.say(worker, Finished([FinishedRow(1, (value,), 0.1)]))
+    bench.feed()
+    assert not {"streams", "waits"} & set(at_rest(bench))
