@@ -13,7 +13,7 @@ from ..protocol.messages import ValueRow
 from ..protocol.outcomes import VALUE
 from ..protocol.references import ObjectRef, check_timeout, gone, refuse_force, refuse_fork
 from ..protocol.session import Kind, Packed, Session
-from .streams import END
+from ..protocol.yielded import END
 
 T = TypeVar("T")
 
@@ -128,12 +128,11 @@ class ObjectRefGenerator(Generic[T]):
             self._end()
             return None
         self._read += 1
-        ref: ObjectRef[T] = ObjectRef(id_, self._session)
         if row.outcome != VALUE:
             self._end()
-        elif TELL_PART * (self._read - self._told) >= self._buffer:
-            self._tell()
-        return ref
+        elif self._session.lends or TELL_PART * (self._read - self._told) >= self._buffer:
+            self._tell()  # in a task each, since its node hands over the hold that goes with it
+        return ObjectRef(id_, self._session)
 
     def _tell(self) -> None:
         if self._told != self._read:

@@ -15,9 +15,8 @@ from ..protocol.messages import Failure, Outcome, ValueRow
 from ..protocol.outcomes import ERROR, VALUE, is_retryable
 from ..protocol.payload import pack_error, pack_value
 from ..protocol.session import Kind
-from ..protocol.yielded import iterator_of, too_many
+from ..protocol.yielded import END, iterator_of, too_many
 from ..protocol.yields import ITEMS_MAX
-from .streams import END
 
 
 class InlineStream:

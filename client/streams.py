@@ -5,17 +5,14 @@ the items; an item that nobody has read yet is held for whoever will.
 """
 
 from collections.abc import Iterable
-from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ..protocol.ids import ObjectId, TaskId, index_of, item_of
-from ..protocol.messages import Failure, Outcome, ValueRow
+from ..protocol.messages import Outcome, ValueRow
+from ..protocol.yielded import END
 from .home import HERE, PENDING, Entry, Home
-
-#: the failure that stands behind the last item of a task that has come to its end
-END: Final = Failure("StreamEnded", "the task has yielded all that it had")
 
 
 class Stream(Struct, gc=False):

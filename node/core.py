@@ -43,6 +43,7 @@ from .packets import (
     Finished,
     Health,
     Item,
+    ItemsRead,
     Progressed,
     Ready,
     Refs,
@@ -172,7 +173,7 @@ class NodeCore:
             CheckpointsKept: lambda message, _: self._actors.checkpoints.are_kept(message),
             CheckpointsGone: lambda message, _: self._actors.checkpoints.are_gone(message),
             Taken: lambda message, _: self._state.streams.taken(message),
-            HowFar: lambda message, _: self._state.streams.say_again(message),
+            HowFar: lambda message, _: self._state.how_far(message),
         }
 
     def _packet_handlers(self) -> dict[type, Callable[[Worker, Any, float], None]]:
@@ -193,6 +194,7 @@ class NodeCore:
             Checkpointed: self._actors.checkpoints.came,
             Health: self._stops.health,
             Item: self._reports.yielded,
+            ItemsRead: lambda worker, packet, _: self._children.read(worker, packet),
         }
 
     # ---------------------------------------------------------------------------------- the face
@@ -273,11 +275,8 @@ class NodeCore:
 
     def _first_due_s(self) -> float:
         first_s = self._beats.due_s if self._state.connected else NEVER_S
-        for room in self._rooms:
-            due_s = room.deadline_s()
-            if due_s is not None and due_s < first_s:
-                first_s = due_s
-        return first_s
+        dues_s = [due_s for room in self._rooms if (due_s := room.deadline_s()) is not None]
+        return min([first_s, *dues_s])
 
     def at_rest(self) -> dict[str, int]:
         """Return the sizes of all maps that are empty when there is nothing to do."""
@@ -487,7 +486,7 @@ class NodeCore:
             state.streams.tell()  # before the end of what yielded it
         if state.done:
             self._ended.tell()
-        if objects.values or objects.fetches:
+        if objects.values or objects.fetches or objects.takings.news:
             state.tell_objects()
         if objects.loose:
             self._children.sweep()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from ..protocol import errors
 from ..protocol.actors import ActorName
 from ..protocol.errors import DrumbeatError, GetTimeoutError
-from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of, show, task_of
+from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, item_of, objects_of, show, task_of
 from ..protocol.messages import Failure, Outcome, TaskRow, ValueRow
 from ..protocol.outcomes import error_of
 from ..protocol.parcels import Parcel
@@ -23,7 +23,7 @@ from ..protocol.session import Keeping, Kind, Packed
 from ..protocol.unparcel import Segments
 from .held import DROP, HOLD, OWN, Held
 from .line import Line, Made
-from .packets import Answered, Ask, CancelTasks, NestedKind, RunRow, Want, WantOver
+from .packets import Answered, Ask, CancelTasks, ItemsRead, NestedKind, RunRow, Want, WantOver
 from .page import (
     CHECKPOINTING,
     FETCHING,
@@ -68,11 +68,6 @@ _PHASES: Final = {
     YIELDING: (YIELDING, PICKLING),
 }
 
-#: The home of what a task submits is its node, which hands out values only when it has them all.
-NOT_NESTED: Final = (
-    '{}() is called within a task, and num_returns="streaming" is for calls of the program '
-    "itself: have it return a list, or have the program call it and pass on what it yields"
-)
 _VALUE: Final = int(Outcome.VALUE)
 T = TypeVar("T")
 
@@ -126,6 +121,7 @@ class WorkerSession:
         self._lock = threading.Lock()
         self._kinds = itertools.count(1)
         self._functions: dict[bytes, None] = {}
+        self._read: dict[TaskId, int] = {}  # of what each task yields, so many
         self._unsent = 0
         #: how often the node suspected that this attempt waits for ever
         self._doubted = self._doubts = 0
@@ -177,8 +173,6 @@ class WorkerSession:
         return (b"", 1) if row is None else (row.id, row.depth + 1)
 
     def _define(self, kind: Kind) -> NestedKind:
-        if kind.options.stream_buffer_max:
-            raise TypeError(NOT_NESTED.format(kind.name))
         function = kind.function
         known = function.hash in self._functions
         self._functions[function.hash] = None
@@ -442,7 +436,15 @@ class WorkerSession:
         self._change((id_, DROP))
 
     def read(self, task: TaskId, count: int, *, over: bool) -> None:
-        """Do nothing: nothing is submitted here that yields; see `submit`."""
+        """Of what a task yields so many were read; see Session. Each has its first ref by now."""
+        for index in range(self._read.pop(task, 0), count):
+            self._change((item_of(task, index), OWN))
+        if over:
+            self._values.pop(item_of(task, count), None)
+        else:
+            self._read[task] = count
+        self._line.outbox.append(ItemsRead(task, count, over))
+        self._hurry()
 
     def pin(self, id_: ObjectId) -> None:
         """A ref was pickled outside Drumbeat: it is never dropped."""
@@ -485,8 +487,7 @@ class WorkerSession:
 
 def _raise(answer: Answered) -> None:
     if answer.error:
-        error = getattr(errors, answer.error, DrumbeatError)
-        raise error(answer.text)
+        raise getattr(errors, answer.error, DrumbeatError)(answer.text)
 
 
 def _tasks(ids: Sequence[ObjectId]) -> list[bytes]:

@@ -235,6 +235,17 @@ class Item(Message, tag="item"):
     value: ValueRow
 
 
+class ItemsRead(Message, tag="items_read"):
+    """Of what a task yields that was submitted here so many were read; `over`: no more will be.
+
+    The first so many items have a ref in this process each, as what is submitted has.
+    """
+
+    task: TaskBytes
+    count: Count
+    over: bool
+
+
 class Finished(Message, tag="finished"):
     """Ended attempts, in order. `held`: refs that now live in this process and did not before."""
 
@@ -334,5 +345,5 @@ class Ask(Message, tag="ask"):
 
 ToDaemon = (
     Ready | ActorMade | Begun | CallsTold | Progressed | Finished | Returned | Submitted | Want
-    | WantOver | Refs | CancelTasks | Ask | Checkpointed | Health | Item
+    | WantOver | Refs | CancelTasks | Ask | Checkpointed | Health | Item | ItemsRead
 )  # fmt: skip

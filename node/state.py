@@ -12,6 +12,7 @@ from ..protocol.forms import Message
 from ..protocol.ids import show
 from ..protocol.messages import DoneRow, Failure, Fetch, Outcome, ValueRow, Values
 from ..protocol.settings import Settings
+from ..protocol.yields import HowFar, Taken
 from .attempts import GONE, QUEUED, Attempt, Worker
 from .cases import ERRORS, TIMED_OUT, UNHEALTHY, Case
 from .events import Command, Send, SendBlob, SendWorker, WorkerExited
@@ -101,6 +102,13 @@ class NodeState:
         if objects.fetches:
             fetches, objects.fetches = objects.fetches, []
             self.send(Fetch(fetches))
+        if objects.takings.news:
+            self.send(Taken(objects.takings.told()))
+
+    def how_far(self, message: HowFar) -> None:
+        """The scheduler asks about what is yielded, by tasks here or for tasks here."""
+        self.streams.say_again(message)
+        self.objects.takings.asked(message.ids)
 
     def restarted(self) -> None:
         """The scheduler is another: what was to be said to the one before is void."""

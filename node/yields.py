@@ -186,7 +186,7 @@ class Streams:
 
     def sizes(self) -> dict[str, int]:
         """Return how many tasks have yielded something and have not ended."""
-        return {"streams": len(self.open)}
+        return {"streams": len(self.open), "takings": len(self._state.objects.takings.open)}
 
     def pins(self) -> list[tuple[bytes, ...]]:
         """Return the refs that are pinned for what is kept."""

@@ -5,9 +5,13 @@ Never takes a step of it.
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
+from .messages import Failure
 from .yields import ITEMS_MAX
+
+#: the failure that stands behind the last item of a task that has come to its end
+END: Final = Failure("StreamEnded", "the task has yielded all that it had")
 
 
 def iterator_of(made: Any, name: str) -> Iterator[Any]:

@@ -86,6 +86,23 @@ def test_a_node_that_is_killed_costs_no_value_and_doubles_none(root: str, tmp_pa
         assert begun(path) == 2
 
 
+@drumbeat.remote(max_retries=0)
+def reads(path: str, number: int) -> list[int]:
+    return [number_of(ref) for ref in count.options(max_retries=0).remote(path, number)]
+
+
+def test_a_task_that_reads_outlives_the_scheduler(root: str, tmp_path: Path) -> None:
+    path = tmp_path / "paper"
+    with drumbeat.init(nodes=2, num_cpus=1, runtime_directory=root) as cluster:
+        ref = reads.remote(str(path), 600)
+        for _ in range(2):
+            until(lambda: begun(path))
+            time.sleep(0.4)
+            kill_scheduler(cluster)
+        assert drumbeat.get(ref, timeout=40) == list(range(600))
+        assert begun(path) == 1
+
+
 def test_a_program_that_leaves_ends_what_yields_for_it(root: str, tmp_path: Path) -> None:
     path = tmp_path / "paper"
     with drumbeat.init(num_cpus=1, runtime_directory=root):

@@ -1,4 +1,4 @@
-"""Tasks that yield their values, and programs that read them: slowly, quickly, not to the end.
+"""Tasks that yield their values, and programs that read them: all of it, or not to the end.
 
 Never looks into a core: a reader knows what a program at the client's face would know.
 """
@@ -8,10 +8,10 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from drumbeat.client import events
-from drumbeat.client.streams import END
 from drumbeat.node.packets import Item, ToWorker
 from drumbeat.protocol.ids import ObjectId, TaskId, item_of
 from drumbeat.protocol.messages import Outcome, ValueRow
+from drumbeat.protocol.yielded import END
 
 from . import operations as op
 from . import scripts

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 from drumbeat.client.events import BlobReceived, Disconnected, ItemsRead, Received
-from drumbeat.client.streams import END
 from drumbeat.protocol.ids import ObjectId, TaskId, item_of
 from drumbeat.protocol.messages import Cancel, Failure, HowFar, Outcome, Submit, Taken, ValueRow
+from drumbeat.protocol.yielded import END
 from support.client_bench import LARGE, Client, foreign, resolved, sent, value
 
 STREAMS = {"num_returns": 0, "stream_buffer_max": 4}
