@@ -486,6 +486,8 @@ class NodeCore:
             state.streams.tell()  # before the end of what yielded it
         if state.done:
             self._ended.tell()
+        elif state.streams.left:
+            objects.unpin(state.streams.let_go())
         if objects.values or objects.fetches or objects.takings.news:
             state.tell_objects()
         if objects.loose:

@@ -48,6 +48,10 @@ class Streams:
         #: to be asked: how far has this been read
         self.asked: dict[bytes, None] = {}
 
+        #: refs inside what attempts that ended in this turn had yielded and may be on its way:
+        #: whoever gets it holds them by the time that the end is handed over
+        self.left: list[bytes] = []
+
     # --------------------------------------------------------------------------- workers and tasks
 
     def yielded(self, worker: Worker, packet: Item) -> str:
@@ -105,7 +109,7 @@ class Streams:
         self.asked.pop(task, None)
         if stream is not None:
             for value in stream.kept.values():
-                self._state.objects.unpin(value.contained)
+                self.left += value.contained
             for waiter in stream.waiters:
                 self._end(waiter)  # of one that was interrupted and asked for no answer
 
@@ -132,6 +136,11 @@ class Streams:
                 for value in stream.kept.values():
                     self._say(stream, value)
 
+    def let_go(self) -> tuple[bytes, ...]:
+        """Return the refs that attempts left behind which have ended; they are still pinned."""
+        left, self.left = tuple(self.left), []
+        return left
+
     def restarted(self) -> None:
         """The scheduler is another: it says what it wants to hear again."""
         self.said.clear()
@@ -140,6 +149,7 @@ class Streams:
     def clear(self) -> None:
         """The link's life is over, and with it all attempts; their pins are gone as well."""
         self.open.clear()
+        self.left.clear()
         self.restarted()
 
     def tell(self) -> None:
@@ -190,7 +200,8 @@ class Streams:
 
     def pins(self) -> list[tuple[bytes, ...]]:
         """Return the refs that are pinned for what is kept."""
-        return [value.contained for one in self.open.values() for value in one.kept.values()]
+        kept = [value.contained for one in self.open.values() for value in one.kept.values()]
+        return [*kept, tuple(self.left)]
 
     def check_invariants(self) -> None:
         """Assert that everything kept is of an attempt that is here."""

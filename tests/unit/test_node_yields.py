@@ -16,6 +16,7 @@ from drumbeat.protocol.messages import (
     ValueRow,
     Yielded,
 )
+from drumbeat.protocol.recovery import HandedOver
 from drumbeat.protocol.standstill import Look, Looked
 from support.node_bench import CLIENT, NodeBench, at_rest, restart
 
@@ -203,3 +204,25 @@ def test_who_was_interrupted_while_it_waited_for_its_last_item_leaves_no_wait(
     bench.say(worker, Finished([FinishedRow(1, (value,), 0.1)]))
     bench.feed()
     assert not {"streams", "waits"} & set(at_rest(bench))
+
+
+def test_references_inside_what_is_on_its_way_as_its_worker_dies_are_held_until_the_end_is_known(
+    bench: NodeBench,
+) -> None:
+    inside = bench.ids[CLIENT]()
+    task, worker = running(bench)
+    bench.say(worker, item(task, 0, contained=(inside,)))
+    bench.die(worker, 1)
+    objects = bench.core._state.objects
+    assert objects.entries[inside].count == 1
+    bench.hear(HandedOver(bench.told_numbers))
+    assert inside not in objects.entries
+
+
+def test_and_no_longer_when_the_scheduler_is_another(bench: NodeBench) -> None:
+    inside = bench.ids[CLIENT]()
+    task, worker = running(bench)
+    bench.say(worker, item(task, 0, contained=(inside,)))
+    bench.die(worker, 1)
+    restart(bench)
+    assert inside not in bench.core._state.objects.entries
