@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         wait,
     )
     from drumbeat.client.executor import Executor
+    from drumbeat.client.generators import ObjectRefGenerator
     from drumbeat.client.inside import CurrentCall, current, progress, shield
     from drumbeat.client.local import init, shutdown
     from drumbeat.protocol.actor_calls import exit_actor
@@ -94,6 +95,7 @@ __all__ = [
     "NotPicklable",
     "ObjectLost",
     "ObjectRef",
+    "ObjectRefGenerator",
     "PendingCallsLimitExceeded",
     "PoisonTask",
     "ProtocolError",
@@ -140,6 +142,7 @@ _HOMES = {
     "CurrentCall": "drumbeat.client.inside",
     "Executor": "drumbeat.client.executor",
     "ObjectRef": "drumbeat.protocol.references",
+    "ObjectRefGenerator": "drumbeat.client.generators",
     "current": "drumbeat.client.inside",
     "exit_actor": "drumbeat.protocol.actor_calls",
     "init": "drumbeat.client.local",

@@ -255,6 +255,7 @@ def _members_of(
                 given.get("retry_exceptions", False),
                 given.get("name", ""),
                 limits.changed(of_calls.limits, given),
+                given.get("stream_buffer_max", 0),
             )
         )
     return tuple(methods), tuple(others)

@@ -23,6 +23,7 @@ from .actors import ActorClass, method
 from .functions import RemoteFunction, remote, session_or_start
 from .futures import as_completed
 from .futures import map_calls as map  # noqa: A004  # its public name
+from .generators import ObjectRefGenerator
 from .handles import ActorHandle, ActorMethod, kill, no_refs
 from .keeper import for_puts
 from .names import get_actor
@@ -160,7 +161,9 @@ def put(value: T) -> ObjectRef[T]:
 
 
 def cancel(
-    refs: ObjectRef[Any] | Iterable[ObjectRef[Any]], force: bool = False, recursive: bool = True
+    refs: ObjectRef[Any] | ObjectRefGenerator[Any] | Iterable[ObjectRef[Any]],
+    force: bool = False,
+    recursive: bool = True,
 ) -> None:
     """Cancel tasks; returns at once, and does nothing to one that has ended.
 
@@ -169,10 +172,13 @@ def cancel(
     tried again; its references raise TaskCancelled, unless its value was quicker.
 
     Args:
-        refs: one reference, or several.
+        refs: one reference, or several, or what a task with num_returns="streaming" returned.
         force: kill its worker at once; refused for a call of an actor, see `kill`.
         recursive: also cancel the tasks that it has submitted; False lets them go on.
     """
+    if isinstance(refs, ObjectRefGenerator):
+        refs.cancel(force, recursive)
+        return
     listed, session = _listed("cancel", [refs] if isinstance(refs, ObjectRef) else refs)
     if force:
         refuse_force(listed)

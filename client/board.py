@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..protocol.ids import ObjectId
-from ..protocol.messages import ValueRow
+from ..protocol.messages import Failure, Outcome, ValueRow
 
 Results = dict[ObjectId, ValueRow]
 Callback = Callable[[ValueRow], Any]
@@ -236,10 +236,11 @@ class Board:
             return not all(waiter.done for waiter in others)
         return False
 
-    def close(self, row_of: Callable[[ObjectId], ValueRow]) -> list[tuple[Callback, ValueRow]]:
+    def close(self, why: Failure) -> list[tuple[Callback, ValueRow]]:
         """Wake everybody for good; return all callbacks with the rows that they get."""
         with self._lock:
             left, self._callbacks = self._callbacks, {}
         for waiter in [*self.waiters, *self.conditions, *self.requests.values()]:
             waiter.wake()
-        return [(callback, row_of(id_)) for id_, some in left.items() for callback in some]
+        rows = {id_: ValueRow(id_, Outcome.FAILURE, failure=why) for id_ in left}
+        return [(callback, rows[id_]) for id_, some in left.items() for callback in some]

@@ -17,6 +17,7 @@ from ..protocol.ids import ObjectId, PeerId, TaskId, home_of, objects_of
 from ..protocol.messages import AnyMessage, Environment, TaskRow
 from ..protocol.recovery import Recovered
 from ..protocol.settings import Settings
+from ..protocol.yields import HowFar, ItemsTaken
 from . import events, lives
 from .asks import Asks
 from .budget import Budget
@@ -86,6 +87,7 @@ class ClientCore:
             events.CancelAsked: self._on_cancel_asked,
             events.Asked: self._on_asked,
             events.KindsDropped: lambda event, _now_s: self.kinds.drop(event.kinds),
+            events.ItemsRead: self._on_items_read,
             events.Leaving: self._on_leaving,
             events.TimePassed: lambda _event, _now_s: None,
             messages.Results: results.came,
@@ -99,6 +101,7 @@ class ClientCore:
             messages.Output: self._on_text,
             messages.Notice: self._on_text,
             messages.Shapes: self._on_shapes,
+            HowFar: lambda message, _now_s: results.streams.asked(message.ids),
             messages.Credit: lambda message, _now_s: self._credits.granted(message),
             messages.TakeStock: lambda message, _: self._send(
                 stock_of(message, self.home, self.kinds, self.tasks)
@@ -115,7 +118,7 @@ class ClientCore:
 
     def turn(self, now_s: float) -> list[Command]:
         """Return the commands of all events since the last turn, to be carried out in order."""
-        home, kinds = self.home, self.kinds
+        home, kinds, taken = self.home, self.kinds, self.results.streams
         if kinds.dropped:
             kinds.forget_unused(len(self.tasks), self.tasks.values)
         if self._departing:
@@ -129,9 +132,9 @@ class ClientCore:
                 self._send_on()
             if kinds.news:
                 self._tell_kinds()
-            if home.answers or home.fetches or home.releases or kinds.forgotten:
+            if home.answers or home.fetches or home.releases or kinds.forgotten or taken.news:
                 self._commands += home.news()
-                self._forget_kinds()
+                self._tell_rest()
         if home.blobs:
             self._commands += [SendBlob(key, payload, key) for key, payload in home.blobs]
             home.blobs = []
@@ -175,6 +178,8 @@ class ClientCore:
             options = call.options
             if options.num_returns == 1:
                 entries[id_] = Entry(kind=row.kind)  # type: ignore[index]
+            elif options.stream_buffer_max:
+                self.results.streams.begin(TaskId(id_), row.kind)
             else:
                 self._expect_values(TaskId(id_), row.kind, options.num_returns)
             if options.actor:
@@ -246,7 +251,10 @@ class ClientCore:
             self._send(messages.Define(self._peer, rows))
             self._commands += [SendBlob(key, payload) for key, payload in blobs]
 
-    def _forget_kinds(self) -> None:
+    def _tell_rest(self) -> None:
+        taken = self.results.streams
+        if taken.news:
+            self._send(ItemsTaken(taken.told()))
         if self.kinds.forgotten:
             self._send(messages.Forget(self.kinds.forgotten))
             self.kinds.forgotten = []
@@ -296,6 +304,12 @@ class ClientCore:
         tasks = [task for task in named if task in self.tasks and task not in self._cancelled]
         if tasks:
             self._on_cancel_asked(events.CancelAsked(tasks, False, False, exit=True), now_s)
+
+    def _on_items_read(self, event: events.ItemsRead, now_s: float) -> None:
+        unread = self.results.streams.read(event.rows)
+        tasks = [task for task in unread if task in self.tasks and task not in self._cancelled]
+        if tasks:
+            self._on_cancel_asked(events.CancelAsked(tasks, False, True), now_s)
 
     def _cancel_unsent(self, task: TaskId) -> None:
         self._credits.sent([self.tasks[task].row])
@@ -416,6 +430,7 @@ class ClientCore:
             "unsent": len(self._unsent),
             "charged": len(self._budget.charged),
             "latest": len(self._budget.latest),
+            "streams": len(self.results.streams.open),
             **self._asks.sizes(),
             **self.home.sizes(),
         }

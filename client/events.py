@@ -106,6 +106,12 @@ class KindsDropped(Struct, gc=False, frozen=True):
     kinds: list[int]
 
 
+class ItemsRead(Struct, gc=False, frozen=True):
+    """Of what these tasks yield so many were read since they began; True: nobody will read more."""
+
+    rows: list[tuple[TaskId, int, bool]]
+
+
 class Leaving(Struct, gc=False, frozen=True):
     """The session shuts down: say Leave."""
 
@@ -116,7 +122,7 @@ class TimePassed(Struct, gc=False, frozen=True):
 
 Event = (
     Connected | Disconnected | Received | BlobReceived | Submitted | Put | RefsChanged | Pinned
-    | Awaited | CancelAsked | Asked | KindsDropped | Leaving | TimePassed
+    | Awaited | CancelAsked | Asked | KindsDropped | ItemsRead | Leaving | TimePassed
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- commands

@@ -16,6 +16,7 @@ from ..protocol.payload import pack_call, pack_function
 from ..protocol.references import ObjectRef, orphaned, refuse_fork
 from ..protocol.session import FunctionDefinition, Kind, Packed, Session, current
 from . import options as options_
+from .generators import several
 
 if TYPE_CHECKING:
     from .actors import ActorClass
@@ -174,7 +175,8 @@ class RemoteFunction(Remote, Generic[P, T]):
         """Call the function in the cluster; returns at once.
 
         Returns:
-            A reference to the value; with num_returns=n a list of n references, with 0 None.
+            A reference to the value; with num_returns=n a list of n references, with 0 None, and
+            with "streaming" an ObjectRefGenerator.
 
         Raises:
             TypeError: the arguments do not fit the function's signature.
@@ -192,10 +194,9 @@ class RemoteFunction(Remote, Generic[P, T]):
         kind = self._kind
         if kind is None or (kind.session is not session and kind.session is not None):
             kind = self.kind()
-        ids = session.submit(kind, packed)
         if self._single:
-            return ObjectRef(ids[0], session)
-        return new_refs(ids, session)  # type: ignore[no-any-return]  # by num_returns, see above
+            return ObjectRef(session.submit(kind, packed)[0], session)
+        return several(session, kind, packed)  # type: ignore[return-value]  # by num_returns
 
     def options(self, **given: Any) -> "RemoteFunction[P, T]":
         """Return the same function with other options; those not named stay as they are.
@@ -222,9 +223,10 @@ class RemoteFunction(Remote, Generic[P, T]):
         return self._checked.name or self._shared.name
 
     @property
-    def num_returns(self) -> int:
+    def num_returns(self) -> int | str:
         """The option num_returns."""
-        return self._checked.options.num_returns
+        options = self._checked.options
+        return "streaming" if options.stream_buffer_max else options.num_returns
 
     @property
     def retries(self) -> bool:
@@ -285,11 +287,6 @@ def as_call(function: Any) -> Callable[..., Any]:
 def _empty() -> RemoteFunction[..., Any]:
     made: RemoteFunction[..., Any] = RemoteFunction.__new__(RemoteFunction)
     return made
-
-
-def new_refs(ids: list[Any], session: Session) -> Any:
-    """Return the references to several values, or None for none."""
-    return [ObjectRef(id_, session) for id_ in ids] or None
 
 
 class Decorator(Protocol):

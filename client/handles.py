@@ -22,7 +22,8 @@ from ..protocol.references import ObjectRef, gone, orphaned
 from ..protocol.session import Kind, Session
 from . import limits
 from . import options as options_
-from .functions import VARIANTS_MAX, Callee, frozen, new_refs
+from .functions import VARIANTS_MAX, Callee, frozen
+from .generators import several
 
 T = TypeVar("T")
 
@@ -41,6 +42,8 @@ class ToldMethod(NamedTuple):
     #: for people; "": that of class and method
     title: str
     limits: Limits | None = None
+    #: see messages.Options
+    stream_buffer_max: int = 0
 
 
 class ToldClass(NamedTuple):
@@ -116,6 +119,7 @@ class Actor:
             retry_exceptions=bool(retry_exceptions),
             actor=self.id,
             limits=limits.changed(told.limits, changed),
+            stream_buffer_max=changed.get("stream_buffer_max", told.stream_buffer_max),
         )
         name = changed.get("name", told.title) or method.name
         while True:
@@ -209,7 +213,8 @@ class ActorMethod(Generic[T]):
         The calls of one process run in the order in which it made them.
 
         Returns:
-            A reference to the value; with num_returns=n a list of n references, with 0 None.
+            A reference to the value; with num_returns=n a list of n references, with 0 None, and
+            with "streaming" an ObjectRefGenerator.
 
         Raises:
             TypeError: the arguments do not fit the method's signature.
@@ -225,15 +230,15 @@ class ActorMethod(Generic[T]):
         kind = actor.kinds.get(self._key)
         if kind is None or (kind.session is not session and kind.session is not None):
             kind = actor.kind(self._key, method, self._changed)
+        if kind.options.stream_buffer_max:
+            return several(session, kind, packed, is_call=True)  # type: ignore[return-value]  # see above
         ids = actor.submit(session, kind, packed)
+        refs: list[ObjectRef[T]] = [ObjectRef(id_, session) for id_ in ids]
+        for ref in refs:
+            ref._is_call = True
         if kind.options.num_returns == 1:
-            ref: ObjectRef[T] = ObjectRef(ids[0], session)
-            ref._is_call = True
-            return ref
-        refs: Any = new_refs(ids, session)
-        for ref in refs or ():
-            ref._is_call = True
-        return refs  # type: ignore[no-any-return]  # by num_returns, see above
+            return refs[0]
+        return refs or None  # type: ignore[return-value]  # by num_returns, see above
 
     def options(self, **given: Any) -> "ActorMethod[T]":
         """Return the same method with other options; those not named stay as they are.

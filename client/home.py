@@ -235,6 +235,23 @@ class Home:
         row.payload = payload
         return True
 
+    def waits_again(self, row: ValueRow) -> bool:
+        """Of a row whose bytes are lost: wait for those that were to be dropped, if any will come.
+
+        Returns:
+            Whether they will.
+        """
+        waiting = self.unwelcome.get(row.id, 0)
+        if not waiting:
+            return False
+        if waiting > 1:
+            self.unwelcome[row.id] = waiting - 1
+        else:
+            del self.unwelcome[row.id]
+        row.payload = None
+        self.unfilled[row.id] = row
+        return True
+
     def payload_came(self, key: bytes, payload: bytes) -> ValueRow | None:
         """Return the row that is complete with this payload, if it is here already."""
         row = self.unfilled.pop(key, None)

@@ -6,14 +6,16 @@ Never looks at what lies in it.
 from collections import deque
 from typing import Any
 
-from ..protocol.ids import ObjectId
+from ..protocol.ids import ObjectId, TaskId
 from . import events
 
 
 class Inbox:
     """See the module."""
 
-    __slots__ = ("asked", "awaited", "calls", "cancels", "kinds", "kinds_dropped", "pins", "refs")
+    __slots__ = (
+        "asked", "awaited", "calls", "cancels", "kinds", "kinds_dropped", "pins", "reads", "refs",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         #: Calls and puts (ValueRows), in order
@@ -25,6 +27,8 @@ class Inbox:
         self.cancels: deque[events.CancelAsked] = deque()
         self.asked: deque[events.Asked] = deque()
         self.kinds_dropped: deque[int] = deque()
+        #: see events.ItemsRead
+        self.reads: deque[tuple[TaskId, int, bool]] = deque()
 
     def waits(self) -> bool:
         """Say whether there is anything to do."""
@@ -36,6 +40,7 @@ class Inbox:
             or self.asked
             or self.pins
             or self.kinds_dropped
+            or self.reads
         )
 
 

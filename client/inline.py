@@ -14,11 +14,22 @@ from typing import Any
 from ..protocol.actor_calls import ActorExit, visiting
 from ..protocol.actors import ActorName
 from ..protocol.errors import Interrupted, NotInitialized, ObjectLost
-from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of, show
+from ..protocol.ids import (
+    TASK_BYTES,
+    IdFactory,
+    ObjectId,
+    PeerId,
+    TaskId,
+    index_of,
+    item_of,
+    objects_of,
+    show,
+    task_of,
+)
 from ..protocol.inside import CurrentCall, running
 from ..protocol.machine import cpu_count
 from ..protocol.messages import Failure, Outcome, ValueRow
-from ..protocol.outcomes import ERROR, VALUE, is_retryable
+from ..protocol.outcomes import ERROR, VALUE, is_retryable, value_of
 from ..protocol.parcels import Parcel
 from ..protocol.payload import (
     limit_values,
@@ -32,6 +43,7 @@ from ..protocol.session import Keeping, Kind, Packed
 from ..protocol.settings import Settings
 from ..protocol.store import Store
 from ..protocol.unparcel import Segments
+from .inline_streams import InlineStream
 from .keeper import SegmentKeeper, are_wanted
 
 NODE_NAME = "inline"
@@ -95,6 +107,8 @@ class InlineSession:
         self._functions: dict[bytes, tuple[Callable[..., Any], Any]] = {}
         #: by their creations; as long as somebody holds them
         self._actors: dict[bytes, _Actor] = {}
+        #: what tasks are yielding, until nobody reads any more
+        self._streams: dict[TaskId, InlineStream] = {}
         self._names: dict[tuple[str, str], ActorName] = {}
         self._finished = 0
 
@@ -111,6 +125,9 @@ class InlineSession:
         ids = objects_of(task, kind.options.num_returns)
         if kind.options.creates is not None:
             self._actors[task] = _Actor(kind, packed)
+        if kind.options.stream_buffer_max:
+            self._streams[task] = self._stream(kind, packed, task)
+            return ids
         rows = self._outcome(kind, packed, task)
         for index, id_ in enumerate(ids):
             row = rows[index if len(rows) == len(ids) else 0]
@@ -187,6 +204,12 @@ class InlineSession:
     def drop(self, id_: ObjectId) -> None:
         """Count one reference less, later."""
         self._dropped.append(id_)
+
+    def read(self, task: TaskId, count: int, *, over: bool) -> None:
+        """Let go of what a task would yield, when nobody reads any more."""
+        if over:
+            self._streams.pop(task, None)
+            self._objects.pop(item_of(task, count), None)
 
     def pin(self, id_: ObjectId) -> None:
         """Keep a value for good."""
@@ -287,6 +310,38 @@ class InlineSession:
         payload = made.payload if made.outcome == ERROR else None
         return ValueRow(id_, Outcome.FAILURE, payload, contained=made.contained, failure=failure)
 
+    def _stream(self, kind: Kind, packed: Packed, task: TaskId) -> InlineStream:
+        """Return a call that will run as far as it is read."""
+
+        def begin() -> tuple[Any, Any]:
+            actor = self._actors.get(kind.options.actor)
+            died = [] if actor is None or not actor.end else [self._actor_died(kind, actor.end)]
+            rows = [self._row(id_) for id_ in packed.deps]
+            for row in (*died, *rows):
+                value_of(row)  # raises what keeps the call from beginning
+            function, retry_exceptions = self._function(kind)
+            args, kwargs = unpack_call(packed.payload, rows)
+            return function(*args, **kwargs), retry_exceptions
+
+        @contextmanager
+        def around(attempt: int) -> Iterator[None]:
+            actor = self._actors.get(kind.options.actor)
+            call = CurrentCall(
+                kind.name, show(task), attempt, NODE_NAME, os.getpid(),
+                show(kind.options.actor) if kind.options.actor else None,
+                actor.attempts if actor else attempt, None,
+            )  # fmt: skip
+            where = _environment(kind.options.env_vars, kind.options.working_dir)
+            try:
+                with running(call), visiting(actor and actor.instance), where:
+                    yield
+            except ActorExit:
+                if actor is not None:
+                    actor.end = "it has ended itself"
+                raise
+
+        return InlineStream(kind, task, NODE_NAME, begin, around)
+
     def _attempts(self, kind: Kind, packed: Packed, task: TaskId) -> list[ValueRow]:
         failed = next((row for row in map(self._row, packed.deps) if row.outcome != VALUE), None)
         if failed is not None:
@@ -356,6 +411,10 @@ class InlineSession:
 
     def _row(self, id_: ObjectId) -> ValueRow:
         entry = self._objects.get(id_)
+        stream = self._streams.get(task_of(id_)) if entry is None else None
+        if stream is not None and len(id_) > TASK_BYTES and index_of(id_) == stream.count:
+            self._keep(id_, stream.next())
+            entry = self._objects[id_]
         if entry is None:
             text = f"nobody holds object {show(id_)} any more; its value is gone"
             return ValueRow(id_, Outcome.FAILURE, failure=Failure("ObjectLost", text))

@@ -21,11 +21,14 @@ from ..protocol.labels import LABELS_MAX, AskedLabels, fault_of
 from ..protocol.limits import Limits
 from ..protocol.messages import Options
 from ..protocol.resources import STEP
+from ..protocol.yields import ITEMS_MAX
 from . import limits as limits_
 
 #: by how much priorities may differ from 0
 PRIORITY_MAX: Final = 1 << 31
 RETURNS_MAX: Final = 65_536
+#: a task that yields its values waits while so many have not been read, unless its options say
+STREAM_BUFFER: Final = 16
 #: elsewhere -1 means that these have no end
 _ENDLESS: Final = ("max_retries", "max_restarts", "max_task_retries")
 #: of retries, restarts and calls a worker
@@ -93,6 +96,22 @@ def _priority(name: str, value: Any) -> int:
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if abs(value) > PRIORITY_MAX:
         raise ValueError(f"{name} must be from {-PRIORITY_MAX} to {PRIORITY_MAX}, not {value!r}")
+    return value
+
+
+def _returns(name: str, value: Any) -> int | str:
+    if isinstance(value, str):
+        if value != "streaming":
+            raise ValueError(f'{name} must be a whole number or "streaming", not {value!r}')
+        return value
+    return _count(RETURNS_MAX)(name, value)
+
+
+def _buffer(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if not 1 <= value <= ITEMS_MAX:
+        raise ValueError(f"{name} must be from 1 to {ITEMS_MAX}, not {value!r}")
     return value
 
 
@@ -230,7 +249,8 @@ _PLACED: Final[Checks] = {
 }
 _TASK: Final[Checks] = {
     **_PLACED,
-    "num_returns": _count(RETURNS_MAX),
+    "num_returns": _returns,
+    "stream_buffer_max": _buffer,
     "max_retries": _count(RETRIES_MAX),
     "retry_exceptions": _retry_exceptions,
     "retry_backoff_s": _seconds,
@@ -258,7 +278,8 @@ _ACTOR: Final[Checks] = {
     **limits_.CHECKS,
 }
 _METHOD: Final[Checks] = {
-    "num_returns": _count(RETURNS_MAX),
+    "num_returns": _returns,
+    "stream_buffer_max": _buffer,
     "max_task_retries": _count(RETRIES_MAX),
     "retry_exceptions": _retry_exceptions,
     "name": _text,
@@ -364,7 +385,23 @@ def _values_of(given: Mapping[str, Any], what: str, checks: Checks) -> dict[str,
         if checked is None:
             raise TypeError(_unknown(name, what, checks))
         values[name] = checked(name, value)
+    if "num_returns" in values or "stream_buffer_max" in values:
+        _put_stream(values)
     return values
+
+
+def _put_stream(values: dict[str, Any]) -> None:
+    """Put what is sent in the place of what was given."""
+    if values.get("num_returns") == "streaming":
+        values["num_returns"] = 0
+        values.setdefault("stream_buffer_max", STREAM_BUFFER)
+        return
+    if "stream_buffer_max" in values:
+        raise ValueError(
+            'stream_buffer_max goes with num_returns="streaming": it says how many values a task '
+            "yields ahead of whoever reads them"
+        )
+    values["stream_buffer_max"] = 0
 
 
 def _unknown(name: str, what: str, checks: Checks) -> str:

@@ -16,6 +16,7 @@ from .budget import Budget
 from .events import Call
 from .home import HERE, PENDING, Home
 from .kinds import Kinds
+from .streams import Streams
 
 
 class Results:
@@ -51,6 +52,8 @@ class Results:
         #: tasks whose results are in hand, and their bytes of arguments; they only rise
         self.finished = 0
         self.finished_bytes = 0
+        #: of tasks that yield their values one by one
+        self.streams = Streams(home, counters)
         #: and those that lay in memory segments, which the scheduler never had
         self.finished_segment_bytes = 0
 
@@ -96,7 +99,9 @@ class Results:
         call = self.tasks.get(task)
         entry = self._home.entries.get(ObjectId(row.id))
         of_task = len(row.id) == TASK_BYTES
-        if call is None or (not of_task and (entry is None or entry.state != PENDING)):
+        if call is not None and call.options.stream_buffer_max and not of_task:
+            self.streams.came(task, row)
+        elif call is None or (not of_task and (entry is None or entry.state != PENDING)):
             self._counters["stale_dropped"] += 1
             self._home.refuse(row)
         elif self._home.filled(row):
@@ -105,6 +110,10 @@ class Results:
     def _resolve(self, task: TaskId, call: Call, row: ValueRow) -> None:
         """Store a complete row, which stands for one value or for a whole task."""
         entries = self._home.entries
+        if call.options.stream_buffer_max:
+            self.streams.ended(task, row)
+            self._finish(task, call)
+            return
         if len(row.id) == TASK_BYTES:
             num_returns = call.options.num_returns
             for object_id in objects_of(task, num_returns):

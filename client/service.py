@@ -354,6 +354,7 @@ class Service:
         # Taken in the opposite order of being filled: whatever an entry taken here presupposes (the
         # call behind a ref, the ref behind a wait) is taken after it, and told to the core before.
         inbox, handle = self._inbox, self.core.handle
+        reads = taken(inbox.reads) if inbox.reads else None
         asked = taken(inbox.asked) if inbox.asked else None
         cancels = taken(inbox.cancels) if inbox.cancels else None
         awaited = taken(inbox.awaited) if inbox.awaited else None
@@ -377,6 +378,8 @@ class Service:
         if cancels or asked:
             for event in (*(cancels or ()), *(asked or ())):
                 handle(event, now_s)
+        if reads:
+            handle(events.ItemsRead(reads), now_s)
 
     def _submit(self, kinds: list[Any], calls: list[Any], now_s: float) -> None:
         handle = self.core.handle

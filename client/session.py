@@ -86,7 +86,6 @@ class ClusterSession:
         #: False once shut down; a cluster that failed is alive until then, and says why it failed
         self.alive = True
         self.namespace = environment.namespace
-        #: waiting in the main thread lends nothing
         self.lends = False
         self._open = True
         self.settings = settings
@@ -403,6 +402,12 @@ class ClusterSession:
         if self._service.over:
             self._service.let_go()
 
+    def read(self, task: TaskId, count: int, *, over: bool) -> None:
+        """Of what a task yields so many were read; see Session."""
+        self._inbox.reads.append((task, count, over))
+        if self._service.sleeping:
+            self._service.wake()
+
     def pin(self, id_: ObjectId) -> None:
         """A ref was pickled outside Drumbeat."""
         self._inbox.pins.append(id_)
@@ -458,12 +463,7 @@ class ClusterSession:
 
     def _call_off(self) -> None:
         error = self._not_alive()
-        failure = Failure(type(error).__name__, str(error))
-
-        def row_of(id_: ObjectId) -> ValueRow:
-            return ValueRow(id_, Outcome.FAILURE, failure=failure)
-
-        for callback, row in self._board.close(row_of):
+        for callback, row in self._board.close(Failure(type(error).__name__, str(error))):
             callback(row)
 
     def _must_be_alive(self) -> None:

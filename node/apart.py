@@ -14,7 +14,7 @@ from ..protocol.errors import RemoteProtocolError
 from ..protocol.messages import TaskRow, ValueRow
 from ..protocol.payload_files import file_of, handed, may_be_file
 from .channel import Packet, close_all
-from .packets import Answered, Finished, FinishedRow, Run, Submitted
+from .packets import Answered, Finished, FinishedRow, Item, Run, Submitted
 
 try:
     import resource
@@ -68,12 +68,15 @@ def _files_max() -> int:
     return limit // PART_OF_LIMIT if few else FILES_MAX
 
 
-def told(packet: Finished | Submitted) -> tuple[bytes, tuple[int, ...]]:
+def told(packet: Finished | Submitted | Item) -> tuple[bytes, tuple[int, ...]]:
     """Return what a worker says with marks, encoded, and the descriptors that go beside it."""
     files = Files()
     if isinstance(packet, Finished):
         rows = [_without_files(row, files) for row in packet.rows]
         return encode(replace(packet, rows=rows)), tuple(files.fds)
+    if isinstance(packet, Item):
+        (value,) = files.values((packet.value,))
+        return encode(replace(packet, value=value)), tuple(files.fds)
     tasks, puts = [files.task(row) for row in packet.rows], files.values(packet.puts)
     return encode(replace(packet, rows=tasks, puts=puts)), tuple(files.fds)
 
@@ -116,6 +119,8 @@ def _put_back(packet: object, fds: Sequence[int]) -> None:
         elif isinstance(packet, Finished):
             for finished in packet.rows:
                 _fill(finished.values, left)
+        elif isinstance(packet, Item):
+            _fill((packet.value,), left)
         elif isinstance(packet, Submitted):
             for task in packet.rows:
                 task.args = _found(task.args, left)

@@ -124,8 +124,9 @@ class Kind:
         assert payload is not None
         creates = options.creates
         definition = KindDefinition(
-            self.number, self.name, payload, options.num_returns, options.max_retries, self.creates
-        )
+            self.number, self.name, payload, options.num_returns, options.max_retries, self.creates,
+            stream=options.stream_buffer_max,
+        )  # fmt: skip
         if creates is not None:
             definition.concurrency = creates.max_concurrency
             definition.checkpoint_every_calls = creates.checkpoint_every_calls
@@ -292,6 +293,9 @@ class Waiter(Struct, eq=False):
     given_up: bool = False
     #: lends nothing, and its worker's main thread waits as well
     stuck: bool = False
+    #: waits for no objects, but for the reader of this task's items, see `Want.reads`
+    stream: bytes = b""
+    reads: tuple[int, int] = (0, 0)
 
 
 class Underway(NamedTuple):

@@ -121,6 +121,8 @@ class Beats:
                 not alone or wait is None or wait.over or wait.deadline_s is not None
             ):
                 return False
+            if wait is not None and wait.stream:
+                return False  # whoever reads may be outside of the cluster
         return True
 
     def _rows(self) -> list[WaitRow]:

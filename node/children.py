@@ -31,7 +31,7 @@ from ..protocol.messages import (
 from .attempts import Worker
 from .events import SendBlob
 from .objects import Call
-from .packets import Answered, Ask, CancelTasks, NestedKind, Submitted
+from .packets import Answered, Ask, CancelTasks, ItemsRead, NestedKind, Submitted
 from .state import NodeState
 from .stock import stock_of
 
@@ -107,6 +107,12 @@ class Children:
                 call.recursive = call.recursive or packet.recursive
         self._state.send(message)
 
+    def read(self, worker: Worker, packet: ItemsRead) -> None:
+        """A worker has read what a task of its has yielded; if it reads no more, that is ended."""
+        task = TaskId(packet.task)
+        if self._state.objects.takings.read(worker, task, packet.count, over=packet.over):
+            self.cancel(worker, CancelTasks([task], force=False, recursive=True))
+
     def ask(self, worker: Worker, packet: Ask) -> None:
         """A worker asks the scheduler something."""
         message = Query(0, packet.what, packet.limit, packet.match, named=packet.named)
@@ -135,6 +141,9 @@ class Children:
 
     def worker_gone(self, worker: Worker) -> None:
         """Nobody waits for the answers to a worker's requests any more."""
+        unread: list[bytes] = [*self._state.objects.takings.worker_gone(worker)]
+        if unread:
+            self.cancel(worker, CancelTasks(unread, force=False, recursive=True))
         gone = [number for number, asked in self.requests.items() if asked.worker == worker.number]
         for number in gone:
             del self.requests[number]
@@ -325,6 +334,7 @@ class Children:
             attempt=1 if self._state.connected else 0,
             creates=options.creates is not None and not options.creates.detached,
             name="a task" if key is None else key.name,
+            yields=options.stream_buffer_max > 0,
         )
         objects.submit(TaskId(task.id), call, worker)
         if number is None:

@@ -13,11 +13,12 @@ from ..protocol.actors import ActorsGone
 from ..protocol.checkpoints import CheckpointsGone, CheckpointsKept
 from ..protocol.drain import DrainNode, Farewell
 from ..protocol.ids import PeerId
-from ..protocol.messages import Blocked, Fetch, Join, StopMode, Values
+from ..protocol.messages import Blocked, Join, StopMode, Values
 from ..protocol.recovery import HandedOver, Recovered, Report
 from ..protocol.running import Stack
 from ..protocol.settings import Settings
 from ..protocol.standstill import Deadlock, Look
+from ..protocol.yields import HowFar, ItemsTaken
 from . import events, invariants
 from .actors import Actors
 from .attempts import SENT, Worker
@@ -26,7 +27,7 @@ from .children import Children
 from .dispatch import Dispatch
 from .drain import Drain
 from .ended import Ended
-from .events import Command, Event, Send
+from .events import Command, Event
 from .hangs import Hangs
 from .intake import Intake
 from .inventory import Registration
@@ -41,6 +42,8 @@ from .packets import (
     Checkpointed,
     Finished,
     Health,
+    Item,
+    ItemsRead,
     Progressed,
     Ready,
     Refs,
@@ -170,6 +173,8 @@ class NodeCore:
             messages.TakeStock: lambda message, _: self._children.take_stock(message),
             CheckpointsKept: lambda message, _: self._actors.checkpoints.are_kept(message),
             CheckpointsGone: lambda message, _: self._actors.checkpoints.are_gone(message),
+            ItemsTaken: lambda message, _: self._state.streams.taken(message),
+            HowFar: lambda message, _: self._state.how_far(message),
         }
 
     def _packet_handlers(self) -> dict[type, Callable[[Worker, Any, float], None]]:
@@ -189,6 +194,8 @@ class NodeCore:
             Ask: lambda worker, packet, _: self._children.ask(worker, packet),
             Checkpointed: self._actors.checkpoints.came,
             Health: self._stops.health,
+            Item: self._reports.yielded,
+            ItemsRead: lambda worker, packet, _: self._children.read(worker, packet),
         }
 
     # ---------------------------------------------------------------------------------- the face
@@ -269,11 +276,8 @@ class NodeCore:
 
     def _first_due_s(self) -> float:
         first_s = self._beats.due_s if self._state.connected else NEVER_S
-        for room in self._rooms:
-            due_s = room.deadline_s()
-            if due_s is not None and due_s < first_s:
-                first_s = due_s
-        return first_s
+        dues_s = [due_s for room in self._rooms if (due_s := room.deadline_s()) is not None]
+        return min([first_s, *dues_s])
 
     def at_rest(self) -> dict[str, int]:
         """Return the sizes of all maps that are empty when there is nothing to do."""
@@ -294,6 +298,7 @@ class NodeCore:
             "take_backs": len(self._returns.waiting),
             **self._actors.checkpoints.sizes(),
             **self._ended.sizes(),
+            **state.streams.sizes(),
         }
 
     def check_invariants(self) -> None:
@@ -353,9 +358,7 @@ class NodeCore:
         # What it drops and has not seen dead yet is named in no inventory.
         self._clears = True
         # What was to be said to the scheduler that is no more is void; all that is here goes on.
-        state = self._state
-        state.commands = [command for command in state.commands if not isinstance(command, Send)]
-        state.blocked.clear()
+        self._state.restarted()
         self._beats.asked.clear()
         self._returns.waiting.clear()
         self._stack_asks.clear()
@@ -363,7 +366,6 @@ class NodeCore:
         self._actors.restarted()
         self._ended.restarted()
         self._children.restarted()
-        state.objects.restarted()
 
     def _drop_everything(self, now_s: float) -> None:
         state = self._state
@@ -384,11 +386,9 @@ class NodeCore:
         self._dispatch.clear()
         self._actors.clear()
         self._processes.clear()
-        state.objects.clear()
+        state.clear()
         self._ended.clear()
-        state.blocked.clear()
         self._beats.asked.clear()
-        state.commands = [command for command in state.commands if not isinstance(command, Send)]
 
     def _prepare(self, message: messages.Prepare, now_s: float) -> None:
         self._intake.prepare(message, now_s)
@@ -482,14 +482,14 @@ class NodeCore:
         if state.blocked:
             rows, state.blocked = state.blocked, []
             state.send(Blocked(rows))
+        if state.streams.said or state.streams.asked:
+            state.streams.tell()  # before the end of what yielded it
         if state.done:
             self._ended.tell()
-        if objects.values:
-            values, objects.values = objects.values, []
-            state.send(Values([state.outgoing(row) for row in values]))
-        if objects.fetches:
-            fetches, objects.fetches = objects.fetches, []
-            state.send(Fetch(fetches))
+        elif state.streams.left:
+            objects.unpin(state.streams.let_go())
+        if objects.values or objects.fetches or objects.takings.news:
+            state.tell_objects()
         if objects.loose:
             self._children.sweep()
         if self._drain.active:

@@ -18,8 +18,9 @@ from .state import NodeState, refs_in
 DONE_ROWS_MAX = 512
 
 
-#: what one Done message told, large payloads included; refs inside the rows' values, pinned
-_Told = tuple[list[DoneRow], tuple[bytes, ...]]
+#: what one Done message told, large payloads included; refs inside the rows' values, pinned; and
+#: those inside what the attempts had yielded before
+_Told = tuple[list[DoneRow], tuple[bytes, ...], tuple[bytes, ...]]
 
 
 class Ended:
@@ -38,8 +39,9 @@ class Ended:
         state = self._state
         rows, state.done = state.done, []
         rare, state.rare = state.rare, []
+        left = state.streams.let_go() if state.streams.left else ()
         if not rare and len(rows) <= DONE_ROWS_MAX:
-            self._send(rows, rows, ())
+            self._send(rows, rows, (), left)
             return
         sent = rows.copy()
         for place in rare:
@@ -50,11 +52,18 @@ class Ended:
         for start in range(0, len(rows), DONE_ROWS_MAX):
             end = start + DONE_ROWS_MAX
             refs = [id_ for place in rare if start <= place < end for id_ in refs_in(rows[place])]
-            self._send(rows[start:end], sent[start:end], tuple(refs))
+            behind = left if end >= len(rows) else ()
+            self._send(rows[start:end], sent[start:end], tuple(refs), behind)
 
-    def _send(self, rows: list[DoneRow], sent: list[DoneRow], refs: tuple[bytes, ...]) -> None:
+    def _send(
+        self,
+        rows: list[DoneRow],
+        sent: list[DoneRow],
+        refs: tuple[bytes, ...],
+        left: tuple[bytes, ...],
+    ) -> None:
         self._last_number = number = self._last_number + 1
-        self._told[number] = rows, refs
+        self._told[number] = rows, refs, left
         self._state.send(Done(sent, number))
 
     def handed_over(self, numbers: Iterable[int]) -> None:
@@ -63,13 +72,15 @@ class Ended:
             told = self._told.pop(number, None)
             if told is None:
                 self._state.counters["stale_dropped"] += 1
-            elif told[1]:
-                self._state.objects.unpin(told[1])
+            elif told[1] or told[2]:
+                self._state.objects.unpin(told[1] + told[2])
 
     def restarted(self) -> None:
         """The scheduler is another: what was told, or was about to be, counts as not told."""
         state = self._state
-        rows = [row for told, _ in self._told.values() for row in told]
+        rows = [row for told, _, _ in self._told.values() for row in told]
+        for _, _, left in self._told.values():
+            state.objects.unpin(left)
         rows += state.done
         self._told, state.done, state.rare = {}, [], []
         self._last_number = 0
@@ -130,6 +141,6 @@ class Ended:
 
     def pins(self) -> list[tuple[bytes, ...]]:
         """Return the refs that are pinned for these rows."""
-        pins = [refs for _, refs in self._told.values()]
+        pins = [refs + left for _, refs, left in self._told.values()]
         pins += [refs_in(row) for row in self._former.values()]
         return pins + [refs_in(self._state.done[place]) for place in self._state.rare]

@@ -18,10 +18,12 @@ def check(state: NodeState, intake: Intake, ended: Ended) -> None:
         *(attempt.pins for attempt in state.attempts.values()),
         *intake.pins(),
         *ended.pins(),
+        *state.streams.pins(),
     ):
         for id_ in ids:
             holds[id_] = holds.get(id_, 0) + 1
     state.objects.check_invariants(holds)
+    state.streams.check_invariants()
     for id_, attempt in state.attempts.items():
         assert attempt.row.id == id_, show(id_)
         assert attempt.state != GONE, show(id_)

@@ -14,6 +14,7 @@ from .attempts import Attempt, Worker
 from .beside import beyond
 from .cases import HUNG, MEMORY, TIMED_OUT, Case, progress_text, seconds, size
 from .hangs import Watch
+from .page import YIELDING
 from .state import LOOK_S, NodeState
 from .verdicts import STOPPED, Verdict
 
@@ -61,6 +62,8 @@ class LimitsOf:
             self._look_again(worker, attempt, watch, memory_max, now_s)
             return
         limits = limits or NO_LIMITS
+        if watch.phase == YIELDING:
+            watch.heard_s = watch.spent_s  # it is its reader who does not progress
         watch.is_near = memory_max > 0 or _is_near(watch, limits)
         if not watch.is_judged or not watch.was_probed or watch.verdict == STOPPED:
             return

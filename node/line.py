@@ -35,6 +35,7 @@ from .packets import (
     Exit,
     Finished,
     FinishedRow,
+    Item,
     NestedKind,
     Progressed,
     Returned,
@@ -209,6 +210,8 @@ class Line:
                 finished = []
             if type(item) is Made:
                 self._tell(self._made(item))
+            elif type(item) is Item:
+                self._tell(item)
             elif type(item) is ActorMade:
                 self._send_details((item.seq,))
                 # As with results: what it keeps of its arguments is told no later.
@@ -271,7 +274,7 @@ class Line:
             value = ValueRow(id_, Outcome.FAILURE, failure=Failure("TaskError", text))
             self._channel.send(encode(Finished([FinishedRow(row.seq, (value,), row.duration_s)])))
 
-    def _tell(self, packet: Finished | Submitted) -> None:
+    def _tell(self, packet: Finished | Submitted | Item) -> None:
         if self.filing is not None and self.filing.has_made:
             self._channel.send(*told(packet))
         else:
@@ -409,7 +412,7 @@ class Line:
     def read_for_all(self) -> NoReturn:
         """Receive whatever comes, for ever: in a thread of its own."""
         while True:
-            self._read(_never)
+            self._read(lambda: False)
 
     def _receive(self, wait: bool) -> None:
         packet = self._channel.receive(wait)
@@ -480,10 +483,6 @@ class Line:
 
 def _nothing() -> None:
     """Nothing is to be looked at: the main thread is told by a signal."""
-
-
-def _never() -> bool:
-    return False
 
 
 def start_thread(target: Callable[[], None], name: str) -> None:

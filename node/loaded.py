@@ -20,12 +20,13 @@ class LoadedKind:
 
     __slots__ = (
         "concurrency", "creates", "error", "function", "health_check_interval_s", "max_retries",
-        "missing", "name", "num_returns", "often", "payload", "retry",
+        "missing", "name", "num_returns", "often", "payload", "retry", "stream",
     )  # fmt: skip
 
     def __init__(self, definition: KindDefinition) -> None:
         self.name = definition.name
         self.num_returns = definition.num_returns
+        self.stream = definition.stream
         self.max_retries = definition.max_retries
         self.payload = definition.payload
         self.creates = definition.creates

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from ..protocol import errors
 from ..protocol.actors import ActorName
 from ..protocol.errors import DrumbeatError, GetTimeoutError
-from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of, show, task_of
+from ..protocol.ids import IdFactory, ObjectId, PeerId, TaskId, item_of, objects_of, show, task_of
 from ..protocol.messages import Failure, Outcome, TaskRow, ValueRow
 from ..protocol.outcomes import error_of
 from ..protocol.parcels import Parcel
@@ -23,7 +23,7 @@ from ..protocol.store import Store
 from ..protocol.unparcel import Segments
 from .held import DROP, HOLD, OWN, Held
 from .line import Line, Made
-from .packets import Answered, Ask, CancelTasks, NestedKind, RunRow, Want, WantOver
+from .packets import Answered, Ask, CancelTasks, ItemsRead, NestedKind, RunRow, Want, WantOver
 from .page import (
     CHECKPOINTING,
     FETCHING,
@@ -34,6 +34,7 @@ from .page import (
     RUNNING_CODE,
     UNPICKLING,
     WAITING,
+    YIELDING,
     Words,
 )
 
@@ -64,6 +65,7 @@ _PHASES: Final = {
     UNPICKLING: (FETCHING, UNPICKLING),
     # Whoever waits may be interrupted; a result that is being pickled may not.
     PICKLING: (WAITING, PICKLING),
+    YIELDING: (YIELDING, PICKLING),
 }
 
 _VALUE: Final = int(Outcome.VALUE)
@@ -119,6 +121,7 @@ class WorkerSession:
         self._lock = threading.Lock()
         self._kinds = itertools.count(1)
         self._functions: dict[bytes, None] = {}
+        self._read: dict[TaskId, int] = {}  # of what each task yields, so many
         self._unsent = 0
         #: how often the node suspected that this attempt waits for ever
         self._doubted = self._doubts = 0
@@ -338,7 +341,7 @@ class WorkerSession:
             stuck = is_stuck
 
         while True:
-            answer = self._ask(
+            answer = self.ask(
                 lambda number: Want(
                     number, self._seq(), wanted, count, timeout_s, values, lends, stuck
                 ),
@@ -383,7 +386,7 @@ class WorkerSession:
     def _row(self) -> RunRow | None:
         return self.row if self.row_here is None else self.row_here()
 
-    def _ask(
+    def ask(
         self, make: Callable[[int], Want | Ask | CancelTasks], gives_back: bool = False
     ) -> Answered:
         """Send a request and wait for its answer; in the main thread Interrupted may end it."""
@@ -414,7 +417,7 @@ class WorkerSession:
     def cancel_queued(self, ids: Sequence[ObjectId]) -> list[bool]:
         """Cancel those that have not started; see Session."""
         tasks = _tasks(ids)
-        answer = self._ask(lambda request: CancelTasks(tasks, False, True, request))
+        answer = self.ask(lambda request: CancelTasks(tasks, False, True, request))
         _raise(answer)
         dropped = dict(zip(tasks, answer.data or (), strict=False))
         return [bool(dropped.get(task_of(id_))) for id_ in ids]
@@ -431,6 +434,17 @@ class WorkerSession:
     def drop(self, id_: ObjectId) -> None:
         """One ObjectRef less."""
         self._change((id_, DROP))
+
+    def read(self, task: TaskId, count: int, *, over: bool) -> None:
+        """Of what a task yields so many were read; see Session. Each has its first ref by now."""
+        for index in range(self._read.pop(task, 0), count):
+            self._change((item_of(task, index), OWN))
+        if over:
+            self._values.pop(item_of(task, count), None)
+        else:
+            self._read[task] = count
+        self._line.outbox.append(ItemsRead(task, count, over))
+        self._hurry()
 
     def pin(self, id_: ObjectId) -> None:
         """A ref was pickled outside Drumbeat: it is never dropped."""
@@ -466,15 +480,14 @@ class WorkerSession:
         self, what: str, limit: int = 100, match: str = "", *, named: ActorName | None = None
     ) -> Any:
         """Ask the scheduler; see Session."""
-        answer = self._ask(lambda request: Ask(request, what, limit, match, named))
+        answer = self.ask(lambda request: Ask(request, what, limit, match, named))
         _raise(answer)
         return answer.data
 
 
 def _raise(answer: Answered) -> None:
     if answer.error:
-        error = getattr(errors, answer.error, DrumbeatError)
-        raise error(answer.text)
+        raise getattr(errors, answer.error, DrumbeatError)(answer.text)
 
 
 def _tasks(ids: Sequence[ObjectId]) -> list[bytes]:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from ..protocol.ids import TASK_BYTES, ObjectId, TaskId, home_of, objects_of, show, task_of
 from ..protocol.messages import Failure, Outcome, TaskRow, ValueRow
 from .attempts import Waiter, Worker
+from .takings import Takings
 
 
 class Entry(Struct, gc=False, eq=False):
@@ -65,6 +66,8 @@ class Call(Struct, gc=False, eq=False):
     exits: bool = False
     #: of the function, for people
     name: str = ""
+    #: it yields its values
+    yields: bool = False
 
 
 class Objects:
@@ -89,6 +92,7 @@ class Objects:
         # Entries that may have lost their last reason to exist. Looked at once a turn, so that a
         # pin that moves from one owner to the next is never seen as gone.
         self.loose: dict[bytes, None] = {}
+        self.takings = Takings(self)
 
     # ------------------------------------------------------------------------------------ holding
 
@@ -167,6 +171,8 @@ class Objects:
         """A worker submitted a task: we are home of its values, which the worker holds."""
         self.calls[task] = call
         self.pin(call.pins)
+        if call.yields:
+            self.takings.begin(task, worker)
         ids = objects_of(task, call.num_returns)
         for id_ in ids:
             entry = self._entry(id_)
@@ -176,7 +182,7 @@ class Objects:
     def put(self, row: ValueRow, worker: Worker) -> None:
         """A worker put a value."""
         self.hold(worker, (row.id,))
-        self._resolve(row)
+        self.resolve(row)
 
     def known(self, id_: bytes) -> ValueRow | None:
         """Return a dependency's row if it is here and small enough to be sent along."""
@@ -194,16 +200,22 @@ class Objects:
         call = self.calls.get(task)
         if call is None:
             return
-        if row.outcome != Outcome.VALUE and len(row.id) == TASK_BYTES:
+        if call.yields and len(row.id) > TASK_BYTES:
+            self.takings.came(row, task)
+            return
+        if call.yields:
+            self.takings.ended(row, task)
+            call.left = 0
+        elif row.outcome != Outcome.VALUE and len(row.id) == TASK_BYTES:
             call.left = 0
             for id_ in objects_of(task, call.num_returns):
-                self._resolve(row if id_ == row.id else replace(row, id=id_))
+                self.resolve(row if id_ == row.id else replace(row, id=id_))
         else:
             if call.num_returns:
                 entry = self.entries.get(row.id)
                 if entry is None or not entry.pending:
                     return  # it came in a former life of the scheduler; others had yet to come
-                self._resolve(row)
+                self.resolve(row)
             call.left -= 1
         if call.left <= 0:
             del self.calls[task]
@@ -224,7 +236,7 @@ class Objects:
         """The answer to a Fetch (its contained refs are delivered already)."""
         entry = self.entries.get(row.id)
         if entry is not None and not entry.home:
-            self._resolve(row)
+            self.resolve(row)
 
     def want(self, ids: Iterable[bytes]) -> None:
         """The scheduler wants values of ours as soon as they are there."""
@@ -334,6 +346,7 @@ class Objects:
         self.called.clear()
         self.uncalled.clear()
         self.loose.clear()
+        self.takings.clear()
 
     # ------------------------------------------------------------------------------------ inside
 
@@ -344,7 +357,8 @@ class Objects:
             entry = self.entries[id_] = Entry(home)
         return entry
 
-    def _resolve(self, row: ValueRow) -> None:
+    def resolve(self, row: ValueRow) -> None:
+        """Store the row that came; tell those who wait for it."""
         entry = self.entries.get(row.id)
         if entry is None or entry.row is not None:
             return
@@ -371,6 +385,7 @@ class Objects:
         """Check every count against what it counts; `holds`: by workers and attempts."""
         counted = dict(holds)
         owners: list[Iterable[bytes]] = [call.pins for call in self.calls.values()]
+        owners += self.takings.pins()
         owners += [entry.row.contained for entry in self.entries.values() if entry.row is not None]
         for ids in owners:
             for id_ in ids:

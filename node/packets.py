@@ -43,6 +43,8 @@ class KindDefinition(Row):
     checkpoint_interval_s: float = 0.0
     #: it is asked whether it is well so long after it was last, if it can say; 0: never
     health_check_interval_s: float = 0.0
+    #: it yields its values: so many ahead of whoever reads them; 0: it does not
+    stream: int = 0
 
 
 class Setup(Message, tag="setup"):
@@ -100,7 +102,7 @@ class Answered(Message, tag="answered"):
 
     For Want: `rows` are those ready (a get that fails early holds the failed one last; none when
     it was given up).
-    For Ask and CancelQueued: `data`.
+    For Ask, CancelQueued and a Want with `reads`: `data`.
     """
 
     request: int
@@ -226,6 +228,24 @@ class Health(Message, tag="health"):
     text: str = ""
 
 
+class Item(Message, tag="item"):
+    """What a row has yielded: a value whose id is the task's with the item's index."""
+
+    seq: Count
+    value: ValueRow
+
+
+class ItemsRead(Message, tag="items_read"):
+    """Of what a task yields that was submitted here so many were read; `over`: no more will be.
+
+    The first so many items have a ref in this process each, as what is submitted has.
+    """
+
+    task: TaskBytes
+    count: Count
+    over: bool
+
+
 class Finished(Message, tag="finished"):
     """Ended attempts, in order. `held`: refs that now live in this process and did not before."""
 
@@ -279,6 +299,9 @@ class Want(Message, tag="want"):
     lends: bool = True
     #: one that lends nothing, asked anew: the main thread waits as well
     stuck: bool = False
+    #: no objects: until so many items of the row's were received, and so many read; answered with
+    #: data, both numbers
+    reads: tuple[Count, Count] | None = None
 
 
 class WantOver(Message, tag="want_over"):
@@ -322,5 +345,5 @@ class Ask(Message, tag="ask"):
 
 ToDaemon = (
     Ready | ActorMade | Begun | CallsTold | Progressed | Finished | Returned | Submitted | Want
-    | WantOver | Refs | CancelTasks | Ask | Checkpointed | Health
+    | WantOver | Refs | CancelTasks | Ask | Checkpointed | Health | Item | ItemsRead
 )  # fmt: skip

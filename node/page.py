@@ -64,13 +64,15 @@ SAVING: Final = 8
 HEALTH_CHECK: Final = 9
 #: it waits for what it needs before its code begins: WAITING, but its time has not begun
 FETCHING: Final = 10
+#: it waits until what it has yielded is read
+YIELDING: Final = 11
 #: in these the main thread waits for an answer of the node
-WAITS: Final = (WAITING, FETCHING)
+WAITS: Final = (WAITING, FETCHING, YIELDING)
 #: before a call's own code begins
 BEFORE_CODE: Final = (STARTING, IDLE, IMPORTING, UNPICKLING, FETCHING)
 PHASE_NAMES: Final = (
     "starting", "idle", "unpickling", "running", "pickling", "waiting", "importing",
-    "checkpointing", "saving", "health-check", "waiting",
+    "checkpointing", "saving", "health-check", "waiting", "yielding",
 )  # fmt: skip
 
 DAEMON_SLOT: Final = 0

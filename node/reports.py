@@ -15,6 +15,7 @@ from .packets import (
     ActorMade,
     Finished,
     FinishedRow,
+    Item,
     Progressed,
     Ready,
     Refs,
@@ -127,6 +128,12 @@ class Reports:
         attempt = worker.has(packet.seq)
         if attempt is not None:
             attempt.details = packet.details
+
+    def yielded(self, worker: Worker, packet: Item, now_s: float) -> None:
+        """A row that runs has yielded an item."""
+        false = self._state.streams.yielded(worker, packet)
+        if false:
+            self._lives.distrust(worker, false, now_s)
 
     def returned(self, worker: Worker, packet: Returned, now_s: float) -> None:
         """A worker has not started these, and will not."""

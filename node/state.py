@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from ..protocol.forms import Message
 from ..protocol.ids import show
-from ..protocol.messages import DoneRow, Failure, Outcome, ValueRow
+from ..protocol.messages import DoneRow, Failure, Fetch, Outcome, ValueRow, Values
 from ..protocol.settings import Settings
+from ..protocol.yields import HowFar, ItemsTaken
 from .attempts import GONE, QUEUED, Attempt, Worker
 from .cases import ERRORS, TIMED_OUT, UNHEALTHY, Case
 from .events import Command, Send, SendBlob, SendWorker, WorkerExited
@@ -19,6 +20,7 @@ from .lease import Lease
 from .objects import Objects
 from .packets import Answered
 from .slots import Queue, Slots
+from .yields import Streams
 
 STORY_LINES_MAX = 500
 NEVER_S = float("inf")
@@ -41,6 +43,7 @@ class NodeState:
         self.lease = Lease(settings)
         self.queue = Queue()
         self.objects = Objects(peer, settings.small_value_bytes)
+        self.streams = Streams(self)
         #: whether the connection to the scheduler stands, as far as is known
         self.connected = False
         #: when a turn is due though nothing happens: never too late, but perhaps too early; the
@@ -98,6 +101,39 @@ class NodeState:
         id_ = row.id + attempt.to_bytes(ATTEMPT_BYTES, "big") if attempt else row.id
         self.commands.append(SendBlob(row.id, payload, id_))
         return replace(row, payload=None, size=len(payload))
+
+    def tell_objects(self) -> None:
+        """Tell the values that the scheduler wants of here, and fetch those of elsewhere."""
+        objects = self.objects
+        if objects.values:
+            values, objects.values = objects.values, []
+            self.send(Values([self.outgoing(row) for row in values]))
+        if objects.fetches:
+            fetches, objects.fetches = objects.fetches, []
+            self.send(Fetch(fetches))
+        if objects.takings.news:
+            self.send(ItemsTaken(objects.takings.told()))
+
+    def how_far(self, message: HowFar) -> None:
+        """The scheduler asks about what is yielded, by tasks here or for tasks here."""
+        self.streams.say_again(message)
+        self.objects.takings.asked(message.ids)
+
+    def restarted(self) -> None:
+        """The scheduler is another: what was to be said to the one before is void."""
+        self._unsay()
+        self.objects.restarted()
+        self.streams.restarted()
+
+    def clear(self) -> None:
+        """The link's life is over, and with it all that was here."""
+        self._unsay()
+        self.objects.clear()
+        self.streams.clear()
+
+    def _unsay(self) -> None:
+        self.commands = [command for command in self.commands if not isinstance(command, Send)]
+        self.blocked.clear()
 
     def finish(
         self,
@@ -228,6 +264,8 @@ class NodeState:
         del self.attempts[attempt.row.id]
         if attempt.pins:
             self.objects.unpin(attempt.pins)
+        if attempt.kind.options.stream_buffer_max:
+            self.streams.forget(attempt.row.id)
 
     def requeue(self, attempt: Attempt) -> None:
         """An attempt, no call, that has surely not started leaves its worker's hands."""

@@ -52,7 +52,9 @@ class Waits:
             stuck=packet.stuck,
         )
         worker.waits[waiter.request] = self.open[worker.number, waiter.request] = waiter
-        if not ids or waiter.count <= 0:
+        if packet.reads is not None:
+            self._state.streams.wait(waiter, worker.has(packet.seq), packet.reads)
+        elif not ids or waiter.count <= 0:
             waiter.over = True
             self._state.objects.satisfied.append(waiter)
         self._state.objects.wait(waiter)
@@ -60,7 +62,7 @@ class Waits:
             return
         if waiter.deadline_s is not None:
             self._timed[worker.number, waiter.request] = waiter
-        elif attempt is None and not amid:
+        elif attempt is None and not amid and packet.reads is None:
             self._quiet[worker.number, waiter.request] = waiter
         if attempt is not None:
             worker.main = waiter
@@ -220,13 +222,14 @@ class Waits:
         unread = waiter.error or waiter.given_up
         rows = [] if unread else self._state.objects.rows_for(waiter)
         self._forget(worker, waiter)
-        answered = Answered(
-            waiter.request, rows, waiter.timed_out, error=waiter.error, text=waiter.text
-        )
+        data = self._state.streams.reads_of(waiter.stream) if waiter.stream else None
+        answered = Answered(waiter.request, rows, waiter.timed_out, data, waiter.error, waiter.text)
         self._state.answer(worker, answered)
 
     def _forget(self, worker: Worker, waiter: Waiter) -> None:
         self._state.objects.leave(waiter)
+        if waiter.stream:
+            self._state.streams.leave(waiter)
         worker.waits.pop(waiter.request, None)
         self.open.pop((worker.number, waiter.request), None)
         self._timed.pop((worker.number, waiter.request), None)

@@ -23,12 +23,7 @@ from ..protocol.inside import set_inside
 from ..protocol.messages import Failure, Outcome, ValueRow
 from ..protocol.modules import path_was_told
 from ..protocol.outcomes import is_retryable
-from ..protocol.payload import (
-    limit_values,
-    pack_error,
-    pack_results,
-    pack_value,
-)  # fmt: skip
+from ..protocol.payload import limit_values, pack_error, pack_results, pack_value
 from ..protocol.payload_files import Filing
 from ..protocol.segments import are_to_be_had
 from ..protocol.session import set_current
@@ -73,6 +68,7 @@ from .saving import Saver
 from .several import Tools, serve_calls
 from .spawn import Ends
 from .streams import errors_at, opened
+from .yielding import Yielder
 
 _VALUE: Final = int(Outcome.VALUE)
 _NONE: Final = pack_value(None).payload
@@ -143,6 +139,7 @@ class Worker:
         self._devices = os.environ.get("CUDA_VISIBLE_DEVICES")
         self._gpus: tuple[int, ...] | None = None
         self._host = ActorHost()
+        self._yielder = Yielder(self._line, words, self._helper, self._host)
         #: holds what its result names until that is in the outbox
         self._returned: Any = None
 
@@ -453,6 +450,8 @@ class Worker:
             self._line.outbox.append(Returned(seqs))
 
     def _values(self, row: RunRow, kind: LoadedKind, value: Any) -> tuple[ValueRow, ...]:
+        if kind.stream:
+            return self._yielder.run(row, kind, value)
         filing = self._line.filing
         if kind.num_returns == 1:
             if value is None:

@@ -255,15 +255,21 @@ def awaited_in(loop: asyncio.AbstractEventLoop) -> ObjectId | None:
 
 async def wait_in_loop(ref: ObjectRef[T], session: Session) -> T:
     """Wait for a reference without blocking the running event loop."""
-    row = session.peek(ref.id)
+    value: T = value_of(await row_in_loop(ref.id, session))
+    return value
+
+
+async def row_in_loop(id_: ObjectId, session: Session) -> ValueRow:
+    """Wait for the row of an object without blocking the running event loop."""
+    row = session.peek(id_)
     if row is None:
         loop = asyncio.get_running_loop()
         arrivals = _arrivals.get(loop)
         if arrivals is None:
             arrivals = _arrivals[loop] = _Arrivals(loop)
         future: asyncio.Future[ValueRow] = loop.create_future()
-        session.when_ready(ref.id, lambda row: arrivals.add(future, row))
-        awaited, id_ = arrivals.awaited, ref.id
+        session.when_ready(id_, lambda row: arrivals.add(future, row))
+        awaited = arrivals.awaited
         awaited[id_] = awaited.get(id_, 0) + 1
         try:
             row = await future
@@ -271,5 +277,4 @@ async def wait_in_loop(ref: ObjectRef[T], session: Session) -> T:
             awaited[id_] -= 1
             if not awaited[id_]:
                 del awaited[id_]
-    value: T = value_of(row)
-    return value
+    return row

@@ -21,6 +21,8 @@ ORDINAL_BYTES: Final = 3
 COUNTER_BYTES: Final = 5
 TASK_BYTES: Final = PEER_BYTES + ORDINAL_BYTES + COUNTER_BYTES
 INDEX_BYTES: Final = 2
+#: of one of several values, or of an item
+OBJECT_BYTES: Final = TASK_BYTES + INDEX_BYTES
 NO_PEER: Final = PeerId(b"")
 NO_TASK: Final = TaskId(b"")
 
@@ -47,6 +49,16 @@ def objects_of(task: TaskId, num_returns: int) -> list[ObjectId]:
     if num_returns == 1:
         return [ObjectId(task)]
     return [ObjectId(task + index.to_bytes(INDEX_BYTES, "big")) for index in range(num_returns)]
+
+
+def item_of(task: TaskId, index: int) -> ObjectId:
+    """Return the id of what a task yields as number `index`, from 0."""
+    return ObjectId(task + index.to_bytes(INDEX_BYTES, "big"))
+
+
+def index_of(item: bytes) -> int:
+    """Return which of its task's items it is."""
+    return int.from_bytes(item[TASK_BYTES:], "big")
 
 
 def task_of(object_id: ObjectId) -> TaskId:

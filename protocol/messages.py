@@ -46,6 +46,7 @@ from .running import RunningRow, Stack, Stacks
 from .standstill import Deadlock, Look, Looked
 from .stock import Stock as Stock
 from .stock import TakeStock as TakeStock
+from .yields import HowFar, ItemsTaken, Yielded
 
 # -------------------------------------------------------------------------------------- definitions
 
@@ -81,6 +82,8 @@ class Options(Struct, array_like=True, gc=False, frozen=True):
     actor: ParentBytes = b""
     #: None: it has none
     limits: Limits | None = None
+    #: it yields its values (num_returns is 0), so many ahead of whoever reads them; 0: it does not
+    stream_buffer_max: Annotated[int, Meta(ge=0, le=65_535)] = 0
 
 
 class KindRow(Row):
@@ -480,14 +483,16 @@ ToScheduler = (
     Define | Forget | Enter | Leave | Submit | Cancel | Values | Fetch | Release | Join | Beat
     | Done | Blocked | TakenBack | Output | Query | Holding | Registered | Inventory | Looked
     | Drain | Draining | Emptied | Stacks | ActorsUp | ActorsGone | Checkpoint | Stock
+    | Yielded | ItemsTaken | HowFar
 )  # fmt: skip
 ToClient = (
     Results | Retried | Cancelled | Values | Wanted | Shared | Unshared | Output | Shapes | Notice
-    | Answer | Recovered | Credit | TakeStock
+    | Answer | Recovered | Credit | TakeStock | HowFar
 )  # fmt: skip
 ToNode = (
     Prepare | Discard | Assign | Stop | TakeBack | Results | Retried | Cancelled | Values
     | Wanted | Shared | Unshared | Answer | Recovered | HandedOver | Report | Look | Deadlock
-    | DrainNode | Farewell | Stack | CheckpointsKept | CheckpointsGone | TakeStock
+    | DrainNode | Farewell | Stack | CheckpointsKept | CheckpointsGone | TakeStock | ItemsTaken
+    | HowFar
 )  # fmt: skip
 AnyMessage = ToScheduler | ToClient | ToNode

@@ -235,7 +235,7 @@ class ObjectRef(Generic[T]):
         return (_unpickled, (self.id,))
 
 
-def refuse_force(refs: Iterable[ObjectRef[Any]]) -> None:
+def refuse_force(refs: Iterable[Any]) -> None:
     """Refuse to cancel an actor's call by force.
 
     Raises:

@@ -149,6 +149,12 @@ class Session(Protocol):
     def drop(self, id_: ObjectId) -> None:
         """One ObjectRef less. Called from `__del__`: only appends to a deque, takes no lock."""
 
+    def read(self, task: TaskId, count: int, *, over: bool) -> None:
+        """Of what a task yields so many were read by now; `over`: nobody will read more.
+
+        Called from `__del__`: takes no lock.
+        """
+
     def pin(self, id_: ObjectId) -> None:
         """A ref was pickled outside Drumbeat: keep its value until this process leaves."""
 

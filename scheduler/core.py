@@ -13,7 +13,7 @@ from ..protocol.actors import ActorsGone, ActorsUp
 from ..protocol.checkpoints import Checkpoint
 from ..protocol.drain import Drain, Draining, Emptied
 from ..protocol.frames import Role
-from ..protocol.ids import ObjectId, PeerId, TaskId
+from ..protocol.ids import PeerId, TaskId
 from ..protocol.liveness import NEVER_S
 from ..protocol.messages import (
     Beat,
@@ -61,6 +61,7 @@ from .texts import Texts
 from .values import values_came
 from .wards import Wards
 from .work import Work
+from .yields import Yields
 
 if TYPE_CHECKING:
     from random import Random
@@ -156,6 +157,7 @@ class SchedulerCore:
         presence, recovery, attempts = self._presence, self._recovery, self._attempts
         checkpoints, fences = self._state.hosts.checkpoints, self._state.hosts.fences
         inquiries = self._inquiries
+        yields = Yields(self._state)
         either: dict[type, Handler] = {
             Leave: presence.leave,
             Define: self._on_define,
@@ -164,11 +166,12 @@ class SchedulerCore:
             Cancel: self._on_cancel,
             Values: partial(values_came, self._state, self._objects, self._work.arrived),
             Fetch: lambda peer, message: self._objects.fetch(peer.id, message.ids),
-            Release: self._on_release,
+            Release: lambda peer, said: self._out.released_all(peer.id, said.rows),
             Query: inquiries.asked,
             Stock: inquiries.stock.told,
             Holding: recovery.holding,
             Registered: recovery.registered,
+            **yields.said_by_all,
         }
         return {
             Role.CLIENT: {
@@ -186,6 +189,7 @@ class SchedulerCore:
                 Blocked: lambda peer, said: attempts.blocked(_node_of(peer), said),
                 TakenBack: lambda peer, said: attempts.taken_back(_node_of(peer), said),
                 Output: self._texts.output,
+                **yields.said_by_nodes,
                 Inventory: recovery.inventory,
                 Ended: lambda peer, said: attempts.end(_node_of(peer), [said.row], said.arrival),
                 Looked: lambda peer, said: self._standstill.looked(_node_of(peer), said),
@@ -443,10 +447,6 @@ class SchedulerCore:
         if record is None or record.owner.id in self._state.hosts.wards:
             return True  # whoever has a handle may kill a detached actor
         return node.knows(record.kind.client)
-
-    def _on_release(self, peer: Peer, message: Release) -> None:
-        for id_, count in message.rows:
-            self._out.released(ObjectId(id_), peer.id, count)
 
     def _on_beat(self, peer: Peer, message: Beat) -> None:
         node = _node_of(peer)

@@ -9,6 +9,7 @@ from functools import partial
 from ..protocol.ids import PeerId, TaskId, home_of, show
 from ..protocol.messages import StopMode
 from ..protocol.recovery import InventoryRow, Phase
+from ..protocol.yields import HowFar
 from .attempts import Attempts
 from .claims import Claim, Ended
 from .placement import Board
@@ -149,6 +150,8 @@ class Matching:
         if claim.phase == Phase.BLOCKED:
             node.set_blocked(record, True)
         self._board.touch(node)
+        if record.kind.options.stream_buffer_max:
+            out.letter(node.id, HowFar([record.id]))  # what it said meanwhile was for nobody
         if claim.ended is not None:
             self.ripe.append((node, claim.ended))
         elif claim.phase == Phase.ENDED:

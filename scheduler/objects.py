@@ -153,7 +153,7 @@ class Objects:
     def home_came(self, home: PeerId) -> None:
         """A home is back: ask it for what is waited for."""
         for id_, entry in self.entries.items():
-            if entry.row is None and home_of(id_) == home and not self._state.find(task_of(id_)):
+            if entry.row is None and home_of(id_) == home and not self._maker(id_):
                 self._state.out.want(home, id_)
 
     def forget_absent(self) -> list[ValueRow]:
@@ -207,7 +207,7 @@ class Objects:
         entry = self.entries.get(id_)
         if entry is not None:
             return entry
-        record = self._state.find(task_of(id_))
+        record = self._maker(id_)
         home = home_of(id_)
         if record is not None:
             count = record.kind.options.num_returns
@@ -221,6 +221,11 @@ class Objects:
             self._state.out.want(home, id_)
         entry = self.entries[id_] = Entry()
         return entry
+
+    def _maker(self, id_: ObjectId) -> TaskRecord | None:
+        """Return the task whose outcome an object comes with; what is yielded is at its home."""
+        record = self._state.find(task_of(id_))
+        return None if record is not None and record.kind.options.stream_buffer_max else record
 
     def _tidy(self, id_: ObjectId, entry: Entry) -> None:
         if not entry.dependants and not entry.fetchers and not entry.watched:

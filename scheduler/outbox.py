@@ -164,6 +164,11 @@ class Outbox:
         if self._holders.release(object_id, peer, count):
             self._tell_home(object_id, False)
 
+    def released_all(self, peer: PeerId, rows: list[tuple[bytes, int]]) -> None:
+        """A peer gives deliveries of several objects back."""
+        for id_, count in rows:
+            self.released(ObjectId(id_), peer, count)
+
     def _tell_home(self, object_id: ObjectId, shared: bool) -> None:
         home = home_of(object_id)
         if home in self._here:

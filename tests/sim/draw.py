@@ -13,7 +13,7 @@ from .drains import draw_drains
 from .moments import gather, leave_behind
 from .operations import Fault, Operation, Scenario
 from .scripts import Spec, Step
-from .segments import draw_segments
+from .streams import draw_values
 
 #: what a call of function i takes, more or less
 _SECONDS = (0.0002, 0.002, 0.02, 0.2, 0.0005)
@@ -119,7 +119,7 @@ def draw(seed: int) -> Scenario:
     if Random(f"calm {seed}").random() < CALMS:
         faults = []
         operations = [op.Submit(at_s=0.0, client=0, spec=Spec(label=1, seconds=3.0), copies=20)]
-    draw_segments(scenario, operations)
+    draw_values(scenario, operations)
     scenario.tape = sorted([*operations, *faults], key=lambda entry: entry.at_s)
     scenario.chaos_s = max([scenario.chaos_s, *(entry.at_s for entry in scenario.tape)])
     return scenario

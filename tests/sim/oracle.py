@@ -15,7 +15,7 @@ from drumbeat.protocol.ids import ObjectId, TaskId, objects_of, task_of
 from drumbeat.protocol.messages import Options, Outcome, ValueRow
 from drumbeat.protocol.standstill import Deadlock
 
-from . import scripts
+from . import scripts, streams
 from .actors import Acts
 from .limits import Limited
 from .scripts import Script, Spec, Thing, Value
@@ -199,7 +199,8 @@ class Oracle:
             [self.things[dep] for dep in deps],
             [self.things[ref] for ref in script.contained],
         )
-        self.things.update(zip(objects_of(id_, len(things)), things, strict=True))
+        ids = streams.ids_of(id_, spec) if spec.items else objects_of(id_, len(things))
+        self.things.update(zip(ids, things, strict=True))
 
     def was_put(self, id_: ObjectId, value: Value, client: bytes = b"", behind: int = 0) -> None:
         """A user or a task puts a value; `behind`: so many bytes of it lie in a segment."""

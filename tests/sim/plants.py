@@ -14,6 +14,7 @@ from .planted import PLANTED, Planted
 from .planted_actors import PLANTED_ACTORS
 from .planted_limits import PLANTED_LIMITS
 from .planted_segments import PLANTED_SEGMENTS
+from .planted_streams import PLANTED_STREAMS
 
 #: name -> seeds that catch it, the first ones that did
 SEEDS_FILE: Final = Path(__file__).with_name("planted_seeds.json")
@@ -28,7 +29,10 @@ class Plant(NamedTuple):
 
 
 PLANTS: Final[dict[str, Plant]] = {
-    **{name: Plant(planted) for name, planted in (PLANTED | PLANTED_SEGMENTS).items()},
+    **{
+        name: Plant(planted)
+        for name, planted in (PLANTED | PLANTED_SEGMENTS | PLANTED_STREAMS).items()
+    },
     **{name: Plant(planted, actors=True) for name, planted in PLANTED_ACTORS.items()},
     **{name: Plant(planted, limits=True) for name, planted in PLANTED_LIMITS.items()},
 }

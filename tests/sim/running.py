@@ -10,7 +10,7 @@ from drumbeat.node.packets import Answered, KindDefinition, RunRow, ToWorker
 from drumbeat.protocol.ids import TaskId, objects_of
 from drumbeat.protocol.messages import Outcome, ValueRow
 
-from . import scripts
+from . import scripts, streams
 from .scripts import Report, Script, Step, Value
 
 if TYPE_CHECKING:
@@ -59,10 +59,12 @@ class Running:
             worker.pool.wrote(worker, b"task %d\n" % spec.label)
         if spec.seconds:
             yield spec.seconds
-        if spec.deaths < 0 or row.attempt <= spec.deaths:
+        if (spec.deaths < 0 or row.attempt <= spec.deaths) and not spec.items:
             yield DIE
         for index, step in enumerate(spec.steps):
             accumulated = yield from self._step(index, step, accumulated)
+        if spec.items:
+            yield from streams.run(self, accumulated)
         if spec.after_s:
             yield spec.after_s
         if spec.errors < 0 or row.attempt <= spec.errors:

@@ -59,6 +59,12 @@ class Spec(msgspec.Struct, omit_defaults=True):
     gives: list[int] = []
     #: bytes of padding of the arguments
     weight: int = 0
+    #: so many values are yielded, one each so many seconds; and read, after such a pause each, or
+    #: only so many of them (-1: all)
+    items: int = 0
+    each_s: float = 0.0
+    pause_s: float = 0.0
+    reads: int = -1
 
 
 class Script(msgspec.Struct, array_like=True):
@@ -179,7 +185,7 @@ def ideal(spec: Spec, label: int, deps: list[Thing], contained: list[Thing]) -> 
     given = _picked(cells, spec.gives)
     return [
         Thing(value_number(accumulated, index), given if index == 0 else [])
-        for index in range(num_returns(spec))
+        for index in range(spec.items + 1 if spec.items else num_returns(spec))
     ]
 
 

@@ -15,6 +15,7 @@ from drumbeat.protocol.messages import KindRow, Outcome, Query, TaskRow, ValueRo
 from . import scripts
 from .actors import Cast, detached_id, is_detached
 from .scripts import Script, Spec, Value
+from .streams import Reader, is_end
 
 if TYPE_CHECKING:
     from .shells import ClientProcess
@@ -50,6 +51,7 @@ class User:
         self._fresh: dict[ObjectId, int] = {}
         self.results: dict[ObjectId, ValueRow] = {}
         self.getters: list[Getter] = []
+        self.readers: list[Reader] = []
         self.has_pinned = False
         #: refs that others have pickled for it, which it has not loaded yet
         self.loading = 0
@@ -137,6 +139,8 @@ class User:
             self.oracle.submitted(task, script, list(deps))
             made += objects_of(task, options.num_returns)
         self.do(events.Submitted(kinds, calls))
+        if spec.items:
+            self.readers += [Reader(self, TaskId(call.row.id), spec) for call in calls]
         self._close_fresh(fresh)
         if lets_go:
             for id_ in dict.fromkeys((*deps, *refs)):
@@ -256,10 +260,13 @@ class User:
             id_ = ObjectId(row.id)
             if id_ in self.results and home_of(id_) == self.process.peer:
                 self.oracle.wrong(f"{self.name} is told twice of {id_.hex()}")
-            self.oracle.check_row(row, self.name, self.process.peer)
+            if not is_end(row):
+                self.oracle.check_row(row, self.name, self.process.peer)
             self.results[id_] = row
             if is_detached(id_):
                 self.cast.handed_over(id_, row)
+        for reader in self.readers:
+            reader.look()
         told = {row.id for row in rows}
         for getter in list(self.getters):
             if not told.isdisjoint(getter.ids):
@@ -341,6 +348,8 @@ class User:
 
     def let_all_go(self) -> None:
         """Drop every ref."""
+        for reader in self.readers:
+            reader.close()
         for id_ in list(self.hand):
             while id_ in self.hand:
                 self.let_go(id_, self.hand)

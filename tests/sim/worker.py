@@ -19,6 +19,7 @@ from drumbeat.node.packets import (
     Exit,
     Finished,
     FinishedRow,
+    Item,
     KindDefinition,
     NestedKind,
     Ready,
@@ -412,6 +413,38 @@ class Worker:
             raise
         self.oracle.regained(execution)
         return answered
+
+    def yields(self, item: Item) -> None:
+        """Tell what a task has yielded, after all that it names."""
+        self._flush_calls()
+        self.pool.spoke(self, item)
+
+    def await_reader(
+        self, row: RunRow, received: int, read: int, *, lends: bool
+    ) -> Generator[Request, ToWorker | None, tuple[int, int]]:
+        """Wait until so many items were received, and so many read; return how many that are."""
+        self._flush_calls()
+        if lends:
+            self._give_back()
+        self._flush()
+        self._requests += 1
+        request, execution = self._requests, self.execution
+        reads = (received, read)
+        self.pool.spoke(self, Want(request, row.seq, [], 0, None, False, lends, reads=reads))
+        if lends:
+            self.oracle.lent(execution, None)
+        try:
+            answered = yield from self._await_answer(request)
+        except Interrupted:
+            self.oracle.count("wait for a reader interrupted")
+            if lends:
+                self.pool.spoke(self, WantOver(request))
+                yield from self._await_answer(request)
+                self.oracle.regained(execution)
+            raise
+        if lends:
+            self.oracle.regained(execution)
+        return tuple(answered.data)
 
     def _await_answer(self, request: int) -> Generator[Request, ToWorker | None, Answered]:
         while True:

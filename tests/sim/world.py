@@ -427,6 +427,9 @@ class World:
                     for user in self._staying() for getter in user.getters]  # fmt: skip
             left += [f"{user.name}: unanswered" for user in self._staying() if user.unanswered()]
             left += [f"{user.name}: to load a ref" for user in self._staying() if user.loading]
+            left += [f"{user.name}: {reader.task.hex()}, read {reader.count}"
+                     for user in self._staying() for reader in user.readers
+                     if not reader.is_over]  # fmt: skip
             if not left:
                 for user in self._staying():
                     user.get_all()

@@ -135,7 +135,11 @@ def test_an_unknown_option_names_the_valid_ones():
         ({"resources": ["x"]}, TypeError),
         ({"resources": {3: 1}}, TypeError),
         ({"num_returns": -1}, ValueError),
-        ({"num_returns": "streaming"}, TypeError),
+        ({"num_returns": "many"}, ValueError),
+        ({"num_returns": 1.5}, TypeError),
+        ({"stream_buffer_max": 3}, ValueError),
+        ({"stream_buffer_max": 0, "num_returns": "streaming"}, ValueError),
+        ({"stream_buffer_max": True, "num_returns": "streaming"}, TypeError),
         ({"max_retries": True}, TypeError),
         ({"max_retries": -1}, ValueError),
         ({"retry_exceptions": [KeyboardInterrupt]}, TypeError),
@@ -163,6 +167,16 @@ def test_an_unknown_option_names_the_valid_ones():
 def test_an_option_that_does_not_fit_is_refused_by_name(given, error):
     with pytest.raises(error, match=next(iter(given))):
         decorated.options(**given)
+
+
+def test_how_far_ahead_a_task_may_yield_goes_with_streaming():
+    options = decorated.options(num_returns="streaming")._checked.options
+    assert (options.num_returns, options.stream_buffer_max) == (0, 16)
+    changed = decorated.options(num_returns="streaming", stream_buffer_max=65_535)
+    assert changed._checked.options.stream_buffer_max == 65_535
+    assert changed.num_returns == "streaming"
+    with pytest.raises(ValueError, match="goes with"):
+        changed.options(num_returns=2)
 
 
 def test_options_arrive_in_the_kind(session):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from drumbeat.client.inline import InlineSession
 from drumbeat.protocol.errors import MessageTooLarge
-from drumbeat.protocol.payload import limit_values
+from drumbeat.protocol.payload import limit_values, pack_value
 from drumbeat.protocol.segments import are_to_be_had
 from drumbeat.protocol.session import set_current
 from drumbeat.protocol.settings import Settings
@@ -212,3 +212,67 @@ def test_wait_map_futures_and_questions_work(session):
     assert drumbeat.nodes()[0]["name"] == "inline"
     with drumbeat.Executor(max_workers=1) as executor:
         assert list(executor.map(abs, [-1, -2])) == [1, 2]
+
+
+@drumbeat.remote(num_returns="streaming")
+def yields(number):
+    yield from range(number)
+    raise LookupError("no more")
+
+
+def test_what_is_yielded_is_made_as_it_is_read_and_the_error_comes_last(session):
+    generator = yields.remote(3)
+    refs = list(generator)
+    assert drumbeat.get(refs[:3]) == [0, 1, 2]
+    with pytest.raises(LookupError):
+        drumbeat.get(refs[3])
+    assert next(generator, None) is None
+
+
+def test_a_function_that_yields_does_not_run_ahead_of_its_reader(session):
+    @drumbeat.remote(num_returns="streaming")
+    def endless():
+        number = 0
+        while True:
+            number += 1
+            yield number
+
+    generator = endless.remote()
+    assert [drumbeat.get(next(generator)) for _ in range(3)] == [1, 2, 3]
+    generator.close()
+    assert list(generator) == []
+    assert not session._streams
+    session.put(pack_value(1))
+    assert len(session._objects) == 1, "nothing is left of what was not read"
+
+
+def test_what_is_tried_again_here_passes_over_what_was_yielded(session):
+    @drumbeat.remote(num_returns="streaming", retry_exceptions=[KeyError])
+    def raises_twice():
+        number = drumbeat.current().attempt
+        yield "first"
+        yield "second"
+        if number < 3:
+            raise KeyError(number)
+        yield number
+
+    assert [drumbeat.get(ref) for ref in raises_twice.remote()] == ["first", "second", 3]
+
+
+def test_a_method_yields_here_too_unless_its_actor_is_dead(session):
+    @drumbeat.remote
+    class Ticker:
+        def __init__(self):
+            self.total = 0
+
+        @drumbeat.method(num_returns="streaming")
+        def ticks(self, number):
+            for _ in range(number):
+                self.total += 1
+                yield self.total
+
+    ticker = Ticker.remote()
+    assert [drumbeat.get(ref) for ref in ticker.ticks.remote(3)] == [1, 2, 3]
+    drumbeat.kill(ticker)
+    with pytest.raises(drumbeat.ActorDied):
+        drumbeat.get(next(ticker.ticks.remote(3)))

@@ -235,7 +235,7 @@ def test_scheduler_and_node_daemon_never_open_a_payload() -> None:
     for path in PACKAGE:
         in_worker = path.stem in {
             "worker", "nested", "template", "calls", "actor_host", "loaded", "several_loop",
-            "several_threads", "saving", "arguments",
+            "several_threads", "saving", "arguments", "yielding",
         }  # fmt: skip
         if path.parent.name in {"scheduler", "node"} and not in_worker:
             modules = {module for _, module, _ in imports(tree(path))}
