@@ -5,12 +5,16 @@ from a task that is not finished yet, or else from its home, which is asked once
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from ..protocol.ids import TASK_BYTES, ObjectId, PeerId, home_of, objects_of, show, task_of
 from ..protocol.messages import Outcome, ValueRow
 from ..protocol.remotes import Remote
 from .state import State
 from .tasks import TaskRecord, lost
+
+#: so many peers that are gone are remembered by name
+GONE_MAX: Final = 1000
 
 
 class Entry:
@@ -32,13 +36,15 @@ class Entry:
 class Objects:
     """All objects that are waited for."""
 
-    __slots__ = ("_state", "entries", "heard_of", "remotes")
+    __slots__ = ("_gone", "_state", "entries", "heard_of", "remotes")
 
     def __init__(self, state: State) -> None:
         self._state = state
         #: takes what became of an actor that is watched
         self.heard_of: Callable[[ValueRow], None] = _nobody_watches
         self.entries: dict[ObjectId, Entry] = {}
+        #: peers that are gone, who they were, and why: for people who miss their values
+        self._gone: dict[PeerId, tuple[str, str]] = {}
         #: how many of them lie with a peer
         self.remotes = 0
 
@@ -139,13 +145,23 @@ class Objects:
             if id_ in self.entries
         ]  # fmt: skip
 
-    def forget_peer(self, peer: PeerId) -> list[ValueRow]:
-        """A peer is gone; return rows for the objects that went with it."""
+    def forget_peer(self, peer: PeerId, name: str = "", why: str = "") -> list[ValueRow]:
+        """A peer is gone; return rows for the objects that went with it.
+
+        Args:
+            peer: it.
+            name: its role and its name, for people; "": it has none that they know.
+            why: is gone: goes on after "that".
+        """
         rows = []
+        if name:
+            self._gone[peer] = name, why
+            if len(self._gone) > GONE_MAX:
+                del self._gone[next(iter(self._gone))]
         for id_, entry in list(self.entries.items()):
             entry.fetchers.pop(peer, None)
             if entry.row is None and home_of(id_) == peer:
-                rows.append(_lost_with_home(id_))
+                rows.append(self._lost_with_home(id_))
             else:
                 self._tidy(id_, entry)
         return rows
@@ -159,7 +175,7 @@ class Objects:
     def forget_absent(self) -> list[ValueRow]:
         """Homes that are not there will not come; return rows for the objects that they had."""
         return [
-            _lost_with_home(id_)
+            self._lost_with_home(id_)
             for id_, entry in self.entries.items()
             if entry.row is None and not self._state.has_home(id_)
         ]
@@ -173,7 +189,7 @@ class Objects:
             if value is None:
                 entry = self.entries.get(ObjectId(id_))
                 if entry is None:
-                    return 0, _lost_with_home(ObjectId(id_))
+                    return 0, self._lost_with_home(ObjectId(id_))
                 value = entry.row
             if value is None:
                 unmet += 1
@@ -216,7 +232,7 @@ class Objects:
                 text = f"task {show(record.row.id)} returns {count} values; {show(id_)} is none"
                 return Entry(lost(id_, text))
         elif home == asker or not self._state.has_home(id_):
-            return Entry(_lost_with_home(id_))
+            return Entry(self._lost_with_home(id_))
         elif self._state.out.is_here(home):
             self._state.out.want(home, id_)
         entry = self.entries[id_] = Entry()
@@ -227,6 +243,17 @@ class Objects:
         record = self._state.find(task_of(id_))
         return None if record is not None and record.kind.options.stream_buffer_max else record
 
+    def _lost_with_home(self, id_: ObjectId) -> ValueRow:
+        gone = self._gone.get(home_of(id_))
+        if gone is None:
+            return lost(id_, f"the value of {show(id_)} is gone: nobody here keeps it any more")
+        name, why = gone
+        text = (
+            f"the value of {show(id_)} is gone with {name}, whose it was: that {why}; what a task "
+            "puts or calls is kept on its node, and what it returns by whoever called it"
+        )
+        return lost(id_, text, node=name.partition(" ")[2])
+
     def _tidy(self, id_: ObjectId, entry: Entry) -> None:
         if not entry.dependants and not entry.fetchers and not entry.watched:
             self.entries.pop(id_, None)
@@ -236,7 +263,3 @@ class Objects:
 
 def _nobody_watches(_row: ValueRow) -> None:
     raise AssertionError("nobody has asked what became of an actor")
-
-
-def _lost_with_home(id_: ObjectId) -> ValueRow:
-    return lost(id_, f"the value of {show(id_)} is gone: nobody here keeps it any more")

@@ -301,7 +301,7 @@ class Presence:
             state.counters["nodes_drained" if node.drain.active else "nodes_lost"] += 1
             self._roster.left(peer.id)
         if peer.entered or self._recovery.open:
-            for row in self._objects.forget_peer(peer.id):
+            for row in self._objects.forget_peer(peer.id, f"{peer.role} {peer.name}", why):
                 self._work.arrived(row)
         if node is not None:
             self._attempts.lose(node, why, until_s)

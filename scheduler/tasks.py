@@ -323,9 +323,9 @@ def poisoned(record: TaskRecord, last: ValueRow) -> ValueRow:
     return row
 
 
-def lost(id_: bytes, text: str) -> ValueRow:
+def lost(id_: bytes, text: str, **details: str) -> ValueRow:
     """Return the row of an object that is gone."""
-    failure = Failure(error="ObjectLost", text=text, details={"object": show(id_)})
+    failure = Failure(error="ObjectLost", text=text, details={"object": show(id_), **details})
     return ValueRow(id=id_, outcome=Outcome.FAILURE, failure=failure)
 
 

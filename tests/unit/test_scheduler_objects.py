@@ -398,3 +398,18 @@ def test_values_in_arguments_are_counted_for_the_node_that_gets_them() -> None:
     stage.turn()
     assert stage.take(home, Unshared) == [Unshared([inner])]
     assert stage.at_rest()
+
+
+def test_a_value_that_went_with_its_node_says_with_which_and_why() -> None:
+    stage = Stage()
+    client, node = stage.client(), stage.node(name="lab3")
+    (put,) = ids_of(node, 1)
+    stage.event(events.PeerDisconnected(node))
+    stage.live(2.0, 0.25, node)
+    stage.say(client, Fetch([put]))
+    stage.turn()
+    ((row,),) = [message.rows for message in stage.take(client, Values)]
+    assert row.failure is not None
+    assert row.failure.details["node"] == "lab3"
+    assert "is gone with node lab3" in row.failure.text
+    assert "connection" in row.failure.text
