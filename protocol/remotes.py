@@ -53,7 +53,7 @@ class Remote:
         self.key = offered.key
         self.number = offered.number
         self.size = offered.size
-        #: one that has got it, or is about to, though nothing has named it yet
+        #: one that has got it, or is about to, though no row has named it there yet
         self.is_with = NO_PEER
         #: the bytes, if they had to come here; or what says that they are lost
         self.payload: bytes | None = None

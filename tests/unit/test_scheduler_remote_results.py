@@ -118,3 +118,31 @@ def test_an_error_that_is_tried_again_is_not_sent_to_anybody() -> None:
     stage.done(node, value_done(rows[0]))
     stage.turn()
     assert id_ in stage.results(client)
+
+
+def test_a_task_at_the_node_that_submitted_its_maker_gets_it_like_any_other() -> None:
+    stage = Stage(inline_bytes_max=10)
+    client, home = stage.client(), stage.node("h", cpus=1)
+    parent_kind = stage.define(client)
+    (parent_id,) = ids_of(client, 1)
+    stage.submit(client, parent_kind, [parent_id])
+    stage.turn()
+    (parent,) = stage.assigned(home)
+    other = stage.node("o", cpus=1)
+    (made,), (needs,) = ids_of(home, 1, worker=1), ids_of(home, 1, worker=2)
+    kind = stage.define(home, client)
+    stage.submit(home, kind, [made], client, parent.id, 1)
+    stage.turn()
+    assert [row.id for row in stage.assigned(other)] == [made]
+    stage.submit(home, kind, [needs], client, parent.id, 1, deps=(made,))
+    remote = _ends(stage, other, made)
+    stage.live(0.5)
+    stage.taken_back(other, *stage.assigned(other))
+    stage.blocked(home, parent)
+    stage.event(events.PeerDisconnected(other))
+    stage.live(2.0, 0.25, other)
+    (row,) = stage.assigned(home)
+    assert row.values == (ValueRow(made, 0, None, 20),)
+    # The result, and once more as an argument: the node pairs each row with a payload of its own.
+    told = [blob for blob in stage.blobs if blob.peer == home]
+    assert told == [events.SendBlob(home, made, remote)] * 2  # type: ignore[arg-type]
