@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from ..protocol.ids import TASK_BYTES, ObjectId, PeerId, home_of, objects_of, show, task_of
 from ..protocol.messages import Outcome, ValueRow
+from .orphans import Orphans
 from .state import State
 from .tasks import TaskRecord, lost
 
@@ -31,13 +32,14 @@ class Entry:
 class Objects:
     """All objects that are waited for."""
 
-    __slots__ = ("_state", "entries", "heard_of")
+    __slots__ = ("_state", "entries", "heard_of", "orphans")
 
     def __init__(self, state: State) -> None:
         self._state = state
         #: takes what became of an actor that is watched
         self.heard_of: Callable[[ValueRow], None] = _nobody_watches
         self.entries: dict[ObjectId, Entry] = {}
+        self.orphans = Orphans(state)
 
     def need(self, record: TaskRecord) -> ValueRow | None:
         """Have a new task wait for its dependencies; return one that has failed already."""
@@ -137,6 +139,7 @@ class Objects:
 
     def forget_peer(self, peer: PeerId) -> list[ValueRow]:
         """A peer is gone; return rows for the objects that went with it."""
+        self.orphans.forget_home(peer)
         rows = []
         for id_, entry in list(self.entries.items()):
             entry.fetchers.pop(peer, None)
@@ -179,7 +182,7 @@ class Objects:
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
-        return {"objects": len(self.entries)}
+        return {"objects": len(self.entries), **self.orphans.sizes()}
 
     def check_invariants(self) -> None:
         """Assert that no value is kept for nobody, and that those who wait are there."""

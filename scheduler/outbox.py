@@ -27,7 +27,7 @@ from ..protocol.messages import (
 )
 from ..protocol.recovery import Report
 from ..protocol.remotes import Remote
-from .events import Command, Drop, Send, SendBlob
+from .events import Command, Drop, Restore, Send, SendBlob
 from .holders import Holders
 
 
@@ -46,6 +46,7 @@ class Outbox:
         "_letters",
         "_rare",
         "_reports",
+        "_restores",
         "_retried",
         "_shared",
         "_stops",
@@ -87,6 +88,7 @@ class Outbox:
         self._letters: list[Send] = []
         self._texts: list[Send] = []
         self._blobs: list[SendBlob] = []
+        self._restores: list[Restore] = []
 
     # --------------------------------------------------------------------------------- who is there
 
@@ -192,6 +194,11 @@ class Outbox:
         """Send a large payload."""
         self._rare = True
         self._blobs.append(SendBlob(peer, key, payload))
+
+    def restore(self, orphan: Remote, payload: bytes | None) -> None:
+        """Say where the bytes are of what has lost its holder; None: nowhere."""
+        self._rare = True
+        self._restores.append(Restore(orphan, payload))
 
     def value(self, peer: PeerId, row: ValueRow) -> None:
         """Answer a fetch."""
@@ -313,11 +320,13 @@ class Outbox:
         commands += [Send(peer, TakeBack(count)) for peer, count in self._take_backs.items()]
         commands += self._letters
         commands += self._blobs
+        commands += self._restores
         for rows in (self._stops, self._values, self._wanted, self._shared, self._take_backs):
             rows.clear()
         self._reports.clear()
         self._letters.clear()
         self._blobs.clear()
+        self._restores.clear()
 
     def _flush_definitions(self, commands: list[Command]) -> None:
         for peer, objects in self._shared.items():

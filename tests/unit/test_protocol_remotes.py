@@ -98,7 +98,7 @@ def test_what_cannot_be_had_from_anybody_goes_through_the_scheduler_which_says_s
     bench.send(reader, ONE, payload)
     bench.moved(reader, ONE, None)
     assert bench.got(reader) == [(ONE, DATA)]
-    [relays] = bench.remotes.relays
+    [relays] = bench.relays
     assert (relays.holder, relays.reader, relays.size) == (holder.id, reader.id, len(DATA))
     assert holder.served == []  # it has given the bytes away
     assert bench.told["scheduler"] == []
@@ -122,6 +122,7 @@ def test_what_is_lost_with_its_holder_arrives_as_lost(bench: MovesBench) -> None
     bench.send(reader, ONE, payload)
     bench.goes(holder)
     bench.moved(reader, ONE, None)
+    bench.restore()
     [(key, lost)] = bench.got(reader)
     assert key == ONE
     assert reason_of(lost) == "peer0 has gone, which had it"
@@ -139,9 +140,54 @@ def test_a_holder_that_goes_while_it_is_asked_for_the_bytes_leaves_nobody_waitin
     reader.there.chunker.taken(Taken(1, False))
     bench.remotes.failed(reader.there, 1, payload)
     bench.goes(holder)
+    bench.restore()
     assert payload.payload is not None
     assert reason_of(payload.payload)
     assert bench.remotes.sizes() == {"payloads_asked_for": 0}
+
+
+def test_what_has_lost_its_holder_is_got_from_whoever_else_keeps_it(bench: MovesBench) -> None:
+    holder, home, asks, waits = (bench.peer() for _ in range(4))
+    payload = bench.offer(holder, ONE, DATA)
+    for reader in (asks, waits):
+        bench.send(reader, ONE, payload)
+    bench.goes(holder)
+    for reader in (asks, waits):
+        bench.moved(reader, ONE, None)
+    assert bench.orphans == [payload]
+    again = bench.offer(home, ONE, DATA, b"the-same-another")
+    bench.restore(again)
+    assert bench.sources(asks, again.id) == [home.id]
+    for reader in (asks, waits):
+        bench.moved(reader, again.id, DATA)
+        assert bench.got(reader) == [(ONE, DATA)]
+    late = bench.peer(listens=False, moves=False)
+    bench.send(late, ONE, payload)
+    assert bench.got(late) == [(ONE, DATA)]
+
+
+def test_one_that_was_promised_it_gets_it_too(bench: MovesBench) -> None:
+    holder, home, old = bench.peer(), bench.peer(), bench.peer(moves=False)
+    payload = bench.offer(holder, ONE, DATA)
+    bench.goes(holder)
+    bench.send(old, ONE, payload)
+    bench.restore(bench.offer(home, ONE, DATA))
+    assert bench.got(old) == [(ONE, DATA)]
+
+
+def test_what_is_too_large_for_one_that_must_have_it_by_way_of_the_scheduler_others_still_get() -> (
+    None
+):
+    bench = MovesBench(bytes_max=len(DATA) - 1)
+    holder, cut_off, other = (bench.peer() for _ in range(3))
+    payload = bench.offer(holder, ONE, DATA)
+    bench.send(cut_off, ONE, payload)
+    bench.moved(cut_off, ONE, None)
+    [(_, lost)] = bench.got(cut_off)
+    assert "value_bytes_max" in reason_of(lost)
+    bench.send(other, ONE, payload)
+    assert bench.sources(other, ONE) == [holder.id]
+    closes(bench)
 
 
 def test_what_is_too_large_for_the_scheduler_is_lost_in_plain_words() -> None:
