@@ -117,6 +117,15 @@ class Chunker:
             del self.promised[number]
             self.kept_promises.append(number)
 
+    def take_back(self, number: int) -> bool:
+        """Lend something no more; False: the other side knows of it, so it stays lent."""
+        if number not in self.promised:
+            return False
+        del self.promised[number]
+        _, payload = self._lent.pop(number)
+        self.lent_bytes -= 0 if payload is None else len(payload)
+        return True
+
     def forget_promise(self, number: int) -> None:
         """What was promised has been queued, and is counted as such."""
         del self._lent[number]

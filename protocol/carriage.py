@@ -178,11 +178,11 @@ class Carriage:
         return False
 
     def _pull(self, traffic: Traffic, message: Pointed) -> None:
-        if message.size > self._bytes_max:
-            raise RemoteProtocolError(
-                f"pointed.size: {message.size:,} bytes, and {self._bytes_max:,} are the most"
-            )
         traffic.unask(message.key, message.number)
+        if message.size > self._bytes_max:
+            # Another peer's limit is higher: that is no fault of this link's.
+            traffic.ask_for(message.key, message.number)
+            return
         waiting = self._pulls.get(message.id)
         if waiting is not None:
             waiting.append((traffic, message.key, message.number))

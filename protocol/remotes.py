@@ -18,7 +18,7 @@ from weakref import finalize
 
 from msgspec import Struct
 
-from .absent import absent
+from .absent import VOID, absent
 from .errors import RemoteProtocolError
 from .frames import Bring, Offered, Pointed, Source, Taken
 from .ids import NO_PEER, PeerId
@@ -103,6 +103,8 @@ class Remotes:
         self._readers: OrderedDict[bytes, dict[PeerId, Source]] = OrderedDict()
         #: by the holder's link life: by number, what was asked for
         self._asked: dict[Traffic, dict[int, Remote]] = {}
+        #: and what will be, once some of that has come
+        self._later: dict[Traffic, deque[Remote]] = {}
         #: offers that nobody here keeps any more: the holder's link life, and the number. Appended
         #: amid anything
         self._dropped: deque[tuple[Traffic, int]] = deque()
@@ -130,6 +132,11 @@ class Remotes:
         if remote is None:
             return False
         remote.came(payload)
+        later = self._later.get(traffic)
+        if later and not traffic.asks_too_much:
+            self._ask(later.popleft())
+            if not later:
+                del self._later[traffic]
         return True
 
     # -------------------------------------------------------------------------------- holders
@@ -150,6 +157,7 @@ class Remotes:
     def life_over(self, traffic: "Traffic") -> None:
         """A link life has ended: what was asked for in it does not come, and nobody reads by it."""
         self.reports += map(Orphaned, self._asked.pop(traffic, {}).values())
+        self.reports += map(Orphaned, self._later.pop(traffic, ()))
         source = traffic.source
         if source is not None:
             for readers in self._readers.values():
@@ -253,7 +261,8 @@ class Remotes:
         if reader.over:
             return
         if not isinstance(payload, Remote):
-            reader.chunker.give(number, payload)
+            if payload != VOID or not reader.chunker.take_back(number):
+                reader.chunker.give(number, payload)
             self._wake(reader.peer)
         elif payload.successor is not None:
             self._give(reader, number, payload.successor)
@@ -282,12 +291,15 @@ class Remotes:
         if holder.over:
             self.reports.append(Orphaned(remote))
             return
-        try:
-            holder.ask_for(remote.key, remote.number)
-        except RemoteProtocolError:
-            remote.came(absent(f"too much that {holder.name} has goes through the scheduler"))
-            return
         self.reports.append(Relays(holder.peer, reader.peer, remote.size))
+        if holder.asks_too_much:
+            self._later.setdefault(holder, deque()).append(remote)
+        else:
+            self._ask(remote)
+
+    def _ask(self, remote: Remote) -> None:
+        holder = remote.holder
+        holder.ask_for(remote.key, remote.number)
         self._asked.setdefault(holder, {})[remote.number] = remote
         if remote.dropped is not None:
             remote.dropped.detach()  # the holder is answered when the bytes are here
@@ -310,7 +322,8 @@ class Remotes:
 
     def sizes(self) -> dict[str, int]:
         """Return how much is under way."""
-        return {"payloads_asked_for": sum(map(len, self._asked.values()))}
+        asked = [*self._asked.values(), *self._later.values()]
+        return {"payloads_asked_for": sum(map(len, asked))}
 
 
 def _drop(dropped: "deque[tuple[Traffic, int]]", holder: "Traffic", number: int) -> None:

@@ -6,6 +6,7 @@ was made costs nobody a value: whoever submitted the task is asked for it as for
 
 from functools import partial
 
+from ..protocol.absent import VOID
 from ..protocol.ids import ObjectId, PeerId, home_of, task_of
 from ..protocol.messages import Outcome, ValueRow
 from ..protocol.remotes import Remote
@@ -29,13 +30,11 @@ class Orphans:
         orphan, state = event.payload, self._state
         id_ = ObjectId(orphan.key)
         home = home_of(id_)
-        # What is not finished has no value at home, and its attempt is lost with its node.
-        if (
-            home == orphan.holder.peer
-            or not state.out.is_here(home)
-            or state.find(task_of(id_)) is not None
-        ):
+        if home == orphan.holder.peer or not state.out.is_here(home):
             state.out.restore(orphan, None)
+        elif state.find(task_of(id_)) is not None:
+            # Only who submitted it was to have it, of an attempt that is lost with its node.
+            state.out.restore(orphan, VOID)
         elif id_ in self._asked:
             self._asked[id_].append(orphan)
         else:
@@ -52,7 +51,8 @@ class Orphans:
         if row.payload is None and row.size:
             home.expect(row.id, partial(self._came, id_))
         else:
-            self._came(id_, row.payload if row.outcome == Outcome.VALUE else None)
+            # A failure: what was sent there came to nothing, and nobody else was to have it.
+            self._came(id_, row.payload if row.outcome == Outcome.VALUE else VOID)
         return True
 
     def forget_home(self, home: PeerId) -> None:

@@ -113,7 +113,7 @@ class Peer:
             self.expected.setdefault(key, deque()).append(then)
             return
         payload = payloads.popleft()
-        self.early_bytes -= len(payload)
+        self.early_bytes -= _kept_bytes(payload)
         if not payloads:
             del self.early[key]
         then(payload)
@@ -132,9 +132,13 @@ class Peer:
             then(payload)
             return
         self.early.setdefault(key, deque()).append(payload)
-        self.early_bytes += len(payload)
+        self.early_bytes += _kept_bytes(payload)
         if self.early_bytes > early_bytes_max:
             raise PeerError(f"it sent {self.early_bytes} bytes of payloads that no row names")
+
+
+def _kept_bytes(payload: bytes) -> int:
+    return REMOTE_BYTES if isinstance(payload, Remote) else len(payload)
 
 
 def ignore(_payload: bytes) -> None:
@@ -466,7 +470,7 @@ class State:
             assert self.out.is_here(peer_id)
             assert (peer.node is not None) == (peer_id in self.nodes)
             assert peer.early_bytes == sum(
-                len(payload) for payloads in peer.early.values() for payload in payloads
+                _kept_bytes(payload) for payloads in peer.early.values() for payload in payloads
             )
             for task, record in peer.tasks.items():
                 assert record.id == task

@@ -4,10 +4,11 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-from drumbeat.protocol.absent import reason_of
+from drumbeat.protocol.absent import VOID, reason_of
 from drumbeat.protocol.errors import RemoteProtocolError
 from drumbeat.protocol.frames import Bring, Chunk, Offered, Pointed, Taken
 from drumbeat.protocol.remotes import Remote
+from drumbeat.protocol.traffic import REFUSED_MAX
 from support.moves_bench import MovesBench, closes
 
 ONE = b"object-number-1!"
@@ -173,6 +174,51 @@ def test_one_that_was_promised_it_gets_it_too(bench: MovesBench) -> None:
     bench.send(old, ONE, payload)
     bench.restore(bench.offer(home, ONE, DATA))
     assert bench.got(old) == [(ONE, DATA)]
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_who_waits_for_what_came_to_nothing_is_told_so_and_its_core_hears_nothing(
+    bench: MovesBench, moves: bool
+) -> None:
+    holder, reader = bench.peer(), bench.peer(moves=moves)
+    payload = bench.offer(holder, ONE, DATA)
+    if moves:
+        bench.send(reader, ONE, payload)
+        bench.goes(holder)
+        bench.moved(reader, ONE, None)
+    else:
+        bench.goes(holder)
+        bench.send(reader, ONE, payload)
+    bench.restore(VOID)
+    assert bench.got(reader) == []
+    assert reader.there is not None
+    assert reader.there.settled
+
+
+def test_a_payload_that_is_larger_than_a_reader_takes_costs_that_reader_no_link() -> None:
+    bench = MovesBench(bytes_max=4 << 20)
+    holder, reader = bench.peer(), bench.peer()
+    data = bytes((1 << 20) + 1)
+    bench.send(reader, ONE, bench.offer(holder, ONE, data))
+    assert bench.got(reader) == [(ONE, data)]
+    closes(bench)
+
+
+def test_however_many_cannot_be_had_at_once_the_link_goes_on(bench: MovesBench) -> None:
+    holder, reader = bench.peer(), bench.peer()
+    kept = []
+    for number in range(REFUSED_MAX + 2):
+        id_ = number.to_bytes(16, "big")
+        kept.append(payload := bench.offer(holder, id_, DATA))
+        assert reader.there is not None
+        bench.remotes.send(reader.there, id_, payload)
+    bench.talk()
+    assert reader.hands is not None
+    for id_ in list(reader.pulls):
+        reader.hands.has(id_, None)
+    bench.talk()
+    assert [payload for _, payload in bench.got(reader)] == [DATA] * (REFUSED_MAX + 2)
+    assert bench.remotes.sizes() == {"payloads_asked_for": 0}
 
 
 def test_what_is_too_large_for_one_that_must_have_it_by_way_of_the_scheduler_others_still_get() -> (

@@ -1,5 +1,6 @@
 """Large results whose node has gone after their submitter got them: that one has them still."""
 
+from drumbeat.protocol.absent import VOID
 from drumbeat.protocol.codec import Reader
 from drumbeat.protocol.frames import Offered, Source
 from drumbeat.protocol.ids import PeerId, TaskId
@@ -54,19 +55,20 @@ def test_whoever_submitted_its_task_is_asked_for_it() -> None:
     assert stage.core.at_rest()["orphans"] == 0
 
 
-def test_if_that_goes_or_has_it_no_more_it_is_lost_and_nobody_waits() -> None:
-    for how in ("goes", "goes in between", "has it no more"):
+def test_if_that_goes_or_has_none_nobody_waits_for_it() -> None:
+    for how in ("goes", "goes in between", "has a failure"):
         stage = Stage(inline_bytes_max=10)
         client, _, made, remote = _made_and_needed(stage)
         if how == "goes in between":
             stage.say(client, Values([ValueRow(made, 0, None, 20)]))
-        if how == "has it no more":
-            failure = Failure("ObjectLost", "it is gone")
+        if how == "has a failure":
+            failure = Failure("NodeLost", "it was lost with its node")
             stage.say(client, Values([ValueRow(made, Outcome.FAILURE, failure=failure)]))
         else:
             stage.event(events.PeerDisconnected(client))
         stage.live(12.0, 0.25, client)
-        assert stage.restores == [events.Restore(remote, None)], how
+        payload = VOID if how == "has a failure" else None
+        assert stage.restores == [events.Restore(remote, payload)], how
         assert stage.core.at_rest()["orphans"] == 0
 
 
@@ -81,7 +83,7 @@ def test_what_is_not_finished_is_waited_for_by_nobody() -> None:
     stage.event(events.PayloadOrphaned(remote))
     stage.turn()
     assert not stage.take(client, Wanted)
-    assert stage.restores == [events.Restore(remote, None)]
+    assert stage.restores == [events.Restore(remote, VOID)]
     assert len(stage.assigned(node)) == 1
 
 
