@@ -16,6 +16,7 @@ from ..protocol.messages import (
     Environment,
     Join,
 )
+from ..protocol.remotes import Remote
 from ..protocol.resources import units
 from ..protocol.running import RunningRow
 from ..protocol.settings import Settings
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from random import Random
 
 BlobTaker = Callable[[bytes], None]
+#: what it costs to remember a payload whose bytes lie elsewhere
+REMOTE_BYTES = 1024
 
 
 class PeerError(Exception):

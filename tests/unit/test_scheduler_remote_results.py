@@ -146,3 +146,19 @@ def test_a_task_at_the_node_that_submitted_its_maker_gets_it_like_any_other() ->
     # The result, and once more as an argument: the node pairs each row with a payload of its own.
     told = [blob for blob in stage.blobs if blob.peer == home]
     assert told == [events.SendBlob(home, made, remote)] * 2  # type: ignore[arg-type]
+
+
+def test_what_lies_elsewhere_may_come_before_its_row_however_large_it_is_but_not_without_end() -> (
+    None
+):
+    stage = Stage(inline_bytes_max=10, value_bytes_max=1024)
+    node = stage.node()
+    source = Source(node, "tcp://10.0.0.1:7000", bytes(32))
+    holder = Traffic(Reader.to_scheduler(), Settings(), peer=node, name="one", source=source)
+    for number in range(5):
+        (id_,) = ids_of(node, 1, worker=number)
+        assert not stage.drops
+        remote = Remote(holder, Offered(id_, 1, 1 << 34, id_))
+        stage.event(events.BlobReceived(node, id_, remote))  # type: ignore[arg-type]
+        stage.turn()
+    assert [drop.peer for drop in stage.drops] == [node]
