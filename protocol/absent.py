@@ -8,6 +8,9 @@ from typing import Final
 #: 0xC1 begins no MessagePack, and no pickle; the digit is the form
 MARK: Final = b"\xc1L1"
 REASON_BYTES_MAX: Final = 1000
+#: no payload at all: of an attempt that came to nothing, whose row does not come. Who asked for it
+#: waits no more
+VOID: Final = b"\xc1L0"
 
 
 def absent(reason: str) -> bytes:

@@ -91,6 +91,14 @@ class Chunker:
         if isinstance(payload, Remote):
             self._say_whole(Pointed(key, number, len(payload), payload.id, sources))
 
+    def replace(self, number: int, payload: Remote) -> bool:
+        """What was lent is the same as this; return whether the other side may be pointed to it."""
+        key, known = self._lent.get(number, (b"", None))
+        if isinstance(known, Remote):
+            self.lent_bytes += len(payload) - len(known)
+            self._lent[number] = key, payload
+        return isinstance(known, Remote) and number not in self.promised
+
     def promise(self, key: bytes, payload: Remote) -> int:
         """Count a payload as lent whose bytes are to come here first; return its number."""
         number = self._lend(key, payload)
@@ -108,6 +116,15 @@ class Chunker:
         if number in self.promised:
             del self.promised[number]
             self.kept_promises.append(number)
+
+    def take_back(self, number: int) -> bool:
+        """Lend something no more; False: the other side knows of it, so it stays lent."""
+        if number not in self.promised:
+            return False
+        del self.promised[number]
+        _, payload = self._lent.pop(number)
+        self.lent_bytes -= 0 if payload is None else len(payload)
+        return True
 
     def forget_promise(self, number: int) -> None:
         """What was promised has been queued, and is counted as such."""

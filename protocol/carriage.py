@@ -193,10 +193,6 @@ class Carriage:
         return False
 
     def _pull(self, traffic: Traffic, message: Pointed) -> None:
-        if message.size > self._bytes_max:
-            raise RemoteProtocolError(
-                f"pointed.size: {message.size:,} bytes, and {self._bytes_max:,} are the most"
-            )
         traffic.unask(message.key, message.number)
         served = self._served.get(message.id)
         if served is not None:
@@ -204,6 +200,10 @@ class Carriage:
             traffic.chunker.say(Taken(message.number, True))
             self._here.append(Blob(message.key, cast("bytes", served.payload), NO_PEER))
             self._wake()
+            return
+        if message.size > self._bytes_max:
+            # Another peer's limit is higher: that is no fault of this link's.
+            traffic.ask_for(message.key, message.number)
             return
         waiting = self._pulls.get(message.id)
         if waiting is not None:

@@ -18,7 +18,7 @@ from .lending import send_payload, traffic_of
 from .listener import Disconnected, Joined, Lags, Listener, Returned
 from .messages import AnyMessage
 from .poller import Poller
-from .remotes import Relays, Remote, Remotes
+from .remotes import Orphaned, Relays, Remote, Remotes
 from .settings import Settings
 from .traffic import NOW_S, Blob, Heard, Message, Reached, Rejected, Traffic
 
@@ -29,7 +29,17 @@ LENT_GRACE_S = 0.5
 _CONTROL = int(Channel.CONTROL)
 
 ListenHappening = (
-    Joined | Returned | Disconnected | Heard | Lags | Reached | Message | Blob | Rejected | Relays
+    Joined
+    | Returned
+    | Disconnected
+    | Heard
+    | Lags
+    | Reached
+    | Message
+    | Blob
+    | Rejected
+    | Relays
+    | Orphaned
 )
 
 
@@ -147,6 +157,9 @@ class ListenShell:
                 listener_.may_have_closed(closed, now_s)
         if listener_.probes_due_s:
             self._do(listener_.time_passed(now_s), out)
+        if self._remotes.reports:
+            out += self._remotes.reports
+            self._remotes.reports.clear()
         if listener_.lagging:
             out[:0] = listener_.lagging
             listener_.lagging.clear()
@@ -173,6 +186,10 @@ class ListenShell:
             send_payload(traffic, key, payload)
         self._feeding[peer] = None
         return True
+
+    def restore(self, remote: Remote, payload: bytes | None) -> None:
+        """Say where the bytes are of what was `Orphaned`; None: nowhere."""
+        self._remotes.restore(remote, payload)
 
     def mark(self, peer: PeerId, mark: int) -> None:
         """Report (`Reached`) when the peer has received all that was sent to it so far.
@@ -208,7 +225,7 @@ class ListenShell:
 
     def deadline_s(self) -> float | None:
         """Return when the next turn is due though nothing comes; None: never."""
-        if self._pending:
+        if self._pending or self._remotes.reports:
             return NOW_S
         if self._feeding:
             for peer in self._feeding:
@@ -302,9 +319,6 @@ class ListenShell:
             traffic.take_in_bulk(raws, peer, out)
             # There may be answers to send, and what it has taken waits no more.
             self._feeding[peer] = None
-            if self._remotes.relays:
-                out += self._remotes.relays
-                self._remotes.relays.clear()
         except RemoteProtocolError as error:
             # A payload that never becomes whole would be waited for: this peer cannot go on.
             self._rejected += 1

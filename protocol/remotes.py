@@ -6,17 +6,19 @@ anybody here keeps one, its holder keeps the bytes.
 
 A reader is sent to whoever read the same last, and gets from it what that has got so far: so a
 payload that many want leaves its holder about once. If that fails it is sent to the holder. If
-that fails too the holder sends the bytes here, in chunks, and they are passed on.
+that fails too the holder sends the bytes here, in chunks, and they are passed on. If it has gone,
+the core is asked whether somebody else keeps them.
 """
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import finalize
 
 from msgspec import Struct
 
-from .absent import absent
+from .absent import VOID, absent
 from .errors import RemoteProtocolError
 from .frames import Bring, Offered, Pointed, Source, Taken
 from .ids import NO_PEER, PeerId
@@ -38,12 +40,18 @@ class Relays(Struct, gc=False, frozen=True):
     size: int
 
 
+class Orphaned(Struct, frozen=True):
+    """Report: a payload is needed whose holder has gone. Answered by `Remotes.restore`."""
+
+    payload: "Remote"
+
+
 class Remote:
     """A payload whose bytes lie with the peer that has offered it."""
 
     __slots__ = (
         "__weakref__", "asked", "dropped", "holder", "id", "is_with", "key", "number", "payload",
-        "size", "waiting",
+        "size", "successor", "waiting",
     )  # fmt: skip
 
     def __init__(self, holder: "Traffic", offered: Offered) -> None:
@@ -53,23 +61,28 @@ class Remote:
         self.key = offered.key
         self.number = offered.number
         self.size = offered.size
-        #: one that has got it, or is about to, though nothing has named it yet
+        #: one that has got it, or is about to, though no row has named it there yet
         self.is_with = NO_PEER
         #: the bytes, if they had to come here; or what says that they are lost
         self.payload: bytes | None = None
-        #: the holder has been asked for the bytes
+        #: the holder has been asked for the bytes; or, since it has gone, the core
         self.asked = False
+        #: its holder has gone: the same bytes, offered by another
+        self.successor: Remote | None = None
         #: tells the holder when nobody here keeps this any more
         self.dropped: finalize[Any, Any] | None = None
         #: to be told when they are here
-        self.waiting: list[Callable[[bytes], None]] = []
+        self.waiting: list[Callable[[bytes | Remote], None]] = []
 
     def __len__(self) -> int:
         return self.size
 
-    def came(self, payload: bytes) -> None:
-        """The bytes are here, or it is known that they will not be."""
-        self.payload = payload
+    def came(self, payload: "bytes | Remote") -> None:
+        """The bytes are here, or with another, or it is known that they will not be."""
+        if isinstance(payload, Remote):
+            self.successor = payload
+        else:
+            self.payload = payload
         waiting, self.waiting = self.waiting, []
         for then in waiting:
             then(payload)
@@ -90,11 +103,13 @@ class Remotes:
         self._readers: OrderedDict[bytes, dict[PeerId, Source]] = OrderedDict()
         #: by the holder's link life: by number, what was asked for
         self._asked: dict[Traffic, dict[int, Remote]] = {}
+        #: and what will be, once some of that has come
+        self._later: dict[Traffic, deque[Remote]] = {}
         #: offers that nobody here keeps any more: the holder's link life, and the number. Appended
         #: amid anything
         self._dropped: deque[tuple[Traffic, int]] = deque()
         #: to be told to the core
-        self.relays: list[Relays] = []
+        self.reports: list[Relays | Orphaned] = []
 
     # -------------------------------------------------------------------- what a link tells
 
@@ -117,6 +132,11 @@ class Remotes:
         if remote is None:
             return False
         remote.came(payload)
+        later = self._later.get(traffic)
+        if later and not traffic.asks_too_much:
+            self._ask(later.popleft())
+            if not later:
+                del self._later[traffic]
         return True
 
     # -------------------------------------------------------------------------------- holders
@@ -136,8 +156,8 @@ class Remotes:
 
     def life_over(self, traffic: "Traffic") -> None:
         """A link life has ended: what was asked for in it does not come, and nobody reads by it."""
-        for remote in self._asked.pop(traffic, {}).values():
-            remote.came(absent(f"{traffic.name} has gone, which had it"))
+        self.reports += map(Orphaned, self._asked.pop(traffic, {}).values())
+        self.reports += map(Orphaned, self._later.pop(traffic, ()))
         source = traffic.source
         if source is not None:
             for readers in self._readers.values():
@@ -147,6 +167,8 @@ class Remotes:
 
     def send(self, reader: "Traffic", key: bytes, remote: Remote) -> None:
         """Have a peer get a payload under a key."""
+        while remote.successor is not None:
+            remote = remote.successor
         if remote.payload is not None:
             reader.chunker.add(key, remote.payload)
         elif reader.source is None:
@@ -163,17 +185,21 @@ class Remotes:
         """A peer could not get what it was sent for: try what is left."""
         is_last = reader.tries.pop(number, True)
         self._no_reader(remote.id, reader)
-        if remote.payload is None and not is_last:
-            sources, is_last = self._sources(remote, reader, 1)
-            if sources:
-                reader.chunker.point_again(number, sources)
-                reader.tries[number] = is_last
-                return
-        give = _giver(reader, number, self._wake)
-        if remote.payload is not None:
-            give(remote.payload)
+        is_open = remote.payload is None and remote.successor is None
+        if is_open and not is_last and self._point_again(reader, number, remote, 1):
+            return
+        if is_open:
+            self._relay(remote, reader, number)
         else:
-            self._relay(remote, reader, give)
+            self._give(reader, number, remote)
+
+    def _point_again(self, reader: "Traffic", number: int, remote: Remote, tried: int) -> bool:
+        sources, is_last = self._sources(remote, reader, tried)
+        if sources:
+            reader.chunker.point_again(number, sources)
+            reader.tries[number] = is_last
+            self._wake(reader.peer)
+        return bool(sources)
 
     def _sources(
         self, remote: Remote, reader: "Traffic", tried: int
@@ -228,34 +254,62 @@ class Remotes:
     # ------------------------------------------------------------------------- by way of here
 
     def _promise(self, reader: "Traffic", key: bytes, remote: Remote) -> None:
-        number = reader.chunker.promise(key, remote)
-        self._relay(remote, reader, _giver(reader, number, self._wake))
+        self._relay(remote, reader, reader.chunker.promise(key, remote))
 
-    def _relay(self, remote: Remote, reader: "Traffic", then: Callable[[bytes], None]) -> None:
+    def _give(self, reader: "Traffic", number: int, payload: bytes | Remote) -> None:
+        """Go on with what a peer waits for: now it is known where its bytes are."""
+        if reader.over:
+            return
+        if not isinstance(payload, Remote):
+            if payload != VOID or not reader.chunker.take_back(number):
+                reader.chunker.give(number, payload)
+            self._wake(reader.peer)
+        elif payload.successor is not None:
+            self._give(reader, number, payload.successor)
+        elif payload.payload is not None:
+            self._give(reader, number, payload.payload)
+        elif not reader.chunker.replace(number, payload) or not self._point_again(
+            reader, number, payload, 0
+        ):
+            self._relay(payload, reader, number)
+
+    def _relay(self, remote: Remote, reader: "Traffic", number: int) -> None:
         holder = remote.holder
-        remote.waiting.append(then)
+        if not remote.asked and not holder.over and remote.size > self._bytes_max:
+            # That is so for this peer; others may reach it.
+            reason = (
+                f"{reader.name} cannot reach {holder.name}, which has it, and its "
+                f"{remote.size:,} bytes are more than go through the scheduler: "
+                f"{self._bytes_max:,} (value_bytes_max)"
+            )
+            self._give(reader, number, absent(reason))
+            return
+        remote.waiting.append(partial(self._give, reader, number))
         if remote.asked:
             return
         remote.asked = True
         if holder.over:
-            remote.came(absent(f"{holder.name} has gone, which had it"))
-        elif remote.size > self._bytes_max:
-            remote.came(absent(
-                f"{reader.name} cannot reach {holder.name}, which has it, and its "
-                f"{remote.size:,} bytes are more than go through the scheduler: "
-                f"{self._bytes_max:,} (value_bytes_max)"
-            ))  # fmt: skip
+            self.reports.append(Orphaned(remote))
+            return
+        self.reports.append(Relays(holder.peer, reader.peer, remote.size))
+        if holder.asks_too_much:
+            self._later.setdefault(holder, deque()).append(remote)
         else:
-            try:
-                holder.ask_for(remote.key, remote.number)
-            except RemoteProtocolError:
-                remote.came(absent(f"too much that {holder.name} has goes through the scheduler"))
-                return
-            self.relays.append(Relays(holder.peer, reader.peer, remote.size))
-            self._asked.setdefault(holder, {})[remote.number] = remote
-            if remote.dropped is not None:
-                remote.dropped.detach()  # the holder is answered when the bytes are here
-            self._wake(holder.peer)
+            self._ask(remote)
+
+    def _ask(self, remote: Remote) -> None:
+        holder = remote.holder
+        holder.ask_for(remote.key, remote.number)
+        self._asked.setdefault(holder, {})[remote.number] = remote
+        if remote.dropped is not None:
+            remote.dropped.detach()  # the holder is answered when the bytes are here
+        self._wake(holder.peer)
+
+    def restore(self, remote: Remote, payload: bytes | Remote | None) -> None:
+        """The core says where the bytes are of what has lost its holder; None: nowhere."""
+        if payload is None:
+            payload = absent(f"{remote.holder.name} has gone, which had it")
+        remote.came(payload)
 
     def tidy(self) -> None:
         """Tell holders what nobody needs any more."""
@@ -268,19 +322,9 @@ class Remotes:
 
     def sizes(self) -> dict[str, int]:
         """Return how much is under way."""
-        return {"payloads_asked_for": sum(map(len, self._asked.values()))}
+        asked = [*self._asked.values(), *self._later.values()]
+        return {"payloads_asked_for": sum(map(len, asked))}
 
 
 def _drop(dropped: "deque[tuple[Traffic, int]]", holder: "Traffic", number: int) -> None:
     dropped.append((holder, number))
-
-
-def _giver(
-    reader: "Traffic", number: int, wake: Callable[[PeerId], None]
-) -> Callable[[bytes], None]:
-    def give(payload: bytes) -> None:
-        if not reader.over:
-            reader.chunker.give(number, payload)
-            wake(reader.peer)
-
-    return give

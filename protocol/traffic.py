@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from msgspec import Raw, Struct
 
+from .absent import VOID
 from .blobs import Assembler, Chunker, Place
 from .codec import Reader, decode_bulk, encode
 from .dialer import Dialer
@@ -210,6 +211,8 @@ class Traffic:
             place = message.pid, message.fd, message.inode, message.size, message.id
             payload = self._open_file(place) if self._open_file is not None else None
             if payload is None:
+                if self.asks_too_much:
+                    raise RemoteProtocolError("lent.number: too many that cannot be opened here")
                 self.ask_for(key, message.number)
             else:
                 self.chunker.say(Taken(message.number, True))
@@ -221,19 +224,20 @@ class Traffic:
             self.chunker.say(Taken(number, True))
             if self._moves is not None and self._moves.relayed(self, number, payload):
                 return None
+            if payload == VOID:
+                return None
         return payload
 
     def ask_for(self, key: bytes, number: int) -> None:
-        """Say that the bytes of what was lent, or of what is kept elsewhere, are to be sent.
-
-        Raises:
-            RemoteProtocolError: there are too many such.
-        """
-        if self._refused_count >= REFUSED_MAX:
-            raise RemoteProtocolError("lent.number: too many that cannot be opened here")
+        """Say that the bytes of what was lent, or of what is kept elsewhere, are to be sent."""
         self._refused.setdefault(key, deque()).append(number)
         self._refused_count += 1
         self.chunker.say(Taken(number, False))
+
+    @property
+    def asks_too_much(self) -> bool:
+        """Whether no more is to be asked for until some of it has come."""
+        return self._refused_count >= REFUSED_MAX
 
     def unask(self, key: bytes, number: int) -> None:
         """The bytes under a number have come, or are to be got elsewhere after all."""

@@ -10,6 +10,7 @@ from ..protocol.ids import PeerId
 from ..protocol.messages import (
     AnyMessage,
 )
+from ..protocol.remotes import Remote
 from .deeds import Course, Deed
 
 # ------------------------------------------------------------------------------------------ events
@@ -81,6 +82,12 @@ class Relays(Struct, gc=False, frozen=True):
     size: int
 
 
+class PayloadOrphaned(Struct, gc=False, frozen=True):
+    """A peer needs a large payload whose holder has gone. Answered by Restore."""
+
+    payload: Remote
+
+
 class MessageRejected(Struct, gc=False, frozen=True):
     """What a peer sent made no sense and was dropped."""
 
@@ -117,7 +124,8 @@ class Kept(Struct, gc=False, frozen=True):
 
 Event = (
     PeerJoined | PeerReturned | PeerDisconnected | PeerHeard | Received | BlobReceived | PeerLags
-    | Reached | Relays | MessageRejected | DoorTold | TimePassed | ClockRead | Kept
+    | Reached | Relays | PayloadOrphaned | MessageRejected | DoorTold | TimePassed | ClockRead
+    | Kept
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- commands
@@ -136,6 +144,13 @@ class SendBlob(Struct, gc=False, frozen=True):
     peer: PeerId
     key: bytes
     payload: bytes
+
+
+class Restore(Struct, gc=False, frozen=True):
+    """The bytes of what has lost its holder are there again; None: they are lost."""
+
+    orphan: Remote
+    payload: bytes | None
 
 
 class Drop(Struct, gc=False, frozen=True):
@@ -191,4 +206,4 @@ class Unkeep(Struct, gc=False, frozen=True):
     id: bytes
 
 
-Command = Send | SendBlob | Drop | Mark | Remember | Keep | KeepCourse | Unkeep
+Command = Send | SendBlob | Restore | Drop | Mark | Remember | Keep | KeepCourse | Unkeep

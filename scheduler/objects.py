@@ -10,6 +10,7 @@ from typing import Final
 from ..protocol.ids import TASK_BYTES, ObjectId, PeerId, home_of, objects_of, show, task_of
 from ..protocol.messages import Outcome, ValueRow
 from ..protocol.remotes import Remote
+from .orphans import Orphans
 from .state import State
 from .tasks import TaskRecord, lost
 
@@ -36,7 +37,7 @@ class Entry:
 class Objects:
     """All objects that are waited for."""
 
-    __slots__ = ("_gone", "_state", "entries", "heard_of", "remotes")
+    __slots__ = ("_gone", "_state", "entries", "heard_of", "orphans", "remotes")
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -47,6 +48,7 @@ class Objects:
         self._gone: dict[PeerId, tuple[str, str]] = {}
         #: how many of them lie with a peer
         self.remotes = 0
+        self.orphans = Orphans(state)
 
     def need(self, record: TaskRecord) -> ValueRow | None:
         """Have a new task wait for its dependencies; return one that has failed already."""
@@ -153,6 +155,7 @@ class Objects:
             name: its role and its name, for people; "": it has none that they know.
             why: is gone: goes on after "that".
         """
+        self.orphans.forget_home(peer)
         rows = []
         if name:
             self._gone[peer] = name, why
@@ -199,7 +202,7 @@ class Objects:
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
-        return {"objects": len(self.entries)}
+        return {"objects": len(self.entries), **self.orphans.sizes()}
 
     def check_invariants(self) -> None:
         """Assert that no value is kept for nobody, and that those who wait are there."""

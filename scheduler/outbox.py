@@ -4,7 +4,7 @@ Never decides what is sent. It joins rows to messages, and it counts the refs in
 since that is the moment at which the receiver begins to hold them.
 """
 
-from ..protocol.ids import ObjectId, PeerId, TaskId, home_of
+from ..protocol.ids import NO_PEER, ObjectId, PeerId, TaskId, home_of
 from ..protocol.limits import CANCELLED
 from ..protocol.messages import (
     AnyMessage,
@@ -27,7 +27,7 @@ from ..protocol.messages import (
 )
 from ..protocol.recovery import Report
 from ..protocol.remotes import Remote
-from .events import Command, Drop, Send, SendBlob
+from .events import Command, Drop, Restore, Send, SendBlob
 from .holders import Holders
 
 
@@ -46,6 +46,7 @@ class Outbox:
         "_letters",
         "_rare",
         "_reports",
+        "_restores",
         "_retried",
         "_shared",
         "_stops",
@@ -87,6 +88,7 @@ class Outbox:
         self._letters: list[Send] = []
         self._texts: list[Send] = []
         self._blobs: list[SendBlob] = []
+        self._restores: list[Restore] = []
 
     # --------------------------------------------------------------------------------- who is there
 
@@ -122,7 +124,9 @@ class Outbox:
         payload = row.payload
         if payload is None or len(payload) <= self._inline_bytes_max:
             return row
-        if not isinstance(payload, Remote) or payload.is_with != peer:
+        if isinstance(payload, Remote) and payload.is_with == peer:
+            payload.is_with = NO_PEER  # what this row names; the next one names another
+        else:
             self._rare = True
             self._blobs.append(SendBlob(peer, row.id, payload))
         return ValueRow(
@@ -195,6 +199,11 @@ class Outbox:
         """Send a large payload."""
         self._rare = True
         self._blobs.append(SendBlob(peer, key, payload))
+
+    def restore(self, orphan: Remote, payload: bytes | None) -> None:
+        """Say where the bytes are of what has lost its holder; None: nowhere."""
+        self._rare = True
+        self._restores.append(Restore(orphan, payload))
 
     def value(self, peer: PeerId, row: ValueRow) -> None:
         """Answer a fetch."""
@@ -316,11 +325,13 @@ class Outbox:
         commands += [Send(peer, TakeBack(count)) for peer, count in self._take_backs.items()]
         commands += self._letters
         commands += self._blobs
+        commands += self._restores
         for rows in (self._stops, self._values, self._wanted, self._shared, self._take_backs):
             rows.clear()
         self._reports.clear()
         self._letters.clear()
         self._blobs.clear()
+        self._restores.clear()
 
     def _flush_definitions(self, commands: list[Command]) -> None:
         for peer, objects in self._shared.items():

@@ -32,6 +32,7 @@ from ..protocol.transport import (
     ListenHappening,
     ListenShell,
     Message,
+    Orphaned,
     Poller,
     Reached,
     Rejected,
@@ -282,6 +283,8 @@ class Service:
                 shell.mark(command.peer, command.mark)
             elif isinstance(command, events.SendBlob):
                 shell.send_blob(command.peer, command.key, command.payload)
+            elif isinstance(command, events.Restore):
+                shell.restore(command.orphan, command.payload)
             elif isinstance(command, events.Remember):
                 self._remember(command)
             elif isinstance(command, events.Keep):
@@ -372,3 +375,5 @@ def _event_of(happening: ListenHappening) -> events.Event:
             return events.PeerLags(peer, queued_bytes, channel)
         case Relays(holder, reader, size):
             return events.Relays(holder, reader, size)
+        case Orphaned(payload):
+            return events.PayloadOrphaned(payload)

@@ -16,6 +16,7 @@ from ..protocol.messages import (
     Environment,
     Join,
 )
+from ..protocol.remotes import Remote
 from ..protocol.resources import units
 from ..protocol.running import RunningRow
 from ..protocol.settings import Settings
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from random import Random
 
 BlobTaker = Callable[[bytes], None]
+#: what it costs to remember a payload whose bytes lie elsewhere
+REMOTE_BYTES = 1024
 
 
 class PeerError(Exception):
@@ -113,7 +116,7 @@ class Peer:
             self.expected.setdefault(key, deque()).append(then)
             return
         payload = payloads.popleft()
-        self.early_bytes -= len(payload)
+        self.early_bytes -= _kept_bytes(payload)
         if not payloads:
             del self.early[key]
         then(payload)
@@ -132,9 +135,13 @@ class Peer:
             then(payload)
             return
         self.early.setdefault(key, deque()).append(payload)
-        self.early_bytes += len(payload)
+        self.early_bytes += _kept_bytes(payload)
         if self.early_bytes > early_bytes_max:
             raise PeerError(f"it sent {self.early_bytes} bytes of payloads that no row names")
+
+
+def _kept_bytes(payload: bytes) -> int:
+    return REMOTE_BYTES if isinstance(payload, Remote) else len(payload)
 
 
 def ignore(_payload: bytes) -> None:
@@ -466,7 +473,7 @@ class State:
             assert self.out.is_here(peer_id)
             assert (peer.node is not None) == (peer_id in self.nodes)
             assert peer.early_bytes == sum(
-                len(payload) for payloads in peer.early.values() for payload in payloads
+                _kept_bytes(payload) for payloads in peer.early.values() for payload in payloads
             )
             for task, record in peer.tasks.items():
                 assert record.id == task

@@ -29,6 +29,8 @@ def values_came(
             raise PeerError("it sent a value whose home it is not")
         large = row.payload is None and row.size > 0
         if not objects.awaits(ObjectId(row.id)):
+            if objects.orphans.told(peer, row):
+                continue
             # Whoever wanted it has gone meanwhile.
             state.counters["stale_dropped"] += 1
             if large:

@@ -139,6 +139,21 @@ def test_what_one_node_has_lost_with_its_death_others_get_from_the_program(
         )
 
 
+def test_a_task_that_waited_for_it_before_that_gets_it_from_the_program_too(
+    machines: Machines,
+) -> None:
+    work = Work()
+    machines.start("one")
+    with machines.init():
+        ref = work.made.remote(9, 4 * MIB)
+        needs = work.summed.options(node="two", wait_for_nodes=True).remote(ref)
+        assert len(drumbeat.get(ref)) == 4 * MIB
+        for process in machines.nodes["one"].family():
+            process.kill()
+        machines.start("two")
+        assert drumbeat.get(needs, timeout=60) == ("two", digest(b"\t" * (4 * MIB)))
+
+
 def test_where_one_cannot_reach_the_other_it_goes_through_the_scheduler_which_says_so(
     machines: Machines,
 ) -> None:

@@ -9,7 +9,7 @@ from drumbeat.protocol.frames import Hello
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.lending import send_payload, traffic_of
 from drumbeat.protocol.moving_words import Source
-from drumbeat.protocol.remotes import Remote, Remotes
+from drumbeat.protocol.remotes import Relays, Remote, Remotes
 from drumbeat.protocol.settings import Settings
 from drumbeat.protocol.traffic import Blob, Traffic
 from msgspec import Raw
@@ -120,6 +120,9 @@ class MovesBench:
         self.peers: list[Peer] = []
         #: what the scheduler's core and the peers' cores are told, by name
         self.told: dict[str, list[Blob]] = {"scheduler": []}
+        #: what has lost its holder, and who is to say where else it is
+        self.orphans: list[Remote] = []
+        self.relays: list[Relays] = []
         #: all that was said on bulk links
         self.said: list[Any] = []
 
@@ -164,6 +167,13 @@ class MovesBench:
         self.remotes.life_over(traffic)
         self.talk()
 
+    def restore(self, payload: Any = None) -> None:
+        """Have the scheduler's core say where all that has lost its holder is; None: nowhere."""
+        orphans, self.orphans = self.orphans, []
+        for orphan in orphans:
+            self.remotes.restore(orphan, payload)
+        self.talk()
+
     def got(self, peer: Peer) -> list[tuple[bytes, bytes]]:
         """Return what a peer's core was told since last asked."""
         told, self.told[peer.name] = self.told[peer.name], []
@@ -186,6 +196,12 @@ class MovesBench:
                     continue
                 busy |= self._pass_on(peer.here, peer.there, peer, self.told["scheduler"])
                 busy |= self._pass_on(peer.there, peer.here, peer, self.told[peer.name])
+        for report in self.remotes.reports:
+            if isinstance(report, Relays):
+                self.relays.append(report)
+            else:
+                self.orphans.append(report.payload)
+        self.remotes.reports.clear()
 
     def _pass_on(self, one: Traffic, other: Traffic, peer: Peer, out: list[Any]) -> bool:
         messages = []

@@ -81,6 +81,7 @@ class Stage:
         self.acting: list[list[tuple[str, str, str]]] = []
         self.mail: dict[PeerId, list[Any]] = {}
         self.blobs: list[events.SendBlob] = []
+        self.restores: list[events.Restore] = []
         self.drops: list[events.Drop] = []
         #: marks that peers have not reached; each does before the next turn if `prompt`
         self.marks: dict[PeerId, list[int]] = {}
@@ -127,6 +128,8 @@ class Stage:
                 self.mail.setdefault(command.peer, []).append(command.message)
             elif isinstance(command, events.SendBlob):
                 self.blobs.append(command)
+            elif isinstance(command, events.Restore):
+                self.restores.append(command)
             elif isinstance(command, events.Remember):
                 self.remembered.append(command.nodes)
                 self.gone.append(command.gone)

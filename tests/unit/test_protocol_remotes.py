@@ -4,10 +4,11 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-from drumbeat.protocol.absent import reason_of
+from drumbeat.protocol.absent import VOID, reason_of
 from drumbeat.protocol.errors import RemoteProtocolError
 from drumbeat.protocol.frames import Bring, Chunk, Offered, Pointed, Taken
 from drumbeat.protocol.remotes import Remote
+from drumbeat.protocol.traffic import REFUSED_MAX
 from support.moves_bench import MovesBench, closes
 
 ONE = b"object-number-1!"
@@ -98,7 +99,7 @@ def test_what_cannot_be_had_from_anybody_goes_through_the_scheduler_which_says_s
     bench.send(reader, ONE, payload)
     bench.moved(reader, ONE, None)
     assert bench.got(reader) == [(ONE, DATA)]
-    [relays] = bench.remotes.relays
+    [relays] = bench.relays
     assert (relays.holder, relays.reader, relays.size) == (holder.id, reader.id, len(DATA))
     assert holder.served == []  # it has given the bytes away
     assert bench.told["scheduler"] == []
@@ -122,6 +123,7 @@ def test_what_is_lost_with_its_holder_arrives_as_lost(bench: MovesBench) -> None
     bench.send(reader, ONE, payload)
     bench.goes(holder)
     bench.moved(reader, ONE, None)
+    bench.restore()
     [(key, lost)] = bench.got(reader)
     assert key == ONE
     assert reason_of(lost) == "peer0 has gone, which had it"
@@ -139,9 +141,99 @@ def test_a_holder_that_goes_while_it_is_asked_for_the_bytes_leaves_nobody_waitin
     reader.there.chunker.taken(Taken(1, False))
     bench.remotes.failed(reader.there, 1, payload)
     bench.goes(holder)
+    bench.restore()
     assert payload.payload is not None
     assert reason_of(payload.payload)
     assert bench.remotes.sizes() == {"payloads_asked_for": 0}
+
+
+def test_what_has_lost_its_holder_is_got_from_whoever_else_keeps_it(bench: MovesBench) -> None:
+    holder, home, asks, waits = (bench.peer() for _ in range(4))
+    payload = bench.offer(holder, ONE, DATA)
+    for reader in (asks, waits):
+        bench.send(reader, ONE, payload)
+    bench.goes(holder)
+    for reader in (asks, waits):
+        bench.moved(reader, ONE, None)
+    assert bench.orphans == [payload]
+    again = bench.offer(home, ONE, DATA, b"the-same-another")
+    bench.restore(again)
+    assert bench.sources(asks, again.id) == [home.id]
+    for reader in (asks, waits):
+        bench.moved(reader, again.id, DATA)
+        assert bench.got(reader) == [(ONE, DATA)]
+    late = bench.peer(listens=False, moves=False)
+    bench.send(late, ONE, payload)
+    assert bench.got(late) == [(ONE, DATA)]
+
+
+def test_one_that_was_promised_it_gets_it_too(bench: MovesBench) -> None:
+    holder, home, old = bench.peer(), bench.peer(), bench.peer(moves=False)
+    payload = bench.offer(holder, ONE, DATA)
+    bench.goes(holder)
+    bench.send(old, ONE, payload)
+    bench.restore(bench.offer(home, ONE, DATA))
+    assert bench.got(old) == [(ONE, DATA)]
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_who_waits_for_what_came_to_nothing_is_told_so_and_its_core_hears_nothing(
+    bench: MovesBench, moves: bool
+) -> None:
+    holder, reader = bench.peer(), bench.peer(moves=moves)
+    payload = bench.offer(holder, ONE, DATA)
+    if moves:
+        bench.send(reader, ONE, payload)
+        bench.goes(holder)
+        bench.moved(reader, ONE, None)
+    else:
+        bench.goes(holder)
+        bench.send(reader, ONE, payload)
+    bench.restore(VOID)
+    assert bench.got(reader) == []
+    assert reader.there is not None
+    assert reader.there.settled
+
+
+def test_a_payload_that_is_larger_than_a_reader_takes_costs_that_reader_no_link() -> None:
+    bench = MovesBench(bytes_max=4 << 20)
+    holder, reader = bench.peer(), bench.peer()
+    data = bytes((1 << 20) + 1)
+    bench.send(reader, ONE, bench.offer(holder, ONE, data))
+    assert bench.got(reader) == [(ONE, data)]
+    closes(bench)
+
+
+def test_however_many_cannot_be_had_at_once_the_link_goes_on(bench: MovesBench) -> None:
+    holder, reader = bench.peer(), bench.peer()
+    kept = []
+    for number in range(REFUSED_MAX + 2):
+        id_ = number.to_bytes(16, "big")
+        kept.append(payload := bench.offer(holder, id_, DATA))
+        assert reader.there is not None
+        bench.remotes.send(reader.there, id_, payload)
+    bench.talk()
+    assert reader.hands is not None
+    for id_ in list(reader.pulls):
+        reader.hands.has(id_, None)
+    bench.talk()
+    assert [payload for _, payload in bench.got(reader)] == [DATA] * (REFUSED_MAX + 2)
+    assert bench.remotes.sizes() == {"payloads_asked_for": 0}
+
+
+def test_what_is_too_large_for_one_that_must_have_it_by_way_of_the_scheduler_others_still_get() -> (
+    None
+):
+    bench = MovesBench(bytes_max=len(DATA) - 1)
+    holder, cut_off, other = (bench.peer() for _ in range(3))
+    payload = bench.offer(holder, ONE, DATA)
+    bench.send(cut_off, ONE, payload)
+    bench.moved(cut_off, ONE, None)
+    [(_, lost)] = bench.got(cut_off)
+    assert "value_bytes_max" in reason_of(lost)
+    bench.send(other, ONE, payload)
+    assert bench.sources(other, ONE) == [holder.id]
+    closes(bench)
 
 
 def test_what_is_too_large_for_the_scheduler_is_lost_in_plain_words() -> None:

@@ -171,3 +171,47 @@ def test_tasks_that_are_to_be_spread_do_not_gather_where_their_values_lie() -> N
     _ends(stage, near, id_)
     stage.live(0.5)
     assert len(stage.assigned(near)) == len(stage.assigned(other)) == 1
+
+
+def test_a_task_at_the_node_that_submitted_its_maker_gets_it_like_any_other() -> None:
+    stage = Stage(inline_bytes_max=10)
+    client, home = stage.client(), stage.node("h", cpus=1)
+    parent_kind = stage.define(client)
+    (parent_id,) = ids_of(client, 1)
+    stage.submit(client, parent_kind, [parent_id])
+    stage.turn()
+    (parent,) = stage.assigned(home)
+    other = stage.node("o", cpus=1)
+    (made,), (needs,) = ids_of(home, 1, worker=1), ids_of(home, 1, worker=2)
+    kind = stage.define(home, client)
+    stage.submit(home, kind, [made], client, parent.id, 1)
+    stage.turn()
+    assert [row.id for row in stage.assigned(other)] == [made]
+    stage.submit(home, kind, [needs], client, parent.id, 1, deps=(made,))
+    remote = _ends(stage, other, made)
+    stage.live(0.5)
+    stage.taken_back(other, *stage.assigned(other))
+    stage.blocked(home, parent)
+    stage.event(events.PeerDisconnected(other))
+    stage.live(2.0, 0.25, other)
+    (row,) = stage.assigned(home)
+    assert row.values == (ValueRow(made, 0, None, 20),)
+    # The result, and once more as an argument: the node pairs each row with a payload of its own.
+    told = [blob for blob in stage.blobs if blob.peer == home]
+    assert told == [events.SendBlob(home, made, remote)] * 2  # type: ignore[arg-type]
+
+
+def test_what_lies_elsewhere_may_come_before_its_row_however_large_it_is_but_not_without_end() -> (
+    None
+):
+    stage = Stage(inline_bytes_max=10, value_bytes_max=1024)
+    node = stage.node()
+    source = Source(node, "tcp://10.0.0.1:7000", bytes(32))
+    holder = Traffic(Reader.to_scheduler(), Settings(), peer=node, name="one", source=source)
+    for number in range(5):
+        (id_,) = ids_of(node, 1, worker=number)
+        assert not stage.drops
+        remote = Remote(holder, Offered(id_, 1, 1 << 34, id_))
+        stage.event(events.BlobReceived(node, id_, remote))  # type: ignore[arg-type]
+        stage.turn()
+    assert [drop.peer for drop in stage.drops] == [node]
