@@ -4,6 +4,8 @@ Never decides: listener, link and blobs do. Never reads the clock; see transport
 around it.
 """
 
+from collections.abc import Callable
+
 from msgspec import Raw
 
 from . import listener
@@ -186,6 +188,10 @@ class ListenShell:
             send_payload(traffic, key, payload)
         self._feeding[peer] = None
         return True
+
+    def fetch(self, remote: Remote, then: Callable[[bytes], None]) -> None:
+        """Have the bytes of what lies elsewhere come here; see `Remotes.fetch`."""
+        self._remotes.fetch(remote, then)
 
     def restore(self, remote: Remote, payload: bytes | None) -> None:
         """Say where the bytes are of what was `Orphaned`; None: nowhere."""

@@ -285,15 +285,45 @@ class Remotes:
             self._give(reader, number, absent(reason))
             return
         remote.waiting.append(partial(self._give, reader, number))
-        if remote.asked:
-            return
+        if not remote.asked:
+            if not holder.over:
+                self.reports.append(Relays(holder.peer, reader.peer, remote.size))
+            self._call(remote)
+
+    def fetch(self, remote: Remote, then: Callable[[bytes], None]) -> None:
+        """Have the bytes come here for good: whoever needs them outlives the holder.
+
+        Args:
+            remote: what is to come.
+            then: takes the bytes, or what says that they are lost.
+        """
+        while remote.successor is not None:
+            remote = remote.successor
+        if remote.payload is not None:
+            then(remote.payload)
+        elif not remote.asked and not remote.holder.over and remote.size > self._bytes_max:
+            reason = (
+                f"its {remote.size:,} bytes are more than go to the scheduler: "
+                f"{self._bytes_max:,} (value_bytes_max)"
+            )
+            then(absent(reason))
+        else:
+            remote.waiting.append(partial(self._fetched, then))
+            if not remote.asked:
+                self._call(remote)
+
+    def _fetched(self, then: Callable[[bytes], None], payload: bytes | Remote) -> None:
+        if isinstance(payload, Remote):
+            self.fetch(payload, then)
+        else:
+            then(payload)
+
+    def _call(self, remote: Remote) -> None:
         remote.asked = True
-        if holder.over:
+        if remote.holder.over:
             self.reports.append(Orphaned(remote))
-            return
-        self.reports.append(Relays(holder.peer, reader.peer, remote.size))
-        if holder.asks_too_much:
-            self._later.setdefault(holder, deque()).append(remote)
+        elif remote.holder.asks_too_much:
+            self._later.setdefault(remote.holder, deque()).append(remote)
         else:
             self._ask(remote)
 

@@ -43,6 +43,7 @@ from . import events
 from .core import SchedulerCore
 from .deed_files import DeedFiles
 from .deed_writer import DeedWriter
+from .gathering import Gathering
 from .statefile import StateFile
 
 EXIT_BUG: Final = 70
@@ -104,6 +105,7 @@ class Service:
         self._unwritten: events.Remember | None = None
         self._write_again_s = 0.0
         self._shell = ListenShell(endpoint, settings, epoch, door, machine_of(settings))
+        self._gathering = Gathering(self._shell.fetch, self._writer.keep)
         self._poller = Poller()
         self._shell.attach(self._poller)
         self._owner_fd = owner_fd
@@ -288,7 +290,7 @@ class Service:
             elif isinstance(command, events.Remember):
                 self._remember(command)
             elif isinstance(command, events.Keep):
-                self._writer.keep(command.deed)
+                self._gathering.keep(command.deed)
             elif isinstance(command, (events.KeepCourse, events.Unkeep)):
                 if not is_written:
                     is_written = True
@@ -305,6 +307,7 @@ class Service:
             self._look_at(self._deeds.keep_courses(courses))
         dropped = [one.id for one in commands if isinstance(one, events.Unkeep)]
         if dropped:
+            self._gathering.withdraw(dropped)
             written, why = self._writer.withdraw(dropped)
             self._look_at(why)
             if written:
