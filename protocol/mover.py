@@ -224,8 +224,15 @@ class Mover:
         self._over = True
         self._poke()
         self._thread.join(_JOIN_S)
+        if not self._thread.is_alive():  # else its descriptors are still waited for
+            self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        # First the number goes, which by then may be another file's: payloads are let go amid
+        # anything, and say so here.
+        woken_fd, self._woken_fd = self._woken_fd, -1
+        os.close(woken_fd)
         os.close(self._wake_fd)
-        os.close(self._woken_fd)
 
     def let_go_in_fork(self) -> None:
         """In a forked child, which has no such thread: keep nothing of the payloads open.
@@ -233,8 +240,7 @@ class Mover:
         What ZeroMQ has open is not to be had.
         """
         self._over = True
-        os.close(self._wake_fd)
-        os.close(self._woken_fd)
+        self._close_pipe()
         self._inbox.clear()
         self._outbox.clear()
         self._shelf.clear()
@@ -245,8 +251,10 @@ class Mover:
             self._poke()
 
     def _poke(self) -> None:
-        with suppress(BlockingIOError, OSError):  # it is awake, or over
-            os.write(self._woken_fd, b"\0")
+        woken_fd = self._woken_fd
+        if woken_fd >= 0:
+            with suppress(BlockingIOError):  # then it is awake
+                os.write(woken_fd, b"\0")
 
     # ------------------------------------------------------------------------- the Mover's thread
 
