@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast
 
 from msgspec.structs import astuple
@@ -228,8 +229,9 @@ class Carriage:
         if self._mover is not None:
             self._mover.close()
             self._mover = None
+        wake_write, self._wake_write = self._wake_write, -1
+        os.close(wake_write)
         os.close(self._wake_read)
-        os.close(self._wake_write)
 
     def _host_towards(self, scheduler: str) -> str:
         """Return the address that packets to the scheduler come from; "": not known so far."""
@@ -257,11 +259,10 @@ class Carriage:
         return mover
 
     def _wake(self) -> None:
-        # From the mover's thread. Full: it has been woken.
-        try:
-            os.write(self._wake_write, b"x")
-        except (BlockingIOError, OSError):
-            return
+        # From the mover's thread, which may be about to end.
+        if self._wake_write >= 0:
+            with suppress(BlockingIOError):  # then it is awake
+                os.write(self._wake_write, b"x")
 
 
 def carriage_of(
