@@ -5,7 +5,7 @@ Never a socket, never the clock; never looks into a payload, and knows nothing o
 anybody here keeps one, its holder keeps the bytes.
 
 A reader is sent to whoever read the same last, and gets from it what that has got so far: so a
-payload that many want leaves its holder about once. If that fails it is sent to the holder. If
+payload that many want leaves its holder about once. If that fails it goes on at the holder. If
 that fails too the holder sends the bytes here, in chunks, and they are passed on.
 """
 
@@ -42,8 +42,8 @@ class Remote:
     """A payload whose bytes lie with the peer that has offered it."""
 
     __slots__ = (
-        "__weakref__", "asked", "dropped", "holder", "id", "is_with", "key", "number", "payload",
-        "size", "waiting",
+        "__weakref__", "asked_for", "dropped", "holder", "id", "is_with", "key", "number",
+        "payload", "size", "waiting",
     )  # fmt: skip
 
     def __init__(self, holder: "Traffic", offered: Offered) -> None:
@@ -57,8 +57,8 @@ class Remote:
         self.is_with = NO_PEER
         #: the bytes, if they had to come here; or what says that they are lost
         self.payload: bytes | None = None
-        #: the holder has been asked for the bytes
-        self.asked = False
+        #: the holder has been asked for the bytes, on behalf of this one first
+        self.asked_for = NO_PEER
         #: tells the holder when nobody here keeps this any more
         self.dropped: finalize[Any, Any] | None = None
         #: to be told when they are here
@@ -116,6 +116,8 @@ class Remotes:
         remote = self._asked.get(traffic, {}).pop(number, None)
         if remote is None:
             return False
+        # Not before: most of those who cannot be reached have died, and are told of otherwise.
+        self.relays.append(Relays(traffic.peer, remote.asked_for, remote.size))
         remote.came(payload)
         return True
 
@@ -188,6 +190,15 @@ class Remotes:
             last = next(reversed(readers.values()))
             if last.peer != source.peer:
                 self._reads(readers, source)
+                # It may be done with it, or die, before this one has all: then this one goes on
+                # at the holder, where it has stopped.
+                if remote.holder.over or last.peer == holder.peer:
+                    return (last,), False
+                if holder.endpoint:
+                    return (last, holder), True
+                if source.endpoint:
+                    self._bring(remote, source)
+                    return (last, holder), False
                 return (last,), False
         if remote.holder.over:
             return (), True
@@ -197,9 +208,12 @@ class Remotes:
         if not source.endpoint:
             return (), True  # neither can be dialled
         self._reads(readers, source)
-        remote.holder.chunker.say(Bring(remote.id, source))
-        self._wake(remote.holder.peer)
+        self._bring(remote, source)
         return (holder,), True
+
+    def _bring(self, remote: Remote, to: Source) -> None:
+        remote.holder.chunker.say(Bring(remote.id, to))
+        self._wake(remote.holder.peer)
 
     def _read(self, id_: bytes) -> dict[PeerId, Source]:
         readers = self._readers.get(id_)
@@ -234,9 +248,9 @@ class Remotes:
     def _relay(self, remote: Remote, reader: "Traffic", then: Callable[[bytes], None]) -> None:
         holder = remote.holder
         remote.waiting.append(then)
-        if remote.asked:
+        if remote.asked_for:
             return
-        remote.asked = True
+        remote.asked_for = reader.peer
         if holder.over:
             remote.came(absent(f"{holder.name} has gone, which had it"))
         elif remote.size > self._bytes_max:
@@ -251,7 +265,6 @@ class Remotes:
             except RemoteProtocolError:
                 remote.came(absent(f"too much that {holder.name} has goes through the scheduler"))
                 return
-            self.relays.append(Relays(holder.peer, reader.peer, remote.size))
             self._asked.setdefault(holder, {})[remote.number] = remote
             if remote.dropped is not None:
                 remote.dropped.detach()  # the holder is answered when the bytes are here
