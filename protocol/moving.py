@@ -290,7 +290,7 @@ class Moving:
         else:
             out.append(words.Write(pull.key, pull.at, word.data, pull.size))
             pull.at += length
-            pull.since_s = now_s
+            pull.since_s = link.gave_s = now_s
             if pull.at == pull.size:
                 self._finish(pull, now_s, out)
                 return
@@ -437,6 +437,8 @@ class Moving:
 
     def _silent(self, pull: Wanted, now_s: float, out: list[Command]) -> None:
         link = pull.link
+        if link is not None and now_s < link.gave_s + self._silence_s:
+            return  # it is not its turn: what else is asked for there takes as long
         reason = f"nothing came for {self._silence_s:g} s"
         if link is not None and now_s >= link.used_s + self._silence_s:
             out.append(Close(link.connection))

@@ -53,6 +53,25 @@ def test_one_that_could_not_be_reached_is_tried_again_after_a_while_or_if_nothin
     assert receiver.payloads[OTHER] == PAYLOAD * 2
 
 
+def test_of_many_that_come_slowly_in_turns_none_is_given_up_for_its_turns_being_rare() -> None:
+    web = Web()
+    holder, receiver = web.peer("holder"), web.peer("taker")
+    keys = [bytes([number]) * 14 for number in range(8)]
+    for key in keys:
+        holder.serve(key, PAYLOAD[:300])
+        receiver.pull(key, 300, holder)
+    web.until(lambda: bool(receiver.coming))
+    while waiting := web.waiting():
+        peer, connection = waiting[0]
+        web.step(peer, connection)
+        if peer is receiver:  # so that one payload's turn comes after more than a silence
+            web.now_s += SMALL.data_silence_s / 5
+        for one in web.peers:
+            one.tell(words.Tick())
+    assert [receiver.payloads.get(key) for key in keys] == [PAYLOAD[:300]] * len(keys)
+    assert receiver.core.counters["sources_lost"] == 0
+
+
 def test_it_is_left_alone_for_a_time_and_only_if_waiting_took_long() -> None:
     unreached, source = Unreached(), Source(b"peer", "tcp://10.0.0.1:1", b"k" * 32)
     unreached.note(source, 5.0, 5.0 + WAITED_S / 2)
