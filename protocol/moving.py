@@ -19,6 +19,7 @@ from .moves import DATA_PROTOCOL_VERSION, Ask, Enough, Gone, Greet, Have, Move, 
 from .moving_state import Link, Wanted
 from .moving_words import Close, Command, Connection, Event, Finished, SayTo, Source
 from .settings import Settings
+from .unreached import Unreached
 
 #: pulls that ask at a time; the others wait for them
 PULLS_MAX: Final = 256
@@ -44,6 +45,7 @@ class Moving:
         self._window_bytes = settings.data_window_bytes
         self._silence_s = settings.data_silence_s
         self._idle_s = settings.data_idle_s
+        self._relayed_max = settings.value_bytes_max
         self._holding = Holding(piece_bytes(settings.frame_bytes_max), self._silence_s)
         self._links: dict[Connection, Link] = {}
         self._dialled: dict[Source, Link] = {}
@@ -59,6 +61,7 @@ class Moving:
         # Until when an offer stands if nothing is heard of it, and who is dialled anew when.
         self._offers: dict[Source, dict[bytes, float]] = {}
         self._again: dict[Source, float] = {}
+        self._unreached = Unreached()
         self._seen_s: float | None = None
         self._is_beginning = False
         self.counters = dict.fromkeys(
@@ -166,6 +169,7 @@ class Moving:
         elif link.source.peer != word.peer:
             raise RemoteProtocolError(f"greet.peer: {word.peer.hex()} is at {link.source.endpoint}")
         link.is_up, link.peer = True, word.peer
+        self._unreached.reached(word.peer, link.source.endpoint if link.source else "")
         for key in list(link.pulls):
             self._ask(self._pulls[key], out)
         if link.source is not None:
@@ -226,6 +230,10 @@ class Moving:
             return
         pull.source = source = pull.sources.popleft()
         pull.begun_at, pull.since_s = pull.at, now_s
+        # What is too large for any other way is worth the wait.
+        if pull.size <= self._relayed_max and self._unreached.has(source, now_s):
+            self._lose(pull, "it could not be reached of late", now_s, out, again=False)
+            return
         if source.endpoint:
             self._use(pull, self._link_to(source, now_s, out), now_s, out)
             return
@@ -282,7 +290,7 @@ class Moving:
         else:
             out.append(words.Write(pull.key, pull.at, word.data, pull.size))
             pull.at += length
-            pull.since_s = now_s
+            pull.since_s = link.gave_s = now_s
             if pull.at == pull.size:
                 self._finish(pull, now_s, out)
                 return
@@ -354,9 +362,11 @@ class Moving:
         link = self._links.pop(connection, None)
         if link is None:
             return
-        link.is_up = False
+        was_up, link.is_up = link.is_up, False
         if link.source is not None:
             del self._dialled[link.source]
+            if not was_up:
+                self._unreached.note(link.source, link.used_s, now_s)
             if link.source in self._offers:
                 self._again[link.source] = now_s + AGAIN_S
         for key in list(link.pulls):
@@ -427,11 +437,15 @@ class Moving:
 
     def _silent(self, pull: Wanted, now_s: float, out: list[Command]) -> None:
         link = pull.link
+        if link is not None and now_s < link.gave_s + self._silence_s:
+            return  # it is not its turn: what else is asked for there takes as long
         reason = f"nothing came for {self._silence_s:g} s"
         if link is not None and now_s >= link.used_s + self._silence_s:
             out.append(Close(link.connection))
             self._down(link.connection, reason, now_s, out)
         else:
+            if link is None and pull.source is not None:
+                self._unreached.note(pull.source, pull.since_s, now_s)
             self._lose(pull, reason, now_s, out, again=True)
 
     # ---------------------------------------------------------------------------------- checks

@@ -12,7 +12,7 @@ from .moving_words import Connection, Source
 class Link:
     """One connection."""
 
-    __slots__ = ("connection", "is_up", "peer", "pulls", "source", "used_s")
+    __slots__ = ("connection", "gave_s", "is_up", "peer", "pulls", "source", "used_s")
 
     def __init__(self, connection: Connection, source: Source | None, now_s: float) -> None:
         self.connection = connection
@@ -23,6 +23,8 @@ class Link:
         self.is_up = False
         #: what is pulled over it
         self.pulls: dict[bytes, None] = {}
+        #: when some of what is pulled over it last came
+        self.gave_s = now_s
         #: when a word last came or went
         self.used_s = now_s
 

@@ -5,7 +5,7 @@ Never a socket, never the clock; never looks into a payload, and knows nothing o
 anybody here keeps one, its holder keeps the bytes.
 
 A reader is sent to whoever read the same last, and gets from it what that has got so far: so a
-payload that many want leaves its holder about once. If that fails it is sent to the holder. If
+payload that many want leaves its holder about once. If that fails it goes on at the holder. If
 that fails too the holder sends the bytes here, in chunks, and they are passed on. If it has gone,
 the core is asked whether somebody else keeps them.
 """
@@ -50,8 +50,8 @@ class Remote:
     """A payload whose bytes lie with the peer that has offered it."""
 
     __slots__ = (
-        "__weakref__", "asked", "dropped", "holder", "id", "is_with", "key", "number", "payload",
-        "size", "successor", "waiting",
+        "__weakref__", "asked", "asked_for", "dropped", "holder", "id", "is_with", "key", "number",
+        "payload", "size", "successor", "waiting",
     )  # fmt: skip
 
     def __init__(self, holder: "Traffic", offered: Offered) -> None:
@@ -69,6 +69,8 @@ class Remote:
         self.asked = False
         #: its holder has gone: the same bytes, offered by another
         self.successor: Remote | None = None
+        #: the peer that could not get them otherwise
+        self.asked_for = NO_PEER
         #: tells the holder when nobody here keeps this any more
         self.dropped: finalize[Any, Any] | None = None
         #: to be told when they are here
@@ -131,6 +133,9 @@ class Remotes:
         remote = self._asked.get(traffic, {}).pop(number, None)
         if remote is None:
             return False
+        # Not before: most of those who cannot be reached have died, and are told of otherwise.
+        if remote.asked_for != NO_PEER:
+            self.reports.append(Relays(traffic.peer, remote.asked_for, remote.size))
         remote.came(payload)
         later = self._later.get(traffic)
         if later and not traffic.asks_too_much:
@@ -214,6 +219,15 @@ class Remotes:
             last = next(reversed(readers.values()))
             if last.peer != source.peer:
                 self._reads(readers, source)
+                # It may be done with it, or die, before this one has all: then this one goes on
+                # at the holder, where it has stopped.
+                if remote.holder.over or last.peer == holder.peer:
+                    return (last,), False
+                if holder.endpoint:
+                    return (last, holder), True
+                if source.endpoint:
+                    self._bring(remote, source)
+                    return (last, holder), False
                 return (last,), False
         if remote.holder.over:
             return (), True
@@ -223,9 +237,12 @@ class Remotes:
         if not source.endpoint:
             return (), True  # neither can be dialled
         self._reads(readers, source)
-        remote.holder.chunker.say(Bring(remote.id, source))
-        self._wake(remote.holder.peer)
+        self._bring(remote, source)
         return (holder,), True
+
+    def _bring(self, remote: Remote, to: Source) -> None:
+        remote.holder.chunker.say(Bring(remote.id, to))
+        self._wake(remote.holder.peer)
 
     def _read(self, id_: bytes) -> dict[PeerId, Source]:
         readers = self._readers.get(id_)
@@ -286,8 +303,7 @@ class Remotes:
             return
         remote.waiting.append(partial(self._give, reader, number))
         if not remote.asked:
-            if not holder.over:
-                self.reports.append(Relays(holder.peer, reader.peer, remote.size))
+            remote.asked_for = reader.peer
             self._call(remote)
 
     def fetch(self, remote: Remote, then: Callable[[bytes], None]) -> None:

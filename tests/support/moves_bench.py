@@ -82,6 +82,8 @@ class Peer:
         self.id = PeerId(b"peer%02d" % number)
         self.hands: Hands | None = None
         self.name = f"peer{number}"
+        #: what the scheduler says does not come to it any more
+        self.is_deaf = False
         self.carriage: Carriage | None = None
         if moves:
             self.carriage = Carriage(
@@ -195,7 +197,8 @@ class MovesBench:
                 if peer.there is None:
                     continue
                 busy |= self._pass_on(peer.here, peer.there, peer, self.told["scheduler"])
-                busy |= self._pass_on(peer.there, peer.here, peer, self.told[peer.name])
+                if not peer.is_deaf:
+                    busy |= self._pass_on(peer.there, peer.here, peer, self.told[peer.name])
         for report in self.remotes.reports:
             if isinstance(report, Relays):
                 self.relays.append(report)

@@ -43,6 +43,8 @@ class Peer:
         self.got: list[words.Finished | words.Failed] = []
         self.sent_bytes = 0
         self.has_room = True
+        #: no word comes to it
+        self.is_deaf = False
         #: changes a piece before it goes
         self.spoil: Callable[[Piece], Piece | None] = lambda piece: piece
         self._came = 0
@@ -189,6 +191,7 @@ class Web:
         return [
             (peer, number)
             for peer in self.peers
+            if not peer.is_deaf
             for number, wire in peer.wires.items()
             if wire.waiting[peer] and not wire.stuck
         ]

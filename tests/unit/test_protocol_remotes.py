@@ -51,13 +51,15 @@ def test_a_reader_is_sent_to_the_holder_and_the_holder_lets_go_when_nobody_keeps
     assert bench.remotes.sizes() == {"payloads_asked_for": 0}
 
 
-def test_the_next_reader_is_sent_to_the_one_before_it(bench: MovesBench) -> None:
+def test_the_next_reader_is_sent_to_the_one_before_it_and_then_to_the_holder(
+    bench: MovesBench,
+) -> None:
     holder, *readers = (bench.peer() for _ in range(4))
     payload = bench.offer(holder, ONE, DATA)
     for reader in readers:
         bench.send(reader, ONE, payload)
     asked = [bench.sources(reader, ONE) for reader in readers]
-    assert asked == [[holder.id], [readers[0].id], [readers[1].id]]
+    assert asked == [[holder.id], [readers[0].id, holder.id], [readers[1].id, holder.id]]
 
 
 def test_what_was_offered_again_under_its_id_is_still_got_from_those_who_have_it(
@@ -67,16 +69,22 @@ def test_what_was_offered_again_under_its_id_is_still_got_from_those_who_have_it
     bench.send(first, ONE, bench.offer(holder, ONE, DATA))
     bench.moved(first, ONE, DATA)
     bench.send(second, ONE, bench.offer(holder, ONE, DATA))
-    assert bench.sources(second, ONE) == [first.id]
+    assert bench.sources(second, ONE) == [first.id, holder.id]
 
 
-def test_a_reader_whose_forerunner_fails_is_sent_to_the_holder(bench: MovesBench) -> None:
-    holder, first, second = (bench.peer() for _ in range(3))
-    payload = bench.offer(holder, ONE, DATA)
+def test_a_reader_whose_forerunner_fails_goes_on_at_one_that_brings_it_and_is_sent_there_again(
+    bench: MovesBench,
+) -> None:
+    client, first, second = bench.peer(listens=False), bench.peer(), bench.peer()
+    payload = bench.offer(client, ONE, DATA)
     bench.send(first, ONE, payload)
     bench.send(second, ONE, payload)
+    assert bench.sources(second, ONE) == [first.id, client.id]
+    assert client.hands is not None
+    assert [to.peer for _, to in client.hands.offers] == [first.id, second.id]
     bench.moved(second, ONE, None)
-    assert bench.sources(second, ONE) == [holder.id]
+    assert bench.sources(second, ONE) == [client.id]
+    assert [to.peer for _, to in client.hands.offers] == [first.id, second.id, second.id]
     bench.moved(second, ONE, DATA)
     assert bench.got(second) == [(ONE, DATA)]
 
@@ -127,6 +135,22 @@ def test_what_is_lost_with_its_holder_arrives_as_lost(bench: MovesBench) -> None
     [(key, lost)] = bench.got(reader)
     assert key == ONE
     assert reason_of(lost) == "peer0 has gone, which had it"
+
+
+def test_of_a_holder_that_dies_unnoticed_nobody_is_told_that_it_cannot_be_reached(
+    bench: MovesBench,
+) -> None:
+    holder, reader = bench.peer(), bench.peer()
+    payload = bench.offer(holder, ONE, DATA)
+    bench.send(reader, ONE, payload)
+    holder.is_deaf = True
+    bench.moved(reader, ONE, None)
+    bench.goes(holder)
+    [orphan] = bench.orphans
+    bench.remotes.restore(orphan, None)
+    bench.talk()
+    assert reason_of(bench.got(reader)[0][1]) == "peer0 has gone, which had it"
+    assert bench.remotes.relays == []
 
 
 def test_a_holder_that_goes_while_it_is_asked_for_the_bytes_leaves_nobody_waiting(

@@ -29,7 +29,7 @@ PURE = {
     "presence", "pressure",
     "queries", "reaper", "recovery", "reports", "resources", "results", "returns",
     "roster", "slots", "stack_text", "stacks", "state", "stock", "stops", "submissions", "tally",
-    "tasks", "texts", "traffic", "trust", "waits", "work", "zmtp",
+    "tasks", "texts", "traffic", "trust", "unreached", "waits", "work", "zmtp",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "concurrent", "ctypes", "datetime", "io", "logging", "mmap", "multiprocessing", "os",
