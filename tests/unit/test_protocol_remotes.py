@@ -146,9 +146,7 @@ def test_of_a_holder_that_dies_unnoticed_nobody_is_told_that_it_cannot_be_reache
     holder.is_deaf = True
     bench.moved(reader, ONE, None)
     bench.goes(holder)
-    [orphan] = bench.orphans
-    bench.remotes.restore(orphan, None)
-    bench.talk()
+    bench.restore()
     assert reason_of(bench.got(reader)[0][1]) == "peer0 has gone, which had it"
     assert bench.remotes.relays == []
 
