@@ -225,6 +225,8 @@ class NodeState:
         if attempt.state == QUEUED:
             self.queue.drop(attempt)
         attempt.state = GONE
+        # Its place in a lane may be cleared away much later.
+        attempt.row.args, attempt.row.values = None, ()
         del self.attempts[attempt.row.id]
         if attempt.pins:
             self.objects.unpin(attempt.pins)

@@ -4,7 +4,7 @@ Never decides what is sent. It joins rows to messages, and it counts the refs in
 since that is the moment at which the receiver begins to hold them.
 """
 
-from ..protocol.ids import ObjectId, PeerId, TaskId, home_of
+from ..protocol.ids import NO_PEER, ObjectId, PeerId, TaskId, home_of
 from ..protocol.limits import CANCELLED
 from ..protocol.messages import (
     AnyMessage,
@@ -122,7 +122,9 @@ class Outbox:
         payload = row.payload
         if payload is None or len(payload) <= self._inline_bytes_max:
             return row
-        if not isinstance(payload, Remote) or payload.is_with != peer:
+        if isinstance(payload, Remote) and payload.is_with == peer:
+            payload.is_with = NO_PEER  # each row that names it takes one
+        else:
             self._rare = True
             self._blobs.append(SendBlob(peer, row.id, payload))
         return ValueRow(

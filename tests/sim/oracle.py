@@ -10,7 +10,9 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
 from drumbeat.node.packets import Answered, RunRow
+from drumbeat.protocol.absent import reason_of
 from drumbeat.protocol.ids import ObjectId, TaskId, objects_of, task_of
 from drumbeat.protocol.messages import Options, Outcome, ValueRow
 from drumbeat.protocol.standstill import Deadlock
@@ -245,7 +247,8 @@ class Oracle:
                 self.wrong(f"{row.id.hex()} came with {value.id.hex()} that has no value")
                 return []
             self.check_row(value, "a task's arguments")
-            numbers.append(scripts.read_value(value.payload).number)
+            if not reason_of(value.payload):
+                numbers.append(scripts.read_value(value.payload).number)
         return numbers
 
     def started(
@@ -382,6 +385,11 @@ class Oracle:
 
     def check_row(self, row: ValueRow, who: str, peer: bytes = b"") -> None:
         """Somebody sees an object's final row; `peer`: it is the client of that id."""
+        if self.is_lost(row.payload):
+            return
+        if type(row.payload) is memoryview:
+            # What stands for a file is to go when those who were given it let it go.
+            row = replace(row, payload=bytes(row.payload))
         known = self.tasks.get(task_of(ObjectId(row.id)))
         if row.outcome == Outcome.VALUE:
             self._check_value(row, who)
@@ -413,6 +421,15 @@ class Oracle:
             known.rows[row.id] = row
             return
         self.wrong(f"{row.id.hex()} was {_say(before)} and is {_say(row)} for {who}")
+
+    def is_lost(self, payload: bytes | None) -> bool:
+        """Say whether somebody was sent what says that the bytes are lost; judge that."""
+        reason = reason_of(payload or b"")
+        if reason:
+            self.count("saw lost bytes")
+            if not self.lives_lost:
+                self.wrong(f"bytes are lost, and no peer was given up: {reason}")
+        return bool(reason)
 
     def _heard_in(self, known: Known, id_: bytes, is_first: bool, peer: bytes) -> int:
         """Return in which epoch others saw what its submitter, a client, had not; else this one."""

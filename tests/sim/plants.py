@@ -25,6 +25,7 @@ class Plant(NamedTuple):
     planted: Planted
     actors: bool = False
     limits: bool = False
+    data: bool = False
 
 
 PLANTS: Final[dict[str, Plant]] = {

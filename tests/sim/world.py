@@ -21,6 +21,7 @@ from drumbeat.scheduler.standstill import HOME_S
 from . import bounds, drains
 from . import operations as op
 from .clock import Clock
+from .data_wire import FIRST_PORT, HOST, rest_of_links
 from .judge import NEVER_S, Judge
 from .network import PING_TIMEOUT_S, Door, Hostility, Network
 from .operations import Scenario
@@ -75,6 +76,8 @@ class World:
             self.network.hostility = Hostility(*scenario.hostility)
             self.oracle.count("hostile network")
         self.door = Door()
+        #: where peers can be dialled by others
+        self._data_doors: dict[str, Door] = {}
         #: what lies in the scheduler's state file
         self.remembered: list[str] = []
         self.gone: list[str] = []
@@ -136,6 +139,16 @@ class World:
     def host_of(self, name: str) -> str:
         """Return the host on which a process runs."""
         return self.scenario.hosts.get(name, name)
+
+    def open_door(self, door: Door, name: str) -> str:
+        """Return where a peer can be dialled from now on."""
+        endpoint = f"tcp://{HOST}:{FIRST_PORT + len(self._data_doors)}"
+        self._data_doors[endpoint] = Door() if name in self.scenario.walled else door
+        return endpoint
+
+    def data_door(self, endpoint: str) -> Door:
+        """Return what is there."""
+        return self._data_doors[endpoint]
 
     def _start_node(self, name: str) -> None:
         self.nodes[name] = NodeProcess(self, name)
@@ -328,12 +341,13 @@ class World:
             case op.CrashScheduler():
                 self._crash_scheduler(entry)
             case op.Cut():
-                if self.network.cut(self._process(entry.who).name, entry.which, entry.half_open):
-                    self.oracle.count("connection cut")
+                name = self._line_of(entry)
+                if self.network.cut(name, 2 if entry.data else entry.which, entry.half_open):
+                    self.oracle.count("data cut" if entry.data else "connection cut")
             case op.Stall():
-                self.network.stall(self._process(entry.who).name, entry.way, entry.for_s)
+                self.network.stall(self._line_of(entry), entry.way, entry.for_s)
             case op.Slow():
-                self.network.slow(self._process(entry.who).name, entry.factor, entry.for_s)
+                self.network.slow(self._line_of(entry), entry.factor, entry.for_s)
             case op.Drain():
                 drains.begin(self, entry)
             case op.CrashNode():
@@ -343,6 +357,12 @@ class World:
                     self.clock.after(entry.down_s, self._start_node, name)
             case _:
                 self._hit_workers(self.nodes[names[entry.node % len(names)]].pool, entry)
+
+    def _line_of(self, entry: op.Cut | op.Stall | op.Slow) -> str:
+        """Return under which name the network has the connections that this is about."""
+        process = self._process(entry.who)
+        place = getattr(process, "mover_place", None)
+        return place.name if entry.data and place is not None else process.name
 
     def _hit_workers(self, pool: FakePool, entry: op.Fault) -> None:
         if isinstance(entry, op.ForkFails):
@@ -467,9 +487,13 @@ class World:
 
     def _rest_of_cluster(self, but: tuple[str, ...] = ()) -> list[str]:
         left = _sizes("scheduler", self.scheduler.core.at_rest(), but)
+        left += _sizes("scheduler", rest_of_links(self.scheduler.shell))
         for name, node in self.nodes.items():
             left += _sizes(name, node.core.at_rest(), but)
-        return left
+            left += _sizes(name, node.data_sizes())
+        return left + [
+            line for user in self._staying() for line in _sizes(user.name, user.process.data_sizes())
+        ]
 
     def _why(self) -> str:
         """Return what the cores remember, for people."""
