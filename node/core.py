@@ -289,6 +289,7 @@ class NodeCore:
             "lenders": len(self._waits.lenders),
             "requests": len(self._children.requests),
             "blobs": self._intake.blobs.count(),
+            "ahead": len(self._state.objects.ahead),
             "later": self._intake.later_count,
             "stops": self._stops.count(),
             "take_backs": len(self._returns.waiting),

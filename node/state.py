@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from ..protocol.ahead import ahead_key
 from ..protocol.forms import Message
 from ..protocol.ids import show
 from ..protocol.messages import DoneRow, Failure, Outcome, ValueRow
@@ -22,8 +23,6 @@ from .slots import Queue, Slots
 
 STORY_LINES_MAX = 500
 NEVER_S = float("inf")
-#: of the number of an attempt, in the id of its result
-ATTEMPT_BYTES = 8
 #: so often, and not before, a call is looked at
 LOOK_S = 0.25
 
@@ -95,7 +94,7 @@ class NodeState:
         payload = row.payload
         if payload is None or len(payload) <= self.settings.inline_bytes_max:
             return row
-        id_ = row.id + attempt.to_bytes(ATTEMPT_BYTES, "big") if attempt else row.id
+        id_ = ahead_key(row.id, attempt) if attempt else row.id
         self.commands.append(SendBlob(row.id, payload, id_))
         return replace(row, payload=None, size=len(payload))
 

@@ -228,7 +228,7 @@ class Work:
                 self._objects.release(record)
         self._kinds.unuse(record.kind)
         if record.row.size:
-            record.row.args = None  # lists that are tidied late may name it for long
+            record.row.args = b""  # lists that are tidied late may name it for long
 
     def _leave_state(self, record: TaskRecord) -> None:
         """A task is about to have its outcome: nothing about what it was doing is kept."""

@@ -19,7 +19,7 @@ from typing import Final, Self
 import msgspec
 
 from .actors import with_actors
-from .data import with_data
+from .data import draw_data, with_data
 from .draw import draw
 from .limits import with_limits
 from .operations import Scenario
@@ -58,9 +58,7 @@ def scenario_of(
     seed: int, *, actors: bool = False, limits: bool = False, data: bool = False
 ) -> Scenario:
     """Return the world of a seed, with what it is to have besides."""
-    scenario = draw(seed)
-    if data:
-        scenario = with_data(scenario)
+    scenario = with_data(draw(seed)) if data else draw_data(draw(seed))
     if actors:
         scenario = with_actors(scenario)
     return with_limits(scenario) if limits else scenario

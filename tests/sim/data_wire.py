@@ -6,7 +6,7 @@ a simulated one, and some of what comes lies in what stands for a file. Keys are
 Never decides what goes where.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -124,7 +124,7 @@ class DataListening(Listening):
     def __init__(self, place: "MoverPlace", frames_max: int) -> None:
         self._frames_max = frames_max
         super().__init__(place)
-        self.endpoint = place.world.open_door(place.door, place.owner.name)
+        self.endpoint = place.world.data_doors.open(place.door, place.owner.name)
 
     def attach(self, place: "MoverPlace") -> None:
         """It is its place's already."""
@@ -153,7 +153,7 @@ class _DataEnds:
     def dial(
         self, endpoint: str, settings: Settings, place: "MoverPlace", keys: object, bounds: Bounds
     ) -> DataDialing:
-        return DataDialing(place, place.world.data_door(endpoint), bounds[0])
+        return DataDialing(place, place.world.data_doors.at(endpoint), bounds[0])
 
     def close(self) -> None:
         """Nothing to wait for."""
@@ -287,3 +287,27 @@ def rest_of_links(shell: Any) -> dict[str, int]:
         "links.lent": sum(traffic.chunker.is_lent(1 << 62) for traffic in traffics),
         "links.tries": sum(len(traffic.tries) for traffic in traffics),
     }
+
+
+class DataDoors:
+    """Where peers can be dialled by others; to those behind a wall nobody has a way."""
+
+    def __init__(self, walled: Sequence[str]) -> None:
+        self._walled = walled
+        self._doors: dict[str, Door] = {}
+
+    def open(self, door: Door, name: str) -> str:
+        """Return where a peer can be dialled from now on."""
+        endpoint = f"tcp://{HOST}:{FIRST_PORT + len(self._doors)}"
+        self._doors[endpoint] = Door() if name in self._walled else door
+        return endpoint
+
+    def at(self, endpoint: str) -> Door:
+        """Return what is there."""
+        return self._doors[endpoint]
+
+
+def line_of(process: "Process", *, data: bool) -> str:
+    """Return under which name the network has a process's connections, or those to other peers."""
+    place = getattr(process, "mover_place", None)
+    return place.name if data and place is not None else process.name

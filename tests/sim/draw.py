@@ -9,7 +9,6 @@ from random import Random
 from typing import Any, NamedTuple
 
 from . import operations as op
-from .data import draw_data
 from .drains import draw_drains
 from .moments import gather, leave_behind
 from .operations import Fault, Operation, Scenario
@@ -123,7 +122,7 @@ def draw(seed: int) -> Scenario:
     draw_segments(scenario, operations)
     scenario.tape = sorted([*operations, *faults], key=lambda entry: entry.at_s)
     scenario.chaos_s = max([scenario.chaos_s, *(entry.at_s for entry in scenario.tape)])
-    return draw_data(scenario)
+    return scenario
 
 
 def _node(swarm: _Swarm) -> dict[str, float]:

@@ -53,7 +53,8 @@ class Judge:
         if report.reason == "deadlock":
             return ""
         if report.reason == "lost":
-            return "" if self.oracle.lives_lost else "bytes were lost; no peer was given up"
+            gone = self.oracle.lives_lost or self.oracle.drained
+            return "" if gone else "bytes were lost; no peer was given up"
         about = self.oracle.tasks.get(task_of(ObjectId(report.about)))
         if about is not None and self._fails(about):
             return ""

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
 from drumbeat.node.packets import Answered, RunRow
 from drumbeat.protocol.absent import reason_of
 from drumbeat.protocol.ids import ObjectId, TaskId, objects_of, task_of
 from drumbeat.protocol.messages import Options, Outcome, ValueRow
 from drumbeat.protocol.standstill import Deadlock
+from msgspec.structs import replace
 
 from . import scripts
 from .actors import Acts
@@ -387,8 +387,7 @@ class Oracle:
         """Somebody sees an object's final row; `peer`: it is the client of that id."""
         if self.is_lost(row.payload):
             return
-        if type(row.payload) is memoryview:
-            # What stands for a file is to go when those who were given it let it go.
+        if type(row.payload) is memoryview:  # a file goes when nobody else has it
             row = replace(row, payload=bytes(row.payload))
         known = self.tasks.get(task_of(ObjectId(row.id)))
         if row.outcome == Outcome.VALUE:
@@ -424,11 +423,8 @@ class Oracle:
 
     def is_lost(self, payload: bytes | None) -> bool:
         """Say whether somebody was sent what says that the bytes are lost; judge that."""
-        reason = reason_of(payload or b"")
-        if reason:
-            self.count("saw lost bytes")
-            if not self.lives_lost:
-                self.wrong(f"bytes are lost, and no peer was given up: {reason}")
+        if (reason := reason_of(payload or b"")) and not (self.lives_lost or self.drained):
+            self.wrong(f"bytes are lost, and no peer was given up: {reason}")
         return bool(reason)
 
     def _heard_in(self, known: Known, id_: bytes, is_first: bool, peer: bytes) -> int:

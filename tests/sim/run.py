@@ -121,7 +121,12 @@ def _many(options: argparse.Namespace) -> int:
     seeds = range(options.start, options.start + options.seeds)
     twice_each = 0 if options.planted else TWICE_EACH
     for answer in run_seeds(
-        seeds, options.jobs, options.planted, twice_each, options.actors, options.limits,
+        seeds,
+        options.jobs,
+        options.planted,
+        twice_each,
+        options.actors,
+        options.limits,
         options.data,
     ):
         tally.seeds += 1

@@ -131,7 +131,7 @@ def test_a_planted_bug_is_caught_by_its_seed(name: str) -> None:
 
 def _catching(name: str, plant: Plant) -> Iterator[Scenario]:
     for seed in seeds_of(name):
-        yield scenario_of(seed, actors=plant.actors, limits=plant.limits)
+        yield scenario_of(seed, actors=plant.actors, limits=plant.limits, data=plant.data)
     if name in TOLD_BY:
         yield load((HERE / "stories" / f"{TOLD_BY[name]}.json").read_bytes())
 

@@ -21,7 +21,7 @@ from drumbeat.scheduler.standstill import HOME_S
 from . import bounds, drains
 from . import operations as op
 from .clock import Clock
-from .data_wire import FIRST_PORT, HOST, rest_of_links
+from .data_wire import DataDoors, line_of, rest_of_links
 from .judge import NEVER_S, Judge
 from .network import PING_TIMEOUT_S, Door, Hostility, Network
 from .operations import Scenario
@@ -76,8 +76,7 @@ class World:
             self.network.hostility = Hostility(*scenario.hostility)
             self.oracle.count("hostile network")
         self.door = Door()
-        #: where peers can be dialled by others
-        self._data_doors: dict[str, Door] = {}
+        self.data_doors = DataDoors(scenario.walled)
         #: what lies in the scheduler's state file
         self.remembered: list[str] = []
         self.gone: list[str] = []
@@ -139,16 +138,6 @@ class World:
     def host_of(self, name: str) -> str:
         """Return the host on which a process runs."""
         return self.scenario.hosts.get(name, name)
-
-    def open_door(self, door: Door, name: str) -> str:
-        """Return where a peer can be dialled from now on."""
-        endpoint = f"tcp://{HOST}:{FIRST_PORT + len(self._data_doors)}"
-        self._data_doors[endpoint] = Door() if name in self.scenario.walled else door
-        return endpoint
-
-    def data_door(self, endpoint: str) -> Door:
-        """Return what is there."""
-        return self._data_doors[endpoint]
 
     def _start_node(self, name: str) -> None:
         self.nodes[name] = NodeProcess(self, name)
@@ -341,13 +330,15 @@ class World:
             case op.CrashScheduler():
                 self._crash_scheduler(entry)
             case op.Cut():
-                name = self._line_of(entry)
+                name = line_of(self._process(entry.who), data=entry.data)
                 if self.network.cut(name, 2 if entry.data else entry.which, entry.half_open):
                     self.oracle.count("data cut" if entry.data else "connection cut")
             case op.Stall():
-                self.network.stall(self._line_of(entry), entry.way, entry.for_s)
+                name = line_of(self._process(entry.who), data=entry.data)
+                self.network.stall(name, entry.way, entry.for_s)
             case op.Slow():
-                self.network.slow(self._line_of(entry), entry.factor, entry.for_s)
+                name = line_of(self._process(entry.who), data=entry.data)
+                self.network.slow(name, entry.factor, entry.for_s)
             case op.Drain():
                 drains.begin(self, entry)
             case op.CrashNode():
@@ -357,12 +348,6 @@ class World:
                     self.clock.after(entry.down_s, self._start_node, name)
             case _:
                 self._hit_workers(self.nodes[names[entry.node % len(names)]].pool, entry)
-
-    def _line_of(self, entry: op.Cut | op.Stall | op.Slow) -> str:
-        """Return under which name the network has the connections that this is about."""
-        process = self._process(entry.who)
-        place = getattr(process, "mover_place", None)
-        return place.name if entry.data and place is not None else process.name
 
     def _hit_workers(self, pool: FakePool, entry: op.Fault) -> None:
         if isinstance(entry, op.ForkFails):
@@ -464,7 +449,8 @@ class World:
         def waits() -> list[str]:
             left = []
             for user in self._staying():
-                left += _sizes(user.name, user.process.core.at_rest(), pinned=user.has_pinned)
+                sizes = user.process.core.at_rest() | user.process.data_sizes()
+                left += _sizes(user.name, sizes, pinned=user.has_pinned)
                 if user.results and not user.has_pinned:
                     left.append(f"{user.name} was not told to forget {_show(list(user.results))}")
             if not any(user.has_pinned for user in self._staying()):
@@ -491,9 +477,7 @@ class World:
         for name, node in self.nodes.items():
             left += _sizes(name, node.core.at_rest(), but)
             left += _sizes(name, node.data_sizes())
-        return left + [
-            line for user in self._staying() for line in _sizes(user.name, user.process.data_sizes())
-        ]
+        return left
 
     def _why(self) -> str:
         """Return what the cores remember, for people."""
