@@ -227,7 +227,7 @@ class Work:
             if record.row.deps:
                 self._objects.release(record)
         self._kinds.unuse(record.kind)
-        if record.row.size:
+        if record.row.size and record.row.args:
             record.row.args = b""  # lists that are tidied late may name it for long
 
     def _leave_state(self, record: TaskRecord) -> None:
