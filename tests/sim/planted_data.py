@@ -7,22 +7,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from drumbeat.protocol.remotes import Remotes
-from drumbeat.scheduler.attempts import Attempts
 from drumbeat.scheduler.outbox import Outbox
 
 from .planted import Planted
 
 Method = Callable[..., Any]
-
-
-def _counts_at_once(_true: Method) -> Method:
-    def came(
-        attempts: Any, record: Any, attempt: int, value: Any, row: Any, arrival: Any, payload: Any
-    ) -> None:
-        value.payload = payload
-        attempts._value_there(record, attempt, row, arrival)
-
-    return came
 
 
 def _does_nothing(_true: Method) -> Method:
@@ -49,9 +38,6 @@ def _never_with_it(true: Method) -> Method:
 
 
 PLANTED_DATA: Final[dict[str, Planted]] = {
-    "count_what_is_offered": Planted(
-        "a result counts before its submitter has it", Attempts, "_value_came", _counts_at_once
-    ),
     "never_tell_the_holder": Planted(
         "who has a payload is not told that nobody needs it", Remotes, "tidy", _does_nothing
     ),
