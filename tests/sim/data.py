@@ -1,4 +1,4 @@
-"""Worlds in which large payloads go straight from peer to peer, and what goes wrong with that.
+"""Worlds in which large payloads go from peer to peer, and what goes wrong there.
 
 What is large is small here: some tens of bytes. Connections between peers are cut, stall and crawl
 while those to the scheduler are fine, and to some nodes nobody has a way. Never runs anything.

@@ -1,4 +1,4 @@
-"""Data connections over the simulated network: the real Carriage, Mover and Moving, and no thread.
+"""Data connections over the simulated network: the real mover without its thread.
 
 protocol/carriage.py, mover.py and shelf.py are loaded a second time, as wire.py does with the
 shells: in these copies the thread is turned by the virtual clock, the pipe that wakes a loop wakes

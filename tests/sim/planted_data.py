@@ -1,4 +1,4 @@
-"""Bugs in how large payloads go past the scheduler: worlds with data connections must show each.
+"""Bugs in how large payloads go past the scheduler: worlds with those show each.
 
 Never leaves anything changed behind.
 """

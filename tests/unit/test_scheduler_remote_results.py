@@ -2,6 +2,7 @@
 
 from collections import deque
 
+from drumbeat.protocol.ahead import ahead_key
 from drumbeat.protocol.codec import Reader
 from drumbeat.protocol.frames import Offered, Source
 from drumbeat.protocol.ids import PeerId, TaskId
@@ -42,7 +43,8 @@ def test_it_is_sent_to_its_submitter_and_told_of_when_that_has_it() -> None:
     client, node, id_ = _started(stage)
     remote = _ends(stage, node, id_)
     stage.turn()
-    assert stage.blobs == [events.SendBlob(client, id_, remote)]  # type: ignore[arg-type]
+    key = ahead_key(id_, 1)
+    assert stage.blobs == [events.SendBlob(client, key, remote)]  # type: ignore[arg-type]
     assert not stage.results(client)
     assert stage.core.at_rest()["delivering"] == 1
     stage.reach(client)
