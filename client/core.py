@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from ..protocol import messages
+from ..protocol.ahead import task_ahead
 from ..protocol.ids import ObjectId, PeerId, TaskId, home_of, objects_of
 from ..protocol.messages import AnyMessage, Environment, TaskRow
 from ..protocol.recovery import Recovered
@@ -267,6 +268,11 @@ class ClientCore:
     # ------------------------------------------------------------------------------- results
 
     def _on_blob(self, event: events.BlobReceived, _now_s: float) -> None:
+        task = task_ahead(event.key)
+        if task is not None:
+            if task in self.tasks:
+                self.home.ahead.came(event.key, event.payload)
+            return
         row = self.home.payload_came(event.key, event.payload)
         if row is None:
             return

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from ..protocol.ahead import Ahead
 from ..protocol.ids import ObjectId, PeerId, home_of, show
 from ..protocol.messages import Failure, Fetch, Outcome, Release, TaskRow, ValueRow, Values
 from ..protocol.settings import Settings
@@ -67,6 +68,8 @@ class Home:
         #: rows whose large payload is still on its way, and payloads whose row is
         self.unfilled: dict[bytes, ValueRow] = {}
         self.unclaimed: dict[bytes, bytes] = {}
+        #: results that came before their rows
+        self.ahead = Ahead()
         #: payloads that nobody waits for any more -> how many of them will come
         self.unwelcome: dict[bytes, int] = {}
         #: own, others held these when the scheduler's life ended -> somebody said so again since.
@@ -216,7 +219,7 @@ class Home:
 
     def refuse(self, row: ValueRow) -> None:
         """Drop a row that nobody waits for, its refs and its payload, here or on its way."""
-        if row.payload is None and row.size and self.unclaimed.pop(row.id, None) is None:
+        if row.payload is None and row.size and self._claim(row.id) is None:
             self.unwelcome[row.id] = self.unwelcome.get(row.id, 0) + 1
         if row.contained:
             self.deliver(row.contained)
@@ -225,10 +228,8 @@ class Home:
     def filled(self, row: ValueRow) -> bool:
         """Say whether the row's payload is complete; if not, keep it until the payload comes."""
         if row.payload is not None or not row.size:
-            if self.unclaimed:
-                self.unclaimed.pop(row.id, None)  # of an attempt that came to nothing
             return True
-        payload = self.unclaimed.pop(row.id, None)
+        payload = self._claim(row.id)
         if payload is None:
             self.unfilled[row.id] = row
             return False
@@ -267,10 +268,9 @@ class Home:
             self.unclaimed[key] = payload
         return None
 
-    def forget_unclaimed(self, ids: Iterable[ObjectId]) -> None:
-        """Nothing will name payloads of these any more."""
-        for id_ in ids:
-            self.unclaimed.pop(id_, None)
+    def _claim(self, id_: bytes) -> bytes | None:
+        payload = self.ahead.take(id_) if self.ahead else None
+        return self.unclaimed.pop(id_, None) if payload is None else payload
 
     # ----------------------------------------------------------------------- what others ask
 
@@ -382,6 +382,7 @@ class Home:
     def _forget_what_was_under_way(self) -> None:
         self.unfilled.clear()
         self.unclaimed.clear()
+        self.ahead.clear()
         self.unwelcome.clear()
         self.releases.clear()
         self.answers.clear()
@@ -404,6 +405,7 @@ class Home:
             "objects": len(self.entries),
             "unfilled": len(self.unfilled),
             "unclaimed": len(self.unclaimed),
+            "ahead": len(self.ahead),
             "unwelcome": len(self.unwelcome),
             "doubtful": len(self.doubtful),
         }

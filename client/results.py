@@ -146,8 +146,7 @@ class Results:
         self._home.unpin(row.contained)
         if call.options.actor:
             self._home.unpin((call.options.actor,))
-        if self._home.unclaimed:
-            self._home.forget_unclaimed(objects_of(task, call.options.num_returns))
+        self._home.ahead.forget(task)
 
     def fail(self, task: TaskId, error: str, text: str) -> None:
         """Give a task a failure that was decided here."""

@@ -6,8 +6,6 @@ so a row that has been dropped meanwhile still takes its payload with it.
 
 from typing import Generic, TypeVar
 
-from ..protocol.absent import reason_of
-
 Consumer = TypeVar("Consumer")
 
 
@@ -33,10 +31,7 @@ class Arrivals(Generic[Consumer]):
         """Return the row that waited for a payload; None: it is kept until its row comes."""
         awaited = self._awaited.get(key)
         if awaited is None:
-            early = self._early.setdefault(key, [])
-            if early and reason_of(early[0]):
-                early.pop(0)  # lost with its attempt, as it was on its way: here is another's
-            early.append(payload)
+            self._early.setdefault(key, []).append(payload)
             return None
         consumer = awaited.pop(0)
         if not awaited:

@@ -292,7 +292,7 @@ class NodeCore:
             "waits": self._waits.count(),
             "lenders": len(self._waits.lenders),
             "requests": len(self._children.requests),
-            "blobs": self._intake.blobs.count(),
+            "blobs": self._intake.blobs.count() + len(self._state.objects.ahead),
             "later": self._intake.later_count,
             "stops": self._stops.count(),
             "take_backs": len(self._returns.waiting),

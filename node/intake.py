@@ -6,13 +6,14 @@ large ones come on the bulk link, before or after the rows that name them.
 
 from msgspec.structs import replace
 
+from ..protocol.ahead import task_ahead
 from ..protocol.checkpoints import CHECKPOINT
 from ..protocol.ids import show
 from ..protocol.messages import Assign, AssignRow, NodeKindRow, Options, Prepare, ValueRow
 from ..protocol.resources import UNITS
 from .actors import Actors
 from .arrivals import Arrivals
-from .attempts import ARRIVING, Attempt, Demand, Function, Kind, WorkerKey
+from .attempts import ARRIVING, GONE, Attempt, Demand, Function, Kind, WorkerKey
 from .dispatch import Dispatch
 from .events import BlobReceived
 from .lives import Lives
@@ -223,6 +224,12 @@ class Intake:
 
     def blob(self, event: BlobReceived) -> None:
         """A large payload is here in whole."""
+        task = task_ahead(event.key)
+        if task is not None:
+            objects = self._state.objects
+            if task in objects.calls:
+                objects.ahead.came(event.key, event.payload)
+            return
         consumer = self.blobs.arrived(event.key, event.payload)
         if consumer is None:
             return
@@ -270,7 +277,9 @@ class Intake:
             objects.deliver(row.contained)
             if row.payload is None and row.size:
                 # Pinned until the payload is here: then the value itself pins them.
-                payload = self.blobs.expect(row.id, (row, mine))
+                payload = objects.ahead.take(row.id) if mine else None
+                if payload is None:
+                    payload = self.blobs.expect(row.id, (row, mine))
                 if payload is None:
                     objects.pin(row.contained)
                     continue
@@ -287,6 +296,8 @@ class Intake:
 def _fill(attempt: Attempt, place: int, payload: bytes) -> None:
     # A large part of an attempt has arrived.
     row = attempt.row
+    if attempt.state == GONE:
+        return
     if place == ARGUMENTS:
         attempt.row = replace(row, args=payload)
         return

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ..protocol.ahead import Ahead
 from ..protocol.ids import TASK_BYTES, ObjectId, TaskId, home_of, objects_of, show, task_of
 from ..protocol.messages import Failure, Outcome, TaskRow, ValueRow
 from .attempts import Waiter, Worker
@@ -78,6 +79,8 @@ class Objects:
         self._small_value_bytes = small_value_bytes
         self.entries: dict[bytes, Entry] = {}
         self.calls: dict[bytes, Call] = {}
+        #: of those, what came before its row
+        self.ahead = Ahead()
         #: to be told to the scheduler
         self.fetches: list[bytes] = []
         self.values: list[ValueRow] = []
@@ -219,6 +222,7 @@ class Objects:
             call.left -= 1
         if call.left <= 0:
             del self.calls[task]
+            self.ahead.forget(task)
             self.unpin(call.pins)
 
     def fail(self, task: TaskId, failure: Failure) -> None:
@@ -339,6 +343,7 @@ class Objects:
         """The link's life is over: nobody needs anything of this."""
         self.entries.clear()
         self.calls.clear()
+        self.ahead.clear()
         self.fetches.clear()
         self.values.clear()
         self.satisfied.clear()

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from ..protocol.ahead import ahead_key
 from ..protocol.forms import Message
 from ..protocol.ids import show
 from ..protocol.messages import DoneRow, Failure, Fetch, Outcome, ValueRow, Values
@@ -24,8 +25,6 @@ from .yields import Streams
 
 STORY_LINES_MAX = 500
 NEVER_S = float("inf")
-#: of the number of an attempt, in the id of its result
-ATTEMPT_BYTES = 8
 #: so often, and not before, a call is looked at
 LOOK_S = 0.25
 
@@ -98,7 +97,7 @@ class NodeState:
         payload = row.payload
         if payload is None or len(payload) <= self.settings.inline_bytes_max:
             return row
-        id_ = row.id + attempt.to_bytes(ATTEMPT_BYTES, "big") if attempt else row.id
+        id_ = ahead_key(row.id, attempt) if attempt else row.id
         self.commands.append(SendBlob(row.id, payload, id_))
         return replace(row, payload=None, size=len(payload))
 
@@ -261,6 +260,8 @@ class NodeState:
         if attempt.state == QUEUED:
             self.queue.drop(attempt)
         attempt.state = GONE
+        # Its place in a lane may be cleared away much later.
+        attempt.row.args, attempt.row.values = None, ()
         del self.attempts[attempt.row.id]
         if attempt.pins:
             self.objects.unpin(attempt.pins)

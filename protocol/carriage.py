@@ -71,6 +71,7 @@ class Carriage:
         self._host = host
         self._listens = listens
         self._admits: tuple[bytes, ...] = ()
+        self._wake_write: int | None
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -229,8 +230,9 @@ class Carriage:
         if self._mover is not None:
             self._mover.close()
             self._mover = None
-        wake_write, self._wake_write = self._wake_write, -1
-        os.close(wake_write)
+        wake_write, self._wake_write = self._wake_write, None
+        if wake_write is not None:
+            os.close(wake_write)
         os.close(self._wake_read)
 
     def _host_towards(self, scheduler: str) -> str:
@@ -260,9 +262,10 @@ class Carriage:
 
     def _wake(self) -> None:
         # From the mover's thread, which may be about to end.
-        if self._wake_write >= 0:
+        wake_write = self._wake_write
+        if wake_write is not None:
             with suppress(BlockingIOError):  # then it is awake
-                os.write(self._wake_write, b"x")
+                os.write(wake_write, b"x")
 
 
 def carriage_of(

@@ -114,7 +114,7 @@ Frame = Hello | Welcome | Refused | Reset | Batch | Ack
 # ---------------------------------------------------------------------------------------- pieces
 
 
-BlobKey = Annotated[bytes, Meta(min_length=14, max_length=17)]
+BlobKey = Annotated[bytes, Meta(min_length=14, max_length=24)]
 DataId = Annotated[bytes, Meta(min_length=14, max_length=24)]
 
 

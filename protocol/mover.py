@@ -134,6 +134,7 @@ class Mover:
         self._bytes_in = self._bytes_out = 0
         self._over = False
         self._failure: BaseException | None = None
+        self._woken_fd: int | None
         self._wake_fd, self._woken_fd = os.pipe()
         os.set_blocking(self._wake_fd, False)
         os.set_blocking(self._woken_fd, False)
@@ -230,8 +231,9 @@ class Mover:
     def _close_pipe(self) -> None:
         # First the number goes, which by then may be another file's: payloads are let go amid
         # anything, and say so here.
-        woken_fd, self._woken_fd = self._woken_fd, -1
-        os.close(woken_fd)
+        woken_fd, self._woken_fd = self._woken_fd, None
+        if woken_fd is not None:
+            os.close(woken_fd)
         os.close(self._wake_fd)
 
     def let_go_in_fork(self) -> None:
@@ -252,7 +254,7 @@ class Mover:
 
     def _poke(self) -> None:
         woken_fd = self._woken_fd
-        if woken_fd >= 0:
+        if woken_fd is not None:
             with suppress(BlockingIOError):  # then it is awake
                 os.write(woken_fd, b"\0")
 

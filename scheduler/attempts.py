@@ -8,6 +8,7 @@ from functools import partial
 from heapq import heapify, heappop, heapreplace
 from typing import Final
 
+from ..protocol.ahead import ahead_key
 from ..protocol.ids import ObjectId, TaskId, objects_of
 from ..protocol.messages import (
     AssignRow,
@@ -293,7 +294,7 @@ class Attempts:
         if final and isinstance(payload, Remote):
             # It counts once its submitter has it: until then its node's death costs it.
             payload.is_with = owner = record.owner.id
-            self._state.out.blob(owner, value.id, payload)
+            self._state.out.blob(owner, ahead_key(value.id, attempt), payload)
             then = partial(self._value_there, record, attempt, row, arrival)
             self._deliveries.after_reached(owner, then)
         else:

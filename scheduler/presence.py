@@ -292,6 +292,9 @@ class Presence:
             state.claims.home_gone(peer.id)
         del state.peers[peer.id]
         peer.here = False
+        # Lists that are tidied late may name it for long: what it sent is not kept until then.
+        peer.early.clear()
+        peer.expected.clear()
         self._watch(peer).forget(peer.id)
         self._out.forget(peer.id)
         if node is not None:

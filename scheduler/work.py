@@ -210,9 +210,7 @@ class Work:
             told = self._state.out.results.get(owner.id)
             if told is None:
                 told = self._state.out.results[owner.id] = []
-            packed = self._state.out.packed
-            for row in rows:
-                told.append(packed(owner.id, row))
+            told += [self._state.out.packed(owner.id, row) for row in rows]
         first = rows[0]
         if record.kind.is_special:
             self.actors.ended(record, state, first)
@@ -229,6 +227,8 @@ class Work:
             if record.row.deps:
                 self._objects.release(record)
         self._kinds.unuse(record.kind)
+        if record.row.size and record.row.args:
+            record.row.args = b""  # lists that are tidied late may name it for long
 
     def _leave_state(self, record: TaskRecord) -> None:
         """A task is about to have its outcome: nothing about what it was doing is kept."""

@@ -19,6 +19,7 @@ from typing import Final, Self
 import msgspec
 
 from .actors import with_actors
+from .data import draw_data, with_data
 from .draw import draw
 from .limits import with_limits
 from .operations import Scenario
@@ -53,15 +54,17 @@ def simulate(scenario: Scenario) -> Outcome:
     return World(scenario).run()
 
 
-def scenario_of(seed: int, *, actors: bool = False, limits: bool = False) -> Scenario:
+def scenario_of(
+    seed: int, *, actors: bool = False, limits: bool = False, data: bool = False
+) -> Scenario:
     """Return the world of a seed, with what it is to have besides."""
-    scenario = draw(seed)
+    scenario = with_data(draw(seed)) if data else draw_data(draw(seed))
     if actors:
         scenario = with_actors(scenario)
     return with_limits(scenario) if limits else scenario
 
 
-def serve(*, actors: bool = False, limits: bool = False) -> None:
+def serve(*, actors: bool = False, limits: bool = False, data: bool = False) -> None:
     """Run the seeds that come on standard input, a line each; answer on standard output."""
     # What was imported lives for ever: it need not be looked at again after every world.
     gc.collect()
@@ -69,7 +72,7 @@ def serve(*, actors: bool = False, limits: bool = False) -> None:
     for line in sys.stdin.buffer:
         began_s = time.process_time()
         seed = int(line)
-        made = simulate(scenario_of(seed, actors=actors, limits=limits))
+        made = simulate(scenario_of(seed, actors=actors, limits=limits, data=data))
         answer = Answer(
             seed, made.violations, made.steps, made.faults, made.digest, dict(made.counts),
             time.process_time() - began_s,
@@ -82,7 +85,12 @@ class Runner:
     """A process that runs seeds."""
 
     def __init__(
-        self, hash_seed: str, planted: str = "", actors: bool = False, limits: bool = False
+        self,
+        hash_seed: str,
+        planted: str = "",
+        actors: bool = False,
+        limits: bool = False,
+        data: bool = False,
     ) -> None:
         environment = {"PYTHONHASHSEED": hash_seed, "PATH": "/usr/bin:/bin"}
         kept = [name for name in ("PYTHONPATH",) if name in os.environ]
@@ -91,6 +99,7 @@ class Runner:
         command += ["--planted", planted] if planted else []
         command += ["--actors"] if actors else []
         command += ["--limits"] if limits else []
+        command += ["--data"] if data else []
         self.given: list[int] = []
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -142,6 +151,7 @@ def run_seeds(
     twice_each: int = TWICE_EACH,
     actors: bool = False,
     limits: bool = False,
+    data: bool = False,
 ) -> Iterator[Answer]:
     """Run seeds and yield what came of each, as they come.
 
@@ -152,17 +162,18 @@ def run_seeds(
         twice_each: one seed in so many is run twice; 0: none.
         actors: whether there are actors in every world.
         limits: whether calls have limits.
+        data: whether large payloads go past the scheduler in every world.
     """
     remaining = iter(seeds)
     once: dict[int, Answer] = {}
     with ExitStack() as stack, DefaultSelector() as selector:
         runners = [
-            stack.enter_context(Runner(str(1 + job), planted, actors, limits))
+            stack.enter_context(Runner(str(1 + job), planted, actors, limits, data))
             for job in range(jobs)
         ]
         twin = None
         if twice_each:
-            twin = stack.enter_context(Runner(OTHER_HASH_SEED, planted, actors, limits))
+            twin = stack.enter_context(Runner(OTHER_HASH_SEED, planted, actors, limits, data))
         for runner in runners:
             for seed in _next(remaining, AHEAD):
                 runner.give(seed)

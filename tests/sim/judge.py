@@ -52,6 +52,9 @@ class Judge:
             return "" if known.spec.errors else "its script does not raise"
         if report.reason == "deadlock":
             return ""
+        if report.reason == "lost":
+            gone = self.oracle.lives_lost or self.oracle.drained
+            return "" if gone else "bytes were lost; no peer was given up"
         about = self.oracle.tasks.get(task_of(ObjectId(report.about)))
         if about is not None and self._fails(about):
             return ""

@@ -208,6 +208,8 @@ class Cut(Entry, tag="cut"):
     who: str
     which: int = 2
     half_open: bool = False
+    #: instead, all those that it has dialled to other peers
+    data: bool = False
 
 
 class Stall(Entry, tag="stall"):
@@ -216,6 +218,8 @@ class Stall(Entry, tag="stall"):
     who: str
     way: str
     for_s: float
+    #: instead, those that it has dialled to other peers
+    data: bool = False
 
 
 class Slow(Entry, tag="slow"):
@@ -224,6 +228,8 @@ class Slow(Entry, tag="slow"):
     who: str
     factor: float
     for_s: float
+    #: instead, those that it has dialled to other peers
+    data: bool = False
 
 
 Operation = (
@@ -281,6 +287,10 @@ class Scenario(msgspec.Struct, omit_defaults=True, kw_only=True):
     hosts: dict[str, str] = {}
     #: host (named by its node, or by who is alone there) -> offset and rate of its clock
     clocks: dict[str, list[float]] = {}
+    #: large payloads go past the scheduler
+    data: bool = False
+    #: nodes to which no other peer has a way
+    walled: list[str] = []
     tape: list[Operation | Fault] = []
 
 

@@ -1,8 +1,7 @@
 """The oracle: what users saw and what workers executed, and whether the promises were kept.
 
 Never looks into a core. What can be judged at once (a wrong value, a task run too often, a node
-over-committed) is judged at once; what needs the whole story (was anybody entitled to fail like
-that?) is judged at the end, in `judge.py`.
+over-committed) is judged at once; what needs the whole story is judged at the end, in `judge.py`.
 """
 
 from collections import Counter
@@ -11,9 +10,11 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from drumbeat.node.packets import Answered, RunRow
+from drumbeat.protocol.absent import reason_of
 from drumbeat.protocol.ids import ObjectId, TaskId, objects_of, task_of
 from drumbeat.protocol.messages import Options, Outcome, ValueRow
 from drumbeat.protocol.standstill import Deadlock
+from msgspec.structs import replace
 
 from . import scripts, streams
 from .actors import Acts
@@ -246,7 +247,8 @@ class Oracle:
                 self.wrong(f"{row.id.hex()} came with {value.id.hex()} that has no value")
                 return []
             self.check_row(value, "a task's arguments")
-            numbers.append(scripts.read_value(value.payload).number)
+            if not reason_of(value.payload):
+                numbers.append(scripts.read_value(value.payload).number)
         return numbers
 
     def started(
@@ -383,6 +385,10 @@ class Oracle:
 
     def check_row(self, row: ValueRow, who: str, peer: bytes = b"") -> None:
         """Somebody sees an object's final row; `peer`: it is the client of that id."""
+        if self.is_lost(row.payload):
+            return
+        if type(row.payload) is memoryview:  # a file goes when nobody else has it
+            row = replace(row, payload=bytes(row.payload))
         known = self.tasks.get(task_of(ObjectId(row.id)))
         if row.outcome == Outcome.VALUE:
             self._check_value(row, who)
@@ -414,6 +420,12 @@ class Oracle:
             known.rows[row.id] = row
             return
         self.wrong(f"{row.id.hex()} was {_say(before)} and is {_say(row)} for {who}")
+
+    def is_lost(self, payload: bytes | None) -> bool:
+        """Say whether somebody was sent what says that the bytes are lost; judge that."""
+        if (reason := reason_of(payload or b"")) and not (self.lives_lost or self.drained):
+            self.wrong(f"bytes are lost, and no peer was given up: {reason}")
+        return bool(reason)
 
     def _heard_in(self, known: Known, id_: bytes, is_first: bool, peer: bytes) -> int:
         """Return in which epoch others saw what its submitter, a client, had not; else this one."""

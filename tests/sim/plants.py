@@ -12,6 +12,7 @@ import msgspec
 
 from .planted import PLANTED, Planted
 from .planted_actors import PLANTED_ACTORS
+from .planted_data import PLANTED_DATA
 from .planted_limits import PLANTED_LIMITS
 from .planted_segments import PLANTED_SEGMENTS
 from .planted_streams import PLANTED_STREAMS
@@ -26,6 +27,7 @@ class Plant(NamedTuple):
     planted: Planted
     actors: bool = False
     limits: bool = False
+    data: bool = False
 
 
 PLANTS: Final[dict[str, Plant]] = {
@@ -35,6 +37,7 @@ PLANTS: Final[dict[str, Plant]] = {
     },
     **{name: Plant(planted, actors=True) for name, planted in PLANTED_ACTORS.items()},
     **{name: Plant(planted, limits=True) for name, planted in PLANTED_LIMITS.items()},
+    **{name: Plant(planted, data=True) for name, planted in PLANTED_DATA.items()},
 }
 
 

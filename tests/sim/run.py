@@ -68,6 +68,11 @@ def _say_shortest(scenario: Scenario, budget_s: float) -> None:
         print(say(shortest(scenario, outcome, budget_s)), flush=True)
 
 
+def _scenario(seed: int, options: argparse.Namespace) -> Scenario:
+    actors, limits, data = options.actors, options.limits, options.data
+    return scenario_of(seed, actors=actors, limits=limits, data=data)
+
+
 def _one(seed: int, scenario: Scenario, options: argparse.Namespace) -> int:
     began_s = time.perf_counter()
     outcome = simulate(scenario)
@@ -116,7 +121,13 @@ def _many(options: argparse.Namespace) -> int:
     seeds = range(options.start, options.start + options.seeds)
     twice_each = 0 if options.planted else TWICE_EACH
     for answer in run_seeds(
-        seeds, options.jobs, options.planted, twice_each, options.actors, options.limits
+        seeds,
+        options.jobs,
+        options.planted,
+        twice_each,
+        options.actors,
+        options.limits,
+        options.data,
     ):
         tally.seeds += 1
         tally.steps += answer.steps
@@ -130,9 +141,7 @@ def _many(options: argparse.Namespace) -> int:
             tally.broken.append(answer.seed)
             print(report(answer.seed, answer.violations, options.planted), flush=True)
             if options.shrink_s and len(tally.broken) == 1:
-                seed, actors, limits = answer.seed, options.actors, options.limits
-                scenario = scenario_of(seed, actors=actors, limits=limits)
-                _say_shortest(scenario, options.shrink_s)
+                _say_shortest(_scenario(answer.seed, options), options.shrink_s)
             if len(tally.broken) >= options.failures_max:
                 break
     if options.verbose:
@@ -153,7 +162,8 @@ def _search(names: Sequence[str], options: argparse.Namespace) -> int:
         tally = Tally()
         seeds = range(options.start, options.start + PLANTED_SEEDS)
         plant = PLANTS[name]
-        for answer in run_seeds(seeds, options.jobs, name, 0, plant.actors, plant.limits):
+        kinds = plant.actors, plant.limits, plant.data
+        for answer in run_seeds(seeds, options.jobs, name, 0, *kinds):
             tally.seeds += 1
             tally.cpu_s += answer.cpu_s
             if answer.violations:
@@ -187,6 +197,7 @@ def main() -> int:
     parser.add_argument("--progress", default="", help="add lines of progress to this file")
     parser.add_argument("--actors", action="store_true", help="with actors in every world")
     parser.add_argument("--limits", action="store_true", help="with limits of calls")
+    parser.add_argument("--data", action="store_true", help="with data connections everywhere")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--verbose", action="store_true", help="print the tape and the counters")
     parser.add_argument("--digest", action="store_true", help="print the digest alone")
@@ -201,20 +212,20 @@ def main() -> int:
             plant = PLANTS[options.planted]
             options.actors = options.actors or plant.actors
             options.limits = options.limits or plant.limits
+            options.data = options.data or plant.data
             planting.enter_context(plant.planted.plant())
         return _run(options)
 
 
 def _run(options: argparse.Namespace) -> int:
     if options.serve:
-        serve(actors=options.actors, limits=options.limits)
+        serve(actors=options.actors, limits=options.limits, data=options.data)
         return 0
     if options.story:
         scenario = load(Path(options.story).read_bytes())
         return _one(scenario.seed, scenario, options)
     if options.seed is not None:
-        scenario = scenario_of(options.seed, actors=options.actors, limits=options.limits)
-        return _one(options.seed, scenario, options)
+        return _one(options.seed, _scenario(options.seed, options), options)
     return _many(options)
 
 

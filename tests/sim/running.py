@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from drumbeat.node.packets import Answered, KindDefinition, RunRow, ToWorker
+from drumbeat.protocol.absent import reason_of
 from drumbeat.protocol.ids import TaskId, objects_of
 from drumbeat.protocol.messages import Outcome, ValueRow
 
@@ -49,6 +50,8 @@ class Running:
     def perform(self) -> Generator[Request, ToWorker | None, tuple[ValueRow, ...]]:
         worker, spec, row = self.worker, self.spec, self.row
         numbers = worker.oracle.check_arguments(row, self.script)
+        for value in row.values:
+            self._check_bytes(value)
         accumulated = scripts.mix(spec.label, *numbers)
         for id_ in self.script.contained:
             self._grow(id_)
@@ -126,6 +129,7 @@ class Running:
             worker.oracle.check_row(row, worker.pool.node)
             if row.outcome != Outcome.VALUE:
                 raise TaskRaisedError(Report(self.spec.label, "child", row.id))
+            self._check_bytes(row)
         if any(id_ not in found for id_ in picked):
             worker.oracle.wrong(f"get in {self.row.id.hex()} was answered without all rows")
             raise TaskRaisedError(Report(self.spec.label, "raised"))
@@ -134,6 +138,10 @@ class Running:
             for id_ in value.refs:
                 self._grow(id_)
         return scripts.mix(accumulated, *(value.number for value in values))
+
+    def _check_bytes(self, row: ValueRow) -> None:
+        if reason_of(row.payload or b""):
+            raise TaskRaisedError(Report(self.spec.label, "lost", row.id))
 
     def _refused(self, answer: Answered) -> NoReturn:
         self.worker.oracle.check_refusal(self.row, answer)

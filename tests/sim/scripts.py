@@ -89,7 +89,7 @@ class Report(msgspec.Struct, array_like=True):
     """An error's payload."""
 
     label: int
-    #: "raised", "child", "deadlock"
+    #: "raised", "child", "deadlock", "lost"
     reason: str
     #: the object whose failure was met
     about: bytes = b""

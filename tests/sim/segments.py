@@ -46,7 +46,7 @@ class Store:
             oracle.wrong(f"{self.process.name} is to send {show(id_)}, whose segment it has closed")
             return
         oracle.count("bytes of a segment sent")
-        self.process.shell.send_blob(id_, self._segments[id_])
+        self.process.shell.send_blob(id_, self._segments[id_], id_)
 
     def close(self, ids: list[ObjectId]) -> None:
         """Their objects are freed."""

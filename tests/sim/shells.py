@@ -5,11 +5,9 @@ came, lets it turn once, carries out what it commands, and flushes its links; as
 do. Here processes are paused, crash and come back. Never decides about a task.
 """
 
-import traceback
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from drumbeat.client import events as client_events
 from drumbeat.client.core import ClientCore
@@ -21,12 +19,16 @@ from drumbeat.protocol.frames import Role
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.messages import Environment, Join, Leave
 from drumbeat.protocol.recovery import Registered
+from drumbeat.protocol.remotes import Remote
 from drumbeat.protocol.standstill import Deadlock
 from drumbeat.scheduler import doubts
 from drumbeat.scheduler import events as scheduler_events
 from drumbeat.scheduler.core import SchedulerCore
 
+from . import data_wire
+from .data_wire import MoverPlace, open_carriage
 from .pool import FakePool
+from .process import Process
 from .segments import Store
 from .wire import Place, dial, listen
 
@@ -35,152 +37,6 @@ doubts.JUDGED_A_TURN = 3
 
 if TYPE_CHECKING:
     from .world import World
-
-TURN_DELAY_S = 3e-5
-IDLE_S = 1.0
-#: what clocks of hosts may round off; a loop that wakes too early would turn in vain
-ROUNDING_S = 1e-7
-#: so many turns one after the other may leave something undone that is due
-SLEEPLESS_TURNS_MAX = 100
-NEVER_S = float("inf")
-
-
-class HostClock(NamedTuple):
-    """What a host's monotonic clock shows: it began somewhere, and runs a little fast or slow."""
-
-    offset_s: float = 0.0
-    rate: float = 1.0
-
-    def shows_s(self, true_s: float) -> float:
-        """Return what it shows at a time of the world."""
-        offset_s, rate = self
-        return offset_s + rate * true_s
-
-    def true_s(self, shown_s: float) -> float:
-        """Return at which time of the world it shows that."""
-        offset_s, rate = self
-        return (shown_s - offset_s) / rate + ROUNDING_S
-
-
-class Process(ABC):
-    """One loop with a core inside.
-
-    Whatever is told to core and shell is in the time of the host's clock, all else in the world's.
-    """
-
-    def __init__(self, world: "World", name: str) -> None:
-        self.world = world
-        self.name = name
-        self.clock = world.clock
-        self.host_clock = HostClock(*world.scenario.clocks.get(world.host_of(name), ()))
-        self.random = Random(f"{world.scenario.seed} {name} {world.next_number()}")
-        self.is_alive = True
-        self.paused_until_s = 0.0
-        self.core: Any = None
-        self.shell: Any = None
-        self.turns = 0
-        self._audit_each = world.scenario.audit_each
-        self._wake_s = NEVER_S
-        #: alarms that the clock has for this process, the next one last
-        self._alarms_s: list[float] = []
-        self._due_s = NEVER_S
-        self._sleepless = 0
-        self._told: list[Any] = []
-
-    def tell(self, event: Any) -> None:
-        """Give the core an event in its next turn."""
-        self._told.append(event)
-        self.wake()
-
-    def wake(self) -> None:
-        """Turn in a moment."""
-        self._turn_at(self.clock.now_s + TURN_DELAY_S * (0.3 + self.random.random()))
-
-    def pause(self, for_s: float) -> None:
-        """Stand still (SIGSTOP), and go on later."""
-        self.paused_until_s = max(self.paused_until_s, self.clock.now_s + for_s)
-
-    def _turn_at(self, when_s: float) -> None:
-        if when_s < self._wake_s:
-            self._wake_s = when_s
-            alarms_s = self._alarms_s
-            if not alarms_s or when_s < alarms_s[-1]:
-                alarms_s.append(when_s)
-                self.clock.at(when_s, self._alarm)
-
-    def _alarm(self) -> None:
-        """Turn, if it is time; one alarm for later stays where it is while others come and go."""
-        self._alarms_s.pop()
-        if not self.is_alive:
-            return
-        if self.clock.now_s < self._wake_s:
-            later_s, self._wake_s = self._wake_s, NEVER_S
-            self._turn_at(later_s)
-            return
-        self._wake_s = NEVER_S
-        if self.clock.now_s < self.paused_until_s:
-            self._turn_at(self.paused_until_s)
-            return
-        now_s = self.host_clock.shows_s(self.clock.now_s)
-        self.turns += 1
-        try:
-            self._turn(now_s)
-            if self.turns % self._audit_each == 0:
-                self.core.check_invariants()
-        except Exception:  # noqa: BLE001  # whatever it is, it is a finding
-            self.world.oracle.wrong(f"{self.name} crashed:\n{traceback.format_exc(limit=-6)}")
-            self.is_alive = False
-            return
-        if not self.is_alive:
-            return
-        due_s = now_s + IDLE_S
-        core_s, shell_s = self.core.deadline_s(), self.shell.deadline_s()
-        if core_s is not None and core_s < due_s:
-            due_s = core_s
-        if shell_s is not None and shell_s < due_s:
-            due_s = shell_s
-        if due_s <= now_s:
-            self._look_whether_it_sleeps(now_s, core_s, shell_s)
-            due_s = max(due_s, now_s + 1e-6)
-        else:
-            self._sleepless = 0
-        self._due_s = due_s
-        self._turn_at(self.host_clock.true_s(due_s))
-
-    def _look_whether_it_sleeps(self, now_s: float, *dues_s: float | None) -> None:
-        """What is due after a turn was not done in it: a real loop would keep a CPU busy."""
-        self._sleepless += 1
-        if self._sleepless > SLEEPLESS_TURNS_MAX:
-            text = f"it is {now_s}, due are core {dues_s[0]}, shell {dues_s[1]}"
-            self.world.oracle.wrong(f"{self.name} does not sleep: {text}")
-
-    def _turn(self, now_s: float) -> None:
-        for event in self._happenings(now_s):
-            self._carry_out(self.core.handle(event, now_s))
-        told, self._told = self._told, []
-        for event in told:
-            self._carry_out(self.core.handle(event, now_s))
-        if now_s >= self._due_s:
-            late_s = now_s - self._due_s
-            self._carry_out(self.core.handle(self._time_passed(late_s), now_s))
-        self._carry_out(self.core.turn(now_s))
-        self._flush(now_s)
-
-    def _flush(self, now_s: float) -> None:
-        """Send."""
-        self.shell.flush(now_s)
-
-    @abstractmethod
-    def _happenings(self, now_s: float) -> list[Any]:
-        """Return the events of what has come."""
-
-    @abstractmethod
-    def _time_passed(self, late_s: float) -> Any:
-        """Return the event that says so."""
-
-    @abstractmethod
-    def _carry_out(self, commands: list[Any]) -> None:
-        """Do what the core commands."""
 
 
 class SchedulerProcess(Process):
@@ -201,7 +57,8 @@ class SchedulerProcess(Process):
         self.epoch = epoch
         self.place = Place(world.network, self.name, self.wake, world.door)
         self.place.record = world.record
-        self.shell = listen(self.place, settings, epoch)
+        keys = data_wire.KEYS if world.scenario.data else ()
+        self.shell = listen(self.place, settings, epoch, keys)
         rng = Random(f"{world.scenario.seed} core {epoch}")
         wills = world.oracle.acts.deeds.wills()
         left = expected, gone, daemons, closed, wills, acting
@@ -237,7 +94,8 @@ class SchedulerProcess(Process):
                     self._note(one.peer, one.message)
                     events.append(scheduler_events.Received(one.peer, one.message))
                 case transport.Blob():
-                    self.world.oracle.count("blob")
+                    offered = isinstance(one.payload, Remote)
+                    self.world.oracle.count("payload offered" if offered else "blob")
                     events.append(scheduler_events.BlobReceived(one.peer, one.key, one.payload))
                 case transport.Heard():
                     events.append(scheduler_events.PeerHeard(one.peers))
@@ -256,6 +114,12 @@ class SchedulerProcess(Process):
                 case transport.Lags():
                     lags = scheduler_events.PeerLags(one.peer, one.queued_bytes, one.channel)
                     events.append(lags)
+                case transport.Relays():
+                    self.world.oracle.count("payload relayed")
+                    events.append(scheduler_events.Relays(one.holder, one.reader, one.size))
+                case transport.Orphaned():
+                    self.world.oracle.count("payload orphaned")
+                    events.append(scheduler_events.PayloadOrphaned(one.payload))
                 case transport.Rejected():
                     self.world.oracle.wrong(f"the scheduler rejects {one.reason}")
         return events
@@ -278,15 +142,28 @@ class SchedulerProcess(Process):
     def _time_passed(self, late_s: float) -> Any:
         return scheduler_events.TimePassed(late_s)
 
+    def _says(self, command: Any) -> bool:
+        """Carry out what is for the links alone; return whether it was."""
+        match command:
+            case scheduler_events.Mark():
+                self.shell.mark(command.peer, command.mark)
+            case scheduler_events.SendBlob():
+                self.shell.send_blob(command.peer, command.key, command.payload)
+            case scheduler_events.Restore():
+                self.shell.restore(command.orphan, command.payload)
+            case _:
+                return False
+        return True
+
     def _carry_out(self, commands: list[Any]) -> None:
         for command in commands:
+            if self._says(command):
+                continue
             match command:
                 case scheduler_events.Send():
                     if isinstance(command.message, Deadlock):
                         self.world.oracle.deadlock(command.message, calm=not self.world.faults)
                     self.shell.send(command.peer, command.message)
-                case scheduler_events.Mark():
-                    self.shell.mark(command.peer, command.mark)
                 case scheduler_events.Remember():
                     self.world.remember(self, command)
                 case scheduler_events.Keep():
@@ -297,8 +174,6 @@ class SchedulerProcess(Process):
                     self.world.oracle.acts.deeds.keep_course(command.id, command.course)
                 case scheduler_events.Unkeep():
                     self.world.oracle.acts.deeds.drop(command.id)
-                case scheduler_events.SendBlob():
-                    self.shell.send_blob(command.peer, command.key, command.payload)
                 case scheduler_events.Drop():
                     if command.error:
                         text = f"the scheduler drops a peer: {command.error} {command.reason}"
@@ -327,7 +202,14 @@ class _DiallingProcess(Process):
         self.epoch = 0
         self.place = Place(world.network, name, self.wake, world.door)
         self.place.record = world.record
-        self.shell = dial(self.place, role, self.peer, world.settings, Random(self.peer))
+        self.mover_place: MoverPlace | None = None
+        self.carriage: Any = None
+        if world.scenario.data:
+            self.mover_place = MoverPlace(self)
+            self.carriage = open_carriage(self, self.mover_place, role, self.peer)
+        self.shell = dial(
+            self.place, role, self.peer, world.settings, Random(self.peer), self.carriage
+        )
 
     def crash(self) -> None:
         """The process is gone; its kernel sends on what it had taken, or not."""
@@ -336,6 +218,14 @@ class _DiallingProcess(Process):
         lost = self.random.random() < 0.5
         for socket in list(self.place.sockets):
             socket.connection.die_at_dialler(lost)
+        if self.mover_place is not None:
+            self.mover_place.crash()
+
+    def data_sizes(self) -> dict[str, int]:
+        """Return what is under way past the scheduler."""
+        if self.mover_place is None:
+            return {}
+        return data_wire.carriage_sizes(self.carriage) | self.mover_place.sizes()
 
     def _happenings(self, now_s: float) -> list[Any]:
         kinds = self.events
@@ -421,7 +311,7 @@ class NodeProcess(_DiallingProcess):
                     self.world.oracle.life_lost(self.peer)
                 self.shell.send(command.message)
             elif isinstance(command, node_events.SendBlob):
-                self.shell.send_blob(command.key, command.payload)
+                self.shell.send_blob(command.key, command.payload, command.id)
             elif isinstance(command, node_events.LeaseUntil):
                 self.pool.lease_until(self.host_clock.true_s(command.until_s))
             elif isinstance(command, node_events.Drains):
@@ -454,7 +344,9 @@ class ClientProcess(_DiallingProcess):
     def __init__(self, world: "World", name: str) -> None:
         super().__init__(world, name, Role.CLIENT)
         environment = Environment(host="host of n0", directory="/", pid=1, python="3.11")
-        self.core = ClientCore(world.settings, self.peer, name, environment)
+        self.core = ClientCore(
+            world.settings, self.peer, name, environment, moves=world.scenario.data
+        )
         self.user: Any = None
         self.store = Store(self)
         self._leaves = False
@@ -482,7 +374,7 @@ class ClientProcess(_DiallingProcess):
                 case client_events.Send():
                     self.shell.send(command.message)
                 case client_events.SendBlob():
-                    self.shell.send_blob(command.key, command.payload)
+                    self.shell.send_blob(command.key, command.payload, command.id)
                 case client_events.Resolve():
                     self.user.resolved(command.rows)
                 case client_events.SendSegment():

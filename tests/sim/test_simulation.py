@@ -38,6 +38,9 @@ LIMITS_SEEDS_MIN = 80
 #: and for those with both
 BOTH_BUDGET_S = 6.0
 BOTH_SEEDS_MIN = 60
+#: and for those in which all large payloads go past the scheduler
+DATA_BUDGET_S = 6.0
+DATA_SEEDS_MIN = 80
 
 #: paths that the first seeds must have taken, or the draws have become tame
 RARE = (
@@ -52,6 +55,11 @@ RARE = (
     "scheduler crashed again", "worker held back", "worker out of memory",
     "drain ended in peace", "drained by the scheduler", "drained in a hurry",
     "bytes of a segment sent", "segment made",
+)  # fmt: skip
+
+RARE_OF_DATA = (
+    "data cut", "payload came past the scheduler", "payload could not be had", "payload offered",
+    "payload relayed",
 )  # fmt: skip
 
 RARE_OF_LIMITS = ("queue_timeout over", "saw TaskTimedOut", "timeout over", "total_timeout over")
@@ -104,6 +112,16 @@ def test_no_seed_with_actors_and_limits_breaks_a_promise() -> None:
     assert not [path for path in RARE_OF_BOTH if not counts[path]]
 
 
+def test_no_seed_with_data_connections_breaks_a_promise() -> None:
+    seeds = until(time.monotonic() + DATA_BUDGET_S, range(SEEDS_MAX), DATA_SEEDS_MIN)
+    jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    counts: Counter[str] = Counter()
+    for answer in run_seeds(seeds, jobs, data=True):
+        assert not answer.violations, report(answer.seed, answer.violations)
+        counts.update(answer.counts)
+    assert not [path for path in RARE_OF_DATA if not counts[path]]
+
+
 @pytest.mark.parametrize("story", STORIES, ids=[story.stem for story in STORIES])
 def test_what_was_once_a_bug_stays_fixed(story: Path) -> None:
     outcome = simulate(load(story.read_bytes()))
@@ -131,7 +149,7 @@ def test_a_planted_bug_is_caught_by_its_seed(name: str) -> None:
 
 def _catching(name: str, plant: Plant) -> Iterator[Scenario]:
     for seed in seeds_of(name):
-        yield scenario_of(seed, actors=plant.actors, limits=plant.limits)
+        yield scenario_of(seed, actors=plant.actors, limits=plant.limits, data=plant.data)
     if name in TOLD_BY:
         yield load((HERE / "stories" / f"{TOLD_BY[name]}.json").read_bytes())
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from drumbeat.client import events
 from drumbeat.client.events import Call
+from drumbeat.protocol.absent import reason_of
 from drumbeat.protocol.drain import Drain
 from drumbeat.protocol.ids import IdFactory, ObjectId, TaskId, home_of, objects_of, task_of
 from drumbeat.protocol.messages import KindRow, Outcome, Query, TaskRow, ValueRow
@@ -306,6 +307,8 @@ class User:
     def _unpickle(self, rows: list[ValueRow]) -> None:
         """Values come to life in the program, and the refs inside them."""
         for row in rows:
+            if reason_of(row.payload or b""):
+                continue  # get() raises ObjectLost
             for id_ in row.contained:
                 self.hold(ObjectId(id_), self.hand)
 

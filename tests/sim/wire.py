@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from drumbeat.protocol import dialshell, listenshell
 from drumbeat.protocol.excuses import Stage
+from drumbeat.protocol.frames import Role
 from drumbeat.protocol.ids import PeerId
+from drumbeat.protocol.keys import Door as KeyDoor
 from drumbeat.protocol.settings import Settings
 
 from .network import Connection, Door, Network
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 #: frames that a shell takes from a socket in one turn
 FRAMES_PER_TURN_MAX: Final = 256
 ENDPOINT: Final = "ipc:///simulated"
+NETWORK_ENDPOINT: Final = "tcp://10.0.0.1:7788"
 
 
 class Place:
@@ -41,6 +44,10 @@ class Place:
     def __call__(self) -> "Place":
         return self
 
+    def add(self, pipe: Any) -> None:
+        """Wake the process whenever something is written into that (see `data_wire.Pipe`)."""
+        pipe.wake = self.wake
+
 
 class Dialing:
     """One connection, as transport.Dialing offers it."""
@@ -48,14 +55,14 @@ class Dialing:
     # Always looked at.
     ready = True
 
-    def __init__(self, poller: Place) -> None:
+    def __init__(self, poller: Place, door: Door | None = None) -> None:
         self._place = poller
         self._incoming: deque[bytes] = deque()
         self._unsent: list[bytes] | None = []
         self._said = ""
         self.junk_dropped = 0
         self.stage = Stage.BEGUN
-        self.connection = poller.network.connect(poller.name, self, poller.door)
+        self.connection = poller.network.connect(poller.name, self, door or poller.door)
         poller.sockets.append(self)
 
     def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[bytes]:
@@ -175,7 +182,8 @@ class Ends:
         """Nothing to wait for."""
 
 
-def _load(real: ModuleType) -> ModuleType:
+def load(real: ModuleType, **replaced: Any) -> ModuleType:
+    """Return another copy of a module, in which some names stand for something else."""
     spec = importlib.util.spec_from_file_location(
         f"drumbeat.protocol.simulated_{real.__name__.rpartition('.')[2]}", real.__file__
     )
@@ -183,22 +191,34 @@ def _load(real: ModuleType) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.__dict__["Ends"] = Ends
+    module.__dict__.update(replaced)
     return module
 
 
-dialling, listening = _load(dialshell), _load(listenshell)
+dialling, listening = load(dialshell, Ends=Ends), load(listenshell, Ends=Ends)
 
 
-def dial(place: Place, role: str, peer: PeerId, settings: Settings, random: Random) -> Any:
+def dial(
+    place: Place, role: str, peer: PeerId, settings: Settings, random: Random, carriage: Any = None
+) -> Any:
     """Return a DialShell whose sockets belong to `place`."""
     dialling.Poller = place  # type: ignore[attr-defined]  # what the shell makes for itself
-    shell = dialling.DialShell(ENDPOINT, role, peer, place.name, settings, random)
+    shell = dialling.DialShell(
+        ENDPOINT, role, peer, place.name, settings, random, carriage=carriage
+    )
     shell.attach(place)
     return shell
 
 
-def listen(place: Place, settings: Settings, epoch: int) -> Any:
-    """Return a ListenShell whose socket belongs to `place`."""
+def listen(place: Place, settings: Settings, epoch: int, keys: tuple[bytes, ...] = ()) -> Any:
+    """Return a ListenShell whose socket belongs to `place`.
+
+    Args:
+        keys: with which peers may come to one another; none: nothing goes past the scheduler.
+    """
     listening.Poller = place  # type: ignore[attr-defined]
-    return listening.ListenShell(ENDPOINT, settings, epoch)
+    if not keys:
+        return listening.ListenShell(ENDPOINT, settings, epoch)
+    # That there are keys is all that is real: whoever comes has proven nothing, as on ipc.
+    door = KeyDoor(b"", dict.fromkeys(keys, Role.CLIENT))
+    return listening.ListenShell(NETWORK_ENDPOINT, settings, epoch, door)

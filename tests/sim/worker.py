@@ -37,7 +37,7 @@ from drumbeat.protocol.messages import Failure, Outcome, TaskRow, ValueRow
 
 from . import scripts
 from .running import DIE, READ, Interrupted, Main, Request, Running, TaskRaisedError
-from .scripts import Script, Spec, Value
+from .scripts import Report, Script, Spec, Value
 
 if TYPE_CHECKING:
     from .oracle import Execution
@@ -227,6 +227,9 @@ class Worker:
         if self.interrupt_seq == row.seq:
             self._finish_unrun(row)
             return
+        if self.oracle.is_lost(row.args):
+            self._finish_lost(row)
+            return
         script = scripts.read_script(row.args)
         self.oracle.check_function(kind.payload, script.spec)
         self.is_deaf = script.spec.deaf
@@ -288,6 +291,13 @@ class Worker:
         """The interrupt was there before the task's code."""
         self.oracle.count("task interrupted before it ran")
         self._pending.append(FinishedRow(row.seq, (_cancelled(row),), 0.0))
+        self._flush()
+
+    def _finish_lost(self, row: RunRow) -> None:
+        """Its arguments cannot be loaded: that is its error."""
+        payload = scripts.pack(Report(self.oracle.tasks[TaskId(row.id)].spec.label, "lost"))
+        value = ValueRow(row.id, Outcome.ERROR, payload)
+        self._pending.append(FinishedRow(row.seq, (value,), 0.0))
         self._flush()
 
     def _helper(self) -> None:

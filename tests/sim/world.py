@@ -1,10 +1,8 @@
 """The world: everything in one process, under one clock, from one scenario.
 
 First comes the chaos: users work and things go wrong, as the tape says. Then everything heals;
-users wait for all they hold, and all of it must resolve in bounded time. Then they let go, and
-every map of every core must empty. Then they leave, and nothing may be left of them.
-
-Never draws anything that the scenario's seed does not fix.
+users wait for all they hold, which must resolve in bounded time; let go, and every map of every
+core must empty; leave, and nothing may be left. Never draws what the scenario's seed does not fix.
 """
 
 import hashlib
@@ -21,6 +19,7 @@ from drumbeat.scheduler.standstill import HOME_S
 from . import bounds, drains
 from . import operations as op
 from .clock import Clock
+from .data_wire import DataDoors, line_of, rest_of_links
 from .judge import NEVER_S, Judge
 from .network import PING_TIMEOUT_S, Door, Hostility, Network
 from .operations import Scenario
@@ -29,8 +28,8 @@ from .pool import FakePool
 from .shells import ClientProcess, NodeProcess, Process, SchedulerProcess
 from .users import User
 
-#: everything must have resolved so long after the chaos, at the latest, and every map must be
-#: empty so long after the last ref was dropped; besides the time for all work one after the other
+#: everything must have resolved so long after the chaos, at the latest, and every map be empty so
+#: long after the last ref was dropped; besides the time for all work one after the other
 REST_S = 60.0
 QUIET_S = 40.0
 #: the scheduler has told one get() of a deadlock after this long
@@ -75,6 +74,7 @@ class World:
             self.network.hostility = Hostility(*scenario.hostility)
             self.oracle.count("hostile network")
         self.door = Door()
+        self.data_doors = DataDoors(scenario.walled)
         #: what lies in the scheduler's state file
         self.remembered: list[str] = []
         self.gone: list[str] = []
@@ -328,12 +328,15 @@ class World:
             case op.CrashScheduler():
                 self._crash_scheduler(entry)
             case op.Cut():
-                if self.network.cut(self._process(entry.who).name, entry.which, entry.half_open):
-                    self.oracle.count("connection cut")
+                name = line_of(self._process(entry.who), data=entry.data)
+                if self.network.cut(name, 2 if entry.data else entry.which, entry.half_open):
+                    self.oracle.count("data cut" if entry.data else "connection cut")
             case op.Stall():
-                self.network.stall(self._process(entry.who).name, entry.way, entry.for_s)
+                name = line_of(self._process(entry.who), data=entry.data)
+                self.network.stall(name, entry.way, entry.for_s)
             case op.Slow():
-                self.network.slow(self._process(entry.who).name, entry.factor, entry.for_s)
+                name = line_of(self._process(entry.who), data=entry.data)
+                self.network.slow(name, entry.factor, entry.for_s)
             case op.Drain():
                 drains.begin(self, entry)
             case op.CrashNode():
@@ -447,7 +450,8 @@ class World:
         def waits() -> list[str]:
             left = []
             for user in self._staying():
-                left += _sizes(user.name, user.process.core.at_rest(), pinned=user.has_pinned)
+                sizes = user.process.core.at_rest() | user.process.data_sizes()
+                left += _sizes(user.name, sizes, pinned=user.has_pinned)
                 if user.results and not user.has_pinned:
                     left.append(f"{user.name} was not told to forget {_show(list(user.results))}")
             if not any(user.has_pinned for user in self._staying()):
@@ -470,8 +474,10 @@ class World:
 
     def _rest_of_cluster(self, but: tuple[str, ...] = ()) -> list[str]:
         left = _sizes("scheduler", self.scheduler.core.at_rest(), but)
+        left += _sizes("scheduler", rest_of_links(self.scheduler.shell))
         for name, node in self.nodes.items():
             left += _sizes(name, node.core.at_rest(), but)
+            left += _sizes(name, node.data_sizes())
         return left
 
     def _why(self) -> str:

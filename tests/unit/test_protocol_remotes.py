@@ -148,7 +148,7 @@ def test_of_a_holder_that_dies_unnoticed_nobody_is_told_that_it_cannot_be_reache
     bench.goes(holder)
     bench.restore()
     assert reason_of(bench.got(reader)[0][1]) == "peer0 has gone, which had it"
-    assert bench.remotes.relays == []
+    assert bench.relays == []
 
 
 def test_a_holder_that_goes_while_it_is_asked_for_the_bytes_leaves_nobody_waiting(

@@ -3,6 +3,7 @@
 from collections import deque
 from typing import Any
 
+from drumbeat.protocol.ahead import ahead_key
 from drumbeat.protocol.codec import Reader
 from drumbeat.protocol.frames import Offered, Source
 from drumbeat.protocol.ids import PeerId, TaskId
@@ -43,7 +44,8 @@ def test_it_is_sent_to_its_submitter_and_told_of_when_that_has_it() -> None:
     client, node, id_ = _started(stage)
     remote = _ends(stage, node, id_)
     stage.turn()
-    assert stage.blobs == [events.SendBlob(client, id_, remote)]  # type: ignore[arg-type]
+    key = ahead_key(id_, 1)
+    assert stage.blobs == [events.SendBlob(client, key, remote)]  # type: ignore[arg-type]
     assert not stage.results(client)
     assert stage.core.at_rest()["delivering"] == 1
     stage.reach(client)
@@ -198,7 +200,8 @@ def test_a_task_at_the_node_that_submitted_its_maker_gets_it_like_any_other() ->
     assert row.values == (ValueRow(made, 0, None, 20),)
     # The result, and once more as an argument: the node pairs each row with a payload of its own.
     told = [blob for blob in stage.blobs if blob.peer == home]
-    assert told == [events.SendBlob(home, made, remote)] * 2  # type: ignore[arg-type]
+    keys = [ahead_key(made, 1), made]
+    assert told == [events.SendBlob(home, key, remote) for key in keys]  # type: ignore[arg-type]
 
 
 def test_what_lies_elsewhere_may_come_before_its_row_however_large_it_is_but_not_without_end() -> (
