@@ -32,9 +32,11 @@ class Orphans:
         home = home_of(id_)
         if home == orphan.holder.peer or not state.out.is_here(home):
             state.out.restore(orphan, None)
-        elif state.find(task_of(id_)) is not None:
-            # Only who submitted it was to have it, of an attempt that is lost with its node.
-            state.out.restore(orphan, VOID)
+        elif (record := state.find(task_of(id_))) is not None:
+            # Only who submitted it was to have it, of an attempt that is lost with its node. What
+            # was yielded it has been told of, and waits for: that is to come again.
+            is_told = record.kind.options.stream_buffer_max
+            state.out.restore(orphan, None if is_told else VOID)
         elif id_ in self._asked:
             self._asked[id_].append(orphan)
         else:

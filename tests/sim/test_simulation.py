@@ -170,7 +170,7 @@ def test_a_seed_runs_the_same_in_another_process_under_another_hash_seed() -> No
             answers += runner.take()
     assert len(answers) == 4
     for answer in answers:
-        assert answer.digest == simulate(draw(answer.seed)).digest
+        assert answer.digest == simulate(scenario_of(answer.seed)).digest
 
 
 def test_a_seed_runs_the_same_twice_in_one_process() -> None:

@@ -1,8 +1,8 @@
 """The world: everything in one process, under one clock, from one scenario.
 
-First comes the chaos: users work and things go wrong, as the tape says. Then everything heals;
-users wait for all they hold, which must resolve in bounded time; let go, and every map of every
-core must empty; leave, and nothing may be left. Never draws what the scenario's seed does not fix.
+First comes the chaos, as the tape says. Then everything heals; users wait for all they hold, which
+must resolve in bounded time; let go, and every map must empty; leave, and nothing may be left.
+Never draws what the scenario's seed does not fix.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ from .pool import FakePool
 from .shells import ClientProcess, NodeProcess, Process, SchedulerProcess
 from .users import User
 
-#: everything must have resolved so long after the chaos, at the latest, and every map be empty so
-#: long after the last ref was dropped; besides the time for all work one after the other
+#: all must have resolved so long after the chaos, and every map be empty so long after the last ref
+#: was dropped; besides the time for all work one after the other
 REST_S = 60.0
 QUIET_S = 40.0
 #: the scheduler has told one get() of a deadlock after this long
