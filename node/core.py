@@ -228,7 +228,7 @@ class NodeCore:
         """
         state, actors = self._state, self._actors
         is_due = now_s >= state.due_s
-        is_rare = (
+        is_rare = bool(
             self._stops.due or self._stops.stuck or self._intake.later or self._waits.open
             or state.objects.satisfied or self._returns.waiting or self._drain.active
             or self._stack_asks.open

@@ -28,8 +28,7 @@ from .pool import FakePool
 from .shells import ClientProcess, NodeProcess, Process, SchedulerProcess
 from .users import User
 
-#: all must have resolved so long after the chaos, and every map be empty so long after the last ref
-#: was dropped; besides the time for all work one after the other
+#: all has resolved so long after the chaos, and maps are empty so long after the last ref: at most
 REST_S = 60.0
 QUIET_S = 40.0
 #: the scheduler has told one get() of a deadlock after this long
