@@ -209,11 +209,10 @@ def main() -> None:
     parser.add_argument("--rows", default="", help="names, separated by commas; default all")
     given = parser.parse_args()
     rows = chosen(parser, given)
-    # "network", "bare" and "plain" are for whoever works on Drumbeat: in a comparison they only
-    # take time.
+    # These are for whoever works on Drumbeat: in a comparison they only take time.
     asked = [
         name for name in SYSTEMS
-        if (name not in ("network", "bare", "plain") if given.peers else name not in PEERS)
+        if (name not in ("network", "bare", "plain", "busy") if given.peers else name not in PEERS)
     ]  # fmt: skip
     missing = {name: why for name in asked if (why := environments.missing(name))}
     todo = jobs(rows, [name for name in asked if name not in missing])

@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Protocol
 
 from .bare import Bare
+from .bare_busy import BareBusy
 from .bare_plain import BarePlain
 from .network import NetworkCluster
 from .peers import Dask, Ray
@@ -213,6 +214,7 @@ SYSTEMS: dict[str, type[Caller]] = {
     "dask": Dask,
     "bare": Bare,
     "plain": BarePlain,
+    "busy": BareBusy,
 }
 #: what a program has to import to use the system
 IMPORTS = {

@@ -123,7 +123,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     link_window_bytes_max: Annotated[int, Positive, _help("Unacknowledged bytes a link.")] = 8 << 20
     ack_delay_s: Annotated[
         float, Positive, _help("An acknowledgement that rides on nothing goes after.")
-    ] = 0.02
+    ] = 0.1
     resend_after_s: Annotated[
         float, Positive, _help("A batch unacknowledged for so long is asked after.")
     ] = 1.0

@@ -19,9 +19,11 @@ from .tasks import QUEUED, Kind, Shape, TaskRecord
 
 #: as many empty queues are kept: the next task of their shape is likely to come
 EMPTY_QUEUES_MAX: Final = 8
-#: tasks that take up to so many windows are assigned ahead of time, one a slot at the least: a
-#: slot that waits for the next one to come waits for a good part of such a task
+#: tasks that take up to so many windows are assigned ahead of time, as many as take that long,
+#: one a slot at the least: a slot that waits for the next one waits for a good part of a task
 AHEAD_WINDOWS: Final = 2
+#: a node is given more when this share of its windows is free: several at once cost each less
+REFILL_SHARE: Final = 0.25
 NOBODY: Final = "no node has joined"
 #: an error names so many nodes
 NAMED_MAX: Final = 8
@@ -405,14 +407,17 @@ class Board:
             count = slots * self._tasks_max - all_count
         if count <= 0:
             return 0
-        left_s = slots * window_s - node.work_s
-        if expected_s * 2 > window_s:
+        all_s = slots * window_s
+        left_s = all_s - node.work_s
+        if expected_s * 2 > window_s and expected_s <= window_s * AHEAD_WINDOWS:
             # A window would hold none beside the one that runs. Behind longer ones they still
             # do not go.
-            ahead = expected_s <= window_s * AHEAD_WINDOWS and all_count < 2 * slots
-            if ahead and node.work_s < 2 * slots * expected_s:
-                return 1
-        if left_s < expected_s:
+            most = slots + int(all_s * AHEAD_WINDOWS / expected_s)
+            if all_count < max(2 * slots, most - slots + 1):
+                room = min(most - all_count, round(most - node.work_s / expected_s))
+                if room > 0:
+                    return min(room, count)
+        if left_s < expected_s or left_s < all_s * REFILL_SHARE:
             return 0
         if self._packet_s < left_s:
             left_s = self._packet_s

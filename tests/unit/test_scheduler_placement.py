@@ -230,8 +230,8 @@ def test_quick_tasks_double_with_each_batch(batches: int, at_once: int) -> None:
 
 
 def test_no_more_than_a_window_of_work_is_assigned() -> None:
-    # 20 ms a slot, 2 slots, 1 ms a task
-    assert grown(Stage(), 0.001, 10) in {39, 40}
+    # 20 ms a slot, 2 slots, 1 ms a task; more only when a quarter is free
+    assert grown(Stage(), 0.001, 10) in range(30, 41)
 
 
 def test_no_more_than_the_largest_number_is_assigned() -> None:
@@ -242,21 +242,26 @@ def test_tasks_longer_than_the_window_are_assigned_one_a_slot() -> None:
     assert grown(Stage(), 0.1, 3) == 2
 
 
-@pytest.mark.parametrize("duration_s", [0.012, 0.0202, 0.039])
-def test_of_tasks_about_as_long_as_the_window_one_a_slot_waits_at_its_node(
-    duration_s: float,
+@pytest.mark.parametrize(
+    ("duration_s", "most", "times"), [(0.012, 8, 11), (0.0202, 6, 14), (0.039, 4, 20)]
+)
+def test_of_tasks_about_as_long_as_the_window_one_a_slot_waits_at_its_node_and_some_come_at_once(
+    duration_s: float, most: int, times: int
 ) -> None:
     stage = Stage()
     client, node = stage.client(), stage.node(cpus=2)
     stage.submit(client, stage.define(client), ids_of(client, 50))
     stage.turn()
-    rows = stage.assigned(node)
+    rows, came = stage.assigned(node), 0
     for ended in range(20):
         jitter_s = duration_s * (0.95 + 0.1 * (ended % 2))
         stage.finish(node, [rows.pop(0)], jitter_s)
         stage.turn(0.01)
-        rows += stage.assigned(node)
-        assert len(rows) == 4
+        more = stage.assigned(node)
+        came += bool(more)
+        rows += more
+        assert 4 <= len(rows) <= most
+    assert came <= times
 
 
 def test_they_wait_behind_no_longer_ones_and_at_no_node_while_another_is_idle() -> None:
@@ -324,7 +329,7 @@ def test_short_tasks_are_dealt_out_over_all_nodes() -> None:
             stage.finish(node, stage.assigned(node), 1e-4)
     stage.turn()
     counts = [len(stage.assigned(node)) for node in nodes]
-    assert min(counts) >= 380
+    assert min(counts) >= 300
     assert max(counts) <= 400
 
 
