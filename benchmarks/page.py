@@ -23,7 +23,7 @@ from .rows import GROUPS, TITLES, Row
 
 PAGE = results.ROOT / "docs" / "performance.md"
 DIRECTORY = results.ROOT / "docs" / "performance"
-KINDS = ("peers", "scale", "scale_real")
+KINDS = ("peers", "breakdown", "scale", "scale_real")
 #: more of this before a run: others were at work
 CALM_LOAD = 0.5
 HEADS = {
@@ -138,10 +138,19 @@ def daemons(found: dict[str, Any]) -> str:
     return told(found["machine"]) + table(["nodes", *COLUMNS.values()], lines) + "\n"
 
 
-WRITERS = {"peers": comparison, "scale": core, "scale_real": daemons}
+def shares(found: dict[str, Any]) -> str:
+    """Return where the time of one task goes."""
+    from .breakdown import heads, rows_of
+
+    lines = rows_of(found["works"], lambda us: figures.figure(statistics.median(us)))
+    return told(found["machine"], f", {found['turns']} turns") + table(heads(), lines) + "\n"
+
+
+WRITERS = {"peers": comparison, "breakdown": shares, "scale": core, "scale_real": daemons}
 #: plots by the part in which they stand, with what they show
 PLOTS = {
     "peers": {"durations": "efficiency by duration", "payloads": "round trip by payload"},
+    "breakdown": {},
     "scale": {"nodes": "cost a task over nodes", "queue": "cost a task over the queue"},
     "scale_real": {},
 }

@@ -57,6 +57,25 @@ def test_the_instructions_of_a_room_are_counted_or_it_is_said_why_not() -> None:
         assert int(done.stdout) > 10_000_000
 
 
+SHARES = """
+from benchmarks import breakdown
+for work, turns in breakdown.measured(1).items():
+    parts = dict(turns[0])
+    print(work, parts.pop(breakdown.WALL)[0], sum(us for us, _ in parts.values()))
+"""
+
+
+def test_the_shares_of_a_task_s_time_add_up(runtime: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SHARES], cwd=ROOT, capture_output=True, text=True, timeout=300,
+        check=True, env={**os.environ, "DRUMBEAT_RUNTIME_DIRECTORY": str(runtime)},
+    )  # fmt: skip
+
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == ["one", "many", "long"]
+    assert all(float(wall) == pytest.approx(float(parts)) for _, wall, parts in lines)
+
+
 def test_how_soon_deaths_and_cuts_are_seen_is_measured(runtime: Path) -> None:
     out = printed_by("detection", "--quick", "--runs", "1", runtime=runtime, codes=(0, 1))
 

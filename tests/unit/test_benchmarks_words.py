@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from drumbeat.benchmarks import __main__ as comparing
-from drumbeat.benchmarks import environments, figures, installed, page, plots, scale
+from drumbeat.benchmarks import breakdown, environments, figures, installed, page, plots, scale
 from drumbeat.benchmarks.rows import BY_NAME, DURATIONS, GROUPS, ROWS, Row
 
 FASTER = Row("faster", "how much", "tasks/s", more_is_better=True)
@@ -189,3 +189,12 @@ def test_the_page_has_the_marks_of_everything_that_is_written_into_it() -> None:
     text = page.PAGE.read_text(encoding="utf-8")
     for name in page.KINDS:
         page.replaced(text, name, "")
+
+
+def test_the_shares_of_a_task_stand_beside_each_other_in_the_page() -> None:
+    one = dict.fromkeys((*breakdown.PARTIES, breakdown.OTHERS), (10.0, 1.5))
+    one |= {breakdown.REST: (30.0, 0.0), breakdown.WALL: (100.0, 0.0)}
+    works = {name: [one, one] for name in breakdown.WORKS}
+    text = page.shares({"machine": MACHINE, "turns": 2, "works": works})
+    assert "| scheduler | 10 | 1.50 | 10 | 1.50 | 10 | 1.50 |" in text
+    assert "| nobody | 30 |  | 30 |  | 30 |  |" in text
