@@ -215,14 +215,19 @@ class Store:
         if warm is not None and len(warm):
             warm.trim()
 
+    def keep_none_warm(self) -> None:
+        """Give it all back, and keep none from now on: nobody calls `trim` any more."""
+        warm = self._warm
+        if warm is not None:
+            warm.close()
+
     def __len__(self) -> int:
         return len(self._segments)
 
     def close(self) -> None:
         """Close them all, and keep no memory of any. In a forked child too."""
-        warm, self._warm = self._warm, None
-        if warm is not None:
-            warm.close()
+        self.keep_none_warm()
+        self._warm = None
         self._swapping = threading.RLock()  # a thread of the parent may have had the other
         for id_ in list(self._segments):
             self.pop(id_)
