@@ -103,6 +103,14 @@ class Segment:
         #: the larger, the later it was used
         self.used = 0
 
+    @property
+    def memory_bytes(self) -> int:
+        """How much memory it takes; where that was used before, it may be more than the bytes."""
+        memory = self.memory
+        if memory is not None:
+            return max(self.size, memory.written)
+        return 0 if self.is_spilled else self.size
+
     def hint(self, machine: str) -> Hint:
         """Return where others of this machine may find it."""
         return Hint(machine, os.getpid(), self.fd, self.inode, self.size)

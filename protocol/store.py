@@ -114,6 +114,8 @@ class Store:
             if not segment.is_spilled and segment.fd >= 0 and segment.id not in but
         ]
         found.sort(key=lambda segment: segment.used)
+        room = 0 if self._disk is None else self._disk.bytes_max - self.spilled_bytes
+        found = [segment for segment in found if segment.size <= room] or found
         warm, first = self._warm, found[0] if found else None
         if warm is None:
             return first
@@ -240,4 +242,4 @@ class Store:
     @property
     def bytes(self) -> int:
         """How much memory they take."""
-        return sum([one.size for one in list(self._segments.values()) if not one.is_spilled])
+        return sum([one.memory_bytes for one in list(self._segments.values())])

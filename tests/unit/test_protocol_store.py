@@ -178,6 +178,41 @@ def test_when_memory_and_disk_are_full_it_says_so_and_nothing_is_lost(
     store.close()
 
 
+def test_what_is_too_large_for_the_disk_stays_and_what_is_not_makes_room(tmp_path: Path) -> None:
+    if is_memory(tmp_path):
+        pytest.skip("temporary files lie in memory here")
+    store = Store(0, BUDGET, Disk(str(tmp_path), 2 * SIZE))
+    large, _ = store.write(b"large", [bytes(3 * SIZE)])
+    store.put(large)
+    made = [keep(store, number) for number in range(2)]
+    assert (large.is_spilled, made[0].is_spilled) == (False, True)
+    with pytest.raises(StoreFull, match="spill_bytes_max is 200,000"):
+        keep(store, 2)
+        keep(store, 3)
+    assert [read(segment) for segment in made] == [content_of(number) for number in range(2)]
+    store.close()
+
+
+def test_memory_that_is_used_again_for_less_counts_as_a_whole(tmp_path: Path) -> None:
+    warm = pytest.importorskip("drumbeat.protocol.warm")
+    if not warm.can_be() or is_memory(tmp_path):
+        pytest.skip("the kernel does not say who reads, or temporary files lie in memory")
+    store = Store(1 << 20, BUDGET, Disk(str(tmp_path), 1 << 30))
+    for number in range(4):
+        keep(store, number)
+    for number in range(4):
+        store.pop(id_of(number))
+        store.make_room(SIZE // 2 + 8_000)
+        segment, _ = store.write(id_of(number), [content_of(number)[: SIZE // 2 + 8_000]])
+        store.put(segment)
+    kept = list(store._segments.values())
+    assert all(segment.memory and segment.memory.written >= SIZE for segment in kept)
+    assert store.bytes == sum(segment.memory_bytes for segment in kept) > 4 * SIZE
+    keep(store, 4)
+    assert [segment.is_spilled for segment in kept].count(True) == 1
+    store.close()
+
+
 def test_a_directory_that_is_not_there_or_lies_in_memory_is_told(tmp_path: Path) -> None:
     for directory, reason in ((str(tmp_path / "none"), "No such file"), ("/dev/shm", "in memory")):
         if directory == "/dev/shm" and not is_memory(Path(directory)):
