@@ -74,13 +74,17 @@ class Store:
         most = self._memory_bytes_max
         return not most or self.bytes + size <= most
 
+    def fits(self, size: int) -> bool:
+        """Return whether so much would be within the budget if nothing else were here."""
+        return not self._memory_bytes_max or size <= self._memory_bytes_max
+
     def make_room(self, size: int) -> None:
         """Have so much more stay within the budget: what was not used for longest goes to disk.
 
         Raises:
             StoreFull: it would not, and there is nothing that can go to disk.
         """
-        if self._memory_bytes_max and size > self._memory_bytes_max:
+        if not self.fits(size):
             raise self._full(size, "it alone is more than all that memory may have")
         with self._spilling:
             tried: set[bytes] = set()

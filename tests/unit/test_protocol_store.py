@@ -188,7 +188,6 @@ def test_what_is_too_large_for_the_disk_stays_and_what_is_not_makes_room(tmp_pat
     assert (large.is_spilled, made[0].is_spilled) == (False, True)
     with pytest.raises(StoreFull, match="spill_bytes_max is 200,000"):
         keep(store, 2)
-        keep(store, 3)
     assert [read(segment) for segment in made] == [content_of(number) for number in range(2)]
     store.close()
 
