@@ -74,7 +74,12 @@ class SegmentKeeper:
         if _size_of(buffers) > self._bytes_max:
             return None
         segments.want_files()
-        self._make_room(_size_of(buffers))
+        size = _size_of(buffers)
+        self._make_room(size)
+        with self._store.room_for(size):
+            return self._kept(buffers)
+
+    def _kept(self, buffers: Sequence[memoryview]) -> Kept | None:
         id_ = ObjectId(self._session.new_id())
         try:
             segment, spans = self._store.write(id_, buffers)

@@ -5,6 +5,7 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,65 @@ def test_memory_that_is_used_again_for_less_counts_as_a_whole(tmp_path: Path) ->
     keep(store, 4)
     assert [segment.is_spilled for segment in kept].count(True) == 1
     store.close()
+
+
+def test_what_is_being_written_takes_room_that_nobody_else_gets(store: Store) -> None:
+    for number in range(3):
+        keep(store, number)
+    with store.room_for(SIZE):
+        assert not store.has_room(SIZE)
+        keep(store, 3)
+        assert store.get(id_of(0)).is_spilled  # type: ignore[union-attr]
+    assert store.has_room(SIZE)
+    with pytest.raises(KeyboardInterrupt), store.room_for(SIZE):
+        raise KeyboardInterrupt
+    assert store.has_room(SIZE)
+
+
+def test_who_finds_that_all_room_is_being_written_to_waits_for_that(store: Store) -> None:
+    written, waits = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with store.room_for(4 * SIZE):
+            waits.set()
+            written.wait()
+            segment, _ = store.write(id_of(0), [content_of(0) * 4])
+            store.put(segment)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    waits.wait()
+    threading.Timer(0.05, written.set).start()
+    with store.room_for(SIZE):
+        second = store.write(id_of(1), [content_of(1)])[0]
+        store.put(second)
+    writer.join()
+    first = store.get(id_of(0))
+    assert first is not None
+    assert (first.is_spilled, second.is_spilled) == (True, False)
+    assert read(first) == content_of(0) * 4
+
+
+def test_many_threads_that_put_stay_within_the_budget(store: Store) -> None:
+    most: list[int] = []
+
+    def put(first: int) -> None:
+        for number in range(first, first + 5):
+            with store.room_for(SIZE + HEAD_BYTES):
+                segment, _ = store.write(id_of(number), [content_of(number)])
+                store.put(segment)
+            most.append(store.bytes)
+
+    threads = [threading.Thread(target=put, args=(first,)) for first in range(0, 40, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) <= BUDGET
+    for number in range(40):
+        segment = store.get(id_of(number))
+        assert segment is not None
+        assert read(segment) == content_of(number)
 
 
 def test_a_directory_that_is_not_there_or_lies_in_memory_is_told(tmp_path: Path) -> None:
