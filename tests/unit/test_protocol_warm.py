@@ -188,7 +188,7 @@ def test_nobody_but_its_maker_can_write_to_a_segment_nor_change_its_size(pool: A
 
 
 @pytest.mark.parametrize("others", [False, True], ids=["one thread", "two threads"])
-def test_who_opens_a_file_while_it_is_asked_about_disturbs_nobody_however_often(
+def test_who_opens_a_file_while_it_is_asked_about_disturbs_nobody(
     pool: Any, monkeypatch: pytest.MonkeyPatch, others: bool
 ) -> None:
     """The kernel would send its maker a signal, which ends a program."""
