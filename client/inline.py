@@ -90,7 +90,9 @@ class InlineSession:
         self._store = Store.of(settings, is_trimmed=False)
         self.keeper: Keeping | None = None
         if are_wanted(settings):  # nobody else is to find them, so there is no machine
-            self.keeper = SegmentKeeper(self, settings, "", self._store, _no_wait, self._leave)
+            self.keeper = SegmentKeeper(
+                self, settings, "", self._store, _no_wait, self._leave, lambda *_: self._free()
+            )
         self._peer = PeerId(os.urandom(6))
         self._ids = IdFactory(self._peer)
         self._objects: dict[ObjectId, _Entry] = {}

@@ -6,6 +6,7 @@ Never packs anything, and takes no memory before the bound on what is submitted 
 from collections.abc import Callable, Sequence
 
 from ..protocol import segments
+from ..protocol.errors import StoreFull
 from ..protocol.ids import ObjectId
 from ..protocol.messages import Outcome, ValueRow
 from ..protocol.references import ObjectRef
@@ -30,7 +31,7 @@ class SegmentKeeper:
         wait_for_room: called with a number of bytes before they are taken.
         append: leaves an object to the core, before whatever names it; fails if the session ended.
         settle: waits a moment for something to hold, while it becomes known what is not needed any
-            more; None: that is known at once.
+            more here, or (if told so) elsewhere either; None: that is known at once.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class SegmentKeeper:
         store: Store,
         wait_for_room: Callable[[int], None],
         append: Callable[[ValueRow], None],
-        settle: Callable[[Callable[[], bool]], None] | None = None,
+        settle: Callable[[Callable[[], bool], bool], None] | None = None,
     ) -> None:
         self.bytes_min = settings.segment_bytes_min
         #: the same for what is put: that is no task, and waits for none
@@ -73,7 +74,12 @@ class SegmentKeeper:
         if _size_of(buffers) > self._bytes_max:
             return None
         segments.want_files()
-        self._make_room(_size_of(buffers))
+        size = _size_of(buffers)
+        self._make_room(size)
+        with self._store.room_for(size):
+            return self._kept(buffers)
+
+    def _kept(self, buffers: Sequence[memoryview]) -> Kept | None:
         id_ = ObjectId(self._session.new_id())
         try:
             segment, spans = self._store.write(id_, buffers)
@@ -96,9 +102,19 @@ class SegmentKeeper:
         store = self._store
         if store.has_room(size):
             return
-        if self._settle is not None:
-            self._settle(lambda: store.has_room(size))
-        store.make_room(size)
+        settle = self._settle
+        if settle is None:
+            store.make_room(size)
+            return
+        settle(lambda: store.has_room(size), False)
+        try:
+            store.make_room(size)
+        except StoreFull:
+            if not store.fits(size):
+                raise
+            # What workers have read is let go of by them when its task has ended, and told then.
+            settle(lambda: store.has_room(size), True)
+            store.make_room(size)
 
 
 class _Keeper:

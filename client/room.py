@@ -101,10 +101,16 @@ class Room:
         finally:
             self._board.conditions.pop(waiter, None)
 
-    def settle(self, holds: Callable[[], bool]) -> None:
-        """Turn the loop until something holds, or all that lay there has been told."""
+    def settle(self, holds: Callable[[], bool], patient: bool) -> None:
+        """Turn the loop until something holds, or all that lay there has been told.
+
+        Args:
+            holds: looked at after each turn.
+            patient: wait for what others tell as well; not in an event loop.
+        """
+        waits = patient and not self._in_event_loop()
         waiter = ConditionWaiter(
-            lambda: not self._is_open() or holds() or not self._service.has_news()
+            lambda: not self._is_open() or holds() or not (waits or self._service.has_news())
         )
         self._board.conditions[waiter] = None
         try:

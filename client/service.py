@@ -447,6 +447,8 @@ class Service:
         home.change_refs(taken(self._inbox.refs))
         freed, home.freed = home.freed, []
         self._board.free(freed)
+        for id_ in freed:
+            self._store.pop(id_)
 
     def fail(self, error: DrumbeatError) -> None:
         """End because of something outside: the cluster's processes will not run."""
@@ -458,6 +460,7 @@ class Service:
             return
         self._over = True
         self.connected = False
+        self._store.keep_none_warm()
         try:
             self._shell.close(0.2)
         finally:

@@ -132,7 +132,7 @@ class ClusterSession:
         self._segments = Segments(
             self._store, environment.machine, self._fetched,
             lambda id_: refs.append((ObjectId(id_), 1)),
-            lambda id_: refs.append((ObjectId(id_), -1)), keeps_fetched=True,
+            lambda id_: self.drop(ObjectId(id_)), keeps_fetched=True,
         )  # fmt: skip
         _sessions.add(self)
 

@@ -36,6 +36,8 @@ _ID_BYTES_MAX: Final = 16
 FILES_WANTED: Final = 8192
 #: how often a file is opened that its maker has closed for a moment, and how long it is left
 _OPEN_TRIES: Final = 5
+#: and where nobody else has its bytes: the maker's thread may wait for its interpreter amid that
+_FIND_TRIES: Final = 2_000
 _OPEN_AGAIN_S: Final = 0.001
 #: written in one call, between which an interrupt is heard
 _STEP_BYTES: Final = 16 << 20
@@ -100,6 +102,14 @@ class Segment:
         self.is_spilled = False
         #: the larger, the later it was used
         self.used = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """How much memory it takes; where that was used before, it may be more than the bytes."""
+        memory = self.memory
+        if memory is not None:
+            return max(self.size, memory.written)
+        return 0 if self.is_spilled else self.size
 
     def hint(self, machine: str) -> Hint:
         """Return where others of this machine may find it."""
@@ -269,19 +279,21 @@ def find(hint: Hint, id_: bytes) -> int | None:
     """Return a descriptor of a segment of this machine; None: it is not there, or not to be had.
 
     Whatever else lies there now is left alone. The caller compares the machine, and closes the
-    descriptor.
+    descriptor. It may take seconds.
     """
-    return found_at(hint.pid, hint.fd, hint.inode, hint.size, id_)
+    return found_at(hint.pid, hint.fd, hint.inode, hint.size, id_, _FIND_TRIES)
 
 
-def found_at(pid: int, fd: int, inode: int, size: int, id_: bytes) -> int | None:
+def found_at(
+    pid: int, fd: int, inode: int, size: int, id_: bytes, tries: int = _OPEN_TRIES
+) -> int | None:
     """As `find`: of a process of this machine, its descriptor `fd`."""
     path = f"/proc/{pid}/fd/{fd}"
     try:
         # First looked at only: to open a pipe or a device may block, or set something going.
         if not _may_be(os.stat(path), size):
             return None
-        found = _opened(path)
+        found = _opened(path, tries)
     except (OSError, ValueError):
         return None
     try:
@@ -389,18 +401,18 @@ def _write_at(fd: int, view: memoryview, offset: int) -> None:
         done += os.pwrite(fd, view[done : done + _STEP_BYTES], offset + done)
 
 
-def _opened(path: str) -> int:
+def _opened(path: str, tries: int) -> int:
     """Return a descriptor of a file.
 
     Raises:
         OSError: it cannot be opened.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-    for _ in range(_OPEN_TRIES - 1):
+    for _ in range(tries - 1):
         try:
             return os.open(path, flags)
         except BlockingIOError:
-            time.sleep(_OPEN_AGAIN_S)  # its maker asks whether it has readers, which takes no time
+            time.sleep(_OPEN_AGAIN_S)  # its maker asks whether it has readers
     return os.open(path, flags)
 
 

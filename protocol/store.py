@@ -6,7 +6,9 @@ to disk where the budget would be exceeded, and is found there by the same hints
 
 import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Final, Self
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 #: the budget where none is set, as a share of the memory that this process may use
 MEMORY_SHARE: Final = 0.3
+#: who finds that all there is is being written waits so long at most, and looks so often
+_WRITTEN_S: Final = 10.0
+_LOOK_AGAIN_S: Final = 0.002
 
 
 class Store:
@@ -33,8 +38,8 @@ class Store:
         disk: where they go beyond that; None: nowhere.
     """
 
-    __slots__ = ("_disk", "_memory_bytes_max", "_segments", "_spilling", "_swapping", "_uses",
-                 "_warm")  # fmt: skip
+    __slots__ = ("_claims", "_disk", "_memory_bytes_max", "_segments", "_spilling", "_swapping",
+                 "_uses", "_warm")  # fmt: skip
 
     def __init__(
         self, warm_bytes_max: int = 0, memory_bytes_max: int = 0, disk: Disk | None = None
@@ -42,6 +47,8 @@ class Store:
         self._segments: dict[bytes, Segment] = {}
         self._memory_bytes_max = memory_bytes_max
         self._disk = disk
+        #: what is being written and not kept yet -> the thread that does, and the bytes
+        self._claims: dict[object, tuple[int, int]] = {}
         self._uses = count(1)
         #: guards what may take long; a finalizer or a signal handler may put while it is held
         self._spilling = threading.RLock()
@@ -72,7 +79,40 @@ class Store:
     def has_room(self, size: int) -> bool:
         """Return whether so much more stays within the budget."""
         most = self._memory_bytes_max
-        return not most or self.bytes + size <= most
+        if not most:
+            return True
+        claimed = sum([claimed for _, claimed in list(self._claims.values())])
+        return self.bytes + claimed + size <= most
+
+    @contextmanager
+    def room_for(self, size: int) -> Iterator[None]:
+        """As `make_room`; nobody else gets that room until what is written there is kept.
+
+        Raises:
+            StoreFull: see there.
+        """
+        claim = object()
+        try:
+            if self._claim(claim, size):
+                yield
+                return
+            with self._spilling:
+                while not self._claim(claim, size):
+                    self.make_room(size)
+                yield
+        finally:
+            self._claims.pop(claim, None)
+
+    def _claim(self, claim: object, size: int) -> bool:
+        with self._swapping:
+            if not self.has_room(size):
+                return False
+            self._claims[claim] = threading.get_ident(), size
+            return True
+
+    def fits(self, size: int) -> bool:
+        """Return whether so much would be within the budget if nothing else were here."""
+        return not self._memory_bytes_max or size <= self._memory_bytes_max
 
     def make_room(self, size: int) -> None:
         """Have so much more stay within the budget: what was not used for longest goes to disk.
@@ -80,12 +120,16 @@ class Store:
         Raises:
             StoreFull: it would not, and there is nothing that can go to disk.
         """
-        if self._memory_bytes_max and size > self._memory_bytes_max:
+        if not self.fits(size):
             raise self._full(size, "it alone is more than all that memory may have")
         with self._spilling:
             tried: set[bytes] = set()
+            until_s = time.monotonic() + _WRITTEN_S
             while not self.has_room(size):
                 segment = self._least_used(tried)
+                if segment is None and self._others_write() and time.monotonic() < until_s:
+                    time.sleep(_LOOK_AGAIN_S)  # what they have written can go
+                    continue
                 if segment is None:
                     raise self._full(size, "nothing of that can go there any more")
                 tried.add(segment.id)
@@ -95,6 +139,10 @@ class Store:
                     if segment.fd >= 0:
                         why = f"no more can go there: {error}"
                         raise self._full(size, why) from None
+
+    def _others_write(self) -> bool:
+        thread = threading.get_ident()
+        return any(other != thread for other, _ in list(self._claims.values()))
 
     def _full(self, size: int, why: str) -> StoreFull:
         kept, spilled, most = self.bytes, self.spilled_bytes, self._memory_bytes_max
@@ -114,6 +162,8 @@ class Store:
             if not segment.is_spilled and segment.fd >= 0 and segment.id not in but
         ]
         found.sort(key=lambda segment: segment.used)
+        room = 0 if self._disk is None else self._disk.bytes_max - self.spilled_bytes
+        found = [segment for segment in found if segment.size <= room] or found
         warm, first = self._warm, found[0] if found else None
         if warm is None:
             return first
@@ -215,14 +265,19 @@ class Store:
         if warm is not None and len(warm):
             warm.trim()
 
+    def keep_none_warm(self) -> None:
+        """Give it all back, and keep none from now on: nobody calls `trim` any more."""
+        warm = self._warm
+        if warm is not None:
+            warm.close()
+
     def __len__(self) -> int:
         return len(self._segments)
 
     def close(self) -> None:
         """Close them all, and keep no memory of any. In a forked child too."""
-        warm, self._warm = self._warm, None
-        if warm is not None:
-            warm.close()
+        self.keep_none_warm()
+        self._warm = None
         self._swapping = threading.RLock()  # a thread of the parent may have had the other
         for id_ in list(self._segments):
             self.pop(id_)
@@ -235,4 +290,4 @@ class Store:
     @property
     def bytes(self) -> int:
         """How much memory they take."""
-        return sum([one.size for one in list(self._segments.values()) if not one.is_spilled])
+        return sum([one.memory_bytes for one in list(self._segments.values())])

@@ -5,8 +5,8 @@ Never hands out memory that anybody may still read: the kernel says whether some
 Fresh memory costs some thirty times what a copy into it does. So a segment of which nobody has the
 file or a map any more leaves its memory here, for a while. What tells is a lease: the kernel grants
 one on a file only while nobody else has it open, and whoever maps a segment has opened it himself.
-Before it is asked for, the segment's head is wiped out. So who opens the file later finds none in
-it, and who opened it before is seen.
+Then the segment's head is wiped out, and it is asked for again. So who opens the file later finds
+no head in it, and who opened it before is seen.
 """
 
 import errno
@@ -14,7 +14,6 @@ import fcntl
 import mmap
 import os
 import resource
-import signal
 import struct
 import threading
 from collections.abc import Sequence
@@ -37,7 +36,7 @@ _STEP_BYTES: Final = 4 << 20
 _F_SEAL_FUTURE_WRITE: Final = 0x10
 _MADV_POPULATE_WRITE: Final = 23
 _F_SETOWN_EX: Final = 15
-_F_OWNER_TID: Final = 0
+_F_OWNER_PGRP: Final = 2
 
 
 class _Blank:
@@ -59,19 +58,21 @@ class _Blank:
 
 
 class Warm:
-    """The memory of segments that are gone. Any thread may use it, amid anything: it has no lock.
+    """The memory of segments that are gone. Any thread may use it, amid anything: nobody waits.
 
     Args:
         bytes_max: so much is kept at most; 0: none.
     """
 
-    __slots__ = ("_blanks", "_bytes_max", "_pid")
+    __slots__ = ("_asking", "_blanks", "_bytes_max", "_pid")
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         #: by inode; the last is the latest
         self._blanks: dict[int, _Blank] = {}
         self._pid = os.getpid()
+        #: held by who asks the kernel; never waited for
+        self._asking = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._blanks)
@@ -115,15 +116,26 @@ class Warm:
             segment.close()
             return
         blank = _Blank(segment, memory)
+        if not self._is_alone(blank.fd):
+            return  # and who reads may need the head yet, to pass it on
         memory[:HEAD_BYTES] = bytes(HEAD_BYTES)
-        if not _is_alone(blank.fd):
+        if not self._is_alone(blank.fd):
             return
         self._blanks[blank.inode] = blank
         self.keep_at_most(self._bytes_max)
 
     def is_free(self, segment: Segment) -> bool:
         """Return whether nobody reads a segment, as far as that can be known."""
-        return segment.memory is None or _is_alone(segment.fd)
+        return segment.memory is None or self._is_alone(segment.fd)
+
+    def _is_alone(self, fd: int) -> bool:
+        # Of two who ask at once, one gives the lease of the other back, and whom it told nothing.
+        if not self._asking.acquire(blocking=False):
+            return False
+        try:
+            return _is_alone(fd)
+        finally:
+            self._asking.release()
 
     def keep_at_most(self, bytes_max: int) -> None:
         """Give back what is more than that, the oldest first."""
@@ -183,7 +195,7 @@ def _made(
         fill(fd, head_of(id_, size), views, spans)
         try:
             memory = _sealed(fd)
-        except OSError:  # no thread could be started, no descriptor for the map
+        except OSError:  # no descriptor for the map
             return None
         memory.written = size
         segment = Segment(id_, -1, size, os.fstat(fd).st_ino, memory)
@@ -206,43 +218,42 @@ def _opened() -> int:
 def _sealed(fd: int) -> Map:
     """Return the one map of a file that can be written to, and seal the file."""
     memory = Map(fd, 0)
-    # A forked child has nothing to write, and would keep the memory.
-    memory.madvise(mmap.MADV_DONTFORK)
-    _silence(fd)
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
     return memory
 
 
-def _silence(fd: int) -> None:
-    """Have the kernel tell nobody that somebody else wants a file of which we have a lease.
+def _tell_nobody(fd: int) -> None:
+    """Have the kernel tell nobody that somebody else wants a file on which we have a lease.
 
-    It would tell us, by a signal that ends a program. But it tells a thread if one is named, and
-    then nobody once that has ended.
+    It would tell us, by a signal that ends a program. But it tells a group of processes if one is
+    named, and a thread that is no process leads none. When a lease is given back, it forgets that.
+
+    Raises:
+        OSError: this kernel does not, or no thread can be named.
     """
-    named = os.dup(fd)  # which an interrupt here does not close
-    is_silent = []
+    process, thread = os.getpid(), threading.get_native_id()
+    if thread == process:
+        found = (one.native_id for one in threading.enumerate())
+        thread = next((one for one in found if one not in {None, process}), None) or 0
+    if thread:
+        fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("ii", _F_OWNER_PGRP, thread))
+        return
+    told: list[bool] = []
 
     def name() -> None:
-        try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGIO,))
-            owner = struct.pack("ii", _F_OWNER_TID, threading.get_native_id())
-            fcntl.fcntl(named, _F_SETOWN_EX, owner)
-            is_silent.append(True)
-        except OSError:
-            pass  # told below
-        finally:
-            os.close(named)
+        with suppress(OSError):  # told below
+            _tell_nobody(fd)
+            told.append(True)
 
-    thread = threading.Thread(target=name, daemon=True)
+    other = threading.Thread(target=name, daemon=True)
     try:
-        thread.start()
+        other.start()
     except RuntimeError as error:  # no more threads, or the interpreter ends
-        os.close(named)
         raise OSError(errno.EAGAIN, str(error)) from None
-    thread.join()
-    if not is_silent:
-        raise OSError(errno.ENOSYS, "the kernel tells no single thread of leases")
+    other.join()
+    if not told:
+        raise OSError(errno.ENOSYS, "the kernel tells no group of leases")
 
 
 def _touch(memory: Map, begin: int, end: int) -> None:
@@ -257,8 +268,11 @@ def _touch(memory: Map, begin: int, end: int) -> None:
 def _is_alone(fd: int) -> bool:
     """Return whether nobody has a file open, or a map of it, but by this descriptor's opening."""
     try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        _tell_nobody(fd)
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        finally:  # also if Ctrl-C comes between: nobody could open it
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError:
         return False
     return True

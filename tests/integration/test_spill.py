@@ -116,6 +116,17 @@ def test_when_both_are_full_it_is_told_and_there_is_room_again_when_something_go
             assert (drumbeat.get(drumbeat.put(array(number))) == array(number)).all()
 
 
+def test_what_a_task_has_read_makes_room_before_anything_is_refused(root: str) -> None:
+    """That its worker has let go of it is told a moment after its result."""
+    bounds = {"store_bytes_max": 12 * MIB, "spill_bytes_max": 0}
+    with drumbeat.init(num_cpus=1, runtime_directory=root, **bounds):
+        for number in range(30):
+            ref = drumbeat.put(np.full(MIB, number))
+            told, _, _ = drumbeat.get(look.remote(ref), timeout=60)
+            assert told == number
+            del ref
+
+
 KILLED = """
 import sys, numpy, drumbeat
 drumbeat.init(sys.argv[1], store_bytes_max=4 << 20, spill_directory=sys.argv[2])

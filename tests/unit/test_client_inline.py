@@ -7,7 +7,7 @@ import drumbeat
 import numpy as np
 import pytest
 from drumbeat.client.inline import InlineSession
-from drumbeat.protocol.errors import MessageTooLarge
+from drumbeat.protocol.errors import MessageTooLarge, StoreFull
 from drumbeat.protocol.payload import limit_values, pack_value
 from drumbeat.protocol.segments import are_to_be_had
 from drumbeat.protocol.session import set_current
@@ -199,6 +199,25 @@ def test_more_than_may_be_sent_can_be_passed_where_nothing_is_sent():
         session.close()
         set_current(None)
         limit_values(Settings().value_bytes_max)
+
+
+@needs_segments
+def test_what_was_let_go_of_makes_room_before_anything_is_refused():
+    session = InlineSession(Settings(store_bytes_max=3 << 20, spill_bytes_max=0))
+    set_current(session)
+    try:
+        for number in range(4):
+            ref = drumbeat.put(np.full(1 << 18, number))
+            assert drumbeat.get(ref)[-1] == number
+            del ref
+            assert drumbeat.get(drumbeat.remote(max).remote(np.full(1 << 18, number))) == number
+        kept = drumbeat.put(np.ones(1 << 18))
+        with pytest.raises(StoreFull):
+            drumbeat.put(np.ones(1 << 18))
+        assert drumbeat.get(kept)[-1] == 1
+    finally:
+        session.close()
+        set_current(None)
 
 
 def test_wait_map_futures_and_questions_work(session):

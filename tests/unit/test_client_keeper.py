@@ -21,7 +21,13 @@ from drumbeat.client.events import (
 from drumbeat.client.keeper import SegmentKeeper, for_divisible, for_puts
 from drumbeat.client.session import ClusterSession
 from drumbeat.protocol import machine, segments
-from drumbeat.protocol.errors import Backpressure, GetTimeoutError, NotInitialized, ObjectLost
+from drumbeat.protocol.errors import (
+    Backpressure,
+    ClusterError,
+    GetTimeoutError,
+    NotInitialized,
+    ObjectLost,
+)
 from drumbeat.protocol.ids import ObjectId
 from drumbeat.protocol.messages import (
     Environment,
@@ -35,11 +41,11 @@ from drumbeat.protocol.messages import (
     Values,
     Wanted,
 )
-from drumbeat.protocol.parcels import Parcel, Part, seal
+from drumbeat.protocol.parcels import Parcel, Part, opened, seal
 from drumbeat.protocol.session import FunctionDefinition, Kept, Kind, Packed
 from drumbeat.protocol.settings import Settings
 from drumbeat.protocol.store import Store
-from drumbeat.protocol.transport import Blob, Message
+from drumbeat.protocol.transport import Blob, Message, Refused
 from support.client_bench import PEER, foreign
 from support.fake_dial import FakeDial, silent
 from support.fake_session import FakeSession
@@ -176,6 +182,28 @@ def test_a_put_keeps_its_segment_until_it_is_let_go(make: Make) -> None:
     assert len(made.store) == 1
     made.session.drop(id_)
     assert made.session.wait_until(lambda: not len(made.store), 10.0)
+
+
+@needs_segments
+def test_what_is_let_go_of_when_the_cluster_is_gone_leaves_no_memory(make: Make) -> None:
+    made = make()
+    packed = made.packed()
+    id_ = made.session.put(packed)
+    made.settle()
+    made.dial.happenings.append(Refused("ClusterError", "it is gone"))
+    made.session._service.wake()
+    with pytest.raises(ClusterError):
+        made.session.wait_until(lambda: False, 10.0)
+    stream, (read,) = made.session.buffers(opened(packed.payload or b""))
+    assert (stream, bytes(read)) == (b"stream", LARGE)
+    made.session.drop(id_)
+    del packed
+    gc.collect()
+    assert len(made.store) == 1, "it is mapped"
+    del read
+    assert not len(made.store)
+    warm = made.store._warm
+    assert warm is None or not len(warm)
 
 
 @needs_segments

@@ -5,6 +5,7 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,99 @@ def test_when_memory_and_disk_are_full_it_says_so_and_nothing_is_lost(
     with pytest.raises(StoreFull, match="it alone is more"):
         store.make_room(BUDGET + 1)
     store.close()
+
+
+def test_what_is_too_large_for_the_disk_stays_and_what_is_not_makes_room(tmp_path: Path) -> None:
+    if is_memory(tmp_path):
+        pytest.skip("temporary files lie in memory here")
+    store = Store(0, BUDGET, Disk(str(tmp_path), 2 * SIZE))
+    large, _ = store.write(b"large", [bytes(3 * SIZE)])
+    store.put(large)
+    made = [keep(store, number) for number in range(2)]
+    assert (large.is_spilled, made[0].is_spilled) == (False, True)
+    with pytest.raises(StoreFull, match="spill_bytes_max is 200,000"):
+        keep(store, 2)
+    assert [read(segment) for segment in made] == [content_of(number) for number in range(2)]
+    store.close()
+
+
+def test_memory_that_is_used_again_for_less_counts_as_a_whole(tmp_path: Path) -> None:
+    warm = pytest.importorskip("drumbeat.protocol.warm")
+    if not warm.can_be() or is_memory(tmp_path):
+        pytest.skip("the kernel does not say who reads, or temporary files lie in memory")
+    store = Store(1 << 20, BUDGET, Disk(str(tmp_path), 1 << 30))
+    for number in range(4):
+        keep(store, number)
+    for number in range(4):
+        store.pop(id_of(number))
+        store.make_room(SIZE // 2 + 8_000)
+        segment, _ = store.write(id_of(number), [content_of(number)[: SIZE // 2 + 8_000]])
+        store.put(segment)
+    kept = list(store._segments.values())
+    assert all(segment.memory and segment.memory.written >= SIZE for segment in kept)
+    assert store.bytes == sum(segment.memory_bytes for segment in kept) > 4 * SIZE
+    keep(store, 4)
+    assert [segment.is_spilled for segment in kept].count(True) == 1
+    store.close()
+
+
+def test_what_is_being_written_takes_room_that_nobody_else_gets(store: Store) -> None:
+    for number in range(3):
+        keep(store, number)
+    with store.room_for(SIZE):
+        assert not store.has_room(SIZE)
+        keep(store, 3)
+        assert store.get(id_of(0)).is_spilled  # type: ignore[union-attr]
+    assert store.has_room(SIZE)
+    with pytest.raises(KeyboardInterrupt), store.room_for(SIZE):
+        raise KeyboardInterrupt
+    assert store.has_room(SIZE)
+
+
+def test_who_finds_that_all_room_is_being_written_to_waits_for_that(store: Store) -> None:
+    written, waits = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with store.room_for(4 * SIZE):
+            waits.set()
+            written.wait()
+            segment, _ = store.write(id_of(0), [content_of(0) * 4])
+            store.put(segment)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    waits.wait()
+    threading.Timer(0.05, written.set).start()
+    with store.room_for(SIZE):
+        second = store.write(id_of(1), [content_of(1)])[0]
+        store.put(second)
+    writer.join()
+    first = store.get(id_of(0))
+    assert first is not None
+    assert (first.is_spilled, second.is_spilled) == (True, False)
+    assert read(first) == content_of(0) * 4
+
+
+def test_many_threads_that_put_stay_within_the_budget(store: Store) -> None:
+    most: list[int] = []
+
+    def put(first: int) -> None:
+        for number in range(first, first + 5):
+            with store.room_for(SIZE + HEAD_BYTES):
+                segment, _ = store.write(id_of(number), [content_of(number)])
+                store.put(segment)
+            most.append(store.bytes)
+
+    threads = [threading.Thread(target=put, args=(first,)) for first in range(0, 40, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) <= BUDGET
+    for number in range(40):
+        segment = store.get(id_of(number))
+        assert segment is not None
+        assert read(segment) == content_of(number)
 
 
 def test_a_directory_that_is_not_there_or_lies_in_memory_is_told(tmp_path: Path) -> None:

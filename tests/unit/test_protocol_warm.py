@@ -187,24 +187,149 @@ def test_nobody_but_its_maker_can_write_to_a_segment_nor_change_its_size(pool: A
     segment.close()
 
 
-def test_who_opens_a_file_while_it_is_asked_about_disturbs_nobody(pool: Any) -> None:
+@pytest.mark.parametrize("others", [False, True], ids=["one thread", "two threads"])
+def test_who_opens_a_file_while_it_is_asked_about_disturbs_nobody(
+    pool: Any, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
     """The kernel would send its maker a signal, which ends a program."""
     import fcntl
 
     told: list[int] = []
+    refused: list[bool] = []
+    ask = fcntl.fcntl
+
+    def ask_and_open(fd: int, command: int, value: Any = 0) -> Any:
+        answer = ask(fd, command, value)
+        if (command, value) == (fcntl.F_SETLEASE, fcntl.F_WRLCK):
+            try:
+                os.close(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK))
+            except BlockingIOError:
+                refused.append(True)
+        return answer
+
+    segment, _ = pool.write(ID, [CONTENT])
+    if not others:
+        monkeypatch.setattr(warm.threading, "enumerate", lambda: [threading.main_thread()])
+    end = threading.Event()
+    other = threading.Thread(target=end.wait)
+    other.start()
     before = signal.signal(signal.SIGIO, lambda number, _: told.append(number))
     try:
-        segment, _ = pool.write(ID, [CONTENT])
-        fcntl.fcntl(segment.fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        assert find(segment.hint("here"), ID) is None
-        fcntl.fcntl(segment.fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        fd = find(segment.hint("here"), ID)
-        assert fd is not None
-        os.close(fd)
-        segment.close()
+        monkeypatch.setattr(fcntl, "fcntl", ask_and_open)
+        assert [pool.is_free(segment) for _ in range(3)] == [True] * 3
+        assert len(refused) == 3
+        pool.take_back(segment)
+        segment, _ = pool.write(OTHER, [AFTER])
+        assert pool.is_free(segment)
+        assert not told
     finally:
         signal.signal(signal.SIGIO, before)
-    assert not told
+        end.set()
+        other.join()
+        segment.close()
+
+
+def test_who_asks_while_another_does_is_told_that_somebody_may_read(pool: Any) -> None:
+    segment, _ = pool.write(ID, [CONTENT])
+    with pool._asking:
+        assert not pool.is_free(segment)
+    assert pool.is_free(segment)
+    segment.close()
+
+
+def test_ctrl_c_amid_the_question_leaves_a_file_that_can_be_opened(
+    pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    ask = fcntl.fcntl
+
+    def interrupted(fd: int, command: int, value: Any = 0) -> Any:
+        answer = ask(fd, command, value)
+        if (command, value) == (fcntl.F_SETLEASE, fcntl.F_WRLCK):
+            raise KeyboardInterrupt
+        return answer
+
+    segment, _ = pool.write(ID, [CONTENT])
+    monkeypatch.setattr(fcntl, "fcntl", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.is_free(segment)
+    monkeypatch.undo()
+    fd = find(segment.hint("here"), ID)
+    assert fd is not None
+    os.close(fd)
+    assert pool.is_free(segment)
+    segment.close()
+
+
+def test_what_is_on_its_way_to_others_keeps_its_head(pool: Any) -> None:
+    segment, _ = pool.write(ID, [CONTENT])
+    head = segments.head_of(ID, segment.size)
+    sent = segment.view()
+    pool.take_back(segment)
+    assert not len(pool)
+    assert sent[:HEAD_BYTES] == head
+
+
+FORKS = """
+import os, mmap
+def ours():
+    kept.extend(mmap.mmap(-1, 1 << 22) for _ in range(8))
+    for one in kept:
+        one[:] = bytes(1 << 22)
+kept = []
+os.register_at_fork(after_in_child=ours)
+from drumbeat.protocol.store import Store
+store = Store(1 << 26)
+os.register_at_fork(after_in_child=store.close)
+for number in range(8):
+    segment, _ = store.write(b"segment %06d" % number, [bytes(1 << 22)])
+    store.put(segment)
+store.pop(b"segment 000000")
+pid = os.fork()
+if not pid:
+    os._exit(any(one.find(b"x") >= 0 for one in kept))
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_a_forked_childs_own_memory_outlives_the_segments_that_it_lets_go_of() -> None:
+    """What another library maps in the child first must not lie where they were."""
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
+
+
+def test_a_reader_waits_while_a_thread_that_asks_cannot_end_its_question(pool: Any) -> None:
+    import fcntl
+
+    segment, _ = pool.write(ID, [CONTENT])
+    warm._tell_nobody(segment.fd)
+    fcntl.fcntl(segment.fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    tried = threading.Event()
+
+    def end() -> None:
+        tried.wait()
+        fcntl.fcntl(segment.fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+    tries: list[float] = []
+
+    def again(some_s: float) -> None:
+        tries.append(some_s)
+        if len(tries) == 20:
+            tried.set()
+        sleep(some_s)
+
+    sleep = segments.time.sleep
+    asking = threading.Thread(target=end)
+    asking.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments.time, "sleep", again)
+        fd = find(segment.hint("here"), ID)
+    tried.set()
+    asking.join()
+    assert fd is not None
+    os.close(fd)
+    segment.close()
 
 
 def test_ctrl_c_amid_writing_leaves_neither_a_segment_nor_a_descriptor(
@@ -275,7 +400,7 @@ def test_a_process_with_few_descriptors_left_makes_segments_that_take_one(
     segment.close()
 
 
-def test_where_no_thread_can_be_started_a_segment_is_made_to_be_used_once(
+def test_where_no_thread_can_be_named_nothing_is_used_again(
     pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Thread(threading.Thread):
@@ -283,12 +408,12 @@ def test_where_no_thread_can_be_started_a_segment_is_made_to_be_used_once(
             raise RuntimeError("can't start new thread")
 
     before = opened_files()
-    monkeypatch.setattr(warm.threading, "Thread", Thread)
     segment, _ = pool.write(ID, [CONTENT])
-    assert segment.memory is None
+    monkeypatch.setattr(warm.threading, "enumerate", lambda: [threading.main_thread()])
+    monkeypatch.setattr(warm.threading, "Thread", Thread)
     assert content_of(segment) == CONTENT
-    segment.close()
-    assert opened_files() == before
+    pool.take_back(segment)
+    assert (len(pool), opened_files()) == (0, before)
 
 
 def test_a_store_that_is_closed_keeps_no_memory_and_one_without_a_pool_never_does() -> None:
