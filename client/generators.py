@@ -76,6 +76,8 @@ class ObjectRefGenerator(Generic[T]):
 
             self._tell()
             row = await row_in_loop(id_, session)
+            if self._is_over:  # closed meanwhile
+                raise StopAsyncIteration
         ref = self._handed_out(id_, row)
         if ref is None:
             raise StopAsyncIteration
@@ -99,6 +101,8 @@ class ObjectRefGenerator(Generic[T]):
         if row is None:
             self._tell()
             row = session.get((id_,), timeout)[-1]
+            if self._is_over:  # closed meanwhile
+                return None
         return self._handed_out(id_, row)
 
     def cancel(self, force: bool = False, recursive: bool = True) -> None:

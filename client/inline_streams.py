@@ -49,6 +49,12 @@ class InlineStream:
         #: so many rows were returned
         self.count = 0
         self._skips = 0
+        #: to be raised where it yields
+        self._asked: Interrupted | None = None
+
+    def cancel(self) -> None:
+        """Have it interrupted when it is read next."""
+        self._asked = Interrupted(CANCELLED)
 
     def next(self) -> ValueRow:
         """Return the row of what it yields next, or of its end."""

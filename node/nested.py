@@ -21,6 +21,7 @@ from ..protocol.parcels import Parcel
 from ..protocol.session import Keeping, Kind, Packed
 from ..protocol.store import Store
 from ..protocol.unparcel import Segments
+from ..protocol.yielded import END
 from .held import DROP, HOLD, OWN, Held
 from .line import Line, Made
 from .packets import Answered, Ask, CancelTasks, ItemsRead, NestedKind, RunRow, Want, WantOver
@@ -243,8 +244,8 @@ class WorkerSession:
         return row
 
     def _keep(self, row: ValueRow) -> None:
-        """Have a value at hand while its refs live, unless it is large."""
-        if len(row.payload or b"") <= _KEPT_BYTES_MAX:
+        """Have a value at hand while its refs live, unless it is large; an end has none."""
+        if row.failure != END and len(row.payload or b"") <= _KEPT_BYTES_MAX:
             self._values[ObjectId(row.id)] = row
 
     def when_ready(self, id_: ObjectId, callback: Callable[[ValueRow], Any]) -> None:
@@ -439,9 +440,7 @@ class WorkerSession:
         """Of what a task yields so many were read; see Session. Each has its first ref by now."""
         for index in range(self._read.pop(task, 0), count):
             self._change((item_of(task, index), OWN))
-        if over:
-            self._values.pop(item_of(task, count), None)
-        else:
+        if not over:
             self._read[task] = count
         self._line.outbox.append(ItemsRead(task, count, over))
         self._hurry()

@@ -92,6 +92,9 @@ class Yielder:
             if steps.count >= ITEMS_MAX:
                 steps.close()
                 raise too_many(kind.name)
+            if steps.count - received >= kind.stream:
+                # It was interrupted while it waited, and goes on: more the node would not take.
+                received, read = self._wait(row, steps.count - kind.stream + 1, 0, lends=True)
             if steps.count >= received:  # else an earlier attempt has yielded it
                 what = f"item {steps.count}"
                 packed = pack_value(value, what, line.filing, frozen=False)

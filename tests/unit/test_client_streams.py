@@ -228,3 +228,32 @@ def test_an_item_goes_to_others_who_want_it_while_its_task_runs(
     client.drop(id_)
     (told,) = sent(client.do(Received(Wanted([id_]))), Values)
     assert [row.id for row in told.rows] == [id_]
+
+
+def test_who_waits_for_the_next_item_is_told_of_the_end_when_another_thread_reads_no_more(
+    client: Client, task: TaskId
+) -> None:
+    client.result(*items(task, 0))
+    commands = read(client, task, 0, over=True)
+    assert [(row.id, row.failure) for row in resolved(commands)] == [(item_of(task, 1), END)]
+    end(client, task, "TaskCancelled")
+    assert client.at_rest()
+
+
+def test_what_came_early_counts_as_received_when_nobody_reads_any_more(
+    client: Client, task: TaskId
+) -> None:
+    large = ValueRow(item_of(task, 0), Outcome.VALUE, None, len(LARGE))
+    client.result(large, *items(task, 1))
+    commands = read(client, task, 0, over=True)
+    assert taken(commands) == [(task, 2, 2)], "it is not said again, and who yields waits for that"
+    client.do(BlobReceived(large.id, LARGE))
+    end(client, task, "TaskCancelled")
+    assert client.at_rest()
+
+
+def test_every_item_is_known_by_the_function_that_makes_it(client: Client, task: TaskId) -> None:
+    client.result(*items(task, 0, 1))
+    entries = client.core.home.entries
+    kinds = {entries[ObjectId(item_of(task, index))].kind for index in range(3)}
+    assert kinds == {client.core.tasks[task].row.kind}
