@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import socket
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -92,7 +93,7 @@ def worker(end: socket.socket) -> None:
         end.send(packet)
 
 
-class FourProcesses:
+class FourProcesses(ABC):
     """The program's end of them; only round trips can be had."""
 
     def launch(self, *targets: Callable[[str], None]) -> str:
@@ -107,9 +108,9 @@ class FourProcesses:
             process.start()
         return path
 
+    @abstractmethod
     def round_trip(self) -> None:
         """Send a call and wait for its answer."""
-        raise NotImplementedError
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ARG002  # never runs
         self.round_trip()

@@ -19,8 +19,8 @@ from typing import Any
 
 import zmq
 from drumbeat.protocol.keys import Credentials
-from drumbeat.protocol.mover import Moved, Mover
-from drumbeat.protocol.moving_words import Source
+from drumbeat.protocol.mover import Mover
+from drumbeat.protocol.moving_words import Moved, Source
 from drumbeat.protocol.payload_files import MARK
 from drumbeat.protocol.settings import Settings
 from drumbeat.protocol.sockets import new_keys

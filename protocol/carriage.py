@@ -19,7 +19,7 @@ from .errors import RemoteProtocolError
 from .frames import Bring, Offered, Pointed, Taken
 from .ids import NO_PEER, PeerId
 from .keys import Credentials
-from .moving_words import Source
+from .moving_words import Moved, Source
 from .settings import Settings
 from .traffic import Blob, Traffic
 
@@ -154,13 +154,12 @@ class Carriage:
             return []
         blobs, self._here = self._here, []
         for moved in mover.happened():
-            payload = getattr(moved, "payload", None)
             for traffic, key, number in self._pulls.pop(moved.key, ()):
-                if payload is None:
-                    traffic.ask_for(key, number)
-                else:
+                if isinstance(moved, Moved):
                     traffic.chunker.say(Taken(number, True))
-                    blobs.append(Blob(key, payload, NO_PEER))
+                    blobs.append(Blob(key, moved.payload, NO_PEER))
+                else:
+                    traffic.ask_for(key, number)
         return blobs
 
     # -------------------------------------------------------------------- what a link tells
@@ -179,6 +178,8 @@ class Carriage:
 
     def taken(self, _traffic: Traffic, answer: Taken, _refused: object) -> None:
         """See `traffic.Moves`."""
+        if not answer.opened:
+            return  # some get it here all the same; once the bytes are there this is said again
         id_ = self._offered.pop(answer.number, None)
         if id_ is None:
             return

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from zlib import crc32
 
 from . import clock, moving_words
@@ -22,7 +22,7 @@ from .excuses import Stage
 from .keys import KEY_BYTES, Credentials, Door
 from .moves import Move, Piece, piece_bytes
 from .moving import Moving
-from .moving_words import Command, Connection, Event, Source
+from .moving_words import Command, Connection, Event, Moved, NotMoved, Source
 from .poller import Poller
 from .settings import Settings
 from .shelf import Shelf
@@ -45,22 +45,6 @@ _REASONS: Final = {
     Stage.FULL: "it has as many connections as it may have",
     Stage.OPEN: "the connection has ended",
 }
-
-
-class Moved(NamedTuple):
-    """A payload has come."""
-
-    key: bytes
-    payload: bytes
-
-
-class NotMoved(NamedTuple):
-    """A payload is not to be had."""
-
-    key: bytes
-    reason: str
-    #: who was asked last; b"": nobody
-    peer: bytes
 
 
 class _Admitted(Mapping[bytes, str]):

@@ -183,3 +183,22 @@ class Close(Struct, gc=False):
 
 
 Command = Dial | SayTo | Send | Write | Finished | Failed | Dropped | Close
+
+
+# ------------------------------------------------------------- what the owner of a mover is told
+
+
+class Moved(NamedTuple):
+    """A payload has come."""
+
+    key: bytes
+    payload: bytes
+
+
+class NotMoved(NamedTuple):
+    """A payload is not to be had."""
+
+    key: bytes
+    reason: str
+    #: who was asked last; b"": nobody
+    peer: bytes

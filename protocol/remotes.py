@@ -13,7 +13,7 @@ the core is asked whether somebody else keeps them.
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from weakref import finalize
 
 from msgspec import Struct
@@ -50,7 +50,7 @@ class Remote:
     """A payload whose bytes lie with the peer that has offered it."""
 
     __slots__ = (
-        "__weakref__", "asked", "asked_for", "dropped", "holder", "id", "is_with", "key", "number",
+        "__weakref__", "asked", "asked_for", "holder", "id", "is_with", "key", "number",
         "payload", "size", "successor", "waiting",
     )  # fmt: skip
 
@@ -71,8 +71,6 @@ class Remote:
         self.successor: Remote | None = None
         #: the peer that could not get them otherwise
         self.asked_for = NO_PEER
-        #: tells the holder when nobody here keeps this any more
-        self.dropped: finalize[Any, Any] | None = None
         #: to be told when they are here
         self.waiting: list[Callable[[bytes | Remote], None]] = []
 
@@ -155,7 +153,7 @@ class Remotes:
         if holder.source is None:
             raise RemoteProtocolError("offered.id: nobody could get at it")
         remote = Remote(holder, message)
-        remote.dropped = dropped = finalize(remote, _drop, self._dropped, holder, message.number)
+        dropped = finalize(remote, _drop, self._dropped, holder, message.number)
         dropped.atexit = False
         return remote
 
@@ -347,8 +345,6 @@ class Remotes:
         holder = remote.holder
         holder.ask_for(remote.key, remote.number)
         self._asked.setdefault(holder, {})[remote.number] = remote
-        if remote.dropped is not None:
-            remote.dropped.detach()  # the holder is answered when the bytes are here
         self._wake(holder.peer)
 
     def restore(self, remote: Remote, payload: bytes | Remote | None) -> None:

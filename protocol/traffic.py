@@ -221,9 +221,9 @@ class Traffic:
         if payload is not None and (numbers := self._refused.get(key)):
             number = numbers[0]
             self.unask(key, number)
-            self.chunker.say(Taken(number, True))
             if self._moves is not None and self._moves.relayed(self, number, payload):
-                return None
+                return None  # others may still be getting it there: answered when nobody needs it
+            self.chunker.say(Taken(number, True))
             if payload == VOID:
                 return None
         return payload

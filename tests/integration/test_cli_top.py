@@ -134,6 +134,8 @@ def test_a_suspended_top_gives_the_terminal_back_and_takes_it_again(terminal: Te
     while not terminal.raw.rstrip().endswith("\x1b[?1049l"):
         terminal.read(0.2)
         assert time.monotonic() < end_s
+    # As a shell does: SIGCONT goes to who has stopped. Before that it would undo nothing.
+    terminal.wait_until_stopped()
     terminal.raw = ""
     terminal.process.send_signal(signal.SIGCONT)
     terminal.until(lambda text: "naps_well" in text)

@@ -32,6 +32,11 @@ class Machines:
                 name, *where, DRUMBEAT_MACHINE=f"machine of {name}", **environ
             )
 
+    def kill(self, name: str) -> None:
+        """Kill all processes of a node."""
+        for process in self.nodes[name].family():
+            process.kill()
+
     def init(self, **settings: Any) -> Any:
         return drumbeat.init(self.cluster.file("client"), machine="that of the program", **settings)
 
@@ -116,8 +121,7 @@ def test_results_that_died_with_their_node_are_made_again(machines: Machines) ->
         refs = [work.made.options(max_retries=5).remote(seed, 4 * MIB) for seed in range(40)]
         drumbeat.wait(refs, num_returns=5)
         machines.start("two")
-        for process in machines.nodes["one"].family():
-            process.kill()
+        machines.kill("one")
         for seed, value in enumerate(drumbeat.get(refs, timeout=60)):
             assert value == bytes([seed]) * (4 * MIB)
 
@@ -131,8 +135,7 @@ def test_what_one_node_has_lost_with_its_death_others_get_from_the_program(
         ref = work.made.remote(9, 4 * MIB)
         assert len(drumbeat.get(ref)) == 4 * MIB
         machines.start("two")
-        for process in machines.nodes["one"].family():
-            process.kill()
+        machines.kill("one")
         assert drumbeat.get(work.summed.remote(ref), timeout=60) == (
             "two",
             digest(b"\t" * (4 * MIB)),
@@ -148,8 +151,7 @@ def test_a_task_that_waited_for_it_before_that_gets_it_from_the_program_too(
         ref = work.made.remote(9, 4 * MIB)
         needs = work.summed.options(node="two", wait_for_nodes=True).remote(ref)
         assert len(drumbeat.get(ref)) == 4 * MIB
-        for process in machines.nodes["one"].family():
-            process.kill()
+        machines.kill("one")
         machines.start("two")
         assert drumbeat.get(needs, timeout=60) == ("two", digest(b"\t" * (4 * MIB)))
 

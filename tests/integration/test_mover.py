@@ -12,9 +12,9 @@ import zmq
 from drumbeat.protocol import mover as mover_module
 from drumbeat.protocol.codec import encode
 from drumbeat.protocol.keys import Credentials
-from drumbeat.protocol.mover import Moved, Mover, NotMoved
+from drumbeat.protocol.mover import Mover
 from drumbeat.protocol.moves import Ask, Greet
-from drumbeat.protocol.moving_words import Source
+from drumbeat.protocol.moving_words import Moved, NotMoved, Source
 from drumbeat.protocol.payload_files import MARK, file_of
 from drumbeat.protocol.settings import Settings
 from drumbeat.protocol.sockets import new_keys

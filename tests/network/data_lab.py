@@ -11,8 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from network.data_program import digest_of
 from network.hosts import INTERFACE, Host, Network
@@ -105,16 +104,7 @@ class DataLab:
             self.start_node(name)
         self.program = self.start_program()
 
-    def __enter__(self) -> Self:
-        """Nothing more: all run."""
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """End all of it."""
         self.links.heal()
         self.program.end()

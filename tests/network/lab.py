@@ -7,8 +7,6 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from network.hosts import Host, Network, call
 from network.links import Links
@@ -53,16 +51,7 @@ class Lab:
         #: the scheduler, by the network that all hosts are in
         self.where = f"{self.network[LAB].address}:{self.port}"
 
-    def __enter__(self) -> Self:
-        """Nothing more: nobody runs yet."""
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """End all of it."""
         try:
             self.cluster.end()

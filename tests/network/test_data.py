@@ -5,6 +5,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ NAMES = ("n1", "n2", "n3")
 def started() -> Iterator[DataLab]:
     with (
         tempfile.TemporaryDirectory(prefix="nd-") as home,
-        DataLab(Path(home), *NAMES) as lab,
+        closing(DataLab(Path(home), *NAMES)) as lab,
     ):
         yield lab
 

@@ -6,6 +6,7 @@ What can be seen on one machine is in integration/test_remote_troubles.py.
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
-    with Lab(tmp_path) as lab:
+    with closing(Lab(tmp_path)) as lab:
         yield lab
 
 

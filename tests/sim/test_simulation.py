@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -72,54 +72,37 @@ RARE_OF_ACTORS = (
 )  # fmt: skip
 
 
-def test_no_seed_breaks_a_promise() -> None:
-    seeds = until(time.monotonic() + BUDGET_S, range(SEEDS_MAX), SEEDS_MIN)
+def no_seed_breaks_a_promise(
+    budget_s: float, seeds_min: int, rare: Sequence[str], **with_: bool
+) -> None:
+    """Run seeds for so long, but so many at least; each rare path must have been taken by one."""
+    seeds = until(time.monotonic() + budget_s, range(SEEDS_MAX), seeds_min)
     jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     counts: Counter[str] = Counter()
-    for answer in run_seeds(seeds, jobs):
+    for answer in run_seeds(seeds, jobs, **with_):
         assert not answer.violations, report(answer.seed, answer.violations)
         counts.update(answer.counts)
-    assert not [path for path in RARE if not counts[path]]
+    assert not [path for path in rare if not counts[path]]
+
+
+def test_no_seed_breaks_a_promise() -> None:
+    no_seed_breaks_a_promise(BUDGET_S, SEEDS_MIN, RARE)
 
 
 def test_no_seed_with_actors_breaks_a_promise() -> None:
-    seeds = until(time.monotonic() + ACTORS_BUDGET_S, range(SEEDS_MAX), ACTORS_SEEDS_MIN)
-    jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    counts: Counter[str] = Counter()
-    for answer in run_seeds(seeds, jobs, actors=True):
-        assert not answer.violations, report(answer.seed, answer.violations)
-        counts.update(answer.counts)
-    assert not [path for path in RARE_OF_ACTORS if not counts[path]]
+    no_seed_breaks_a_promise(ACTORS_BUDGET_S, ACTORS_SEEDS_MIN, RARE_OF_ACTORS, actors=True)
 
 
 def test_no_seed_with_limits_breaks_a_promise() -> None:
-    seeds = until(time.monotonic() + LIMITS_BUDGET_S, range(SEEDS_MAX), LIMITS_SEEDS_MIN)
-    jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    counts: Counter[str] = Counter()
-    for answer in run_seeds(seeds, jobs, limits=True):
-        assert not answer.violations, report(answer.seed, answer.violations)
-        counts.update(answer.counts)
-    assert not [path for path in RARE_OF_LIMITS if not counts[path]]
+    no_seed_breaks_a_promise(LIMITS_BUDGET_S, LIMITS_SEEDS_MIN, RARE_OF_LIMITS, limits=True)
 
 
 def test_no_seed_with_actors_and_limits_breaks_a_promise() -> None:
-    seeds = until(time.monotonic() + BOTH_BUDGET_S, range(SEEDS_MAX), BOTH_SEEDS_MIN)
-    jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    counts: Counter[str] = Counter()
-    for answer in run_seeds(seeds, jobs, actors=True, limits=True):
-        assert not answer.violations, report(answer.seed, answer.violations)
-        counts.update(answer.counts)
-    assert not [path for path in RARE_OF_BOTH if not counts[path]]
+    no_seed_breaks_a_promise(BOTH_BUDGET_S, BOTH_SEEDS_MIN, RARE_OF_BOTH, actors=True, limits=True)
 
 
 def test_no_seed_with_data_connections_breaks_a_promise() -> None:
-    seeds = until(time.monotonic() + DATA_BUDGET_S, range(SEEDS_MAX), DATA_SEEDS_MIN)
-    jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    counts: Counter[str] = Counter()
-    for answer in run_seeds(seeds, jobs, data=True):
-        assert not answer.violations, report(answer.seed, answer.violations)
-        counts.update(answer.counts)
-    assert not [path for path in RARE_OF_DATA if not counts[path]]
+    no_seed_breaks_a_promise(DATA_BUDGET_S, DATA_SEEDS_MIN, RARE_OF_DATA, data=True)
 
 
 @pytest.mark.parametrize("story", STORIES, ids=[story.stem for story in STORIES])

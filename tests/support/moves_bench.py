@@ -8,7 +8,7 @@ from drumbeat.protocol.codec import Reader, encode
 from drumbeat.protocol.frames import Hello
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.lending import send_payload, traffic_of
-from drumbeat.protocol.moving_words import Source
+from drumbeat.protocol.moving_words import Moved, NotMoved, Source
 from drumbeat.protocol.remotes import Relays, Remote, Remotes
 from drumbeat.protocol.settings import Settings
 from drumbeat.protocol.traffic import Blob, Traffic
@@ -16,15 +16,6 @@ from msgspec import Raw
 
 KEY = bytes(range(32))
 ADMITS = (KEY,)
-
-
-class Moved:
-    """What a mover tells."""
-
-    def __init__(self, id_: bytes, payload: bytes | None, reason: str = "") -> None:
-        self.key = id_
-        self.payload = payload
-        self.reason = reason
 
 
 class Hands:
@@ -65,7 +56,10 @@ class Hands:
     def has(self, id_: bytes, payload: bytes | None) -> None:
         """A payload has come, or could not be had."""
         del self.pulls[id_]
-        self._happened.append(Moved(id_, payload))
+        if payload is None:
+            self._happened.append(NotMoved(id_, "it was not to be had", b""))
+        else:
+            self._happened.append(Moved(id_, payload))
         self._wake()
 
     def let_go_in_fork(self) -> None:

@@ -94,6 +94,12 @@ class Terminal:
         self.read(0.1)
         return self.process.wait(1.0)
 
+    def wait_until_stopped(self) -> None:
+        """Return when the command has stopped itself; what it writes until then is read later."""
+        told = os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        assert told is not None
+        assert told.si_code == os.CLD_STOPPED, "it has ended"
+
     def is_as_before(self) -> bool:
         """Return whether keys are given as they were before the command."""
         return termios.tcgetattr(self._other) == self.before

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 from drumbeat.protocol.absent import VOID, reason_of
 from drumbeat.protocol.errors import RemoteProtocolError
-from drumbeat.protocol.frames import Bring, Chunk, Offered, Pointed, Taken
+from drumbeat.protocol.frames import Ack, Bring, Chunk, Offered, Pointed, Taken
+from drumbeat.protocol.link import Link
 from drumbeat.protocol.remotes import Remote
 from drumbeat.protocol.traffic import REFUSED_MAX
 from support.moves_bench import MovesBench, closes
@@ -109,7 +110,7 @@ def test_what_cannot_be_had_from_anybody_goes_through_the_scheduler_which_says_s
     assert bench.got(reader) == [(ONE, DATA)]
     [relays] = bench.relays
     assert (relays.holder, relays.reader, relays.size) == (holder.id, reader.id, len(DATA))
-    assert holder.served == []  # it has given the bytes away
+    assert holder.served == [ONE]  # others may be getting it there
     assert bench.told["scheduler"] == []
     late = bench.peer()
     bench.send(late, ONE, payload)
@@ -271,12 +272,39 @@ def test_what_is_too_large_for_the_scheduler_is_lost_in_plain_words() -> None:
 def test_marks_wait_for_what_is_still_under_way(bench: MovesBench) -> None:
     client, other = bench.peer(listens=False), bench.peer(listens=False, moves=False)
     payload = bench.offer(client, ONE, DATA)
-    assert other.there is not None
-    bench.remotes.send(other.there, ONE, payload)
-    chunker = other.there.chunker
-    assert chunker.is_lent(chunker.last_lent)
+    traffic = other.there
+    assert traffic is not None
+    control, bulk = Link(bench.settings), Link(bench.settings)
+    bench.remotes.send(traffic, ONE, payload)
+    traffic.mark(7, control, bulk)
+    assert traffic.reached(control, bulk) == []  # its bytes have yet to come here
+    payload.came(DATA)
+    assert traffic.reached(control, bulk) == []
+    traffic.feed(bulk)
+    frames = bulk.flush(1.0)
+    assert traffic.reached(control, bulk) == []  # they are on their way
+    bulk.received(Ack(len(frames)), 2.0, 1)
+    assert traffic.reached(control, bulk) == [7]
+
+
+def test_one_that_has_to_be_sent_the_bytes_ends_nobody_elses_way_to_them(
+    bench: MovesBench,
+) -> None:
+    holder, near, far = bench.peer(), bench.peer(), bench.peer()
+    payload = bench.offer(holder, ONE, DATA)
+    bench.send(near, ONE, payload)
+    bench.send(far, ONE, payload)
+    bench.moved(far, ONE, None)
+    while ONE in far.pulls:
+        bench.moved(far, ONE, None)
+    assert bench.got(far) == [(ONE, DATA)]
+    assert holder.served == [ONE]
+    bench.moved(near, ONE, DATA)
+    assert bench.got(near) == [(ONE, DATA)]
+    del payload
+    gc.collect()
     bench.talk()
-    assert bench.got(other) == [(ONE, DATA)]
+    assert holder.served == []
 
 
 def test_a_peer_that_has_no_place_for_others_cannot_offer(bench: MovesBench) -> None:
