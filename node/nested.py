@@ -21,7 +21,6 @@ from ..protocol.parcels import Parcel
 from ..protocol.session import Keeping, Kind, Packed
 from ..protocol.store import Store
 from ..protocol.unparcel import Segments
-from ..protocol.yielded import END
 from .held import DROP, HOLD, OWN, Held
 from .line import Line, Made
 from .packets import Answered, Ask, CancelTasks, ItemsRead, NestedKind, RunRow, Want, WantOver
@@ -244,9 +243,11 @@ class WorkerSession:
         return row
 
     def _keep(self, row: ValueRow) -> None:
-        """Have a value at hand while its refs live, unless it is large; an end has none."""
-        if row.failure != END and len(row.payload or b"") <= _KEPT_BYTES_MAX:
-            self._values[ObjectId(row.id)] = row
+        """Have a value at hand while its refs live, unless it is large."""
+        if len(row.payload or b"") <= _KEPT_BYTES_MAX:
+            self._values[id_ := ObjectId(row.id)] = row
+            # Perhaps none does: whoever waited was interrupted, or it is an end of what is yielded.
+            self._held.seen.append(id_)
 
     def when_ready(self, id_: ObjectId, callback: Callable[[ValueRow], Any]) -> None:
         """Call back from a thread of the session as soon as the row is here; see Session."""

@@ -164,7 +164,7 @@ def test_what_is_not_read_is_let_go_of_when_nobody_will_and_the_task_is_cancelle
     assert [message.ids for message in sent(commands, Cancel)] == [[task]]
     assert set(client.core.home.entries) == {item_of(task, 0)}
     # Who yields is not left waiting, should it not listen.
-    assert taken(client.result(*items(task, 3))) == [(task, 4, 4)]
+    assert taken(client.result(*items(task, 3))) == [(task, 5, 5)]
     end(client, task, "TaskCancelled")
     client.drop(item_of(task, 0))
     assert client.at_rest()

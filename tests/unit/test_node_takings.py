@@ -128,7 +128,7 @@ def test_a_worker_that_reads_no_more_has_the_task_cancelled(bench: NodeBench, ta
     assert [message.ids for message in bench.sent(Cancel)] == [[task]]
     assert set(bench.core._state.objects.entries) == {item_of(task, 0)}
     come(bench, task, 2)
-    assert taken(bench) == [(task, 3, 3)]
+    assert taken(bench) == [(task, 4, 4)]
     end(bench, task, "TaskCancelled")
     assert "takings" not in at_rest(bench)
 
