@@ -5,7 +5,9 @@ tells that session how far it has read, since the task waits when it is too far 
 """
 
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Generic, NoReturn, TypeVar, final
 
 from ..protocol.ids import ObjectId, TaskId, item_of, show
@@ -26,14 +28,16 @@ class ObjectRefGenerator(Generic[T]):
     """The references to what a task with `num_returns="streaming"` yields, in order, once each.
 
     `for ref in generator` and `async for ref in generator` wait until the next value is there, and
-    end with the task. If it fails, the last reference is one whose `get` raises why. One thread
-    reads at a time. When it is closed, or nobody holds it any more, the task is cancelled if it has
-    not ended; references that were handed out stay good.
+    end with the task. If it fails, the last reference is one whose `get` raises why. One thread or
+    coroutine reads at a time: another that tries meanwhile gets a ValueError. When it is closed,
+    by whichever thread, or nobody holds it any more, the task is cancelled if it has not ended;
+    whoever waits for the next value finds that there is none, and references that were handed out
+    stay good.
     """
 
     __slots__ = (
-        "__weakref__", "_buffer", "_is_call", "_is_over", "_pid", "_read", "_session", "_task",
-        "_told",
+        "__weakref__", "_buffer", "_guard", "_is_call", "_is_over", "_is_read", "_pid", "_read",
+        "_session", "_task", "_told",
     )  # fmt: skip
 
     def __init__(self, task: TaskId, session: Session, buffer: int, *, is_call: bool) -> None:
@@ -46,6 +50,10 @@ class ObjectRefGenerator(Generic[T]):
         self._read = 0
         self._told = 0
         self._is_over = False
+        #: somebody waits for the next one, or takes it
+        self._is_read = False
+        #: for what follows, which another thread may end. A signal's handler may close it, too
+        self._guard = threading.RLock()
 
     def __del__(self) -> None:
         try:
@@ -69,14 +77,16 @@ class ObjectRefGenerator(Generic[T]):
     async def __anext__(self) -> ObjectRef[T]:
         if self._is_over:
             raise StopAsyncIteration
-        session, id_ = self._checked(), self._next_id()
-        row = session.peek(id_)
-        if row is None:
-            from ..protocol.futures import row_in_loop  # loads asyncio: for those who use it
+        session = self._checked()
+        with self._reading():
+            id_ = self._next_id()
+            row = session.peek(id_)
+            if row is None:
+                from ..protocol.futures import row_in_loop  # loads asyncio: for those who use it
 
-            self._tell()
-            row = await row_in_loop(id_, session)
-        ref = self._handed_out(id_, row)
+                self._tell()
+                row = await row_in_loop(id_, session)
+            ref = self._handed_out(id_, row)
         if ref is None:
             raise StopAsyncIteration
         return ref
@@ -90,16 +100,19 @@ class ObjectRefGenerator(Generic[T]):
         Raises:
             GetTimeoutError: it was not there in time; ask again.
             TypeError, ValueError: `timeout` is no number of seconds.
+            ValueError: another thread, or a coroutine, is reading it.
         """
         check_timeout(timeout)
         if self._is_over:
             return None
-        session, id_ = self._checked(), self._next_id()
-        row = session.peek(id_)
-        if row is None:
-            self._tell()
-            row = session.get((id_,), timeout)[-1]
-        return self._handed_out(id_, row)
+        session = self._checked()
+        with self._reading():
+            id_ = self._next_id()
+            row = session.peek(id_)
+            if row is None:
+                self._tell()
+                row = session.get((id_,), timeout)[-1]
+            return self._handed_out(id_, row)
 
     def cancel(self, force: bool = False, recursive: bool = True) -> None:
         """Cancel the task; see `drumbeat.cancel`. What it has yielded can be read."""
@@ -109,7 +122,8 @@ class ObjectRefGenerator(Generic[T]):
 
     def close(self) -> None:
         """Read no more: what was not read is let go of, and the task cancelled if it goes on."""
-        self._end()
+        if self._pid == os.getpid():
+            self._end()
 
     # -------------------------------------------------------------------------------------- inside
 
@@ -123,26 +137,48 @@ class ObjectRefGenerator(Generic[T]):
     def _next_id(self) -> ObjectId:
         return item_of(self._task, self._read)
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Be the one that reads: two would have the same value, and nobody the one behind it."""
+        is_mine = False
+        try:
+            with self._guard:
+                if self._is_read:
+                    raise ValueError(
+                        f"{self!r} is being read by another thread, or coroutine: have one of them "
+                        "read it, and pass on the references"
+                    )
+                is_mine = self._is_read = True
+            yield
+        finally:
+            if is_mine:
+                self._is_read = False
+
     def _handed_out(self, id_: ObjectId, row: ValueRow) -> ObjectRef[T] | None:
-        if row.failure == END:
-            self._end()
-            return None
-        self._read += 1
-        if row.outcome != VALUE:
-            self._end()
-        elif self._session.lends or TELL_PART * (self._read - self._told) >= self._buffer:
-            self._tell()  # in a task each, since its node hands over the hold that goes with it
-        return ObjectRef(id_, self._session)
+        with self._guard:
+            if self._is_over:  # closed meanwhile, and what has come let go of
+                return None
+            if row.failure == END:
+                self._end()
+                return None
+            self._read += 1
+            if row.outcome != VALUE:
+                self._end()
+            elif self._session.lends or TELL_PART * (self._read - self._told) >= self._buffer:
+                self._tell()  # in a task each, since its node hands over the hold that goes with it
+            return ObjectRef(id_, self._session)
 
     def _tell(self) -> None:
-        if self._told != self._read:
-            self._told = self._read
-            self._session.read(self._task, self._read, over=False)
+        with self._guard:
+            if self._told != self._read and not self._is_over:
+                self._told = self._read
+                self._session.read(self._task, self._read, over=False)
 
     def _end(self) -> None:
-        if not self._is_over:
-            self._is_over = True
-            self._session.read(self._task, self._read, over=True)
+        with self._guard:
+            if not self._is_over:
+                self._is_over = True
+                self._session.read(self._task, self._read, over=True)
 
     def __repr__(self) -> str:
         return f"ObjectRefGenerator({show(self._task)}, {self._read} read)"

@@ -128,7 +128,9 @@ class InlineSession:
         if kind.options.creates is not None:
             self._actors[task] = _Actor(kind, packed)
         if kind.options.stream_buffer_max:
-            self._streams[task] = self._stream(kind, packed, task)
+            self._streams[task] = stream = self._stream(kind, packed, task)
+            for needed in stream.needs:
+                self.hold(needed)
             return ids
         rows = self._outcome(kind, packed, task)
         for index, id_ in enumerate(ids):
@@ -176,8 +178,16 @@ class InlineSession:
         """Call back at once."""
         callback(self._row(id_))
 
-    def cancel(self, ids: Sequence[ObjectId], force: bool, recursive: bool) -> None:
-        """Do nothing: all has ended."""
+    def cancel(
+        self,
+        ids: Sequence[ObjectId],
+        force: bool,  # noqa: ARG002  # it is interrupted either way
+        recursive: bool,  # noqa: ARG002  # what it has called has ended
+    ) -> None:
+        """Interrupt what yields when it is read next; all else has ended."""
+        for stream in [self._streams.get(task_of(id_)) for id_ in ids]:
+            if stream is not None:
+                stream.cancel()
 
     def cancel_queued(self, ids: Sequence[ObjectId]) -> list[bool]:
         """Return that none could be cancelled: all have ended."""
@@ -210,7 +220,9 @@ class InlineSession:
     def read(self, task: TaskId, count: int, *, over: bool) -> None:
         """Let go of what a task would yield, when nobody reads any more."""
         if over:
-            self._streams.pop(task, None)
+            stream = self._streams.pop(task, None)
+            if stream is not None:
+                self._dropped.extend(stream.needs)
             self._objects.pop(item_of(task, count), None)
 
     def pin(self, id_: ObjectId) -> None:
@@ -282,6 +294,7 @@ class InlineSession:
         self.alive = False
         self._objects.clear()
         self._store.close()
+        self._streams.clear()
         self._actors.clear()
         self._functions.clear()
 
@@ -342,7 +355,8 @@ class InlineSession:
                     actor.end = "it has ended itself"
                 raise
 
-        return InlineStream(kind, task, NODE_NAME, begin, around)
+        needs = [*packed.deps, *packed.contained, ObjectId(kind.options.actor)]  # if it has one
+        return InlineStream(kind, task, NODE_NAME, needs, begin, around)
 
     def _attempts(self, kind: Kind, packed: Packed, task: TaskId) -> list[ValueRow]:
         failed = next((row for row in map(self._row, packed.deps) if row.outcome != VALUE), None)

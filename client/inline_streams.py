@@ -4,13 +4,13 @@ Never runs ahead of its reader, and never keeps what it has yielded.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from ..protocol.actor_calls import ActorExit
 from ..protocol.errors import Interrupted
-from ..protocol.ids import TaskId, item_of, show
+from ..protocol.ids import ObjectId, TaskId, item_of, show
 from ..protocol.messages import Failure, Outcome, ValueRow
 from ..protocol.outcomes import ERROR, VALUE, is_retryable
 from ..protocol.payload import pack_error, pack_value
@@ -26,6 +26,7 @@ class InlineStream:
         kind: what is called.
         task: its id.
         node: the node's name, for people.
+        needs: to be held until nobody reads any more: it begins when it is read, perhaps anew.
         begin: calls it; returns what that returned, and the exceptions after which to try again.
         around: what the code of an attempt of that number runs in.
     """
@@ -35,12 +36,14 @@ class InlineStream:
         kind: Kind,
         task: TaskId,
         node: str,
+        needs: Sequence[ObjectId],
         begin: Callable[[], tuple[Any, Any]],
         around: Callable[[int], AbstractContextManager[None]],
     ) -> None:
         self._kind = kind
         self._task = task
         self._node = node
+        self.needs = needs
         self._begin = begin
         self._around = around
         self._items: Iterator[Any] | None = None
@@ -49,12 +52,21 @@ class InlineStream:
         #: so many rows were returned
         self.count = 0
         self._skips = 0
+        self._is_cancelled = False
+        #: to be raised where it yielded
+        self._asked: Interrupted | None = None
+
+    def cancel(self) -> None:
+        """Have it interrupted when it is read next; once, as in a cluster."""
+        if not self._is_cancelled:
+            self._is_cancelled = True
+            self._asked = Interrupted()
 
     def next(self) -> ValueRow:
         """Return the row of what it yields next, or of its end."""
         while True:
             row, again = self._step()
-            if not again or self._attempt > self._kind.options.max_retries:
+            if not again or self._is_cancelled or self._attempt > self._kind.options.max_retries:
                 row.id = item_of(self._task, self.count)
                 self.count += 1
                 return row
@@ -72,7 +84,8 @@ class InlineStream:
         except KeyboardInterrupt:
             raise  # the user's own
         except Interrupted:
-            failure = Failure("TaskCancelled", f"{name}() ended itself by Interrupted")
+            how = "was cancelled" if self._is_cancelled else "ended itself by Interrupted"
+            failure = Failure("TaskCancelled", f"{name}() {how}")
             return ValueRow(task, Outcome.FAILURE, failure=failure), False
         except ActorExit:
             return ValueRow(task, Outcome.FAILURE, failure=END), False
@@ -89,6 +102,13 @@ class InlineStream:
             return row, is_retryable(error, self._retry_exceptions)
 
     def _value(self) -> Any:
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            # What has not begun, or is no generator, cannot be told.
+            throw = getattr(self._items, "throw", None)
+            if throw is None:
+                raise asked
+            return throw(asked)
         if self.count >= ITEMS_MAX:
             # One more than there may be is an error, and not before it comes.
             next(self._items or iter(()))

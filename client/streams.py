@@ -83,7 +83,8 @@ class Streams:
             stream.received += 1
         following = item_of(task, stream.received)
         if following not in home.entries:
-            home.entries[following] = Entry()  # somebody may wait for it before it comes
+            # Somebody may wait for it before it comes.
+            home.entries[following] = Entry(kind=stream.kind)
 
     def ended(self, task: TaskId, row: ValueRow) -> None:
         """A task has its outcome: it stands behind the last item."""
@@ -145,11 +146,12 @@ class Streams:
             if entry is None:
                 continue
             if entry.state == PENDING:
-                del home.entries[id_]
-                home.freed.append(id_)
-            else:
-                assert entry.state == HERE, "an own item is never fetched"
-                home.change_refs([(id_, -1)])
+                # Another thread may wait for it.
+                home.resolve(id_, entry, ValueRow(id_, Outcome.FAILURE, failure=END))
+            assert entry.state == HERE, "an own item is never fetched"
+            home.change_refs([(id_, -1)])
+        # Those before an early one are on their way, and will not be said again.
+        stream.received = max(stream.received, *(index + 1 for index in stream.early), 0)
         stream.early = frozenset()
         stream.read = stream.received
         if stream.ended:

@@ -25,6 +25,8 @@ class Held:
         self.changes: deque[tuple[ObjectId, int]] = deque()
         #: values at hand; kept while their refs live
         self.values: dict[ObjectId, ValueRow] = {}
+        #: of these, what may have come for nobody, appended by any thread
+        self.seen: deque[ObjectId] = deque()
         self._counts: dict[ObjectId, int] = {}
         #: the node knows that we hold these
         self._told: dict[ObjectId, None] = {}
@@ -34,7 +36,7 @@ class Held:
     @property
     def changed(self) -> bool:
         """Whether there may be something to report."""
-        return bool(self.changes or self._went or self._came)
+        return bool(self.changes or self.seen or self._went or self._came)
 
     def report_held(self) -> list[bytes]:
         """Return the refs that live here and of which the node does not know yet."""
@@ -84,3 +86,7 @@ class Held:
                 if id_ in self._told:
                     del self._told[id_]
                     self._went[id_] = None
+        while self.seen:
+            id_ = self.seen.popleft()
+            if id_ not in counts:
+                self.values.pop(id_, None)

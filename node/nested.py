@@ -245,7 +245,9 @@ class WorkerSession:
     def _keep(self, row: ValueRow) -> None:
         """Have a value at hand while its refs live, unless it is large."""
         if len(row.payload or b"") <= _KEPT_BYTES_MAX:
-            self._values[ObjectId(row.id)] = row
+            self._values[id_ := ObjectId(row.id)] = row
+            # Perhaps none does: whoever waited was interrupted, or it is an end of what is yielded.
+            self._held.seen.append(id_)
 
     def when_ready(self, id_: ObjectId, callback: Callable[[ValueRow], Any]) -> None:
         """Call back from a thread of the session as soon as the row is here; see Session."""
@@ -439,9 +441,7 @@ class WorkerSession:
         """Of what a task yields so many were read; see Session. Each has its first ref by now."""
         for index in range(self._read.pop(task, 0), count):
             self._change((item_of(task, index), OWN))
-        if over:
-            self._values.pop(item_of(task, count), None)
-        else:
+        if not over:
             self._read[task] = count
         self._line.outbox.append(ItemsRead(task, count, over))
         self._hurry()

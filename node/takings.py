@@ -154,7 +154,10 @@ class Takings:
         ids = [item_of(task, index) for index in taking.unread()]
         ids = [id_ for id_ in ids if id_ in self._objects.entries]
         for id_ in ids:
-            self._objects.entries[id_].pending = False
+            if self._objects.entries[id_].pending:  # another thread may wait for it
+                self._objects.resolve(ValueRow(id_, Outcome.FAILURE, failure=END))
+        # Those before an early one are on their way, and will not be said again.
+        taking.received = max(taking.received, *(index + 1 for index in taking.early), 0)
         taking.over, taking.early = True, frozenset()
         taking.read = taking.received
         self._objects.unpin(ids)

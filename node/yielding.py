@@ -5,6 +5,7 @@ the task's options say that, and the node how far its reader is.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from time import perf_counter
 from typing import Any, Final
 
@@ -67,8 +68,10 @@ class Yielder:
         steps = _Steps(iterator_of(made, kind.name), self._advance)
         try:
             self._send_all(row, kind, steps)
-        except Exception:
-            # Whoever reads is to have what was yielded before the error.
+        except Interrupted:
+            raise
+        except BaseException:
+            # Whoever reads is to have what was yielded before the error, or the end of the actor.
             self._wait(row, steps.count, 0, lends=False)
             raise
         self._wait(row, steps.count, 0, lends=False)
@@ -81,17 +84,26 @@ class Yielder:
             try:
                 if steps.count - read >= kind.stream and steps.interrupt is None:
                     received, read = self._wait(row, 0, steps.count - kind.stream + 1, lends=True)
-                value = steps.next(row)
-            except StopIteration:
-                return
+                steps.advance(row)
             except Interrupted as asked:
                 if steps.is_over:
                     raise
                 steps.interrupt = asked  # raised where it yielded
-                continue
+                if not steps.made:
+                    continue
+            if not steps.made:
+                return
             if steps.count >= ITEMS_MAX:
                 steps.close()
                 raise too_many(kind.name)
+            while steps.count - received >= kind.stream:
+                # It was interrupted while it waited, and goes on: more the node would not take.
+                try:
+                    ahead = steps.count - kind.stream + 1
+                    received, read = self._wait(row, ahead, 0, lends=True)
+                except Interrupted as asked:
+                    steps.interrupt = asked
+            value = steps.made.pop()
             if steps.count >= received:  # else an earlier attempt has yielded it
                 what = f"item {steps.count}"
                 packed = pack_value(value, what, line.filing, frozen=False)
@@ -106,13 +118,13 @@ class Yielder:
             else:
                 self._helper.hurry()
 
-    def _advance(self, row: RunRow, step: Callable[[], Any]) -> Any:
+    def _advance(self, row: RunRow, step: Callable[[], None]) -> None:
         words = self._words
         words[PHASE] = RUNNING_CODE
         try:
             if words[INTERRUPT] == row.seq:
                 self._line.check_interrupt()
-            return step()
+            step()
         finally:
             words[PHASE] = PICKLING
 
@@ -149,27 +161,29 @@ class Yielder:
 class _Steps:
     """A generator on its way, and what is to be raised in it."""
 
-    __slots__ = ("_advance", "_iterator", "count", "interrupt")
+    __slots__ = ("_advance", "_iterator", "count", "interrupt", "made")
 
     def __init__(
-        self, iterator: Iterator[Any], advance: Callable[[RunRow, Callable[[], Any]], Any]
+        self, iterator: Iterator[Any], advance: Callable[[RunRow, Callable[[], None]], None]
     ) -> None:
         self._iterator = iterator
         self._advance = advance
         #: so many were yielded
         self.count = 0
         self.interrupt: Interrupted | None = None
+        #: what was yielded and is to be sent
+        self.made: list[Any] = []
 
-    def next(self, row: RunRow) -> Any:
-        """Return what is yielded next.
-
-        Raises:
-            StopIteration: nothing is any more.
-        """
+    def advance(self, row: RunRow) -> None:
+        """Have what is yielded next in `made`; nothing is in it at the end."""
         asked, self.interrupt = self.interrupt, None
+        # An interrupt may come as the value does. It is raised between two steps of ours, and this
+        # is one: what was yielded is in the list, or was not yielded.
         if asked is None:
-            return self._advance(row, self._iterator.__next__)
-        return self._advance(row, lambda: self._iterator.throw(asked))  # type: ignore[attr-defined]  # a generator
+            step = map(next, (self._iterator,))
+        else:
+            step = map(self._iterator.throw, (asked,))  # type: ignore[attr-defined]  # a generator
+        self._advance(row, partial(self.made.extend, step))
 
     @property
     def is_over(self) -> bool:

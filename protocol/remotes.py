@@ -50,8 +50,8 @@ class Remote:
     """A payload whose bytes lie with the peer that has offered it."""
 
     __slots__ = (
-        "__weakref__", "asked", "asked_for", "holder", "id", "is_with", "key", "number",
-        "payload", "size", "successor", "waiting",
+        "__weakref__", "asked", "asked_for", "holder", "id", "is_told", "is_with", "key",
+        "number", "payload", "size", "successor", "waiting",
     )  # fmt: skip
 
     def __init__(self, holder: "Traffic", offered: Offered) -> None:
@@ -63,6 +63,9 @@ class Remote:
         self.size = offered.size
         #: one that has got it, or is about to, though no row has named it there yet
         self.is_with = NO_PEER
+        #: a row that names it is out, though its task goes on: should the bytes be lost, whoever
+        #: has that row is to know
+        self.is_told = False
         #: the bytes, if they had to come here; or what says that they are lost
         self.payload: bytes | None = None
         #: the holder has been asked for the bytes; or, since it has gone, the core

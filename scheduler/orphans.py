@@ -66,7 +66,9 @@ class Orphans:
 
     def _came(self, id_: ObjectId, payload: bytes | None) -> None:
         for orphan in self._coming.pop(id_, ()):
-            self._state.out.restore(orphan, payload)
+            # Of what was yielded its home was told, and it may wait though the task is over.
+            is_awaited = payload is VOID and orphan.is_told
+            self._state.out.restore(orphan, None if is_awaited else payload)
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""

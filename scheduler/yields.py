@@ -10,6 +10,7 @@ from typing import Any
 
 from ..protocol.ids import OBJECT_BYTES, PeerId, TaskId, task_of
 from ..protocol.messages import Outcome, ValueRow
+from ..protocol.remotes import Remote
 from ..protocol.yields import HowFar, ItemsTaken, Yielded, YieldRow
 from .state import Node, Peer, PeerError, State, ignore
 from .tasks import ASSIGNED, TaskRecord
@@ -53,6 +54,8 @@ class Yields:
             self._state.counters["stale_dropped"] += 1
             return
         row.payload = payload
+        if isinstance(payload, Remote):
+            payload.is_told = True
         self._pass_on(record, row)
 
     def _pass_on(self, record: TaskRecord, row: YieldRow) -> None:

@@ -94,6 +94,7 @@ class FakeSession:
         self.cancelled: list[tuple[list[ObjectId], bool, bool]] = []
         self.actors: dict[ObjectId, Any] = {}
         self.killed: list[tuple[ObjectId, bool]] = []
+        self.reads: list[tuple[TaskId, int, bool]] = []
         self.submitting: Exception | None = None
         self._changed = threading.Condition()
         self._callbacks: dict[ObjectId, list[Callable[[ValueRow], Any]]] = {}
@@ -231,6 +232,9 @@ class FakeSession:
 
     def drop(self, id_: ObjectId) -> None:
         self.holds[id_] -= 1
+
+    def read(self, task: TaskId, count: int, *, over: bool) -> None:
+        self.reads.append((task, count, over))
 
     def pin(self, id_: ObjectId) -> None:
         self.pinned.append(id_)

@@ -295,3 +295,53 @@ def test_a_method_yields_here_too_unless_its_actor_is_dead(session):
     drumbeat.kill(ticker)
     with pytest.raises(drumbeat.ActorDied):
         drumbeat.get(next(ticker.ticks.remote(3)))
+
+
+def test_what_yields_can_be_cancelled_here_before_it_begins_and_where_it_yields(session):
+    @drumbeat.remote(num_returns="streaming", retry_exceptions=True)
+    def endless():
+        while True:
+            yield 1
+
+    for reads in (0, 2):
+        generator = endless.remote()
+        assert [drumbeat.get(next(generator)) for _ in range(reads)] == [1] * reads
+        drumbeat.cancel(generator)
+        generator.cancel()
+        (ref,) = list(generator)
+        with pytest.raises(drumbeat.TaskCancelled, match="was cancelled"):
+            drumbeat.get(ref)
+        assert not session._streams
+
+
+def test_what_is_yielded_in_answer_to_a_cancel_is_passed_on_here_too(session):
+    @drumbeat.remote(num_returns="streaming")
+    def has_last_words():
+        try:
+            yield "first"
+        except drumbeat.Interrupted as asked:
+            yield asked.reason
+            yield "and more"
+
+    generator = has_last_words.remote()
+    refs = [next(generator)]
+    generator.cancel()
+    refs += generator
+    assert drumbeat.get(refs) == ["first", "cancelled", "and more"]
+
+
+def test_what_yields_holds_its_arguments_and_its_actor_until_it_ends(session):
+    @drumbeat.remote
+    class Adder:
+        @drumbeat.method(num_returns="streaming")
+        def sums(self, first, others):
+            for other in others:
+                yield first + drumbeat.get(other)
+
+    generator = Adder.remote().sums.remote(drumbeat.put(1), [drumbeat.put(n) for n in range(3)])
+    drumbeat.put("what has gone by now is let go of")
+    assert [drumbeat.get(ref) for ref in generator] == [1, 2, 3]
+    drumbeat.put("and so are they")
+    drumbeat.put("and what lay in them")
+    assert len(session._objects) == 1
+    assert not session._actors

@@ -164,7 +164,7 @@ def test_what_is_not_read_is_let_go_of_when_nobody_will_and_the_task_is_cancelle
     assert [message.ids for message in sent(commands, Cancel)] == [[task]]
     assert set(client.core.home.entries) == {item_of(task, 0)}
     # Who yields is not left waiting, should it not listen.
-    assert taken(client.result(*items(task, 3))) == [(task, 4, 4)]
+    assert taken(client.result(*items(task, 3))) == [(task, 5, 5)]
     end(client, task, "TaskCancelled")
     client.drop(item_of(task, 0))
     assert client.at_rest()
@@ -228,3 +228,32 @@ def test_an_item_goes_to_others_who_want_it_while_its_task_runs(
     client.drop(id_)
     (told,) = sent(client.do(Received(Wanted([id_]))), Values)
     assert [row.id for row in told.rows] == [id_]
+
+
+def test_who_waits_for_the_next_item_is_told_of_the_end_when_another_thread_reads_no_more(
+    client: Client, task: TaskId
+) -> None:
+    client.result(*items(task, 0))
+    commands = read(client, task, 0, over=True)
+    assert [(row.id, row.failure) for row in resolved(commands)] == [(item_of(task, 1), END)]
+    end(client, task, "TaskCancelled")
+    assert client.at_rest()
+
+
+def test_what_came_early_counts_as_received_when_nobody_reads_any_more(
+    client: Client, task: TaskId
+) -> None:
+    large = ValueRow(item_of(task, 0), Outcome.VALUE, None, len(LARGE))
+    client.result(large, *items(task, 1))
+    commands = read(client, task, 0, over=True)
+    assert taken(commands) == [(task, 2, 2)], "it is not said again, and who yields waits for that"
+    client.do(BlobReceived(large.id, LARGE))
+    end(client, task, "TaskCancelled")
+    assert client.at_rest()
+
+
+def test_every_item_is_known_by_the_function_that_makes_it(client: Client, task: TaskId) -> None:
+    client.result(*items(task, 0, 1))
+    entries = client.core.home.entries
+    kinds = {entries[ObjectId(item_of(task, index))].kind for index in range(3)}
+    assert kinds == {client.core.tasks[task].row.kind}

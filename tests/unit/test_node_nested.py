@@ -40,7 +40,7 @@ from drumbeat.protocol.errors import (
     ObjectLost,
     RemoteProtocolError,
 )
-from drumbeat.protocol.ids import ObjectId, PeerId, show
+from drumbeat.protocol.ids import ObjectId, PeerId, TaskId, item_of, show, task_of
 from drumbeat.protocol.messages import Failure, Outcome, ValueRow
 from drumbeat.protocol.parcels import Hint, Parcel, Part
 from drumbeat.protocol.segments import HEAD_BYTES, head_of, write
@@ -171,6 +171,26 @@ def test_a_large_value_that_came_for_a_callback_is_not_kept(bench: Bench) -> Non
     callback(answered)
     assert [len(row.payload or b"") for row in rows] == [LARGE]
     assert not bench.held.values
+
+
+def test_a_value_that_comes_when_no_reference_to_it_lives_is_not_kept(bench: Bench) -> None:
+    id_ = item_of(TaskId(A[:14]), 0)
+    row = ValueRow(id_, Outcome.VALUE, b"x")
+    # Whoever waited for the next value that a task yields was interrupted, or it was closed.
+    bench.answer(row)
+    assert bench.session.get([id_], None) == [row]
+    bench.line.flush()
+    assert not bench.held.values
+    # Else its reference is the first.
+    bench.answer(row)
+    assert bench.session.get([id_], None) == [row]
+    bench.session.read(task_of(id_), 1, over=False)
+    bench.line.flush()
+    assert list(bench.held.values) == [id_]
+    bench.session.drop(id_)
+    bench.line.flush()
+    assert not bench.held.values
+    assert [packet for packet in bench.sent() if type(packet) is Refs] == [Refs([], [id_])]
 
 
 # --------------------------------------------------------------------------------- large values

@@ -128,7 +128,7 @@ def test_a_worker_that_reads_no_more_has_the_task_cancelled(bench: NodeBench, ta
     assert [message.ids for message in bench.sent(Cancel)] == [[task]]
     assert set(bench.core._state.objects.entries) == {item_of(task, 0)}
     come(bench, task, 2)
-    assert taken(bench) == [(task, 3, 3)]
+    assert taken(bench) == [(task, 4, 4)]
     end(bench, task, "TaskCancelled")
     assert "takings" not in at_rest(bench)
 
@@ -159,3 +159,21 @@ def test_it_counts_on_over_a_restart_of_the_scheduler_and_says_so_when_asked(
     assert [row.id for one in said if isinstance(one, Submit) for row in one.rows] == [task]
     bench.hear(HowFar([task]))
     assert taken(bench) == [(task, 2, 1)]
+
+
+def test_a_thread_that_waits_for_the_next_item_is_told_of_the_end_when_another_reads_no_more(
+    bench: NodeBench, task: TaskId
+) -> None:
+    bench.want(WORKER, item_of(task, 0))
+    read(bench, task, 0, over=True)
+    assert [(row.id, row.failure) for row in answered(bench)] == [(item_of(task, 0), END)]
+    end(bench, task, "TaskCancelled")
+    assert not bench.core._state.objects.entries
+
+
+def test_what_came_early_counts_as_received_when_nobody_reads_any_more(
+    bench: NodeBench, task: TaskId
+) -> None:
+    come(bench, task, 1)
+    read(bench, task, 0, over=True)
+    assert taken(bench)[-1] == (task, 2, 2)

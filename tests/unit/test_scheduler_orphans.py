@@ -3,13 +3,14 @@
 from drumbeat.protocol.absent import VOID
 from drumbeat.protocol.codec import Reader
 from drumbeat.protocol.frames import Offered, Source
-from drumbeat.protocol.ids import PeerId, TaskId
+from drumbeat.protocol.ids import PeerId, TaskId, item_of
 from drumbeat.protocol.messages import DoneRow, Failure, Outcome, ValueRow, Values, Wanted
 from drumbeat.protocol.remotes import Remote
 from drumbeat.protocol.settings import Settings
 from drumbeat.protocol.traffic import Traffic
+from drumbeat.protocol.yields import Yielded, YieldRow
 from drumbeat.scheduler import events
-from support.scheduling import Stage, ids_of
+from support.scheduling import Stage, died, ids_of
 
 
 def _remote(node: PeerId, id_: bytes) -> Remote:
@@ -85,6 +86,31 @@ def test_what_is_not_finished_is_waited_for_by_nobody() -> None:
     assert not stage.take(client, Wanted)
     assert stage.restores == [events.Restore(remote, VOID)]
     assert len(stage.assigned(node)) == 1
+
+
+def test_what_was_yielded_and_is_lost_as_its_task_ends_its_home_does_not_wait_for() -> None:
+    stage = Stage(inline_bytes_max=10)
+    client, node = stage.client(), stage.node()
+    (task,) = ids_of(client, 1)
+    kind = stage.define(client, max_retries=0, num_returns=0, stream_buffer_max=4)
+    stage.submit(client, kind, [task])
+    stage.turn()
+    (row,) = stage.assigned(node)
+    id_ = item_of(task, 0)
+    remote = _remote(node, id_)
+    stage.say(node, Yielded([YieldRow(id_, 1, None, 20)]))
+    stage.event(events.BlobReceived(node, id_, remote))  # type: ignore[arg-type]
+    stage.turn()
+    assert list(stage.results(client)) == [id_]
+    stage.done(node, died(row))
+    stage.turn()
+    stage.event(events.PayloadOrphaned(remote))
+    stage.turn()
+    assert stage.take(client, Wanted) == [Wanted([id_])]
+    failure = Failure("WorkerDied", "what stands there now")
+    stage.say(client, Values([ValueRow(id_, Outcome.FAILURE, failure=failure)]))
+    stage.turn()
+    assert stage.restores == [events.Restore(remote, None)], "it has the row, and waits for these"
 
 
 def test_what_its_home_itself_had_is_lost_with_it() -> None:
