@@ -13,6 +13,7 @@ from typing import Final
 
 from .channel import ClosedError
 from .held import Held
+from .kernel import ends_if_it_fails
 from .line import Line, start_thread
 from .page import BEAT, HEALTH_CHECK, PHASE, RUNNING, Words
 
@@ -79,7 +80,8 @@ class Helper:
                     perf_counter() - line.flushed_s > FLUSH_S
                 ):
                     flush_streams()
-                    line.flush()
+                    with ends_if_it_fails():
+                        line.flush()
                     quiet = 0
                 if line.details:
                     line.tell_details(wait=True)

@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -69,6 +70,20 @@ def die_with_parent(parent: int, number: int = signal.SIGKILL) -> bool:
     if os.getppid() != parent:
         os._exit(1)
     return done
+
+
+@contextlib.contextmanager
+def ends_if_it_fails() -> Iterator[None]:
+    """End this worker if what is done here fails: somebody waits for what is lost with it.
+
+    Its node sees that at once, and its task is tried again elsewhere as after any death.
+    """
+    try:
+        yield
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.write(2, f"drumbeat: a worker cannot hand over what it made: {error}\n".encode())
+        os._exit(1)
 
 
 def outlive_parent() -> None:

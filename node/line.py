@@ -26,6 +26,7 @@ from ..protocol.payload_files import Filing
 from .apart import told, whole
 from .channel import Channel
 from .held import Held
+from .kernel import ends_if_it_fails
 from .packets import (
     ActorMade,
     Answered,
@@ -211,11 +212,11 @@ class Line:
             if type(item) is Made:
                 self._tell(self._made(item))
             elif type(item) is Item:
-                self._tell(item)
+                with ends_if_it_fails():
+                    self._tell(item)
             elif type(item) is ActorMade:
                 self._send_details((item.seq,))
-                # As with results: what it keeps of its arguments is told no later.
-                held = self._held.report_held()
+                held = self._held.report_held()  # as with results: told no later
                 send(encode(ActorMade(item.seq, held, item.concurrency, item.in_threads)))
             else:
                 send(encode(item))
@@ -269,9 +270,9 @@ class Line:
         try:
             self._tell(Finished([row]))
         except OSError:
-            id_ = row.values[0].id[:TASK_BYTES]
-            text = f"its result cannot be handed to the node: {error.strerror}"
-            value = ValueRow(id_, Outcome.FAILURE, failure=Failure("TaskError", text))
+            why = f"its result cannot be handed to the node: {error.strerror}"
+            failure = Failure("TaskError", why)
+            value = ValueRow(row.values[0].id[:TASK_BYTES], Outcome.FAILURE, failure=failure)
             self._channel.send(encode(Finished([FinishedRow(row.seq, (value,), row.duration_s)])))
 
     def _tell(self, packet: Finished | Submitted | Item) -> None:

@@ -1,5 +1,7 @@
 """What is yielded comes whole to whoever reads it, however the task or its reader ends."""
 
+import os
+import resource
 import sys
 import threading
 import time
@@ -146,3 +148,25 @@ def test_at_rest_nothing_is_left_of_what_was_yielded() -> None:
     core = drumbeat.client.api._session()._service.core
     assert len(list(count.remote(1))) == 1
     until(lambda: not core.at_rest()["streams"])
+
+
+@drumbeat.remote(num_returns="streaming", max_retries=0)
+def has_no_descriptor_left(pause_s: float) -> Iterator[Any]:
+    yield 1
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, lowest))
+    time.sleep(pause_s)
+    yield bytes(LARGE)
+    time.sleep(pause_s)
+    yield 3
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.3])
+def test_a_value_that_cannot_be_handed_over_ends_its_worker_and_nobody_waits_for_it(
+    pause_s: float,
+) -> None:
+    generator = has_no_descriptor_left.remote(pause_s)
+    assert drumbeat.get(next(generator), timeout=20) == 1
+    with pytest.raises(drumbeat.WorkerDied, match=r"cannot hand over what it made: .*descriptor"):
+        drumbeat.get(next(generator), timeout=20)
