@@ -423,9 +423,9 @@ class Oracle:
 
     def is_lost(self, id_: bytes, payload: bytes | None) -> bool:
         """Say whether somebody was sent what says that the bytes are lost; judge that."""
-        gone = self.lives_lost or id_[:6] in self.clients_gone
+        gone = id_[:6] in self.lives_lost or id_[:6] in self.clients_gone
         if (reason := reason_of(payload or b"")) and not gone:
-            self.wrong(f"bytes are lost, and no peer was given up: {reason}")
+            self.wrong(f"bytes of {id_.hex()} are lost, and its home was not given up: {reason}")
         return bool(reason)
 
     def _heard_in(self, known: Known, id_: bytes, is_first: bool, peer: bytes) -> int:
