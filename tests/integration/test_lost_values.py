@@ -50,6 +50,11 @@ class Work:
             drumbeat.wait([inner])
             return [inner]
 
+        @drumbeat.remote
+        def calls() -> list[Any]:
+            return [made.remote(7, 10, 600.0)]
+
+        self.calls = calls
         self.made, self.next_one, self.summed = made, next_one, summed
         self.has_put, self.has_called = has_put, has_called
 
@@ -155,8 +160,11 @@ def test_a_result_that_a_third_node_is_getting_while_its_maker_dies_comes_from_i
 
 def inner_of(machines: Machines, work: Work, how: str, size: int) -> Any:
     """Return a ref to what lived at node one alone, which is dead now."""
-    make = work.has_put if how == "put" else work.has_called
-    (inner,) = drumbeat.get(make.options(node="one").remote(size), timeout=60)
+    if how == "calls":
+        (inner,) = drumbeat.get(work.calls.options(node="one").remote(), timeout=60)
+    else:
+        make = work.has_put if how == "put" else work.has_called
+        (inner,) = drumbeat.get(make.options(node="one").remote(size), timeout=60)
     machines.kill("one")
     return inner
 
@@ -169,8 +177,10 @@ def is_lost_with_the_node(get: Callable[[], Any]) -> None:
     assert time.monotonic() - began_s < PROMPT_S
 
 
-@pytest.mark.parametrize("size", [10, 4 * MIB])
-@pytest.mark.parametrize("how", ["put", "called"])
+@pytest.mark.parametrize(
+    ("how", "size"),
+    [("put", 10), ("put", 4 * MIB), ("called", 10), ("called", 4 * MIB), ("calls", 10)],
+)
 def test_what_only_a_dead_node_had_is_lost_and_the_error_names_it_and_why(
     machines: Machines, log: Path, how: str, size: int
 ) -> None:
@@ -203,3 +213,22 @@ def test_who_waits_for_it_while_the_node_dies_is_told(machines: Machines, log: P
         is_lost_with_the_node(lambda: drumbeat.get(inner, timeout=60))
         with pytest.raises(drumbeat.ObjectLost, match="one"):
             drumbeat.get(needs, timeout=60)
+
+
+def test_a_drained_node_stays_until_another_one_has_what_it_is_getting_there(
+    machines: Machines, log: Path
+) -> None:
+    work = Work(log)
+    machines.start("one")
+    machines.start("two", DRUMBEAT_DATA_WINDOW_BYTES=str(SLOWLY // 4))
+    with machines.init():
+        ref = work.made.options(node="one").remote(5, LARGE)
+        needs = work.summed.options(node="two", max_retries=0).remote(ref)
+        drumbeat.wait([ref])
+        one = machines.nodes["one"].popen
+        one.terminate()
+        waits = ["large values that others are getting there"]
+        until(lambda: waits in [row.get("waits_for") for row in machines.cluster.asked("nodes")])
+        assert drumbeat.get(needs, timeout=120) == ("two", 5 * LARGE)
+        assert one.wait(60) == 0
+        assert machines.relays() == []
