@@ -6,6 +6,7 @@ to get straight from where it lies is offered to the scheduler, and the others a
 """
 
 from collections import deque
+from collections.abc import Iterator
 from io import BytesIO
 
 from .errors import RemoteProtocolError
@@ -125,6 +126,12 @@ class Chunker:
         _, payload = self._lent.pop(number)
         self.lent_bytes -= 0 if payload is None else len(payload)
         return True
+
+    def awaited(self) -> Iterator[Remote]:
+        """Yield what lies elsewhere, and the other side does not have yet."""
+        for _, payload in self._lent.values():
+            if isinstance(payload, Remote):
+                yield payload
 
     def forget_promise(self, number: int) -> None:
         """What was promised has been queued, and is counted as such."""

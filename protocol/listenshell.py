@@ -20,7 +20,7 @@ from .lending import send_payload, traffic_of
 from .listener import Disconnected, Joined, Lags, Listener, Returned
 from .messages import AnyMessage
 from .poller import Poller
-from .remotes import Orphaned, Relays, Remote, Remotes
+from .remotes import Orphaned, Relays, Remote, Remotes, Unread
 from .settings import Settings
 from .traffic import NOW_S, Blob, Heard, Message, Reached, Rejected, Traffic
 
@@ -42,6 +42,7 @@ ListenHappening = (
     | Rejected
     | Relays
     | Orphaned
+    | Unread
 )
 
 
@@ -197,6 +198,12 @@ class ListenShell:
         """Say where the bytes are of what was `Orphaned`; None: nowhere."""
         self._remotes.restore(remote, payload)
 
+    def leaves(self, peer: PeerId) -> None:
+        """Report (`Unread`) when nobody is getting anything that this peer has offered."""
+        traffic = self._traffic.get(peer)
+        if traffic is not None:
+            self._remotes.leaves(traffic)
+
     def mark(self, peer: PeerId, mark: int) -> None:
         """Report (`Reached`) when the peer has received all that was sent to it so far.
 
@@ -221,6 +228,7 @@ class ListenShell:
         """Send what is queued, as far as the windows allow."""
         self._flushed_s = now_s
         self._remotes.tidy()
+        self._remotes.look_at_leaving(self._traffic.values())
         if self._feeding:
             for peer in list(self._feeding):
                 self._feed(peer, now_s)

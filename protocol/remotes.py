@@ -11,7 +11,7 @@ the core is asked whether somebody else keeps them.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from weakref import finalize
@@ -44,6 +44,12 @@ class Orphaned(Struct, frozen=True):
     """Report: a payload is needed whose holder has gone. Answered by `Remotes.restore`."""
 
     payload: "Remote"
+
+
+class Unread(Struct, gc=False, frozen=True):
+    """Report: nobody is getting anything any more that this peer has offered."""
+
+    holder: PeerId
 
 
 class Remote:
@@ -112,7 +118,11 @@ class Remotes:
         #: amid anything
         self._dropped: deque[tuple[Traffic, int]] = deque()
         #: to be told to the core
-        self.reports: list[Relays | Orphaned] = []
+        self.reports: list[Relays | Orphaned | Unread] = []
+        #: those who would leave when nobody is getting anything of theirs; and whether that may
+        #: have come about since last looked at
+        self._leaving: dict[Traffic, None] = {}
+        self._may_be_unread = False
 
     # -------------------------------------------------------------------- what a link tells
 
@@ -126,6 +136,7 @@ class Remotes:
         """See `traffic.Moves`."""
         if refused is None:
             traffic.tries.pop(answer.number, None)
+            self._may_be_unread = True
         else:
             self.failed(traffic, answer.number, refused)
 
@@ -138,6 +149,7 @@ class Remotes:
         if remote.asked_for != NO_PEER:
             self.reports.append(Relays(traffic.peer, remote.asked_for, remote.size))
         remote.came(payload)
+        self._may_be_unread = True
         later = self._later.get(traffic)
         if later and not traffic.asks_too_much:
             self._ask(later.popleft())
@@ -164,6 +176,8 @@ class Remotes:
         """A link life has ended: what was asked for in it does not come, and nobody reads by it."""
         self.reports += map(Orphaned, self._asked.pop(traffic, {}).values())
         self.reports += map(Orphaned, self._later.pop(traffic, ()))
+        self._leaving.pop(traffic, None)
+        self._may_be_unread = True
         source = traffic.source
         if source is not None:
             for readers in self._readers.values():
@@ -278,6 +292,7 @@ class Remotes:
         """Go on with what a peer waits for: now it is known where its bytes are."""
         if reader.over:
             return
+        self._may_be_unread = True
         if not isinstance(payload, Remote):
             if payload != VOID or not reader.chunker.take_back(number):
                 reader.chunker.give(number, payload)
@@ -365,10 +380,34 @@ class Remotes:
                 holder.chunker.say(Taken(number, True))
                 self._wake(holder.peer)
 
+    # ------------------------------------------------------------------------- who would leave
+
+    def leaves(self, holder: "Traffic") -> None:
+        """A peer would leave: report (`Unread`) when nobody is getting anything of it."""
+        self._leaving[holder] = None
+        self._may_be_unread = True
+
+    def look_at_leaving(self, readers: Iterable["Traffic"]) -> None:
+        """Report those of whom nobody is getting anything; `readers`: all that there are."""
+        if not self._leaving or not self._may_be_unread:
+            return
+        self._may_be_unread = False
+        for holder in list(self._leaving):
+            if not self._is_read(holder, readers):
+                del self._leaving[holder]
+                self.reports.append(Unread(holder.peer))
+
+    def _is_read(self, holder: "Traffic", readers: Iterable["Traffic"]) -> bool:
+        if self._asked.get(holder) or self._later.get(holder):
+            return True
+        return any(
+            remote.holder is holder for reader in readers for remote in reader.chunker.awaited()
+        )
+
     def sizes(self) -> dict[str, int]:
         """Return how much is under way."""
         asked = [*self._asked.values(), *self._later.values()]
-        return {"payloads_asked_for": sum(map(len, asked))}
+        return {"payloads_asked_for": sum(map(len, asked)), "leaving": len(self._leaving)}
 
 
 def _drop(dropped: "deque[tuple[Traffic, int]]", holder: "Traffic", number: int) -> None:

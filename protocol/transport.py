@@ -18,12 +18,12 @@ from .ends import FRAMES_PER_TURN_MAX
 from .listener import Disconnected, Joined, Lags, Returned
 from .listenshell import HEARD_EACH_S, ListenHappening, ListenShell
 from .poller import Poller
-from .remotes import Orphaned, Relays
+from .remotes import Orphaned, Relays, Unread
 from .traffic import Blob, Heard, Message, Reached, Rejected
 
 __all__ = [
     "FRAMES_PER_TURN_MAX", "HEARD_EACH_S", "Blob", "DialHappening", "DialShell", "Disconnected",
     "Down", "Heard",
     "Joined", "Lags", "ListenHappening", "ListenShell", "Message", "Orphaned", "Poller", "Reached",
-    "Refused", "Rejected", "Relays", "Returned", "Unreachable", "Up",
+    "Refused", "Rejected", "Relays", "Returned", "Unreachable", "Unread", "Up",
 ]  # fmt: skip

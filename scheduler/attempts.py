@@ -260,22 +260,21 @@ class Attempts:
         record.unmet = len(large) + 1
         record.node = node
         node.delivering[record.id] = record
-        attempt = record.attempt
         for value in large:
             arrival.expect()
-            taker = partial(self._value_came, record, attempt, value, row, arrival)
+            taker = partial(self._value_came, record, record.attempt, value, row, arrival)
             node.peer.expect(value.id, taker)
         if self._checkpoints.arriving:
             # What was said after that is taken in after it.
-            then = partial(self._go_on, record, attempt, row, arrival)
+            then = partial(self._go_on, record, record.attempt, row, arrival)
             if self._checkpoints.after(record.kind.options.actor or record.id, node, then):
                 record.unmet += 1
                 arrival.expect()
-        self._deliver(record, row)
+        self._deliver(record, row, arrival)
 
     def _go_on(self, record: TaskRecord, attempt: int, row: DoneRow, arrival: Arrival) -> None:
         if record.state == DELIVERING and record.attempt == attempt:
-            self._deliver(record, row)
+            self._deliver(record, row, arrival)
         arrival.came()
 
     def _value_came(
@@ -287,30 +286,34 @@ class Attempts:
         arrival: Arrival,
         payload: bytes,
     ) -> None:
-        current = record.state == DELIVERING and record.attempt == attempt
-        if current:
-            value.payload = payload
-        final = current and record.owner.here and not (row.died or row.retry)
-        if final and isinstance(payload, Remote):
-            # It counts once its submitter has it: until then its node's death costs it.
-            payload.is_with = owner = record.owner.id
-            self._state.out.blob(owner, ahead_key(value.id, attempt), payload)
-            then = partial(self._value_there, record, attempt, row, arrival)
-            self._deliveries.after_reached(owner, then)
-        else:
-            self._value_there(record, attempt, row, arrival)
-
-    def _value_there(
-        self, record: TaskRecord, attempt: int, row: DoneRow, arrival: Arrival
-    ) -> None:
         if record.state == DELIVERING and record.attempt == attempt:
-            self._deliver(record, row)
-        arrival.came()
+            value.payload = payload
+        self._go_on(record, attempt, row, arrival)
 
-    def _deliver(self, record: TaskRecord, row: DoneRow) -> None:
+    def _send_ahead(self, record: TaskRecord, row: DoneRow, arrival: Arrival) -> bool:
+        """Send the submitter what lies at the node; return whether there was any."""
+        kind, owner = record.kind, record.owner.id
+        is_last = record.stopping or kind.is_special or record.attempt > kind.options.max_retries
+        if not record.owner.here or ((row.died or row.retry) and not is_last):
+            return False
+        sent = False
+        for value in row.values:
+            payload = value.payload
+            if isinstance(payload, Remote) and payload.is_with != owner:
+                payload.is_with, sent = owner, True
+                self._state.out.blob(owner, ahead_key(value.id, record.attempt), payload)
+        if sent:
+            # It counts once its submitter has it: until then its node's death costs it.
+            record.unmet = 1
+            arrival.expect()
+            then = partial(self._go_on, record, record.attempt, row, arrival)
+            self._deliveries.after_reached(owner, then)
+        return sent
+
+    def _deliver(self, record: TaskRecord, row: DoneRow, arrival: Arrival) -> None:
         record.unmet -= 1
         node = record.node
-        if record.unmet or node is None:
+        if record.unmet or node is None or self._send_ahead(record, row, arrival):
             return
         del node.delivering[record.id]
         record.node = None

@@ -148,6 +148,7 @@ class SchedulerCore:
             events.DoorTold: self._queries.door_told,
             events.Relays: bounds.relays,
             events.PayloadOrphaned: self._objects.orphans.found,
+            events.Unread: drains.unread,
             events.TimePassed: presence.was_late,
             events.ClockRead: lambda event: state.chronicle.clock_read(event.wall_s, state.now_s),
             events.Kept: self._wards.kept,

@@ -5,7 +5,9 @@ next life of the scheduler would wait for.
 
     Drain of an admin     the nodes are told, and off the board from that moment
     Draining              answered: the node itself knows, so a restart of anybody changes nothing
-    Emptied               nothing is at the node: it is struck out of the roster, then told Farewell
+    Emptied               nothing is at the node: unless it is in a hurry, those who are getting
+                          large values there are waited for
+    Unread                nobody is: it is struck out of the roster, then told Farewell
 """
 
 from typing import Any, Final
@@ -14,6 +16,7 @@ from ..protocol.drain import Drain, Draining, DrainNode, Emptied
 from ..protocol.frames import Role
 from ..protocol.ids import PeerId
 from ..protocol.messages import Answer
+from . import events
 from .placement import Board
 from .roster import Roster
 from .state import Node, Peer, PeerError, State
@@ -47,7 +50,9 @@ class Drains:
         roster: the nodes that a next life would wait for.
     """
 
-    __slots__ = ("_asks", "_board", "_emptied", "_news", "_roster", "_state", "pending")
+    __slots__ = (
+        "_asks", "_board", "_emptied", "_news", "_roster", "_state", "_unread", "pending",
+    )  # fmt: skip
 
     def __init__(self, state: State, board: Board, roster: Roster) -> None:
         self._state = state
@@ -56,6 +61,9 @@ class Drains:
         self._asks: list[_Ask] = []
         #: nodes that say that nothing is left there -> how often they have said so
         self._emptied: dict[PeerId, int] = {}
+        #: of those that have nothing by our account either -> whether it is known that nobody is
+        #: getting what they have offered; it was asked
+        self._unread: dict[PeerId, bool] = {}
         #: nodes that clients know of get no work any more
         self._news = False
         #: whether `turn` may have something to do
@@ -111,8 +119,10 @@ class Drains:
                 self._asks.remove(ask)
                 self._state.out.letter(ask.peer.id, Answer(ask.message.request, self._rows(ask)))
         for peer_id, number in list(self._emptied.items()):
-            if self._has_nothing(self._state.nodes[peer_id]):
+            node = self._state.nodes[peer_id]
+            if self._has_nothing(node) and self._is_unread(node):
                 del self._emptied[peer_id]
+                self._unread.pop(peer_id, None)
                 self._roster.depart(peer_id, number)
         self.pending = bool(self._asks or self._emptied)
         news, self._news = self._news, False
@@ -156,7 +166,27 @@ class Drains:
         if not node.drain.active:
             raise PeerError("it said that it is empty and is not drained")
         self._emptied[node.id] = message.number
+        self._unread.pop(node.id, None)
         self.pending = True
+
+    def unread(self, event: events.Unread) -> None:
+        """Nobody is getting what a node has offered."""
+        if event.peer in self._unread:
+            self._unread[event.peer] = self.pending = True
+
+    def _is_unread(self, node: Node) -> bool:
+        """Return whether nobody is getting what a node has offered, or it does not wait for that.
+
+        Results too: they would come from their submitters then, but perhaps slowly, or not at all,
+        where those cannot be reached. Whoever does not read is waited for until the node hurries
+        (`drain_timeout_s`).
+        """
+        if node.drain.hurries:
+            return True
+        if node.id not in self._unread:
+            self._unread[node.id] = False
+            self._state.out.leaves(node.id)
+        return self._unread[node.id]
 
     def _has_nothing(self, node: Node) -> bool:
         """Return whether a node has nothing by our account either.
@@ -174,6 +204,7 @@ class Drains:
     def forget(self, peer: Peer) -> None:
         """A peer is gone."""
         self._emptied.pop(peer.id, None)
+        self._unread.pop(peer.id, None)
         if self._asks:
             self._asks = [ask for ask in self._asks if ask.peer is not peer]
 
@@ -198,11 +229,17 @@ class Drains:
             peer = self._state.peers.get(holder)
             if peer is not None and holder != node.id:
                 waits.append(_count(count, "value", f"that {peer.role} {peer.name!r} holds"))
+        if not waits and not self._unread.get(node.id, True):
+            waits.append("large values that others are getting there")
         return waits or ["results to be handed over"]
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of all maps."""
-        return {"drain_asks": len(self._asks), "emptied": len(self._emptied)}
+        return {
+            "drain_asks": len(self._asks),
+            "emptied": len(self._emptied),
+            "unread": len(self._unread),
+        }
 
     def check_invariants(self) -> None:
         """Assert that who is drained is off the board, and that all who ask are there."""
@@ -210,6 +247,7 @@ class Drains:
             assert node.drain.active != self._board.has(node)
             assert node.drain.active >= max(node.drain.heard, node.drain.hurries)
         assert all(self._state.nodes[peer_id].drain.active for peer_id in self._emptied)
+        assert self._unread.keys() <= self._emptied.keys()
         assert all(ask.peer.here for ask in self._asks)
 
 

@@ -88,6 +88,12 @@ class PayloadOrphaned(Struct, gc=False, frozen=True):
     payload: Remote
 
 
+class Unread(Struct, gc=False, frozen=True):
+    """Nobody is getting anything any more that this peer has offered; answers Leaves."""
+
+    peer: PeerId
+
+
 class MessageRejected(Struct, gc=False, frozen=True):
     """What a peer sent made no sense and was dropped."""
 
@@ -124,8 +130,8 @@ class Kept(Struct, gc=False, frozen=True):
 
 Event = (
     PeerJoined | PeerReturned | PeerDisconnected | PeerHeard | Received | BlobReceived | PeerLags
-    | Reached | Relays | PayloadOrphaned | MessageRejected | DoorTold | TimePassed | ClockRead
-    | Kept
+    | Reached | Relays | PayloadOrphaned | Unread | MessageRejected | DoorTold | TimePassed
+    | ClockRead | Kept
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- commands
@@ -151,6 +157,12 @@ class Restore(Struct, gc=False, frozen=True):
 
     orphan: Remote
     payload: bytes | None
+
+
+class Leaves(Struct, gc=False, frozen=True):
+    """A peer would leave: tell (`Unread`) when nobody is getting what it has offered."""
+
+    peer: PeerId
 
 
 class Drop(Struct, gc=False, frozen=True):
@@ -206,4 +218,4 @@ class Unkeep(Struct, gc=False, frozen=True):
     id: bytes
 
 
-Command = Send | SendBlob | Restore | Drop | Mark | Remember | Keep | KeepCourse | Unkeep
+Command = Send | SendBlob | Restore | Leaves | Drop | Mark | Remember | Keep | KeepCourse | Unkeep

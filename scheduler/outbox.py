@@ -27,7 +27,7 @@ from ..protocol.messages import (
 )
 from ..protocol.recovery import Report
 from ..protocol.remotes import Remote
-from .events import Command, Drop, Restore, Send, SendBlob
+from .events import Command, Drop, Leaves, Restore, Send, SendBlob
 from .holders import Holders
 
 
@@ -88,7 +88,7 @@ class Outbox:
         self._letters: list[Send] = []
         self._texts: list[Send] = []
         self._blobs: list[SendBlob] = []
-        self._restores: list[Restore] = []
+        self._restores: list[Restore | Leaves] = []
 
     # --------------------------------------------------------------------------------- who is there
 
@@ -204,6 +204,11 @@ class Outbox:
         """Say where the bytes are of what has lost its holder; None: nowhere."""
         self._rare = True
         self._restores.append(Restore(orphan, payload))
+
+    def leaves(self, peer: PeerId) -> None:
+        """Ask to be told when nobody is getting what a peer has offered."""
+        self._rare = True
+        self._restores.append(Leaves(peer))
 
     def value(self, peer: PeerId, row: ValueRow) -> None:
         """Answer a fetch."""

@@ -38,6 +38,7 @@ from ..protocol.transport import (
     Rejected,
     Relays,
     Returned,
+    Unread,
 )
 from . import events
 from .core import SchedulerCore
@@ -287,6 +288,8 @@ class Service:
                 shell.send_blob(command.peer, command.key, command.payload)
             elif isinstance(command, events.Restore):
                 shell.restore(command.orphan, command.payload)
+            elif isinstance(command, events.Leaves):
+                shell.leaves(command.peer)
             elif isinstance(command, events.Remember):
                 self._remember(command)
             elif isinstance(command, events.Keep):
@@ -380,3 +383,5 @@ def _event_of(happening: ListenHappening) -> events.Event:
             return events.Relays(holder, reader, size)
         case Orphaned(payload):
             return events.PayloadOrphaned(payload)
+        case Unread(peer):
+            return events.Unread(peer)

@@ -1,10 +1,13 @@
 """What several files of integration tests begin and end with."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import drumbeat
 import psutil
 import pytest
+from support.machines import Machines
+from support.remote_cluster import RemoteCluster
 from support.stream_bench import Bench
 
 
@@ -24,3 +27,13 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made = Bench(tmp_path_factory.mktemp("s"))  # short: the paths of sockets have little room
     yield made
     made.close()
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[Machines]:
+    cluster = RemoteCluster(tmp_path)
+    try:
+        yield Machines(cluster)
+    finally:
+        drumbeat.shutdown()
+        cluster.end()

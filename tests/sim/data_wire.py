@@ -19,6 +19,7 @@ from drumbeat.protocol.keys import KEY_BYTES, Credentials
 from drumbeat.protocol.landing import Landing
 from drumbeat.protocol.settings import Settings
 
+from . import operations as op
 from .network import Connection, Door
 from .wire import Dialing, Listening, Place, load
 
@@ -31,6 +32,9 @@ TURN_S: Final = 2e-5
 HOST: Final = "10.0.0.1"
 FIRST_PORT: Final = 10_000
 NEVER_S: Final = float("inf")
+#: what the word that carries bytes of a payload begins with
+PIECE: Final = b"piece"
+PIECE_WITHIN_BYTES: Final = 16
 
 
 class Pipe:
@@ -108,7 +112,8 @@ class DataDialing(Dialing):
 
     def send(self, frame: bytes) -> bool:
         waiting = self._unsent if self._unsent is not None else self.connection.up.queue
-        return len(waiting) < self._frames_max and super().send(frame)
+        place: Any = self._place
+        return len(waiting) < self._frames_max and super().send(place.passed(frame))
 
     def opened(self, connection: Connection) -> None:
         self.stage = Stage.OPEN
@@ -136,7 +141,8 @@ class DataListening(Listening):
         connection = self._routes.get(route)
         if connection is not None and len(connection.down.queue) >= self._frames_max:
             return False
-        return super().send(route, frame)
+        place: Any = self._place
+        return super().send(route, place.passed(frame))
 
     def hang_up(self, route: bytes) -> None:
         connection = self._routes.pop(route, None)
@@ -199,6 +205,16 @@ class MoverPlace(Place):
         self._timeout_s: float | None = None
         self._wake_s = NEVER_S
         self._turns = 0
+        #: so many pieces are yet to be sent with a wrong byte
+        self.spoils = 0
+
+    def passed(self, frame: bytes) -> bytes:
+        """Return a frame as it goes to another peer."""
+        if not self.spoils or PIECE not in frame[:PIECE_WITHIN_BYTES]:
+            return frame
+        self.spoils -= 1
+        self.world.oracle.count("piece spoiled")
+        return frame[:-1] + bytes([frame[-1] ^ 1])
 
     def begin(self, its: Any) -> None:
         """Its thread begins."""
@@ -310,7 +326,19 @@ class DataDoors:
         return self._doors[endpoint]
 
 
-def line_of(process: "Process", *, data: bool) -> str:
-    """Return under which name the network has a process's connections, or those to other peers."""
-    place = getattr(process, "mover_place", None)
-    return place.name if data and place is not None else process.name
+def hurt(process: "Process", entry: op.Cut | op.Stall | op.Slow | op.Spoil) -> None:
+    """Have a process's connections suffer: to the scheduler, or to other peers."""
+    world, place = process.world, getattr(process, "mover_place", None)
+    if isinstance(entry, op.Spoil):
+        if place is not None:
+            place.spoils += 1
+        return
+    name = place.name if entry.data and place is not None else process.name
+    match entry:
+        case op.Cut():
+            if world.network.cut(name, 2 if entry.data else entry.which, entry.half_open):
+                world.oracle.count("data cut" if entry.data else "connection cut")
+        case op.Stall():
+            world.network.stall(name, entry.way, entry.for_s)
+        case op.Slow():
+            world.network.slow(name, entry.factor, entry.for_s)

@@ -53,7 +53,8 @@ class Judge:
         if report.reason == "deadlock":
             return ""
         if report.reason == "lost":
-            gone = self.oracle.lives_lost or self.oracle.drained
+            home = home_of(ObjectId(report.about))
+            gone = self.oracle.lives_lost or home in self.oracle.clients_gone
             return "" if gone else "bytes were lost; no peer was given up"
         about = self.oracle.tasks.get(task_of(ObjectId(report.about)))
         if about is not None and self._fails(about):

@@ -212,6 +212,12 @@ class Cut(Entry, tag="cut"):
     data: bool = False
 
 
+class Spoil(Entry, tag="spoil"):
+    """The next bytes of a large payload that a peer sends to another one come wrong."""
+
+    who: str
+
+
 class Stall(Entry, tag="stall"):
     """One direction of a peer's connections goes silent."""
 
@@ -248,7 +254,7 @@ Operation = (
 )
 FAULTS = (
     KillWorker, StopWorker, ForkFails, CrashNode, Pause, Cut, Stall, Slow,
-    CrashScheduler, PauseHost, OutOfMemory, LateWorker, Drain,
+    CrashScheduler, PauseHost, OutOfMemory, LateWorker, Drain, Spoil,
 )  # fmt: skip
 Fault = (
     KillWorker
@@ -264,6 +270,7 @@ Fault = (
     | OutOfMemory
     | LateWorker
     | Drain
+    | Spoil
 )
 
 

@@ -385,7 +385,7 @@ class Oracle:
 
     def check_row(self, row: ValueRow, who: str, peer: bytes = b"") -> None:
         """Somebody sees an object's final row; `peer`: it is the client of that id."""
-        if self.is_lost(row.payload):
+        if self.is_lost(row.id, row.payload):
             return
         if type(row.payload) is memoryview:  # a file goes when nobody else has it
             row = replace(row, payload=bytes(row.payload))
@@ -421,10 +421,11 @@ class Oracle:
             return
         self.wrong(f"{row.id.hex()} was {_say(before)} and is {_say(row)} for {who}")
 
-    def is_lost(self, payload: bytes | None) -> bool:
+    def is_lost(self, id_: bytes, payload: bytes | None) -> bool:
         """Say whether somebody was sent what says that the bytes are lost; judge that."""
-        if (reason := reason_of(payload or b"")) and not (self.lives_lost or self.drained):
-            self.wrong(f"bytes are lost, and no peer was given up: {reason}")
+        gone = id_[:6] in self.lives_lost or id_[:6] in self.clients_gone
+        if (reason := reason_of(payload or b"")) and not gone:
+            self.wrong(f"bytes of {id_.hex()} are lost, and its home was not given up: {reason}")
         return bool(reason)
 
     def _heard_in(self, known: Known, id_: bytes, is_first: bool, peer: bytes) -> int:
@@ -437,8 +438,7 @@ class Oracle:
         return heard_in
 
     def _check_value(self, row: ValueRow, who: str) -> None:
-        known = self.tasks.get(row.id)
-        if known is not None and known.options.creates is not None:
+        if (known := self.tasks.get(row.id)) is not None and known.options.creates is not None:
             self.count("actor ended well")
             return
         thing = self.things.get(row.id)

@@ -39,6 +39,7 @@ from drumbeat.scheduler.work import Work
 
 #: what hardly any seed draws is seen by the story of the bug that it once was
 TOLD_BY: Final = {
+    "count_before_it_is_there": "a_node_dies_while_a_submitter_gets_its_large_result",
     "give_up_at_a_second_hello": "a_client_whose_welcome_is_cut_while_its_tasks_run",
     "part_before_it_is_written": "a_drained_node_that_leaves_just_before_the_scheduler_dies",
     "forget_who_was_given_up": "calls_of_a_node_that_was_given_up_before_the_restart",

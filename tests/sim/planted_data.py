@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from drumbeat.protocol.remotes import Remotes
+from drumbeat.scheduler.attempts import Attempts
 from drumbeat.scheduler.outbox import Outbox
 
 from .planted import Planted
@@ -37,6 +38,10 @@ def _never_with_it(true: Method) -> Method:
     return packed
 
 
+def _counts_at_once(_true: Method) -> Method:
+    return lambda _attempts, _record, _row, _arrival: False
+
+
 PLANTED_DATA: Final[dict[str, Planted]] = {
     "never_tell_the_holder": Planted(
         "who has a payload is not told that nobody needs it", Remotes, "tidy", _does_nothing
@@ -44,6 +49,10 @@ PLANTED_DATA: Final[dict[str, Planted]] = {
     "never_relay": Planted(
         "what cannot be got elsewhere is not sent by way of the scheduler",
         Remotes, "_relay", _gives_up,
+    ),
+    "count_before_it_is_there": Planted(
+        "a large result counts though only its node has it", Attempts, "_send_ahead",
+        _counts_at_once,
     ),
     "name_twice_and_send_once": Planted(
         "what went ahead to a peer is never sent to it again", Outbox, "packed", _never_with_it

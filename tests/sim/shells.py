@@ -114,15 +114,23 @@ class SchedulerProcess(Process):
                 case transport.Lags():
                     lags = scheduler_events.PeerLags(one.peer, one.queued_bytes, one.channel)
                     events.append(lags)
-                case transport.Relays():
-                    self.world.oracle.count("payload relayed")
-                    events.append(scheduler_events.Relays(one.holder, one.reader, one.size))
-                case transport.Orphaned():
-                    self.world.oracle.count("payload orphaned")
-                    events.append(scheduler_events.PayloadOrphaned(one.payload))
                 case transport.Rejected():
                     self.world.oracle.wrong(f"the scheduler rejects {one.reason}")
+                case _:
+                    events.append(self._of_remotes(one))
         return events
+
+    def _of_remotes(self, happening: Any) -> Any:
+        """Return what the core is told of payloads that are elsewhere."""
+        match happening:
+            case transport.Relays(holder, reader, size):
+                self.world.oracle.count("payload relayed")
+                return scheduler_events.Relays(holder, reader, size)
+            case transport.Orphaned(payload):
+                self.world.oracle.count("payload orphaned")
+                return scheduler_events.PayloadOrphaned(payload)
+            case transport.Unread(holder):
+                return scheduler_events.Unread(holder)
 
     def _note(self, peer: PeerId, message: Any) -> None:
         """Know who has come, and who has come back."""
@@ -151,6 +159,8 @@ class SchedulerProcess(Process):
                 self.shell.send_blob(command.peer, command.key, command.payload)
             case scheduler_events.Restore():
                 self.shell.restore(command.orphan, command.payload)
+            case scheduler_events.Leaves():
+                self.shell.leaves(command.peer)
             case _:
                 return False
         return True

@@ -227,7 +227,7 @@ class Worker:
         if self.interrupt_seq == row.seq:
             self._finish_unrun(row)
             return
-        if self.oracle.is_lost(row.args):
+        if self.oracle.is_lost(row.id, row.args):
             self._finish_lost(row)
             return
         script = scripts.read_script(row.args)
@@ -295,7 +295,7 @@ class Worker:
 
     def _finish_lost(self, row: RunRow) -> None:
         """Its arguments cannot be loaded: that is its error."""
-        payload = scripts.pack(Report(self.oracle.tasks[TaskId(row.id)].spec.label, "lost"))
+        payload = scripts.pack(Report(self.oracle.tasks[TaskId(row.id)].spec.label, "lost", row.id))
         value = ValueRow(row.id, Outcome.ERROR, payload)
         self._pending.append(FinishedRow(row.seq, (value,), 0.0))
         self._flush()

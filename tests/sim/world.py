@@ -19,7 +19,7 @@ from drumbeat.scheduler.standstill import HOME_S
 from . import bounds, drains
 from . import operations as op
 from .clock import Clock
-from .data_wire import DataDoors, line_of, rest_of_links
+from .data_wire import DataDoors, hurt, rest_of_links
 from .judge import NEVER_S, Judge
 from .network import PING_TIMEOUT_S, Door, Hostility, Network
 from .operations import Scenario
@@ -326,16 +326,8 @@ class World:
                 self._pause_host(names[entry.node % len(names)], entry.for_s)
             case op.CrashScheduler():
                 self._crash_scheduler(entry)
-            case op.Cut():
-                name = line_of(self._process(entry.who), data=entry.data)
-                if self.network.cut(name, 2 if entry.data else entry.which, entry.half_open):
-                    self.oracle.count("data cut" if entry.data else "connection cut")
-            case op.Stall():
-                name = line_of(self._process(entry.who), data=entry.data)
-                self.network.stall(name, entry.way, entry.for_s)
-            case op.Slow():
-                name = line_of(self._process(entry.who), data=entry.data)
-                self.network.slow(name, entry.factor, entry.for_s)
+            case op.Cut() | op.Stall() | op.Slow() | op.Spoil():
+                hurt(self._process(entry.who), entry)
             case op.Drain():
                 drains.begin(self, entry)
             case op.CrashNode():

@@ -9,7 +9,7 @@ from drumbeat.protocol.frames import Hello
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.lending import send_payload, traffic_of
 from drumbeat.protocol.moving_words import Moved, NotMoved, Source
-from drumbeat.protocol.remotes import Relays, Remote, Remotes
+from drumbeat.protocol.remotes import Relays, Remote, Remotes, Unread
 from drumbeat.protocol.settings import Settings
 from drumbeat.protocol.traffic import Blob, Traffic
 from msgspec import Raw
@@ -119,6 +119,8 @@ class MovesBench:
         #: what has lost its holder, and who is to say where else it is
         self.orphans: list[Remote] = []
         self.relays: list[Relays] = []
+        #: those that would leave, and of whom nobody is getting anything
+        self.unread: list[PeerId] = []
         #: all that was said on bulk links
         self.said: list[Any] = []
 
@@ -163,6 +165,12 @@ class MovesBench:
         self.remotes.life_over(traffic)
         self.talk()
 
+    def leaves(self, peer: Peer) -> None:
+        """A peer would leave."""
+        assert peer.there is not None
+        self.remotes.leaves(peer.there)
+        self.talk()
+
     def restore(self, payload: Any = None) -> None:
         """Have the scheduler's core say where all that has lost its holder is; None: nowhere."""
         orphans, self.orphans = self.orphans, []
@@ -193,9 +201,13 @@ class MovesBench:
                 busy |= self._pass_on(peer.here, peer.there, peer, self.told["scheduler"])
                 if not peer.is_deaf:
                     busy |= self._pass_on(peer.there, peer.here, peer, self.told[peer.name])
+        readers = [peer.there for peer in self.peers if peer.there is not None]
+        self.remotes.look_at_leaving(readers)
         for report in self.remotes.reports:
             if isinstance(report, Relays):
                 self.relays.append(report)
+            elif isinstance(report, Unread):
+                self.unread.append(report.holder)
             else:
                 self.orphans.append(report.payload)
         self.remotes.reports.clear()

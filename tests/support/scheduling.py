@@ -72,7 +72,9 @@ class Stage:
         self.deeds: dict[bytes, Deed] = {}
         self.courses: dict[bytes, Course] = {}
         self.disk_error = ""
-        self._kept: list[events.Kept] = []
+        self._answers: list[events.Kept | events.Unread] = []
+        #: whether somebody is getting what a node that would leave has offered
+        self.reads = False
         #: what was to be written down, each time: nodes, and clients that were given up
         self.remembered: list[list[str]] = []
         self.gone: list[list[str]] = []
@@ -102,9 +104,9 @@ class Stage:
             for peer in list(self.marks):
                 self.reach(peer)
         self._turn_once()
-        while self._kept:
-            kept, self._kept = self._kept, []
-            for event in kept:
+        while self._answers:
+            answers, self._answers = self._answers, []
+            for event in answers:
                 self.event(event)
             self._turn_once()
         return self
@@ -130,6 +132,9 @@ class Stage:
                 self.blobs.append(command)
             elif isinstance(command, events.Restore):
                 self.restores.append(command)
+            elif isinstance(command, events.Leaves):
+                if not self.reads:
+                    self._answers.append(events.Unread(command.peer))
             elif isinstance(command, events.Remember):
                 self.remembered.append(command.nodes)
                 self.gone.append(command.gone)
@@ -138,7 +143,7 @@ class Stage:
             elif isinstance(command, events.Keep):
                 if not self.disk_error:
                     self.deeds[command.deed.id] = command.deed
-                self._kept.append(events.Kept(command.deed.id, self.disk_error))
+                self._answers.append(events.Kept(command.deed.id, self.disk_error))
             elif isinstance(command, events.KeepCourse):
                 self.courses[command.id] = command.course
             elif isinstance(command, events.Unkeep):

@@ -49,7 +49,7 @@ def test_a_reader_is_sent_to_the_holder_and_the_holder_lets_go_when_nobody_keeps
     bench.talk()
     assert holder.served == []
     assert Chunk not in bench.kinds_said()
-    assert bench.remotes.sizes() == {"payloads_asked_for": 0}
+    assert not any(bench.remotes.sizes().values())
 
 
 def test_the_next_reader_is_sent_to_the_one_before_it_and_then_to_the_holder(
@@ -167,7 +167,7 @@ def test_a_holder_that_goes_while_it_is_asked_for_the_bytes_leaves_nobody_waitin
     bench.restore()
     assert payload.payload is not None
     assert reason_of(payload.payload)
-    assert bench.remotes.sizes() == {"payloads_asked_for": 0}
+    assert not any(bench.remotes.sizes().values())
 
 
 def test_what_has_lost_its_holder_is_got_from_whoever_else_keeps_it(bench: MovesBench) -> None:
@@ -241,7 +241,7 @@ def test_however_many_cannot_be_had_at_once_the_link_goes_on(bench: MovesBench) 
         reader.hands.has(id_, None)
     bench.talk()
     assert [payload for _, payload in bench.got(reader)] == [DATA] * (REFUSED_MAX + 2)
-    assert bench.remotes.sizes() == {"payloads_asked_for": 0}
+    assert not any(bench.remotes.sizes().values())
 
 
 def test_what_is_too_large_for_one_that_must_have_it_by_way_of_the_scheduler_others_still_get() -> (
@@ -353,3 +353,67 @@ def test_a_new_link_life_offers_and_waits_for_nothing(bench: MovesBench) -> None
     assert holder.served == []
     assert reader.pulls == {}
     assert not holder.carriage.offer(holder.here, ONE, DATA, ONE)  # nobody may come for it
+
+
+# -------------------------------------------------------------------------------- who would leave
+
+
+def test_one_that_would_leave_is_told_of_when_its_last_reader_has_all(bench: MovesBench) -> None:
+    holder, *readers = (bench.peer() for _ in range(3))
+    payload = bench.offer(holder, ONE, DATA)
+    for reader in readers:
+        bench.send(reader, ONE, payload)
+    bench.leaves(holder)
+    assert bench.unread == []
+    bench.moved(readers[0], ONE, DATA)
+    assert bench.unread == []
+    bench.moved(readers[1], ONE, DATA)
+    assert bench.unread == [holder.id]
+    assert not any(bench.remotes.sizes().values())
+
+
+def test_one_of_whom_nobody_is_getting_anything_may_leave_though_some_is_kept_here(
+    bench: MovesBench,
+) -> None:
+    holder, other, reader = (bench.peer() for _ in range(3))
+    kept = bench.offer(holder, ONE, DATA)
+    bench.send(reader, ONE, bench.offer(other, b"another-object-1", DATA))
+    bench.leaves(holder)
+    assert bench.unread == [holder.id]
+    assert len(kept) == len(DATA)
+
+
+def test_a_reader_that_goes_keeps_nobody_from_leaving(bench: MovesBench) -> None:
+    holder, reader = bench.peer(), bench.peer()
+    payload = bench.offer(holder, ONE, DATA)
+    bench.send(reader, ONE, payload)
+    bench.leaves(holder)
+    bench.goes(reader)
+    assert bench.unread == [holder.id]
+    assert len(payload) == len(DATA)
+
+
+def test_a_holder_whose_bytes_come_to_the_scheduler_may_leave_when_they_are_here(
+    bench: MovesBench,
+) -> None:
+    holder, reader = bench.peer(), bench.peer()
+    bench.send(reader, ONE, bench.offer(holder, ONE, DATA))
+    holder.is_deaf = True
+    bench.moved(reader, ONE, None)
+    bench.leaves(holder)
+    assert bench.unread == []
+    holder.is_deaf = False
+    bench.talk()
+    assert bench.unread == [holder.id]
+    assert bench.got(reader) == [(ONE, DATA)]
+
+
+def test_one_that_has_gone_is_not_told_of(bench: MovesBench) -> None:
+    holder, reader = bench.peer(), bench.peer()
+    payload = bench.offer(holder, ONE, DATA)
+    bench.send(reader, ONE, payload)
+    bench.leaves(holder)
+    bench.goes(holder)
+    bench.moved(reader, ONE, DATA)
+    assert bench.unread == []
+    assert len(payload) == len(DATA)

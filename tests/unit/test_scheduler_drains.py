@@ -280,6 +280,60 @@ def test_what_was_on_its_way_to_a_node_that_said_it_is_empty_comes_back_first() 
     assert stage.take(node, Farewell) == [Farewell(2)]
 
 
+def test_it_stays_while_others_are_getting_large_values_there() -> None:
+    stage = Stage()
+    stage.reads = True
+    node, client = stage.node("n"), stage.client()
+    drains(stage, node)
+    stage.say(node, Emptied(1))
+    stage.live(100.0)
+    assert not stage.take(node, Farewell)
+    waits = row_of(stage, client, "n")["waits_for"]
+    assert waits == ["large values that others are getting there"]
+    stage.event(events.Unread(node))
+    stage.turn().turn()
+    assert stage.take(node, Farewell) == [Farewell(1)]
+
+
+def test_it_does_not_wait_for_them_once_it_is_in_a_hurry() -> None:
+    stage = Stage()
+    stage.reads = True
+    node = stage.node()
+    drains(stage, node)
+    stage.say(node, Emptied(1))
+    stage.turn().turn()
+    assert not stage.take(node, Farewell)
+    drains(stage, node, cancel=True)
+    stage.turn()
+    assert stage.take(node, Farewell) == [Farewell(1)]
+
+
+def test_what_came_to_it_meanwhile_has_it_asked_again() -> None:
+    stage = Stage()
+    stage.reads = True
+    node = stage.node()
+    drains(stage, node)
+    stage.say(node, Emptied(1))
+    stage.turn()
+    stage.say(node, Emptied(2))
+    stage.reads = False
+    stage.turn().turn()
+    assert stage.take(node, Farewell) == [Farewell(2)]
+
+
+def test_a_node_that_goes_while_others_are_getting_something_there_leaves_nothing_behind() -> None:
+    stage = Stage()
+    stage.reads = True
+    node = stage.node()
+    drains(stage, node)
+    stage.say(node, Emptied(1))
+    stage.turn()
+    stage.say(node, Leave())
+    stage.event(events.Unread(node))
+    stage.turn()
+    assert not any(stage.core.at_rest().values())
+
+
 def test_a_node_that_is_empty_and_not_drained_is_refused() -> None:
     stage = Stage()
     node = stage.node()

@@ -3,10 +3,11 @@
 from collections import deque
 from typing import Any
 
+import pytest
 from drumbeat.protocol.ahead import ahead_key
 from drumbeat.protocol.codec import Reader
 from drumbeat.protocol.frames import Offered, Source
-from drumbeat.protocol.ids import PeerId, TaskId
+from drumbeat.protocol.ids import PeerId, TaskId, objects_of
 from drumbeat.protocol.messages import AssignRow, Done, DoneRow, ValueRow
 from drumbeat.protocol.recovery import HandedOver
 from drumbeat.protocol.remotes import Remote
@@ -121,6 +122,53 @@ def test_an_error_that_is_tried_again_is_not_sent_to_anybody() -> None:
     stage.done(node, value_done(rows[0]))
     stage.turn()
     assert id_ in stage.results(client)
+
+
+@pytest.mark.parametrize("ended", ["retry", "died"])
+def test_a_last_error_is_sent_ahead_like_a_value_and_lost_with_its_node_until_it_is_there(
+    ended: str,
+) -> None:
+    stage = Stage(inline_bytes_max=10)
+    client, node = stage.client(), stage.node()
+    (id_,) = ids_of(client, 1)
+    stage.submit(client, stage.define(client, retry_exceptions=True, max_retries=0), [id_])
+    stage.turn()
+    stage.assigned(node)
+    stage.prompt = False
+    row = DoneRow(id_, 1, (ValueRow(id_, 1, None, 20),), 0.1, **{ended: True})
+    stage.done(node, row)
+    remote = _remote(node, id_)
+    stage.event(events.BlobReceived(node, id_, remote))  # type: ignore[arg-type]
+    stage.turn()
+    key = ahead_key(id_, 1)
+    assert stage.blobs == [events.SendBlob(client, key, remote)]  # type: ignore[arg-type]
+    assert not stage.results(client)
+    stage.event(events.PeerDisconnected(node))
+    stage.live(2.0, 0.25, node)
+    failure = stage.results(client)[id_].failure
+    assert failure is not None
+    assert failure.error == "NodeLost"
+
+
+def test_several_values_of_one_task_are_sent_ahead_and_counted_together() -> None:
+    stage = Stage(inline_bytes_max=10)
+    client, node = stage.client(), stage.node()
+    (id_,) = ids_of(client, 1)
+    stage.submit(client, stage.define(client, num_returns=2), [id_])
+    stage.turn()
+    stage.assigned(node)
+    stage.prompt = False
+    one, two = objects_of(id_, 2)
+    stage.done(node, DoneRow(id_, 1, tuple(ValueRow(v, 0, None, 20) for v in (one, two)), 0.1))
+    for value in (one, two):
+        remote = _remote(node, value)
+        stage.event(events.BlobReceived(node, value, remote))  # type: ignore[arg-type]
+        stage.turn()
+    assert [blob.key for blob in stage.blobs] == [ahead_key(v, 1) for v in (one, two)]
+    assert not stage.results(client)
+    stage.reach(client)
+    stage.turn()
+    assert set(stage.results(client)) == {one, two}
 
 
 def _dependant(stage: Stage, near: PeerId, **options: Any) -> tuple[TaskId, PeerId]:
