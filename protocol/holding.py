@@ -206,12 +206,13 @@ class Holding:
             if offset >= held.size:
                 commands += self._refuse(connection, key, f"it has {held.size:,} bytes")
                 continue
-            until = min(until, held.size)
+            # Whole pieces begin at multiples of their length, so that their checksums can be kept.
+            whole = offset - offset % self._piece_bytes_max + self._piece_bytes_max
+            until = min(until, held.size, whole)
             length = min(until, held.have) - offset
             if length < min(until - offset, self._ask_bytes_min):
                 continue  # what comes here in small parts goes on in larger ones
             asker.asks[key] = asker.asks.pop(key)  # the others go first next time
-            length = min(length, self._piece_bytes_max)
             asker.sending = Send(connection, key, offset, length, held.size)
             return [*commands, asker.sending]
         return commands

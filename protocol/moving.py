@@ -292,7 +292,7 @@ class Moving:
             reason = f"its bytes from {pull.at:,} on came with a wrong checksum"
             self._lose(pull, reason, now_s, out, again=False)
         else:
-            out.append(words.Write(pull.key, pull.at, word.data, pull.size))
+            out.append(words.Write(pull.key, pull.at, word.data, pull.size, word.checksum))
             link.pace.came(length, now_s - max(link.gave_s, pull.since_s))
             pull.at += length
             pull.since_s = link.gave_s = now_s

@@ -6,7 +6,7 @@ from zlib import crc32
 import msgspec
 import pytest
 from drumbeat.protocol import moving_words as words
-from drumbeat.protocol.moves import Ask, Greet, Piece
+from drumbeat.protocol.moves import DATA_PROTOCOL_VERSION, Ask, Greet, Piece
 from drumbeat.protocol.moving import Moving
 from drumbeat.protocol.moving_words import Connection, Failed, Finished
 from drumbeat.protocol.pace import ASK_BYTES_MIN, FIRST_BYTES, Pace
@@ -177,7 +177,7 @@ def test_a_source_that_was_quick_and_is_dead_is_given_up_after_two_silences() ->
 def holder_of(size: int) -> Moving:
     core = Moving(b"node..", USUAL)
     core.handle(words.Serve(KEY, size), 0.0)
-    core.handle(words.Heard(-1, Greet(1, b"client")), 0.0)
+    core.handle(words.Heard(-1, Greet(DATA_PROTOCOL_VERSION, b"client")), 0.0)
     return core
 
 
@@ -198,9 +198,9 @@ def test_what_comes_in_small_parts_is_passed_on_in_larger_ones() -> None:
     web = Web(msgspec.structs.replace(USUAL, frame_bytes_max=16 * KIB))
     core, size = web.peer("middle").core, 64 * KIB
     core.handle(words.Pull(KEY, size, [web.peer("holder").source]), 0.0)
-    core.handle(words.Heard(-1, Greet(1, b"client")), 0.0)
+    core.handle(words.Heard(-1, Greet(DATA_PROTOCOL_VERSION, b"client")), 0.0)
     core.handle(words.Heard(-1, Ask(KEY, 0, size)), 0.0)
-    core.handle(words.Heard(1, Greet(1, b"holder")), 0.0)
+    core.handle(words.Heard(1, Greet(DATA_PROTOCOL_VERSION, b"holder")), 0.0)
     sent = []
     for offset in range(0, 12 * KIB, KIB):
         data = payload_of(KIB)
