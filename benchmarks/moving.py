@@ -50,6 +50,7 @@ class Process:
         )
         self.mover.admit([public])
         self.payload = b""
+        self.kept: list[Any] = []
         self.context = zmq.Context()
         self.bare: Any = None
 
@@ -73,10 +74,12 @@ class Process:
         took_s = time.perf_counter() - begun_s
         assert isinstance(told[0], Moved), told
         assert len(told[0].payload) == size
+        self.kept = told  # as whoever wants a payload keeps it, for others too
         return took_s
 
     def forget(self) -> None:
         """Keep it no longer."""
+        self.kept = []
         self.mover.cancel(KEY)
 
     def sent(self) -> int:
