@@ -1,4 +1,4 @@
-"""The checksums of pieces that have come, or have gone once: who else gets them need not wait.
+"""The checksums of pieces that have come, or have gone once, for whoever else gets them.
 
 Never keeps a payload. Only those of whole pieces are kept, each of which begins at a multiple of
 the most that a piece carries; so a payload has no more of them than such pieces.

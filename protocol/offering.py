@@ -1,4 +1,4 @@
-"""What was offered to peers that have not got it yet: until when that stands, and to whom again.
+"""What is offered to peers that have not got it yet: how long that stands, and what is lost.
 
 Never says a word, never the clock. An offer whose connection was lost is made again.
 """
