@@ -1,4 +1,4 @@
-"""What is offered to peers that have not got it yet: how long that stands, and what is lost.
+"""What is offered to peers that have not got it yet: until when, and to whom again.
 
 Never says a word, never the clock. An offer whose connection was lost is made again.
 """
