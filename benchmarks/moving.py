@@ -2,9 +2,11 @@
 
     python -m benchmarks.moving [--mib 100] [--repeats 7] [--receivers 4]
 
-A holder and a receiver, two processes of this machine, over loopback TCP with CURVE: first bare,
-which is a ROUTER and a DEALER of pyzmq that move as many frames of 1 MiB with nothing around them,
-then by Movers, in turns. It is the ratio of a pair that can be compared between machines. Then as
+A holder and a receiver, two processes of this machine, over loopback TCP with CURVE, in turns:
+bare, which is a ROUTER and a DEALER of pyzmq that move as many frames of 1 MiB with nothing around
+them and keep none; the same, but that the receiver writes them into a new memory file, as whoever
+keeps a payload for others must; and by Movers. It is the ratios of a turn that can be compared
+between machines, those of processor time (of both processes) even while others use them. Then as
 many receivers as are wanted at once, in a chain, and how many copies the holder has sent.
 """
 
@@ -21,7 +23,8 @@ import zmq
 from drumbeat.protocol.keys import Credentials
 from drumbeat.protocol.mover import Mover
 from drumbeat.protocol.moving_words import Moved, Source
-from drumbeat.protocol.payload_files import MARK
+from drumbeat.protocol.payload_files import ID_BYTES, MARK
+from drumbeat.protocol.segments import HEAD_BYTES, blank, write_part
 from drumbeat.protocol.settings import Settings
 from drumbeat.protocol.sockets import new_keys
 
@@ -47,6 +50,7 @@ class Process:
         )
         self.mover.admit([public])
         self.payload = b""
+        self.kept: list[Any] = []
         self.context = zmq.Context()
         self.bare: Any = None
 
@@ -70,10 +74,12 @@ class Process:
         took_s = time.perf_counter() - begun_s
         assert isinstance(told[0], Moved), told
         assert len(told[0].payload) == size
+        self.kept = told  # as whoever wants a payload keeps it, for others too
         return took_s
 
     def forget(self) -> None:
         """Keep it no longer."""
+        self.kept = []
         self.mover.cancel(KEY)
 
     def sent(self) -> int:
@@ -100,8 +106,20 @@ class Process:
         self.bare.recv_multipart()
         self.bare.close(0)
 
-    def receive_bare(self, frames: int, endpoint: str, server_key: bytes) -> float:
-        """Receive them; return how many seconds that took, the connection included."""
+    def spent(self) -> float:
+        """Return how much processor time it has taken so far, in seconds."""
+        return time.process_time()
+
+    def receive_bare(self, frames: int, endpoint: str, server_key: bytes, keeps: bool) -> float:
+        """Receive them; return how many seconds that took, the connection included.
+
+        Args:
+            frames: how many.
+            endpoint: from where.
+            server_key: its public key.
+            keeps: into a memory file.
+        """
+        segment = blank(bytes(ID_BYTES), HEAD_BYTES + frames * MIB) if keeps else None
         public, secret = zmq.curve_keypair()
         with self.context.socket(zmq.DEALER) as socket:
             socket.curve_publickey, socket.curve_secretkey = public, secret
@@ -110,11 +128,15 @@ class Process:
             begun_s = time.perf_counter()
             socket.connect(endpoint)
             socket.send(b"go")
-            for _ in range(frames):
-                socket.recv(copy=False)
+            for index in range(frames):
+                frame = socket.recv(copy=False)
+                if segment is not None:
+                    write_part(segment, HEAD_BYTES + index * MIB, frame.buffer)
             took_s = time.perf_counter() - begun_s
             socket.send(b"done")
             time.sleep(0.05)
+        if segment is not None:
+            segment.close()
         return took_s
 
 
@@ -163,46 +185,95 @@ class Remote:
 def told(name: str, values: list[float], unit: str) -> str:
     """Return a row: the median, and from where to where."""
     middle = statistics.median(values)
-    return f"{name:44} {middle:8.2f} {unit:5} ({min(values):.2f} to {max(values):.2f})"
+    return f"{name:44} {middle:8.2f} {unit:6} ({min(values):.2f} to {max(values):.2f})"
+
+
+class Laboratory:
+    """A holder, its receivers, and what was measured of them.
+
+    Args:
+        mib: size of the payload.
+        receivers: how many.
+    """
+
+    def __init__(self, mib: int, receivers: int) -> None:
+        keys = new_keys()
+        self.mib = mib
+        self.holder, *self.others = [Remote(number, keys) for number in range(receivers + 1)]
+        self.sources = [remote.do("where") for remote in (self.holder, *self.others)]
+        self.size = self.holder.do("serve", mib * MIB)
+
+    def _spent_s(self, *others: Remote) -> float:
+        receivers = others or self.others[:1]
+        return float(sum(remote.do("spent") for remote in (self.holder, *receivers)))
+
+    def bare(self, *, keeps: bool) -> tuple[float, float]:
+        """Return seconds, and seconds of processor time, that bare sockets take."""
+        begun_s = self._spent_s()
+        endpoint, server_key = self.holder.do("listen_bare")
+        self.holder.begin("send_bare", self.mib)
+        took_s = self.others[0].do("receive_bare", self.mib, endpoint, server_key, keeps)
+        self.holder.end()
+        return took_s, self._spent_s() - begun_s
+
+    def moved(self) -> tuple[float, float]:
+        """Return seconds, and seconds of processor time, that Movers take."""
+        begun_s = self._spent_s()
+        took_s = self.others[0].do("pull", self.size, self.sources[0])
+        spent_s = self._spent_s() - begun_s
+        self.others[0].do("forget")
+        return took_s, spent_s
+
+    def to_all(self) -> tuple[float, float, float]:
+        """Return seconds and processor time until all have it, and copies the holder has sent."""
+        spent_s = -self._spent_s(*self.others)
+        before = self.holder.do("sent")
+        begun_s = time.perf_counter()
+        for index, other in enumerate(self.others):
+            other.begin("pull", self.size, *reversed(self.sources[: index + 1]))
+        for other in self.others:
+            other.end()
+        took_s = time.perf_counter() - begun_s
+        sent = self.holder.do("sent") - before
+        spent_s += self._spent_s(*self.others)
+        for other in self.others:
+            other.do("forget")
+        return took_s, spent_s, sent / self.size
+
+    def close(self) -> None:
+        """End all."""
+        for remote in (self.holder, *self.others):
+            remote.close()
 
 
 def measure(mib: int, repeats: int, receivers: int) -> None:
     """Measure, and print."""
-    keys = new_keys()
-    holder, *others = [Remote(number, keys) for number in range(receivers + 1)]
-    sources = [remote.do("where") for remote in (holder, *others)]
-    size = holder.do("serve", mib * MIB)
-    bare_mbs, mover_mbs, ratios, slower, copies = [], [], [], [], []
+    lab = Laboratory(mib, receivers)
+    rows: dict[tuple[str, str], list[float]] = {}
     for turn in range(repeats + 1):
-        endpoint, server_key = holder.do("listen_bare")
-        holder.begin("send_bare", mib)
-        bare_s = others[0].do("receive_bare", mib, endpoint, server_key)
-        holder.end()
-        mover_s = others[0].do("pull", size, sources[0])
-        others[0].do("forget")
-        before = holder.do("sent")
-        begun_s = time.perf_counter()
-        for index, other in enumerate(others):
-            other.begin("pull", size, *reversed(sources[: index + 1]))
-        for other in others:
-            other.end()
-        all_s = time.perf_counter() - begun_s
-        sent = holder.do("sent") - before
-        for other in others:
-            other.do("forget")
+        bare, kept, mover = lab.bare(keeps=False), lab.bare(keeps=True), lab.moved()
+        all_s, all_spent_s, copies = lab.to_all()
+        found = {
+            ("bare pyzmq, CURVE, frames of 1 MiB", "MB/s"): mib * MIB / 1e6 / bare[0],
+            ("Mover", "MB/s"): lab.size / 1e6 / mover[0],
+            ("  of the bare rate", ""): bare[0] / mover[0],
+            ("  of that of a bare pair that keeps them", ""): kept[0] / mover[0],
+            ("processor time: bare", "ms/MiB"): bare[1] * 1e3 / mib,
+            ("  bare, kept in a memory file", "ms/MiB"): kept[1] * 1e3 / mib,
+            ("  Mover", "ms/MiB"): mover[1] * 1e3 / mib,
+            ("  bare to kept", ""): bare[1] / kept[1],
+            ("  bare to Mover", ""): bare[1] / mover[1],
+            ("  kept to Mover", ""): kept[1] / mover[1],
+            (f"to {receivers} receivers: times as long as to one", ""): all_s / mover[0],
+            ("  in processor time", ""): all_spent_s / mover[1],
+            ("  copies that the holder has sent", ""): copies,
+        }
         if turn:  # the first one warms up
-            bare_mbs.append(mib * MIB / 1e6 / bare_s)
-            mover_mbs.append(size / 1e6 / mover_s)
-            ratios.append(bare_s / mover_s)
-            slower.append(all_s / mover_s)
-            copies.append(sent / size)
-    for remote in (holder, *others):
-        remote.close()
-    print(told("bare pyzmq, CURVE, frames of 1 MiB", bare_mbs, "MB/s"))
-    print(told("Mover", mover_mbs, "MB/s"))
-    print(told("  of a pair's bare rate", ratios, ""))
-    print(told(f"to {receivers} receivers: times as long as to one", slower, ""))
-    print(told("  copies that the holder has sent", copies, ""))
+            for name, value in found.items():
+                rows.setdefault(name, []).append(value)
+    lab.close()
+    for (name, unit), values in rows.items():
+        print(told(name, values, unit))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from .messages import (
     Values,
     Wanted,
 )
-from .moves import Move
+from .moves import Move, Piece
 
 T = TypeVar("T")
 
@@ -89,12 +89,29 @@ decode_to_scheduler: Callable[[bytes | Raw], ToScheduler] = decoder(ToScheduler)
 decode_to_client: Callable[[bytes | Raw], ToClient] = decoder(ToClient)
 decode_to_node: Callable[[bytes | Raw], ToNode] = decoder(ToNode)
 decode_bulk: Callable[[bytes | Raw], Bulk] = decoder(Bulk)
-#: of a view, of which a Piece's data is a part
-decode_move: Callable[[memoryview], Move] = decoder(Move)  # type: ignore[assignment]
+_decode_move: Callable[[Any], Move] = decoder(Move)
 
 _READ_BY_SCHEDULER: Final = ToScheduler | Part
 _READ_BY_CLIENT: Final = ToClient | Part
 _READ_BY_NODE: Final = ToNode | Part
+
+
+def decode_move(frame: memoryview, data: memoryview | None = None) -> Move:
+    """Return a word of a data connection; a Piece's data is a part of the view.
+
+    Args:
+        frame: one word.
+        data: what came as a second part behind it: a Piece's data, which lacks it.
+
+    Raises:
+        RemoteProtocolError: it does not fit; names the field.
+    """
+    word = _decode_move(frame)
+    if data is None:
+        return word
+    if type(word) is not Piece or len(word.data):
+        raise RemoteProtocolError("a second part: only a piece has one, if it carries no data")
+    return Piece(word.key, word.offset, word.size, word.checksum, data)
 
 
 def encode_batch(seq: int, ack: int, messages: list[bytes]) -> bytes:

@@ -30,7 +30,7 @@ class Bounds(NamedTuple):
     #: that wait to be sent, and to be read; 0: without end, or what a link's window needs
     frames_out_max: int
     frames_in_max: int
-    #: as views of what has come, not as copies
+    #: as views of what has come, not as copies: pairs of a frame and of its second part, or None
     views: bool
 
 

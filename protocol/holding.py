@@ -10,6 +10,7 @@ from typing import Final
 from .errors import RemoteProtocolError
 from .moves import Ask, Gone
 from .moving_words import Command, Connection, SayTo, Send
+from .pace import ask_bytes_min
 
 #: payloads that one connection may ask for at a time: more than who keeps to its own bound does
 ASKS_MAX: Final = 1024
@@ -54,6 +55,7 @@ class Holding:
 
     def __init__(self, piece_bytes_max: int, silence_s: float) -> None:
         self._piece_bytes_max = piece_bytes_max
+        self._ask_bytes_min = ask_bytes_min(piece_bytes_max)
         self._silence_s = silence_s
         self._held: dict[bytes, _Held] = {}
         self._askers: dict[Connection, _Asker] = {}
@@ -98,11 +100,16 @@ class Holding:
         """Somebody asks for bytes.
 
         Raises:
-            RemoteProtocolError: for none, or for more payloads than anybody needs.
+            RemoteProtocolError: for none, for too few, or for more payloads than anybody needs.
         """
         key = word.key
+        held = self._held.get(key)
         if word.offset >= word.until:
             raise RemoteProtocolError(f"ask: from {word.offset:,} on and only to {word.until:,}")
+        if held is not None and word.until < min(word.offset + self._ask_bytes_min, held.size):
+            raise RemoteProtocolError(
+                f"ask: for {word.until - word.offset:,} bytes of {held.size:,}, which are too few"
+            )
         asker = self._askers.get(connection)
         if asker is None:
             asker = self._askers[connection] = _Asker()
@@ -116,7 +123,6 @@ class Holding:
         else:
             asker.asks[key] = [word.offset, word.until]
             self._asked.setdefault(key, {})[connection] = None
-        held = self._held.get(key)
         if held is None:
             self._early.setdefault((connection, key), now_s + EARLY_S)
             return []
@@ -200,11 +206,13 @@ class Holding:
             if offset >= held.size:
                 commands += self._refuse(connection, key, f"it has {held.size:,} bytes")
                 continue
+            # Whole pieces begin at multiples of their length, so that their checksums can be kept.
+            whole = offset - offset % self._piece_bytes_max + self._piece_bytes_max
+            until = min(until, held.size, whole)
             length = min(until, held.have) - offset
-            if length <= 0:
-                continue
+            if length < min(until - offset, self._ask_bytes_min):
+                continue  # what comes here in small parts goes on in larger ones
             asker.asks[key] = asker.asks.pop(key)  # the others go first next time
-            length = min(length, self._piece_bytes_max)
             asker.sending = Send(connection, key, offset, length, held.size)
             return [*commands, asker.sending]
         return commands

@@ -9,7 +9,16 @@ from contextlib import suppress
 from io import BytesIO
 
 from .payload_files import ID_BYTES, is_file_like, payload_in
-from .segments import HEAD_BYTES, Segment, are_to_be_had, blank, seal, want_files, write_part
+from .segments import (
+    HEAD_BYTES,
+    Segment,
+    are_to_be_had,
+    blank,
+    map_of,
+    seal,
+    want_files,
+    write_part,
+)
 
 
 class Landing:
@@ -19,7 +28,7 @@ class Landing:
         size: of the whole payload.
     """
 
-    __slots__ = ("_bytes", "_have", "_is_broken", "_segment", "_size")
+    __slots__ = ("_bytes", "_have", "_is_broken", "_is_unseen", "_seen", "_segment", "_size")
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -27,6 +36,9 @@ class Landing:
         self._is_broken = False
         self._segment: Segment | None = None
         self._bytes: BytesIO | None = None
+        # A map of the file, once others want what has come so far.
+        self._seen: memoryview | None = None
+        self._is_unseen = False
 
     def write(self, data: memoryview) -> None:
         """Keep what comes next.
@@ -47,18 +59,30 @@ class Landing:
         self._have += len(data)
         self._is_broken = False
 
-    def read(self, offset: int, length: int) -> bytes:
-        """Return some of what has come.
+    def read(self, offset: int, length: int) -> memoryview:
+        """Return some of what has come; it stays what it is.
 
         Raises:
             OSError: it cannot be read.
         """
         if self._segment is not None:
-            return os.pread(self._segment.fd, length, HEAD_BYTES + offset)
+            return self._read(self._segment, HEAD_BYTES + offset, length)
         if self._bytes is None:
-            return b""
+            return memoryview(b"")
         with self._bytes.getbuffer() as view:
-            return bytes(view[offset : offset + length])
+            return memoryview(bytes(view[offset : offset + length]))
+
+    def _read(self, segment: Segment, offset: int, length: int) -> memoryview:
+        if self._seen is None and not self._is_unseen:
+            try:
+                seen = map_of(segment.fd, segment.size, private=False)
+            except (OSError, ValueError):
+                self._is_unseen = True  # no descriptor for a map: what is read is copied
+            else:
+                self._seen = memoryview(seen).toreadonly()
+        if self._seen is not None:
+            return self._seen[offset : offset + length]
+        return memoryview(os.pread(segment.fd, length, offset))
 
     def finish(self) -> bytes:
         """Return the payload, of which all has come.

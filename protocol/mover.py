@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
-from zlib import crc32
 
 from . import clock, moving_words
+from .checksums import Checksums
 from .codec import decode_move, encode
 from .endpoints import check_endpoint, check_keys
 from .ends import Bounds, Ends
@@ -37,6 +37,8 @@ _PAUSE_S: Final = 0.01
 #: what an admitted key proves
 _PEER: Final = "peer"
 _JOIN_S: Final = 10.0
+#: in a piece whose data goes as a second part
+_BESIDE: Final = memoryview(b"")
 _REASONS: Final = {
     Stage.BEGUN: "it cannot be reached",
     Stage.KEY_REFUSED: "it does not admit our key",
@@ -109,6 +111,7 @@ class Mover:
         self._came: dict[bytes, Connection] = {}
         self._last_came: Connection = 0
         self._shelf = Shelf(self._poke)
+        self._checksums = Checksums(piece_bytes(settings.frame_bytes_max))
         # What has followed from commands, pieces that are to be sent, words that wait for room.
         self._events: deque[Event] = deque()
         self._pieces: deque[moving_words.Send] = deque()
@@ -300,7 +303,7 @@ class Mover:
 
     def _receive(self, now_s: float) -> None:
         listening = self._listening
-        for route, frame, _ in listening.receive(now_s):
+        for route, frame, _ in listening.receive(now_s, _PIECES_PER_TURN):
             connection = self._came.get(route)
             if connection is None:
                 self._last_came -= 1
@@ -327,9 +330,11 @@ class Mover:
                 self._close(connection)
                 self._handle(moving_words.Down(connection, reason), now_s)
 
-    def _hear(self, connection: Connection, frame: memoryview, now_s: float) -> None:
+    def _hear(
+        self, connection: Connection, frame: tuple[memoryview, memoryview | None], now_s: float
+    ) -> None:
         try:
-            word = decode_move(frame)
+            word = decode_move(*frame)
         except RemoteProtocolError as error:
             self._handle(moving_words.Junk(connection, str(error)), now_s)
             return
@@ -357,6 +362,7 @@ class Mover:
                 self._report(NotMoved(key, reason, peer))
             case moving_words.Dropped(key):
                 self._shelf.drop(key)
+                self._checksums.drop(key)
 
     def _dial(self, connection: Connection, source: Source) -> None:
         socket = reason = None
@@ -393,13 +399,13 @@ class Mover:
             unsaid.popleft()
         del self._unsaid[connection]
 
-    def _give(self, connection: Connection, frame: bytes) -> bool:
+    def _give(self, connection: Connection, frame: bytes, data: memoryview | None = None) -> bool:
         """Send; False: not now. What has ended is told of otherwise."""
         socket = self._dialled.get(connection)
         if socket is not None:
-            return bool(socket.send(frame))
+            return bool(socket.send(frame, data))
         route = self._routes.get(connection)
-        return route is None or bool(self._listening.send(route, frame))
+        return route is None or bool(self._listening.send(route, frame, data))
 
     def _send(self, send: moving_words.Send, now_s: float) -> None:
         connection, key, offset, length, size = (
@@ -412,8 +418,9 @@ class Mover:
             except (OSError, KeyError):
                 event = moving_words.Unread(connection)
             else:
-                frame = encode(Piece(key, offset, size, crc32(data), data))  # type: ignore[arg-type]
-                if self._give(connection, frame):
+                checksum = self._checksums.of(key, offset, data)
+                frame = encode(Piece(key, offset, size, checksum, _BESIDE))
+                if self._give(connection, frame, data):
                     self._bytes_out += length
                     event = moving_words.Sent(connection)
         self._handle(event, now_s)
@@ -421,6 +428,7 @@ class Mover:
     def _write(self, write: moving_words.Write) -> None:
         try:
             self._shelf.write(write.key, write.size, write.data)
+            self._checksums.note(write.key, write.offset, write.data, write.checksum)
         except (OSError, MemoryError) as error:
             reason = f"there is no room for it here: {error}"
             self._events.append(moving_words.Unwritten(write.key, reason))

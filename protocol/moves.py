@@ -1,7 +1,8 @@
 """The words on a data connection, on which large payloads go straight from peer to peer.
 
-Nothing here may hold behaviour. A word is one ZeroMQ part and one MessagePack array, as frames are
-(protocol/frames.py); docs/protocol.md says in which order they come.
+Nothing here may hold behaviour. A word is one MessagePack array, as frames are
+(protocol/frames.py), and one ZeroMQ part; but a piece's data may come as a second part, and does,
+since then nobody has to copy it. docs/protocol.md says in which order words come.
 """
 
 from typing import Annotated, Final
@@ -10,7 +11,7 @@ from msgspec import Meta
 
 from .forms import Count, Message, PeerBytes
 
-DATA_PROTOCOL_VERSION: Final = 1
+DATA_PROTOCOL_VERSION: Final = 2
 #: A piece is so much shorter than the longest frame: its other fields take less, and the next one
 #: begins where a page does.
 PIECE_ROOM_BYTES: Final = 4096
@@ -56,6 +57,7 @@ class Piece(Message, tag="piece"):
     size: Count
     #: CRC-32 of `data`
     checksum: Checksum
+    #: empty if it comes as a second part
     data: memoryview
 
 

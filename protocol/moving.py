@@ -18,6 +18,8 @@ from .holding import Holding
 from .moves import DATA_PROTOCOL_VERSION, Ask, Enough, Gone, Greet, Have, Move, Piece, piece_bytes
 from .moving_state import Link, Wanted
 from .moving_words import Close, Command, Connection, Event, Finished, SayTo, Source
+from .offering import Offering
+from .pace import Pace, ask_bytes_min
 from .settings import Settings
 from .unreached import Unreached
 
@@ -26,8 +28,6 @@ PULLS_MAX: Final = 256
 #: what peers have said that they have and nobody has wanted yet: how many, and for how long
 HAVES_MAX: Final = 4096
 HAVES_S: Final = 60.0
-#: an offer whose connection was lost is made again after
-AGAIN_S: Final = 0.5
 #: reasons that are told of one pull
 _REASONS_MAX: Final = 8
 
@@ -42,11 +42,13 @@ class Moving:
 
     def __init__(self, peer: bytes, settings: Settings) -> None:
         self._peer = peer
-        self._window_bytes = settings.data_window_bytes
+        self._piece_bytes_max = piece_bytes(settings.frame_bytes_max)
+        self._ask_bytes_min = ask_bytes_min(self._piece_bytes_max)
+        self._window_bytes = max(settings.data_window_bytes, self._ask_bytes_min)
         self._silence_s = settings.data_silence_s
         self._idle_s = settings.data_idle_s
         self._relayed_max = settings.value_bytes_max
-        self._holding = Holding(piece_bytes(settings.frame_bytes_max), self._silence_s)
+        self._holding = Holding(self._piece_bytes_max, self._silence_s)
         self._links: dict[Connection, Link] = {}
         self._dialled: dict[Source, Link] = {}
         self._last_dialled: Connection = 0
@@ -58,9 +60,7 @@ class Moving:
         self._haves: dict[tuple[bytes, bytes], tuple[Connection, float]] = {}
         # Who waits for a peer to come and say that.
         self._awaited: dict[tuple[bytes, bytes], None] = {}
-        # Until when an offer stands if nothing is heard of it, and who is dialled anew when.
-        self._offers: dict[Source, dict[bytes, float]] = {}
-        self._again: dict[Source, float] = {}
+        self._offers = Offering(self._silence_s)
         self._unreached = Unreached()
         self._seen_s: float | None = None
         self._is_beginning = False
@@ -90,7 +90,7 @@ class Moving:
             case words.Unserve(key) | words.Cancel(key):
                 self._forget(key, "it is not kept there any more", out, now_s)
             case words.Offer(key, to):
-                self._offers.setdefault(to, {})[key] = now_s + self._silence_s
+                self._offers.add(to, key, now_s)
                 self._offer(to, (key,), now_s, out)
             case words.Down(connection, reason):
                 self._down(connection, reason, now_s, out)
@@ -107,11 +107,10 @@ class Moving:
 
     def deadline_s(self) -> float | None:
         """Return when a Tick is due though nothing happens; None: never."""
-        due_s = [*self._holding.due_s(), *self._again.values()]
+        due_s = [*self._holding.due_s(), *self._offers.due_s()]
         if self._active and self._seen_s is not None:
             # So often that a gap says that this process was stopped.
             due_s.append(self._seen_s + self._silence_s / 4)
-        due_s += [until_s for offers in self._offers.values() for until_s in offers.values()]
         due_s += [link.used_s + self._idle_s for link in self._dialled.values() if self._idle(link)]
         return min(due_s, default=None)
 
@@ -131,7 +130,7 @@ class Moving:
         if link is None:
             if connection > 0:
                 return  # it was closed here
-            link = self._links[connection] = Link(connection, None, now_s)
+            link = self._links[connection] = Link(connection, None, now_s, self._pace())
         link.used_s = now_s
         try:
             if not link.is_up:
@@ -143,7 +142,7 @@ class Moving:
                 case Ask():
                     out += self._holding.ask(connection, word, now_s)
                     if link.source is not None:
-                        self._keep_offer(link.source, word.key, now_s)
+                        self._offers.keep(link.source, word.key, now_s)
                 case Enough(key):
                     self._holding.enough(connection, key)
                 case Have(key):
@@ -168,12 +167,12 @@ class Moving:
             out.append(SayTo(link.connection, Greet(DATA_PROTOCOL_VERSION, self._peer)))
         elif link.source.peer != word.peer:
             raise RemoteProtocolError(f"greet.peer: {word.peer.hex()} is at {link.source.endpoint}")
-        link.is_up, link.peer = True, word.peer
+        link.is_up, link.peer, link.gave_s = True, word.peer, now_s
         self._unreached.reached(word.peer, link.source.endpoint if link.source else "")
         for key in list(link.pulls):
             self._ask(self._pulls[key], out)
         if link.source is not None:
-            self._offer(link.source, self._offers.get(link.source, ()), now_s, out)
+            self._offer(link.source, self._offers.to(link.source), now_s, out)
 
     def _junk(self, connection: Connection, reason: str, now_s: float, out: list[Command]) -> None:
         self.counters["junk"] += 1
@@ -255,20 +254,25 @@ class Moving:
         link = self._dialled.get(source)
         if link is None:
             self._last_dialled += 1
-            link = Link(self._last_dialled, source, now_s)
+            link = Link(self._last_dialled, source, now_s, self._pace())
             self._links[link.connection] = self._dialled[source] = link
             out.append(words.Dial(link.connection, source))
             out.append(SayTo(link.connection, Greet(DATA_PROTOCOL_VERSION, self._peer)))
         return link
 
+    def _pace(self) -> Pace:
+        return Pace(self._piece_bytes_max, self._window_bytes, self._silence_s)
+
     def _ask(self, pull: Wanted, out: list[Command]) -> None:
-        until = min(pull.size, pull.at + self._window_bytes)
+        link = pull.link
+        if link is None:
+            return
+        ahead = link.pace.ahead
+        until = min(pull.size, pull.at + ahead)
         more = until - pull.asked
         # Not for each piece, but long before the last one that was asked for has come.
-        if pull.link is not None and (
-            more * 8 >= self._window_bytes or (more > 0 and until == pull.size)
-        ):
-            out.append(SayTo(pull.link.connection, Ask(pull.key, pull.asked, until)))
+        if more >= max(ahead // 8, self._ask_bytes_min) or (more > 0 and until == pull.size):
+            out.append(SayTo(link.connection, Ask(pull.key, pull.asked, until)))
             pull.asked = until
 
     def _piece(self, link: Link, word: Piece, now_s: float, out: list[Command]) -> None:
@@ -288,7 +292,8 @@ class Moving:
             reason = f"its bytes from {pull.at:,} on came with a wrong checksum"
             self._lose(pull, reason, now_s, out, again=False)
         else:
-            out.append(words.Write(pull.key, pull.at, word.data, pull.size))
+            out.append(words.Write(pull.key, pull.at, word.data, pull.size, word.checksum))
+            link.pace.came(length, now_s - max(link.gave_s, pull.since_s))
             pull.at += length
             pull.since_s = link.gave_s = now_s
             if pull.at == pull.size:
@@ -319,8 +324,7 @@ class Moving:
         if pull is not None:
             self._leave(pull, out, say=True)
             self._end(pull)
-        for to in [to for to, keys in self._offers.items() if key in keys]:
-            self._drop_offer(to, key)
+        self._offers.forget(key)
         out += self._holding.drop(key, reason)
         out.append(words.Dropped(key))
         self._begin_some(now_s, out)
@@ -343,13 +347,18 @@ class Moving:
     def _lose(
         self, pull: Wanted, reason: str, now_s: float, out: list[Command], *, again: bool
     ) -> None:
-        """Its source is of no use any more. Once it was, it may be tried `again` at the end."""
+        """Its source is of no use any more.
+
+        It may be tried `again` at the end if it ever was, or if it was asked for much at a time and
+        may only be slow.
+        """
         self.counters["sources_lost"] += 1
         source = pull.source
         if source is not None:
             self._haves.pop((source.peer, pull.key), None)
             pull.reasons = [*pull.reasons, (source.peer, reason)][-_REASONS_MAX:]
-            if again and pull.at > pull.begun_at:
+            was_hasty = pull.link is not None and not pull.link.pace.is_first
+            if again and (pull.at > pull.begun_at or was_hasty):
                 pull.sources.append(source)
         self._leave(pull, out, say=True)
         pull.source = None
@@ -367,8 +376,7 @@ class Moving:
             del self._dialled[link.source]
             if not was_up:
                 self._unreached.note(link.source, link.used_s, now_s)
-            if link.source in self._offers:
-                self._again[link.source] = now_s + AGAIN_S
+            self._offers.lost(link.source, now_s)
         for key in list(link.pulls):
             self._lose(self._pulls[key], reason, now_s, out, again=True)
 
@@ -380,28 +388,17 @@ class Moving:
                 if size is not None:
                     out.append(SayTo(link.connection, Have(key, size)))
 
-    def _keep_offer(self, to: Source, key: bytes, now_s: float) -> None:
-        if key in self._offers.get(to, ()):
-            self._offers[to][key] = now_s + self._silence_s
-
-    def _drop_offer(self, to: Source, key: bytes) -> None:
-        offers = self._offers[to]
-        offers.pop(key, None)
-        if not offers:
-            del self._offers[to]
-            self._again.pop(to, None)
-
     def _sent(self, connection: Connection, now_s: float, out: list[Command]) -> None:
         send, commands = self._holding.sent(connection, now_s)
         out += commands
         link = self._links.get(connection)
         if link is not None and send is not None:
             link.used_s = now_s
-            if link.source is not None and send.key in self._offers.get(link.source, ()):
+            if link.source is not None:
                 if send.offset + send.length == send.size:
-                    self._drop_offer(link.source, send.key)
+                    self._offers.drop(link.source, send.key)
                 else:
-                    self._keep_offer(link.source, send.key, now_s)
+                    self._offers.keep(link.source, send.key, now_s)
 
     # ------------------------------------------------------------------------------------ time
 
@@ -420,12 +417,8 @@ class Moving:
             if now_s < until_s:
                 break
             del self._haves[name]
-        for to, offers in list(self._offers.items()):
-            for key in [key for key, until_s in offers.items() if now_s >= until_s]:
-                self._drop_offer(to, key)
-        for to in [to for to, at_s in self._again.items() if now_s >= at_s]:
-            del self._again[to]
-            self._offer(to, self._offers[to], now_s, out)
+        for to in self._offers.time_passed(now_s):
+            self._offer(to, self._offers.to(to), now_s, out)
         for link in list(self._dialled.values()):
             if self._idle(link) and now_s >= link.used_s + self._idle_s:
                 out.append(Close(link.connection))
@@ -462,6 +455,7 @@ class Moving:
     def check_invariants(self) -> None:
         """Assert that all records agree: for tests."""
         self._holding.check_invariants()
+        self._offers.check_invariants()
         assert self._pulls.keys() == self._active.keys() | self._in_line.keys()
         assert not self._active.keys() & self._in_line.keys()
         assert len(self._active) <= PULLS_MAX
@@ -487,5 +481,3 @@ class Moving:
             awaited = self._pulls[key].source
             assert awaited is not None
             assert awaited.peer == peer
-        assert self._again.keys() <= self._offers.keys()
-        assert all(self._offers.values())

@@ -7,14 +7,17 @@ from collections import deque
 from collections.abc import Sequence
 
 from .moving_words import Connection, Source
+from .pace import Pace
 
 
 class Link:
     """One connection."""
 
-    __slots__ = ("connection", "gave_s", "is_up", "peer", "pulls", "source", "used_s")
+    __slots__ = ("connection", "gave_s", "is_up", "pace", "peer", "pulls", "source", "used_s")
 
-    def __init__(self, connection: Connection, source: Source | None, now_s: float) -> None:
+    def __init__(
+        self, connection: Connection, source: Source | None, now_s: float, pace: Pace
+    ) -> None:
         self.connection = connection
         #: whom it was dialled to; None: it has come
         self.source = source
@@ -23,7 +26,9 @@ class Link:
         self.is_up = False
         #: what is pulled over it
         self.pulls: dict[bytes, None] = {}
-        #: when some of what is pulled over it last came
+        #: how much is asked for ahead
+        self.pace = pace
+        #: when some of what is pulled over it last came, or since when that could
         self.gave_s = now_s
         #: when a word last came or went
         self.used_s = now_s

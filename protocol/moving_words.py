@@ -153,6 +153,8 @@ class Write(Struct):
     data: memoryview
     #: of the whole payload
     size: int
+    #: of these bytes, as it came
+    checksum: int
 
 
 class Finished(Struct, gc=False):

@@ -37,8 +37,8 @@ class Shelf:
         """Keep a payload."""
         self._given[key] = payload
 
-    def read(self, key: bytes, offset: int, length: int) -> bytes | memoryview:
-        """Return some of a payload that is here as far as that.
+    def read(self, key: bytes, offset: int, length: int) -> memoryview:
+        """Return some of a payload that is here as far as that; it stays what it is.
 
         Raises:
             OSError, KeyError: it is not.

@@ -56,10 +56,9 @@ _EVENT: Final = struct.Struct("=hi")
 # Plain numbers: arithmetic with pyzmq's enumerations costs more than the calls they go to.
 _READABLE: Final = int(zmq.POLLIN)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
-_ROUTE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 #: what is handed on of a frame
 _COPY: Final = attrgetter("bytes")
-_VIEW: Final = attrgetter("buffer")
 
 
 def open_context() -> "zmq.Context[Any]":
@@ -122,8 +121,9 @@ class _Socket:
         plain: Any = super(zmq.Socket, socket)
         # Not copied, a frame knows whether others follow: asking the socket costs twice as much.
         self._take: Callable[..., Any] = plain.recv
-        self._give: Callable[[bytes, int], object] = plain.send
-        self._content = _VIEW if bounds.views else _COPY
+        self._give: Callable[..., object] = plain.send
+        self._views = bounds.views
+        self._content: Callable[[Any], Any] = self._pair if bounds.views else _COPY
         self.junk_dropped = 0
         self._join(poller)
 
@@ -158,6 +158,17 @@ class _Socket:
         if not frames.used:
             self._poller.use(frames)
         return drains
+
+    def _pair(self, frame: Any) -> tuple[memoryview, memoryview | None]:
+        second = self._take(_NOBLOCK, False) if frame.more else None
+        if second is not None and second.more:
+            self._drop_rest()
+        return frame.buffer, second and second.buffer
+
+    def _send(self, frame: bytes, data: memoryview | None) -> None:
+        self._give(frame, _NOBLOCK if data is None else _MORE)
+        if data is not None:  # it is encrypted from where it lies, and kept until then
+            self._give(data, _NOBLOCK, copy=False)
 
     def _drop_rest(self) -> None:
         """Drop the parts that a frame should not have."""
@@ -263,7 +274,7 @@ class Dialing(_Socket):
         try:
             for _ in range(frames_max):
                 frame = take(_NOBLOCK, False)
-                if frame.more:
+                if frame.more and not self._views:
                     self._drop_rest()
                 else:
                     received.append(content(frame))
@@ -273,12 +284,12 @@ class Dialing(_Socket):
             pass  # the news was something else
         return received
 
-    def send(self, frame: bytes) -> bool:
-        """Send; False: there is no connection any more, which `closing` tells as well."""
+    def send(self, frame: bytes, data: memoryview | None = None) -> bool:
+        """Send, `data` as a second part; False: no connection any more, as `closing` says too."""
         if not self.frames.used:
             self._poller.use(self.frames)
         try:
-            self._give(frame, _NOBLOCK)
+            self._send(frame, data)
         except zmq.Again:
             return False
         return True
@@ -436,7 +447,7 @@ class Listening(_Socket):
                 # A peer may choose its own route, and so another's who has just gone.
                 if proven is None or proven != str(frame.get("User-Id")):
                     proven = self._meet(route, frame)
-                if frame.more:
+                if frame.more and not self._views:
                     self._drop_rest()
                 else:
                     received.append((route, content(frame), proven))
@@ -457,13 +468,13 @@ class Listening(_Socket):
         self._comers.spoke(descriptor, route)
         return proven
 
-    def send(self, route: bytes, frame: bytes) -> bool:
-        """Send; False: the route leads nowhere any more."""
+    def send(self, route: bytes, frame: bytes, data: memoryview | None = None) -> bool:
+        """Send; False: the route leads nowhere any more. See `Dialing.send`."""
         if not self.frames.used:
             self._poller.use(self.frames)
         try:
-            self._give(route, _ROUTE)
-            self._give(frame, _NOBLOCK)
+            self._give(route, _MORE)
+            self._send(frame, data)
         except zmq.ZMQError as error:
             if error.errno not in (errno.EHOSTUNREACH, errno.EAGAIN):
                 raise

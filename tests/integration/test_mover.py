@@ -9,11 +9,11 @@ from zlib import crc32
 
 import pytest
 import zmq
-from drumbeat.protocol import mover as mover_module
+from drumbeat.protocol import checksums
 from drumbeat.protocol.codec import encode
 from drumbeat.protocol.keys import Credentials
 from drumbeat.protocol.mover import Mover
-from drumbeat.protocol.moves import Ask, Greet
+from drumbeat.protocol.moves import DATA_PROTOCOL_VERSION, Ask, Greet
 from drumbeat.protocol.moving_words import Moved, NotMoved, Source
 from drumbeat.protocol.payload_files import MARK, file_of
 from drumbeat.protocol.settings import Settings
@@ -153,7 +153,7 @@ def test_a_corrupt_piece_is_not_taken(house: House, monkeypatch: pytest.MonkeyPa
     for holder in (liar, honest):
         holder.serve(KEY, payload)
     wrong = iter([1])
-    monkeypatch.setattr(mover_module, "crc32", lambda data: crc32(data) ^ next(wrong, 0))
+    monkeypatch.setattr(checksums, "crc32", lambda data: crc32(data) ^ next(wrong, 0))
     receiver.pull(KEY, len(payload), [at(liar, b"liar.."), at(honest, b"honest")])
     assert moved(receiver) == payload
     assert receiver.sizes()["pieces_wrong"] == 1
@@ -189,8 +189,14 @@ def test_one_with_another_key_than_was_named_is_not_talked_to(house: House) -> N
     assert holder.sizes()["bytes_out"] == 0
 
 
+GREET = encode(Greet(DATA_PROTOCOL_VERSION, b"client"))
+
+
+@pytest.mark.parametrize(
+    "junk", [[b"no word at all"], [b"of", b"three", b"parts"], [GREET, b"and more"]]
+)
 def test_whoever_comes_without_a_key_or_sends_junk_is_dropped_and_harms_nobody(
-    house: House,
+    house: House, junk: list[bytes]
 ) -> None:
     holder, receiver = house.mover(b"holder"), house.mover(b"taker.")
     payload = os.urandom(3_000_000)
@@ -204,7 +210,7 @@ def test_whoever_comes_without_a_key_or_sends_junk_is_dropped_and_harms_nobody(
         raw.send(b"GET / HTTP/1.1\r\n\r\n")
         with dealer(context, holder, house) as known:
             events = known.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-            known.send(b"no word at all")
+            known.send_multipart(junk)
             assert events.poll(10_000), "it was not hung up on"
             known.disable_monitor()
             events.close()
@@ -224,7 +230,7 @@ def test_one_who_asks_and_does_not_read_keeps_nobody_waiting_and_is_hung_up_on(
     context = zmq.Context()
     with dealer(context, holder, house) as deaf:
         deaf.rcvhwm = 1
-        deaf.send(encode(Greet(1, b"deaf..")))
+        deaf.send(encode(Greet(DATA_PROTOCOL_VERSION, b"deaf..")))
         deaf.send(encode(Ask(KEY, 0, len(payload))))
         receiver.pull(KEY, len(payload), [at(holder, b"holder")])
         assert moved(receiver) == payload

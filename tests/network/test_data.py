@@ -179,3 +179,14 @@ def test_a_slow_link_to_one_node_does_not_delay_what_others_are_sent(lab: DataLa
     assert not lab.program.do("is_ready", "slowly")[1]
     lab.links.heal()
     assert lab.program.do("get", "slowly")[1] == [lab.has("slowly", MIB)]
+
+
+@pytest.mark.parametrize("way", ["make", "give"])
+def test_a_value_comes_over_a_link_that_carries_little_of_it_within_a_silence(
+    lab: DataLab, way: str
+) -> None:
+    size, before = 256 << 10, len(lab.relays())
+    lab.links.slow(lab.network["n1"], "250kbit")
+    lab.program.do(way, f"trickles by {way}", "n1", size)
+    assert lab.program.do("get", f"trickles by {way}")[1] == [lab.has(f"trickles by {way}", size)]
+    assert lab.relays()[before:] == []

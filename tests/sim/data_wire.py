@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from drumbeat.protocol import carriage, mover, shelf
-from drumbeat.protocol.ends import Bounds
+from drumbeat.protocol.ends import FRAMES_PER_TURN_MAX, Bounds
 from drumbeat.protocol.excuses import Stage
 from drumbeat.protocol.frames import Role
 from drumbeat.protocol.keys import KEY_BYTES, Credentials
@@ -103,6 +103,18 @@ class _Landing(Landing):
         return memoryview(payload) if self._size % 3 else payload
 
 
+def joined(frame: bytes, data: memoryview | None) -> bytes:
+    """Return a frame and its second part as the simulated network carries them."""
+    return len(frame).to_bytes(4, "big") + frame + (data or b"")
+
+
+def parted(frame: bytes) -> tuple[memoryview, memoryview | None]:
+    """Return what was joined."""
+    begin = 4 + int.from_bytes(frame[:4], "big")
+    view = memoryview(frame)
+    return view[4:begin], view[begin:] if len(view) > begin else None
+
+
 class DataDialing(Dialing):
     """A data connection at the end that dialled."""
 
@@ -110,10 +122,15 @@ class DataDialing(Dialing):
         self._frames_max = frames_max
         super().__init__(place, door)
 
-    def send(self, frame: bytes) -> bool:
+    def send(self, frame: bytes, data: memoryview | None = None) -> bool:
         waiting = self._unsent if self._unsent is not None else self.connection.up.queue
+        if len(waiting) >= self._frames_max:
+            return False
         place: Any = self._place
-        return len(waiting) < self._frames_max and super().send(place.passed(frame))
+        return super().send(place.passed(joined(frame, data)))
+
+    def receive(self, frames_max: int = FRAMES_PER_TURN_MAX) -> list[Any]:
+        return [parted(frame) for frame in super().receive(frames_max)]
 
     def opened(self, connection: Connection) -> None:
         self.stage = Stage.OPEN
@@ -137,12 +154,16 @@ class DataListening(Listening):
     def attach(self, place: "MoverPlace") -> None:
         """It is its place's already."""
 
-    def send(self, route: bytes, frame: bytes) -> bool:
+    def send(self, route: bytes, frame: bytes, data: memoryview | None = None) -> bool:
         connection = self._routes.get(route)
         if connection is not None and len(connection.down.queue) >= self._frames_max:
             return False
         place: Any = self._place
-        return super().send(route, place.passed(frame))
+        return super().send(route, place.passed(joined(frame, data)))
+
+    def receive(self, now_s: float, frames_max: int = FRAMES_PER_TURN_MAX) -> list[Any]:
+        received = super().receive(now_s, frames_max)
+        return [(route, parted(frame), proven) for route, frame, proven in received]
 
     def hang_up(self, route: bytes) -> None:
         connection = self._routes.pop(route, None)
@@ -243,6 +264,7 @@ class MoverPlace(Place):
             "mover.given": len(shelf_._given),
             "mover.landings": len(shelf_._landings),
             "mover.lent": len(shelf_._lent),
+            "mover.checksums": len(its._checksums),
             "mover.awaited": len(core._awaited),
         }
 
