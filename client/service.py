@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from ..protocol import clock, errors, machine
 from ..protocol.errors import ClusterError, DrumbeatError, KeyRefused, SchedulerUnreachable
-from ..protocol.ids import ObjectId
 from ..protocol.messages import AnyMessage, Notice, ValueRow
 from ..protocol.store import Store
 from ..protocol.stowage import Stowage
@@ -292,7 +291,8 @@ class Service:
         if not self._over:
             shell.flush(now_s)
         self._store.trim()
-        self._tell_room(now_s)
+        if receive:
+            self._tell_room(now_s)
         if self._board.conditions:
             self._board.look_at_conditions()
         if self._stopping and not self._over:
@@ -340,16 +340,10 @@ class Service:
             for callback, row in self._board.resolve(command.rows):  # type: ignore[union-attr,arg-type]
                 callback(row)
         elif kind is Free:
-            self._free(command.ids)  # type: ignore[union-attr]
+            self._board.free(command.ids)  # type: ignore[union-attr]
+            self._stowage.free(command.ids)  # type: ignore[union-attr]
         else:
             self._do_rare(command)
-
-    def _free(self, ids: list[ObjectId]) -> None:
-        self._board.free(ids)
-        if len(self._store):
-            for id_ in ids:
-                self._store.pop(id_)
-        self._stowage.forget(ids)
 
     def _do_rare(self, command: events.Command) -> None:
         match command:

@@ -6,7 +6,7 @@ so that nobody need know.
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
@@ -49,7 +49,7 @@ class Stowage:
 
     Args:
         store: whose budget it is.
-        wake: called by another thread when `admits` might answer otherwise, or `fullness` does.
+        wake: called by another thread when `admits` or `turn` might answer otherwise than before.
     """
 
     def __init__(self, store: Store, wake: Callable[[], None]) -> None:
@@ -60,8 +60,9 @@ class Stowage:
         self._lock = threading.RLock()
         self._kept: dict[ObjectId, _Kept] = {}
         self._bytes = self._spilled_bytes = 0
-        #: admitted in this turn; and what waits for room to be admitted
+        #: admitted in this turn; and what waits for room to be admitted, as asked in this turn
         self._coming_bytes = self._wanted_bytes = 0
+        self._is_asked = False
         #: why the last could not go to disk
         self.why = ""
         #: nothing can, since when; and whether that was told
@@ -100,21 +101,35 @@ class Stowage:
                 self._count(kept, 1)
         self._look()
 
+    def free(self, ids: Collection[ObjectId]) -> None:
+        """Nobody holds these any more: neither what lies in the store, nor what came."""
+        store = self._store
+        if count := len(store):
+            for id_ in ids:
+                store.pop(id_)
+            if len(store) < count:
+                self._has_room_again()
+        if self._kept:
+            self.forget(ids)
+
     def forget(self, ids: Iterable[ObjectId]) -> None:
-        """Nobody holds these any more."""
+        """Nobody holds these any more, of what came."""
+        has_gone = False
         with self._lock:
             for id_ in ids:
                 kept = self._kept.pop(id_, None)
                 if kept is None:
                     continue
+                has_gone = True
                 self._count(kept, -1)
                 if kept.is_spilled and self._thread is not None:
                     # To let go of a file on disk takes its time.
                     self._due.put(kept.row.payload)
-            self.has_room_again()
+        if has_gone:
+            self._has_room_again()
 
-    def has_room_again(self) -> None:
-        """Something has gone that took of the budget: what waits is to be looked at once more."""
+    def _has_room_again(self) -> None:
+        # What waits is to be looked at once more.
         with self._lock:
             self._full_since_s = None
             if self._wanted_bytes:
@@ -123,7 +138,7 @@ class Stowage:
     def admits(self, size: int) -> bool:
         """Return whether a value may come in now; if not, room is made, and `wake` called then.
 
-        Where none can be made it may come, to be refused: see `turn`.
+        Where none can be made it may come, to be refused: see `turn`. Asked again in each turn.
 
         Args:
             size: of its file, in bytes. What is admitted counts until the next `turn`.
@@ -132,6 +147,7 @@ class Stowage:
         if not most or self._is_closed:
             return True
         with self._lock:
+            self._is_asked = True
             taken = self._store.all_bytes + self._coming_bytes
             if self._is_told or taken + size <= most or not taken:
                 self._coming_bytes += size
@@ -148,10 +164,13 @@ class Stowage:
         room for more.
         """
         if not (self._coming_bytes or self._wanted_bytes or self._full_since_s is not None):
-            self._is_told = False
+            self._is_told = self._is_asked = False
             return None
         with self._lock:
             self._coming_bytes = 0
+            if not self._is_asked:
+                self._wanted_bytes = 0  # its link is over
+            self._is_asked = False
             full_since_s = self._full_since_s
             if full_since_s is not None and clock.now_s() - full_since_s > AGAIN_S:
                 full_since_s = self._full_since_s = None

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -150,6 +151,35 @@ def test_a_result_for_which_neither_memory_nor_disk_has_room_is_told_of_and_no_o
         del refs, ref
         gc.collect()
         assert int(drumbeat.get(make.remote(3))[0]) == 3
+
+
+@drumbeat.remote
+def make_and_say(number: int, log: str) -> Any:
+    with Path(log).open("a", encoding="utf-8") as file:
+        file.write("x")
+    time.sleep(0.01)  # no faster than the scheduler looks, however busy the machine
+    return np.full(BYTES // 8, number, dtype=np.int64)
+
+
+def test_results_come_no_faster_than_the_disk_takes_them_and_tasks_wait_for_that(
+    root: str, disk: Path
+) -> None:
+    log = disk / "log"
+    log.touch()
+    settings = {"store_bytes_max": BUDGET // 4, "results_backlog_bytes_max": BUDGET // 8}
+    with drumbeat.init(num_cpus=2, runtime_directory=root, spill_directory=str(disk), **settings):
+        store = drumbeat.put(b"")._session._store
+        with store.spilling:  # a disk that takes nothing for a while
+            refs = [make_and_say.remote(number, str(log)) for number in range(300)]
+            assert int(drumbeat.get(refs[0])[0]) == 0
+            counts = [-1, 0]
+            while counts[-1] != counts[-2]:
+                time.sleep(2.0)
+                counts.append(log.stat().st_size)
+            assert BUDGET // 4 // BYTES < counts[-1] < 200
+        for number, ref in enumerate(refs[:100]):
+            assert (drumbeat.get(ref) == number).all()
+        drumbeat.cancel(refs[100:])
 
 
 KILLED = """

@@ -267,3 +267,17 @@ def test_without_a_bound_everything_comes(disk: str) -> None:
     assert house.stowage.turn() is None
     assert house.stowage.spilled_bytes == 0
     house.close()
+
+
+def test_what_waited_on_a_link_that_is_over_wakes_nobody_any_more(house: House) -> None:
+    stowage = house.stowage
+    assert stowage.admits(4 * FILE)
+    assert not stowage.admits(FILE)
+    assert stowage.turn() is None
+    assert house.woken == 1, "by now there is room"
+    assert stowage.turn() is None
+    segment, _ = house.store.write(b"segment", [b"x"])
+    house.store.put(segment)
+    stowage.free([ObjectId(b"segment")])
+    assert house.store.bytes == 0
+    assert house.woken == 1
