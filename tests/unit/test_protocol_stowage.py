@@ -23,7 +23,7 @@ from drumbeat.protocol.payload_files import (
 )
 from drumbeat.protocol.spill import Disk, kind_of
 from drumbeat.protocol.store import Store
-from drumbeat.protocol.stowage import Stowage
+from drumbeat.protocol.stowage import Fullness, Stowage
 from support.waiting import until
 
 pytestmark = pytest.mark.skipif(
@@ -85,6 +85,19 @@ class House:
         self.store.close()
         if self.stowage._thread is not None:
             self.stowage._thread.join()
+
+    def until_full(self) -> Fullness:
+        """Turn, as a loop does for which something waits, until it is told that all is full."""
+        told: list[Fullness | None] = []
+
+        def is_full() -> bool:
+            self.stowage.admits(FILE)
+            told.append(self.stowage.turn())
+            return told[-1] is not None
+
+        until(is_full)
+        assert told[-1] is not None
+        return told[-1]
 
     def settle(self) -> None:
         until(lambda: self.store.all_bytes <= BUDGET)
@@ -190,9 +203,7 @@ def test_when_the_disk_is_full_too_it_is_told_at_the_end_of_a_turn_and_no_longer
     house.come(*rows)
     house.settle()
     assert not stowage.admits(FILE)
-    until(lambda: stowage.turn() is not None)
-    fullness = stowage.turn()
-    assert fullness is not None
+    fullness = house.until_full()
     assert fullness.room_bytes == BUDGET - 4 * FILE
     assert (fullness.memory_bytes, fullness.spilled_bytes) == (4 * FILE, 2 * FILE)
     assert "spill_bytes_max is 200,256; let go of references" in fullness.why
@@ -216,7 +227,7 @@ def test_a_disk_that_is_full_for_a_while_is_tried_again(
     with monkeypatch.context() as patched:
         patched.setattr(os, "posix_fallocate", fail)
         house.come(*[row_of(number) for number in range(5)])
-        until(lambda: stowage.turn() is not None)
+        house.until_full()
         assert not stowage.spilled_bytes
     until(lambda: stowage.turn() is None and stowage.admits(FILE), 10.0)
     house.settle()
