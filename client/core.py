@@ -23,7 +23,18 @@ from . import events, lives
 from .asks import Asks
 from .budget import Budget
 from .credits import Credits
-from .events import Call, Command, Free, Print, Resolve, Send, SendBlob, SendSegment, ShapesKnown
+from .events import (
+    Call,
+    Command,
+    Free,
+    Print,
+    Resolve,
+    Send,
+    SendBlob,
+    SendSegment,
+    ShapesKnown,
+    Stow,
+)
 from .home import Entry, Home
 from .invariants import check
 from .kinds import Kinds
@@ -89,6 +100,7 @@ class ClientCore:
             events.Asked: self._on_asked,
             events.KindsDropped: lambda event, _now_s: self.kinds.drop(event.kinds),
             events.ItemsRead: self._on_items_read,
+            events.RoomLeft: self._on_room_left,
             events.Leaving: self._on_leaving,
             events.TimePassed: lambda _event, _now_s: None,
             messages.Results: results.came,
@@ -136,12 +148,8 @@ class ClientCore:
             if home.answers or home.fetches or home.releases or kinds.forgotten or taken.news:
                 self._commands += home.news()
                 self._tell_rest()
-        if home.blobs:
-            self._commands += [SendBlob(key, payload, key) for key, payload in home.blobs]
-            home.blobs = []
-        if home.segments:
-            self._commands += [SendSegment(id_) for id_ in home.segments]
-            home.segments = []
+        if home.blobs or home.segments or home.filed:
+            self._tell_large()
         if self._asks.abroad and (home.resolved or home.freed):
             self._asks.ended(home.resolved, home.freed, is_up=self._up)
         if home.resolved:
@@ -154,6 +162,14 @@ class ClientCore:
         if commands:
             self._commands = []
         return commands
+
+    def _tell_large(self) -> None:
+        home = self.home
+        self._commands += [SendBlob(key, payload, key) for key, payload in home.blobs]
+        self._commands += [SendSegment(id_) for id_ in home.segments]
+        if home.filed:
+            self._commands.append(Stow(home.filed))
+        home.blobs, home.segments, home.filed = [], [], []
 
     def deadline_s(self) -> float | None:
         """Return None: nothing here happens by time alone."""
@@ -347,6 +363,9 @@ class ClientCore:
 
     def _on_shapes(self, message: messages.Shapes, _now_s: float) -> None:
         self._commands.append(ShapesKnown(message))
+
+    def _on_room_left(self, event: events.RoomLeft, _now_s: float) -> None:
+        self.home.fullness = event.fullness
 
     def _on_leaving(self, _event: events.Leaving, now_s: float) -> None:
         self.story.append((now_s, "leaving"))

@@ -8,6 +8,7 @@ from msgspec import Struct
 from ..protocol.drain import Drain
 from ..protocol.ids import ObjectId, TaskId
 from ..protocol.messages import AnyMessage, KindRow, Options, Query, TaskRow, ValueRow
+from ..protocol.stowage import Fullness
 
 # ------------------------------------------------------------------------------------------ events
 
@@ -112,6 +113,12 @@ class ItemsRead(Struct, gc=False, frozen=True):
     rows: list[tuple[TaskId, int, bool]]
 
 
+class RoomLeft(Struct, gc=False, frozen=True):
+    """Memory and disk are full but for that much: a larger value that comes is refused."""
+
+    fullness: Fullness | None
+
+
 class Leaving(Struct, gc=False, frozen=True):
     """The session shuts down: say Leave."""
 
@@ -122,7 +129,7 @@ class TimePassed(Struct, gc=False, frozen=True):
 
 Event = (
     Connected | Disconnected | Received | BlobReceived | Submitted | Put | RefsChanged | Pinned
-    | Awaited | CancelAsked | Asked | KindsDropped | ItemsRead | Leaving | TimePassed
+    | Awaited | CancelAsked | Asked | KindsDropped | ItemsRead | RoomLeft | Leaving | TimePassed
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- commands
@@ -155,6 +162,12 @@ class Resolve(Struct, gc=False, frozen=True):
     rows: list[ValueRow]
 
 
+class Stow(Struct, gc=False, frozen=True):
+    """These objects' payloads lie in files: they count towards what memory may have."""
+
+    rows: list[tuple[ObjectId, ValueRow]]
+
+
 class Free(Struct, gc=False, frozen=True):
     """Nobody holds these any more: forget their rows, and close their memory segments."""
 
@@ -180,4 +193,4 @@ class ShapesKnown(Struct, gc=False, frozen=True):
     message: AnyMessage
 
 
-Command = Send | SendBlob | SendSegment | Resolve | Free | Reply | Print | ShapesKnown
+Command = Send | SendBlob | SendSegment | Resolve | Stow | Free | Reply | Print | ShapesKnown

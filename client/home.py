@@ -12,7 +12,9 @@ from msgspec import Struct
 from ..protocol.ahead import Ahead
 from ..protocol.ids import ObjectId, PeerId, home_of, show
 from ..protocol.messages import Failure, Fetch, Outcome, Release, TaskRow, ValueRow, Values
+from ..protocol.payload_files import may_be_file
 from ..protocol.settings import Settings
+from ..protocol.stowage import Fullness
 from .events import Command, Send
 
 #: the task that makes it has no result yet
@@ -83,6 +85,10 @@ class Home:
         self.blobs: list[tuple[bytes, bytes]] = []
         #: whose bytes only the shell has
         self.segments: list[ObjectId] = []
+        #: whose payloads have come and lie in files
+        self.filed: list[tuple[ObjectId, ValueRow]] = []
+        #: how full memory and disk are; None: they have room
+        self.fullness: Fullness | None = None
         #: actors that nobody holds any more, perhaps named twice
         self.unheld: list[ObjectId] = []
 
@@ -195,6 +201,8 @@ class Home:
 
     def resolve(self, id_: ObjectId, entry: Entry, row: ValueRow) -> None:
         """Store the row that came; answer who wanted it; free it if nobody holds it."""
+        if may_be_file(row.payload):
+            row = self._filed(id_, row)
         entry.row = row
         entry.state = HERE
         if row.contained:
@@ -205,6 +213,23 @@ class Home:
             self.answer(row)
         if entry.refs == 0 and entry.pins == 0:
             self.settle(id_, entry)
+
+    def _filed(self, id_: ObjectId, row: ValueRow) -> ValueRow:
+        """Count a value that lies in a file; return what stands for it if there is no room."""
+        size, full = len(row.payload or b""), self.fullness
+        if full is None or size <= full.room_bytes:
+            if full is not None:
+                self.fullness = full._replace(room_bytes=full.room_bytes - size)
+            self.filed.append((id_, row))
+            return row
+        self.refuse(row)
+        text = f"there is no room for this value of {size:,} bytes: {full.why}"
+        details: dict[str, str | int | float | bool | None] = {
+            "needed_bytes": size,
+            "memory_bytes": full.memory_bytes,
+            "spilled_bytes": full.spilled_bytes,
+        }
+        return ValueRow(id_, Outcome.FAILURE, failure=Failure("StoreFull", text, details))
 
     def deliver(self, ids: Iterable[bytes]) -> None:
         """Count refs that the scheduler delivered inside a row; the row pins them."""

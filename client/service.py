@@ -18,6 +18,7 @@ from ..protocol import clock, errors, machine
 from ..protocol.errors import ClusterError, DrumbeatError, KeyRefused, SchedulerUnreachable
 from ..protocol.messages import AnyMessage, Notice, ValueRow
 from ..protocol.store import Store
+from ..protocol.stowage import Stowage
 from ..protocol.transport import (
     Blob,
     DialHappening,
@@ -93,7 +94,9 @@ class Service:
         self._lock = threading.Lock()
         self._wake_fd: int = _spare_fds.pop() if _spare_fds else _new_fd()
         self._fd_is_ours = True
+        self._stowage = Stowage(store, self.wake)
         self._shell = dial()
+        self._shell.admits = self._stowage.admits
         self._poller = Poller()
         self._poller.add(self._wake_fd)
         self._shell.attach(self._poller)
@@ -288,10 +291,17 @@ class Service:
         if not self._over:
             shell.flush(now_s)
         self._store.trim()
+        if receive:
+            self._tell_room(now_s)
         if self._board.conditions:
             self._board.look_at_conditions()
         if self._stopping and not self._over:
             self._say_goodbye(now_s)
+
+    def _tell_room(self, now_s: float) -> None:
+        fullness = self._stowage.turn()
+        if fullness is not None or self.core.home.fullness is not None:
+            self.core.handle(events.RoomLeft(fullness), now_s)
 
     def _take(self, happening: DialHappening, now_s: float) -> None:
         match happening:
@@ -327,18 +337,18 @@ class Service:
         elif kind is Send:
             self._shell.send(command.message)  # type: ignore[union-attr]
         elif kind is Resolve:
-            for callback, row in self._board.resolve(command.rows):  # type: ignore[union-attr]
+            for callback, row in self._board.resolve(command.rows):  # type: ignore[union-attr,arg-type]
                 callback(row)
         elif kind is Free:
             self._board.free(command.ids)  # type: ignore[union-attr]
-            if len(self._store):
-                for id_ in command.ids:  # type: ignore[union-attr]
-                    self._store.pop(id_)
+            self._stowage.free(command.ids)  # type: ignore[union-attr]
         else:
             self._do_rare(command)
 
     def _do_rare(self, command: events.Command) -> None:
         match command:
+            case events.Stow():
+                self._stowage.keep(command.rows)
             case events.SendBlob():
                 self._shell.send_blob(command.key, command.payload, command.id)
             case events.SendSegment():
@@ -449,6 +459,7 @@ class Service:
         self._board.free(freed)
         for id_ in freed:
             self._store.pop(id_)
+        self._stowage.forget(freed)
 
     def fail(self, error: DrumbeatError) -> None:
         """End because of something outside: the cluster's processes will not run."""

@@ -112,10 +112,11 @@ def _put_back(packet: object, fds: Sequence[int]) -> None:
     try:
         if isinstance(packet, Run):
             for row in packet.rows:
-                row.args, row.checkpoint = _found(row.args, left), _found(row.checkpoint, left)
-                _fill(row.values, left)
+                row.args = _found(row.args, left, from_disk=True)
+                row.checkpoint = _found(row.checkpoint, left)
+                _fill(row.values, left, from_disk=True)
         elif isinstance(packet, Answered):
-            _fill(packet.rows, left)
+            _fill(packet.rows, left, from_disk=True)
         elif isinstance(packet, Finished):
             for finished in packet.rows:
                 _fill(finished.values, left)
@@ -131,18 +132,19 @@ def _put_back(packet: object, fds: Sequence[int]) -> None:
         close_all(left.values())
 
 
-def _fill(rows: Iterable[ValueRow], left: dict[int, int]) -> None:
+def _fill(rows: Iterable[ValueRow], left: dict[int, int], *, from_disk: bool = False) -> None:
     for row in rows:
-        row.payload = _found(row.payload, left)
+        row.payload = _found(row.payload, left, from_disk=from_disk)
 
 
-def _found(payload: bytes | None, left: dict[int, int]) -> bytes | None:
+def _found(payload: bytes | None, left: dict[int, int], *, from_disk: bool = False) -> bytes | None:
+    # From disk: only what a node gives its worker. A worker could end the node by such a file.
     if payload is None or payload[:2] != _MARK or len(payload) != len(_MARK) + 1:
         return payload
     fd = left.pop(payload[-1], None)
     if fd is None:
         raise RemoteProtocolError("a packet names a descriptor that did not come with it")
-    found = handed(fd)
+    found = handed(fd, from_disk=from_disk)
     if found is None:
         raise RemoteProtocolError("a packet came with a descriptor of something else")
     return found

@@ -5,6 +5,7 @@ around it.
 """
 
 import sys
+from collections.abc import Callable
 from random import Random
 
 from msgspec import Raw
@@ -85,6 +86,8 @@ class DialShell:
         self._ends = Ends()
         self._poller = Poller()
         self._started = False
+        #: see `Traffic`; set before the first turn
+        self.admits: Callable[[int], bool] | None = None
         #: messages refused at decode, and junk on the sockets
         self.rejected = 0
 
@@ -135,6 +138,7 @@ class DialShell:
             out += self._route.excuses(now_s)
         if self._carriage is not None:
             out += self._carriage.turn()
+        self._take_in_bulk([], now_s, out)
         return out
 
     def send(self, message: AnyMessage) -> None:
@@ -266,6 +270,7 @@ class DialShell:
 
     def _take_in_bulk(self, raws: list[Raw], now_s: float, out: list[DialHappening]) -> None:
         try:
+            self._traffic.take_in_waiting(NO_PEER, out)
             self._traffic.take_in_bulk(raws, NO_PEER, out)
         except RemoteProtocolError as error:
             self.rejected += 1
@@ -289,6 +294,7 @@ class DialShell:
                 self._traffic = traffic_with(
                     reader, self._settings, self._machine, change.machine, carriage
                 )
+                self._traffic.admits = self.admits
                 renewed = bulk.dialer.renew(change.epoch, change.life, now_s)
                 self._do(bulk, renewed, now_s, out)
             elif isinstance(change, Refused):

@@ -26,8 +26,8 @@ from .traffic import NOW_S, Blob, Heard, Message, Reached, Rejected, Traffic
 
 #: A peer that speaks all the time is reported as heard this often.
 HEARD_EACH_S = 0.05
-#: What is lent to a peer that reads is taken sooner; after that time its bytes are a backlog.
-LENT_GRACE_S = 0.5
+#: What is lent to a peer that reads is taken sooner; so much for that time is a backlog.
+LENT_GRACE_S = 0.2
 _CONTROL = int(Channel.CONTROL)
 
 ListenHappening = (
@@ -80,8 +80,8 @@ class ListenShell:
         self._feeding: dict[PeerId, None] = {}
         # Peers with marks that they have not reached.
         self._marked: dict[PeerId, None] = {}
-        # The number that has been lent to a peer for longest, and when that is too long.
-        self._lent: dict[PeerId, tuple[int, float]] = {}
+        # Peers to whom much is lent, and when that is too long.
+        self._lent: dict[PeerId, float] = {}
         self._flushed_s = NOW_S
         self._pending: list[ListenHappening] = []
         self._ends = Ends()
@@ -247,7 +247,7 @@ class ListenShell:
                 if bulk is not None and bulk.route and self._traffic[peer].hungry(bulk.link):
                     return NOW_S
         due_s = self._listener.deadline_s()
-        for _, at_s in self._lent.values():
+        for at_s in self._lent.values():
             # Once it is told that a peer does not take anything, nothing is due for that.
             if at_s > self._flushed_s and (due_s is None or at_s < due_s):
                 due_s = at_s
@@ -264,7 +264,7 @@ class ListenShell:
         if bulk is not None and bulk.route is not None:
             traffic.feed(bulk.link)
             self._listener.mark_busy(bulk)
-        waiting_bytes = traffic.chunker.behind_bytes + self._lent_too_long(peer, traffic, now_s)
+        waiting_bytes = self._behind_bytes(peer, traffic, now_s)
         lags = waiting_bytes > self._settings.results_backlog_bytes_max
         if bulk is not None and (lags or bulk.lags):
             bulk.lags = lags
@@ -273,16 +273,14 @@ class ListenShell:
         if not traffic.chunker and not traffic.chunker.first_lent:
             del self._feeding[peer]
 
-    def _lent_too_long(self, peer: PeerId, traffic: Traffic, now_s: float) -> int:
-        """Return the bytes that are lent to a peer that does not take them."""
-        first = traffic.chunker.first_lent
-        if not first:
+    def _behind_bytes(self, peer: PeerId, traffic: Traffic, now_s: float) -> int:
+        """Return the bytes that wait for a peer, those too that it takes slower than they come."""
+        behind_bytes, lent_bytes = traffic.chunker.behind_bytes, traffic.chunker.lent_bytes
+        if behind_bytes + lent_bytes <= self._settings.results_backlog_bytes_max:
             self._lent.pop(peer, None)
-            return 0
-        known = self._lent.get(peer)
-        if known is None or known[0] != first:
-            self._lent[peer] = known = first, now_s + LENT_GRACE_S
-        return traffic.chunker.lent_bytes if now_s >= known[1] else 0
+            return behind_bytes
+        at_s = self._lent.setdefault(peer, now_s + LENT_GRACE_S)
+        return behind_bytes + (lent_bytes if now_s >= at_s else 0)
 
     def _see_marks(self, peer: PeerId, out: list[ListenHappening]) -> None:
         control = self._listener.connection(peer)

@@ -7,6 +7,7 @@ A payload of this kind begins with its sizes, then come the pickle stream and it
 where a line of the processors' caches begins. So values are made of the file's pages in place.
 """
 
+import errno
 import os
 import struct
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from .segments import (
     are_to_be_had,
     found_at,
     is_for_others,
+    map_of,
     taken,
     want_files,
     write,
@@ -102,17 +104,21 @@ def opened_at(pid: int, fd: int, inode: int, size: int, id_: bytes) -> bytes | N
     """Return the payload that a process has there; None: it is not there, or there is no room."""
     want_files()
     found = found_at(pid, fd, inode, size, id_)
-    return None if found is None else handed(found)
+    return None if found is None else handed(found, from_disk=True)
 
 
-def handed(fd: int) -> bytes | None:
+def handed(fd: int, *, from_disk: bool = False) -> bytes | None:
     """Return the payload in a file that was handed over, which is taken; None: no payload is.
 
     It is a copy where descriptors are few.
+
+    Args:
+        fd: of the file.
+        from_disk: it may lie there, where who hands it over could cut it off.
     """
     want_files()
     try:
-        segment = taken(fd)
+        segment = taken(fd, from_disk=from_disk)
         payload = bytes(payload_in(segment)) if is_for_others(fd) else payload_in(segment)
     except (OSError, ValueError):
         return None
@@ -186,7 +192,27 @@ def payload_in(segment: Segment) -> bytes:
     Raises:
         OSError: no memory.
     """
-    mapping = segment.map(private=False)
+    return _seen_through(segment.map(private=False), segment)
+
+
+def written_to(file: int, segment: Segment) -> bytes:
+    """Return the payload of a segment whose bytes lie in a file on disk too: the one there.
+
+    Args:
+        file: a descriptor, which is taken.
+        segment: in memory.
+
+    Raises:
+        OSError: no memory, or no descriptor for a map.
+    """
+    there = Segment(segment.id, file, segment.size, os.fstat(file).st_ino)
+    there.is_spilled = True
+    if is_for_others(file):
+        raise OSError(errno.EMFILE, "so few descriptors are left that others need them")
+    return _seen_through(map_of(file, there.size, private=False), there)
+
+
+def _seen_through(mapping: Map, segment: Segment) -> bytes:
     mapping.segment = segment
     # Whoever has only bytes to do with gets along with it; types could not say so.
     return cast("bytes", memoryview(mapping)[HEAD_BYTES:].toreadonly())

@@ -18,6 +18,7 @@ import struct
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import count
 from typing import Final
 
 from .machine import allow_files
@@ -41,6 +42,8 @@ _FIND_TRIES: Final = 2_000
 _OPEN_AGAIN_S: Final = 0.001
 #: written in one call, between which an interrupt is heard
 _STEP_BYTES: Final = 16 << 20
+#: counts the uses of all segments of this process: see Segment.used
+USES: Final = count(1)
 
 
 _has_files = False
@@ -122,6 +125,7 @@ class Segment:
             OSError: it is closed, or there is no memory.
         """
         fd = self.fd
+        self.used = next(USES)
         found: Map | None = None
         try:
             if fd >= 0:
@@ -309,8 +313,12 @@ def found_at(
     return found
 
 
-def taken(fd: int) -> Segment:
+def taken(fd: int, *, from_disk: bool = False) -> Segment:
     """Return the segment whose descriptor was handed over: it is ours from now on.
+
+    Args:
+        fd: of its file.
+        from_disk: it may lie there too, see `_is_it`: who hands it over might end us anyway.
 
     Raises:
         ValueError: it is none.
@@ -323,12 +331,16 @@ def taken(fd: int) -> Segment:
             raise ValueError("what was handed over is no file")
         _, length, id_, _ = _HEAD.unpack(head)
         id_, size = id_[:length], found.st_size
-        if size < HEAD_BYTES or not id_ or not _is_one(fd, id_, size):
+        is_spilled = from_disk and _seals_of(fd) is None
+        believed = _is_own(found) if is_spilled else bool(_seals_of(fd))
+        if not id_ or not believed or os.pread(fd, HEAD_BYTES, 0) != head_of(id_, size):
             raise ValueError("the file that was handed over is no segment")
     except BaseException:
         os.close(fd)
         raise
-    return Segment(id_, fd, size, found.st_ino)
+    segment = Segment(id_, fd, size, found.st_ino)
+    segment.is_spilled = is_spilled
+    return segment
 
 
 def map_of(fd: int, size: int, *, private: bool) -> Map:
@@ -430,13 +442,12 @@ def _is_it(fd: int, inode: int, size: int, id_: bytes) -> bool:
         # On disk, where it is another file than it was, and nothing keeps its owner from cutting
         # it off, which would end who reads it. But it has no name: nobody else gets at it than
         # this user, who may end the reader anyway.
-        return not found.st_nlink and found.st_uid == os.geteuid()
+        return _is_own(found)
     return found.st_ino == inode and bool(seals)
 
 
-def _is_one(fd: int, id_: bytes, size: int) -> bool:
-    """Return whether a file is the segment of that id; what could shrink would kill its readers."""
-    return bool(_seals_of(fd)) and os.pread(fd, HEAD_BYTES, 0) == head_of(id_, size)
+def _is_own(found: os.stat_result) -> bool:
+    return not found.st_nlink and found.st_uid == os.geteuid()
 
 
 def _seals_of(fd: int) -> int | None:

@@ -9,8 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from . import segments
 from .errors import StoreFull
@@ -29,6 +28,28 @@ _WRITTEN_S: Final = 10.0
 _LOOK_AGAIN_S: Final = 0.002
 
 
+class Beside(Protocol):
+    """What shares a store's budget; see stowage.py."""
+
+    @property
+    def bytes(self) -> int:
+        """How much memory it takes."""
+
+    @property
+    def spilled_bytes(self) -> int:
+        """How much of it lies on disk."""
+
+    @property
+    def why(self) -> str:
+        """Why the last that was to go there could not; "": it could."""
+
+    def spill_older(self, used: int | None) -> bool:
+        """Write down one that was used before that, or any; return whether it could."""
+
+    def close(self) -> None:
+        """Keep nothing."""
+
+
 class Store:
     """See the module. For any thread.
 
@@ -38,8 +59,8 @@ class Store:
         disk: where they go beyond that; None: nowhere.
     """
 
-    __slots__ = ("_claims", "_disk", "_memory_bytes_max", "_segments", "_spilling", "_swapping",
-                 "_uses", "_warm")  # fmt: skip
+    __slots__ = ("_claims", "_disk", "_memory_bytes_max", "_segments", "_swapping", "_warm",
+                 "beside", "spilling")  # fmt: skip
 
     def __init__(
         self, warm_bytes_max: int = 0, memory_bytes_max: int = 0, disk: Disk | None = None
@@ -49,9 +70,10 @@ class Store:
         self._disk = disk
         #: what is being written and not kept yet -> the thread that does, and the bytes
         self._claims: dict[object, tuple[int, int]] = {}
-        self._uses = count(1)
+        #: within the same budget; None: nothing is
+        self.beside: Beside | None = None
         #: guards what may take long; a finalizer or a signal handler may put while it is held
-        self._spilling = threading.RLock()
+        self.spilling = threading.RLock()
         #: guards against a file being closed while another takes its place; held for a moment
         self._swapping = threading.RLock()
         self._warm: Warm | None = None
@@ -76,13 +98,18 @@ class Store:
         warm_bytes_max = settings.segment_pool_bytes_max if is_trimmed else 0
         return cls(warm_bytes_max, memory_bytes_max, disk)
 
+    @property
+    def bytes_max(self) -> int:
+        """How much memory may be taken; 0: as much as there is."""
+        return self._memory_bytes_max
+
     def has_room(self, size: int) -> bool:
         """Return whether so much more stays within the budget."""
         most = self._memory_bytes_max
         if not most:
             return True
         claimed = sum([claimed for _, claimed in list(self._claims.values())])
-        return self.bytes + claimed + size <= most
+        return self.all_bytes + claimed + size <= most
 
     @contextmanager
     def room_for(self, size: int) -> Iterator[None]:
@@ -96,7 +123,7 @@ class Store:
             if self._claim(claim, size):
                 yield
                 return
-            with self._spilling:
+            with self.spilling:
                 while not self._claim(claim, size):
                     self.make_room(size)
                 yield
@@ -122,16 +149,20 @@ class Store:
         """
         if not self.fits(size):
             raise self._full(size, "it alone is more than all that memory may have")
-        with self._spilling:
+        with self.spilling:
             tried: set[bytes] = set()
             until_s = time.monotonic() + _WRITTEN_S
             while not self.has_room(size):
-                segment = self._least_used(tried)
+                segment, beside = self._least_used(tried), self.beside
+                if beside is not None and beside.spill_older(segment.used if segment else None):
+                    continue
                 if segment is None and self._others_write() and time.monotonic() < until_s:
                     time.sleep(_LOOK_AGAIN_S)  # what they have written can go
                     continue
                 if segment is None:
-                    raise self._full(size, "nothing of that can go there any more")
+                    why = "" if beside is None else beside.why
+                    told = f"no more can go there: {why}" if why else "nothing of that can go there"
+                    raise self._full(size, told)
                 tried.add(segment.id)
                 try:
                     self._spill(segment)
@@ -145,7 +176,7 @@ class Store:
         return any(other != thread for other, _ in list(self._claims.values()))
 
     def _full(self, size: int, why: str) -> StoreFull:
-        kept, spilled, most = self.bytes, self.spilled_bytes, self._memory_bytes_max
+        kept, spilled, most = self.all_bytes, self.all_spilled_bytes, self._memory_bytes_max
         return StoreFull(
             f"there is no room for a large value of {size:,} bytes: this process keeps {kept:,} in "
             f"memory (store_bytes_max {most:,}) and {spilled:,} on disk, and {why}; let go of "
@@ -162,7 +193,7 @@ class Store:
             if not segment.is_spilled and segment.fd >= 0 and segment.id not in but
         ]
         found.sort(key=lambda segment: segment.used)
-        room = 0 if self._disk is None else self._disk.bytes_max - self.spilled_bytes
+        room = 0 if self._disk is None else self._disk.bytes_max - self.all_spilled_bytes
         found = [segment for segment in found if segment.size <= room] or found
         warm, first = self._warm, found[0] if found else None
         if warm is None:
@@ -170,17 +201,46 @@ class Store:
         # To write down what somebody has mapped sets memory free only when he has ended.
         return next((segment for segment in found if warm.is_free(segment)), first)
 
-    def _spill(self, segment: Segment) -> None:
+    def spill_older(self, used: int | None) -> bool:
+        """Write down one that was used before that, or any; return whether there is such a one.
+
+        Raises:
+            OSError, ValueError: it cannot be written down.
+        """
+        with self.spilling:
+            segment = self._least_used(set())
+            if segment is None or (used is not None and segment.used > used):
+                return False
+            try:
+                self._spill(segment)
+            except (OSError, ValueError):
+                if segment.fd >= 0:  # else it has gone meanwhile
+                    raise
+            return True
+
+    def written(self, source: int, size: int) -> int:
+        """Return a descriptor of a new file on disk with the bytes of another one.
+
+        Args:
+            source: a descriptor of the other.
+            size: how many bytes.
+
+        Raises:
+            OSError: they may not go there, or cannot; says why.
+        """
         disk = self._disk
         if disk is None:
             raise OSError("nothing may go to disk (spill_bytes_max is 0)")
-        if self.spilled_bytes + segment.size > disk.bytes_max:
+        if self.all_spilled_bytes + size > disk.bytes_max:
             raise OSError(f"spill_bytes_max is {disk.bytes_max:,}")
+        return disk.copy(source, size)
+
+    def _spill(self, segment: Segment) -> None:
         fd = segment.fd
         # One more reader: should it be closed meanwhile, its memory is not used again.
         source = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            file = disk.copy(source, segment.size)
+            file = self.written(source, segment.size)
         finally:
             os.close(source)
         try:
@@ -216,7 +276,7 @@ class Store:
 
     def put(self, segment: Segment) -> None:
         """Keep a segment from now on."""
-        segment.used = next(self._uses)
+        segment.used = next(segments.USES)
         self._segments[segment.id] = segment
         self._trim_to_budget(self._warm)
 
@@ -224,7 +284,7 @@ class Store:
         """Return it, if it is kept."""
         segment = self._segments.get(id_)
         if segment is not None:
-            segment.used = next(self._uses)
+            segment.used = next(segments.USES)
         return segment
 
     def read_out(self, id_: bytes) -> memoryview | bytes | None:
@@ -257,7 +317,7 @@ class Store:
 
     def _trim_to_budget(self, warm: "Warm | None") -> None:
         if warm is not None and len(warm) and self._memory_bytes_max:
-            warm.keep_at_most(self._memory_bytes_max - self.bytes)
+            warm.keep_at_most(self._memory_bytes_max - self.all_bytes)
 
     def trim(self) -> None:
         """Give back to the system what memory nobody has needed for a while."""
@@ -276,6 +336,8 @@ class Store:
 
     def close(self) -> None:
         """Close them all, and keep no memory of any. In a forked child too."""
+        if self.beside is not None:
+            self.beside.close()
         self.keep_none_warm()
         self._warm = None
         self._swapping = threading.RLock()  # a thread of the parent may have had the other
@@ -291,3 +353,13 @@ class Store:
     def bytes(self) -> int:
         """How much memory they take."""
         return sum([one.memory_bytes for one in list(self._segments.values())])
+
+    @property
+    def all_bytes(self) -> int:
+        """How much memory is taken of the budget."""
+        return self.bytes + (0 if self.beside is None else self.beside.bytes)
+
+    @property
+    def all_spilled_bytes(self) -> int:
+        """How much lies on disk of all that shares the budget."""
+        return self.spilled_bytes + (0 if self.beside is None else self.beside.spilled_bytes)

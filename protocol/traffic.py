@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Chunks moved to a bulk link in one turn: control messages go in between.
 CHUNKS_PER_TURN_MAX = 4
+#: Most payloads that wait until there is room for them; more come all the same.
+WAITING_MAX = 8192
 #: Most payloads of a peer that could not be opened here, and have not come as bytes.
 REFUSED_MAX = 4096
 NOW_S = float("-inf")
@@ -117,6 +119,8 @@ class Traffic:
         "_open_file",
         "_refused",
         "_refused_count",
+        "_waiting",
+        "admits",
         "assembler",
         "chunker",
         "lends",
@@ -150,6 +154,10 @@ class Traffic:
         self._open_file = open_file
         #: files may be lent to the peer: it is on this machine, and opens them
         self.lends = open_file is not None
+        #: says whether a payload of that size may come in now; None: all may
+        self.admits: Callable[[int], bool] | None = None
+        #: what may not yet: it stays where it is
+        self._waiting: deque[Lent | Pointed] = deque()
         #: what was lent and could not be opened: its number, by key; the bytes are to come
         self._refused: dict[bytes, deque[int]] = {}
         self._refused_count = 0
@@ -192,8 +200,33 @@ class Traffic:
                 if self._moves is not None:
                     self._moves.taken(self, message, refused)
                 continue
+            if self._must_wait(message):
+                continue
             payload = self._take(message)
             if payload is not None and not isinstance(message, Bring):
+                out.append(Blob(message.key, payload, peer))
+
+    def _must_wait(self, message: Chunk | Lent | Offered | Pointed | Bring) -> bool:
+        """Return whether a payload is left where it is for now: none overtakes another."""
+        admits, waiting = self.admits, self._waiting
+        if admits is None or not isinstance(message, (Lent, Pointed)):
+            return False
+        if len(waiting) >= WAITING_MAX or not (waiting or not admits(message.size)):
+            return False
+        waiting.append(message)
+        return True
+
+    def take_in_waiting(self, peer: PeerId, out: list[Any]) -> None:
+        """Take in what had no room, as far as it has by now.
+
+        Raises:
+            RemoteProtocolError: see `take_in_bulk`.
+        """
+        admits, waiting = self.admits, self._waiting
+        while waiting and (admits is None or admits(waiting[0].size)):
+            message = waiting.popleft()
+            payload = self._take(message)
+            if payload is not None:
                 out.append(Blob(message.key, payload, peer))
 
     def _take(self, message: Chunk | Lent | Offered | Pointed | Bring) -> bytes | None:

@@ -74,7 +74,7 @@ class Bounds:
             # The calls of a node's workers are their clients'.
             clients = [peer.id] if peer.node is None else list(peer.node.clients)
             self._lagging[peer.id] = clients
-            text = f"{who} does not read its results: its work waits"
+            text = f"{who} does not read its results as fast as they come: its work waits"
             self._state.tell(text, "client lags", "warning")
         else:
             del self._lagging[peer.id]

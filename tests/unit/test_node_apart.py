@@ -25,7 +25,7 @@ from drumbeat.protocol import segments
 from drumbeat.protocol.codec import decoder, encode
 from drumbeat.protocol.errors import RemoteProtocolError
 from drumbeat.protocol.messages import Outcome, TaskRow, ValueRow
-from drumbeat.protocol.payload_files import Filing, file_of
+from drumbeat.protocol.payload_files import Filing, file_of, written_to
 
 pytestmark = pytest.mark.skipif(
     not segments.are_to_be_had(), reason="this system has no memory files that can be sealed"
@@ -145,3 +145,21 @@ def _payloads(row: Any) -> list[bytes | None]:
     if isinstance(row, RunRow):
         return [row.args, row.checkpoint, *(value.payload for value in row.values)]
     return [row.payload]
+
+
+def test_what_lies_on_disk_is_taken_from_a_node_and_not_from_a_worker(tmp_path: Path) -> None:
+    def on_disk() -> bytes:
+        file = file_of(filed(b"spilled"))
+        assert file is not None
+        fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+        os.unlink(tmp_path / "file")
+        os.sendfile(fd, file.fd, 0, file.size)
+        return written_to(fd, file)
+
+    payload = on_disk()
+    data, fds = pieces_of(Run([], [row(payload, payload)]))
+    found = carried(to_worker, data, fds)
+    assert found.rows[0].args == found.rows[0].values[0].payload == payload
+    data, fds = told(Submitted(ID, 1, [], [], puts=[value(payload)]))
+    with pytest.raises(RemoteProtocolError, match="something else"):
+        carried(to_daemon, data, fds)

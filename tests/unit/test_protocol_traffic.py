@@ -229,3 +229,36 @@ def test_a_file_larger_than_any_payload_is_not_even_opened() -> None:
     with pytest.raises(RemoteProtocolError, match="are the most"):
         traffic.take_in_bulk([Raw(encode(Lent(KEY, 2, 7, 3, 99, most + 1, b"id")))], NO_PEER, [])
     assert opened == [most]
+
+
+def test_what_is_lent_waits_until_it_is_admitted_and_none_overtakes_another() -> None:
+    opened: list[int] = []
+    room = [150]
+
+    def open_file(place: Place) -> bytes:
+        opened.append(place[1])
+        return b"payload %d" % place[1]
+
+    def admits(size: int) -> bool:
+        if size > room[0]:
+            return False
+        room[0] -= size
+        return True
+
+    traffic = Traffic(Reader.to_client(), SETTINGS, open_file)
+    traffic.admits = admits
+    sizes = (100, 100, 10)
+    out: list[Any] = []
+    lent = [
+        Raw(encode(Lent(KEY + b"%d" % n, n + 1, 7, n, 99, size, b"id")))
+        for n, size in enumerate(sizes)
+    ]
+    traffic.take_in_bulk(lent, NO_PEER, out)
+    assert opened == [0], "the small one has room, but comes after the other"
+    traffic.take_in_waiting(NO_PEER, out)
+    assert opened == [0]
+    room[0] = 110
+    traffic.take_in_waiting(NO_PEER, out)
+    assert [blob.payload for blob in out] == [b"payload 0", b"payload 1", b"payload 2"]
+    said = [traffic.chunker.take() for _ in sizes]
+    assert said == [Taken(number, True) for number in (1, 2, 3)], "only then they are let go of"
