@@ -15,6 +15,7 @@ import psutil
 import pytest
 from drumbeat.protocol.cluster_file import read_address, write_address
 from drumbeat.protocol.errors import KeyRefused, SchedulerUnreachable
+from support.ports import own_port
 from support.remote_cluster import SAYS_WITHIN_S, RemoteCluster
 from support.waiting import until
 
@@ -45,7 +46,7 @@ def cluster(running: RemoteCluster) -> Iterator[RemoteCluster]:
 
 
 def test_a_second_scheduler_in_the_same_directory_is_refused(cluster: RemoteCluster) -> None:
-    listen = f"127.0.0.1:{cluster.port + 1}"
+    listen = f"127.0.0.1:{own_port()}"
     said = cluster.command("scheduler", "--listen", listen, code=2).stderr
     assert "another scheduler runs with the directory" in said
     assert said.count("\n") == 1
@@ -81,7 +82,7 @@ def read_other(cluster: RemoteCluster) -> bytes:
     other.directory = cluster.home / "other"
     done = cluster.start(
         *(sys.executable, "-m", "drumbeat.client.cli", "scheduler"),
-        *("--directory", str(other.directory), "--listen", "127.0.0.1:" + str(cluster.port + 1)),
+        *("--directory", str(other.directory), "--listen", f"127.0.0.1:{own_port()}"),
         name="other",
     )
     done.until_it_says("listening at")

@@ -26,6 +26,7 @@ from drumbeat.protocol.traffic import Blob, Message
 from drumbeat.protocol.transport import DialShell, ListenShell
 from msgspec import Raw
 from support.pair import EPOCH, A, B, Keys, Pair
+from support.ports import own_port
 from support.relay import Relay
 
 pytestmark = pytest.mark.integration
@@ -183,9 +184,7 @@ def test_a_name_of_several_addresses_is_tried_at_each(pair: Pair) -> None:
 
 
 def test_one_who_comes_too_early_says_so_and_is_connected_when_the_scheduler_is_there() -> None:
-    with socket.socket() as kept:
-        kept.bind(("127.0.0.1", 0))
-        port = kept.getsockname()[1]
+    port = own_port()
     pair = Pair(f"tcp://127.0.0.1:{port}")
     try:
         shell = pair.dial()

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,18 +11,12 @@ from typing import Any
 
 import psutil
 
+from .ports import own_port
 from .waiting import until
 
 COMMAND = (sys.executable, "-m", "drumbeat.client.cli")
 #: a person who has typed a command is told within this time
 SAYS_WITHIN_S = 5.0
-
-
-def free_port() -> int:
-    """Return a port of this machine where nobody listens."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 class Process:
@@ -83,7 +76,7 @@ class RemoteCluster:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.directory = home / ".local" / "state" / "drumbeat" / "cluster"
-        self.port = free_port()
+        self.port = own_port()
         self.processes: list[Process] = []
         self._environ = {
             name: value
