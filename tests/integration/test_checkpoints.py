@@ -64,7 +64,9 @@ class Ledger:
             raise ArithmeticError("the state is odd")
         if self.fault == "slow":
             time.sleep(1.0)
-        if self.fault == "hang":
+        if self.fault.startswith("hang"):
+            if told := self.fault.partition(" ")[2]:
+                Path(told).touch()
             threading.Event().wait(1e6)
         return vars(self)
 
@@ -382,13 +384,16 @@ def test_a_checkpoint_that_does_not_end_is_under_a_limit_and_is_told_of_as_that(
         assert drumbeat.get(ledger.told.remote(), timeout=20) == (1, "restored")
 
 
-def test_one_that_does_not_end_while_nobody_calls_is_ended_when_somebody_does(root: str) -> None:
+def test_one_that_does_not_end_while_nobody_calls_is_ended_when_somebody_does(
+    root: str, tmp_path: Path
+) -> None:
+    hangs = tmp_path / "hangs"
     limits = {"checkpoint_timeout_s": 1.0, "cancel_grace_s": 0.2, "term_grace_s": 0.2}
     with drumbeat.init(num_cpus=1, runtime_directory=root, **limits):
         ledger = Remote.options(checkpoint_interval_s=2.0, max_restarts=3).remote(10)
-        assert drumbeat.get(ledger.add.remote(), timeout=20) == 11
-        drumbeat.get(ledger.break_.remote("hang"), timeout=20)
-        time.sleep(2.5)  # meanwhile it is to be saved, and never is
+        # One packet, so that it is not saved between the two.
+        drumbeat.get([ledger.add.remote(), ledger.break_.remote(f"hang {hangs}")], timeout=20)
+        until(hangs.exists)
         assert drumbeat.get(ledger.told.remote(), timeout=20) == (10, "constructor")
 
 

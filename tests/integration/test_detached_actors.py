@@ -33,8 +33,10 @@ class Counter:
     def where(self):
         return os.getpid(), drumbeat.current().fence
 
-    def slow(self, seconds):
-        time.sleep(seconds)
+    def slow(self, begun, go):
+        open(begun, "x").close()
+        while not os.path.exists(go):
+            time.sleep(0.01)
         self.count += 1000
         return self.count
 
@@ -191,19 +193,23 @@ def test_a_node_and_the_scheduler_die_together_and_it_begins_on_another_node(
 
 
 def test_what_a_program_calls_and_does_not_wait_for_comes_to_its_end(
-    cluster: RemoteCluster,
+    cluster: RemoteCluster, tmp_path: Path
 ) -> None:
     cluster.start_scheduler()
     cluster.start_node("one")
     pid, _ = made(cluster)
-    leaves = """
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    leaves = f"""
     counter = drumbeat.get_actor("counter")
-    slow = counter.slow.remote(1.5)
+    slow = counter.slow.remote({str(begun)!r}, {str(go)!r})
     rest = [counter.add.remote() for _ in range(50)]
-    time.sleep(0.5)
+    while not os.path.exists({str(begun)!r}):
+        time.sleep(0.01)
     print(json.dumps("leaves"))
     """
     program(cluster, leaves)
+    until(lambda: cluster.asked("status")["clients"] == 1)  # who asks
+    go.touch()
     count, *where = adds(cluster)
     assert where == [pid, 1]
     assert count == 1000 + 12, "what had begun came to its end, what had not never began"
