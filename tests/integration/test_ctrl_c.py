@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.stalls import Watch
 
 #: what the program does when it comes; each would take a minute
 WAYS = {
@@ -73,15 +74,15 @@ def begun(program: str, runtime: Path) -> tuple["subprocess.Popen[str]", list[ps
 
 
 def ended(process: "subprocess.Popen[str]", children: list[psutil.Process]) -> tuple[float, str]:
-    """Interrupt it; return how long it went on, and what it wrote."""
-    begun_s = time.monotonic()
+    """Interrupt it; return how long it went on of its own, and what it wrote."""
+    watch = Watch()
     os.killpg(process.pid, signal.SIGINT)
     try:
         _, err = process.communicate(timeout=20)
     finally:
         process.kill()
-    took_s = time.monotonic() - begun_s
-    _, left = psutil.wait_procs(children, timeout=2)
+    took_s = watch.own_s()
+    _, left = psutil.wait_procs(children, timeout=20)
     assert not left
     return took_s, err
 
@@ -91,7 +92,7 @@ def test_ctrl_c_ends_a_program_that_waits_with_all_that_it_started(way: str, run
     process, children = begun(WAYS[way], runtime)
     assert len(children) >= 4  # the scheduler, a keeper, its daemon, a worker
     took_s, err = ended(process, children)
-    assert took_s < 1.5, err  # it takes a third of a second; the rest is for a machine that is busy
+    assert took_s < 1.5, err  # it takes a third of a second
     assert process.returncode == -signal.SIGINT, err
     assert err.count("KeyboardInterrupt") == 1, err
     assert err.rstrip().endswith("KeyboardInterrupt"), err
@@ -131,14 +132,14 @@ def test_a_call_is_cancelled_when_ctrl_c_leads_out_of_its_executor(runtime: Path
         """,
         runtime,
     )
-    begun_s = time.monotonic()
+    watch = Watch()
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=20)
-    assert time.monotonic() - begun_s < 5
+    assert watch.own_s() < 5
     assert process.returncode == 0, err
     assert "cancelled: True" in out
     assert "is cleaned up" in out + err
     assert "\n1\n" in out
     assert "cannot schedule new futures after shutdown" in out
-    _, left = psutil.wait_procs(children, timeout=5)
+    _, left = psutil.wait_procs(children, timeout=20)
     assert not left

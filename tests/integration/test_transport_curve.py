@@ -28,6 +28,7 @@ from msgspec import Raw
 from support.pair import EPOCH, A, B, Keys, Pair
 from support.ports import own_port
 from support.relay import Relay
+from support.stalls import Watch
 
 pytestmark = pytest.mark.integration
 
@@ -78,9 +79,9 @@ def test_a_key_proves_a_role_and_messages_go_both_ways(pair: Pair, role: str, sa
 def test_a_foreign_key_is_refused_and_the_peer_is_told_at_once(pair: Pair) -> None:
     listener = pair.listen()
     pair.dial(A, credentials=keys_of(pair).foreign())
-    began_s = time.monotonic()
+    watch = Watch()
     pair.until(lambda: pair.went(Unreachable))
-    assert time.monotonic() - began_s < 1.0
+    assert watch.own_s() < 1.0
     (told,) = pair.went(Unreachable)
     assert told.error == "KeyRefused"
     assert "does not admit this key" in told.reason
@@ -426,8 +427,8 @@ def test_shells_are_closed_without_waiting_for_anybody() -> None:
     pair.connect()
     shell: DialShell = pair.dial(B, "tcp://nobody.invalid:7788")
     pair.turn_for(0.1)
-    began_s = time.monotonic()
+    watch = Watch()
     shell.close()
     pair.dialers.pop(B)
     pair.close()
-    assert time.monotonic() - began_s < 5.0
+    assert watch.own_s() < 5.0

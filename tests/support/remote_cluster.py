@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from .ports import own_port
+from .stalls import Watch
 from .waiting import until
 
 COMMAND = (sys.executable, "-m", "drumbeat.client.cli")
@@ -25,7 +26,7 @@ class Process:
     def __init__(self, words: tuple[str, ...], log: Path, environ: dict[str, str]) -> None:
         self._log = log
         self.is_scheduler = "scheduler" in words
-        self.begun_s = time.monotonic()
+        self.watch = Watch()
         with log.open("wb") as file:
             self.popen = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environ, cwd="/"
@@ -39,7 +40,7 @@ class Process:
         return self._log.read_text(encoding="utf-8")
 
     def until_it_says(self, words: str, within_s: float = 20.0) -> float:
-        """Wait for words; return how long after the start they came."""
+        """Wait for words; return how long after the start they came, as far as that is its own."""
 
         def holds() -> bool:
             assert self.popen.poll() is None or words in self.said(), self.said()
@@ -49,7 +50,7 @@ class Process:
             until(holds, within_s)
         except AssertionError:
             raise AssertionError(f"never said {words!r}, but: {self.said()}") from None
-        return time.monotonic() - self.begun_s
+        return self.watch.own_s()
 
     def end(self, number: int = signal.SIGTERM, within_s: float = 20.0) -> int:
         """Signal it and wait for its end; return its exit code."""
