@@ -60,15 +60,27 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("c")  # short: the paths of sockets have little room
 
 
-def begun(program: str, runtime: Path) -> tuple["subprocess.Popen[str]", list[psutil.Process]]:
-    """Start a program; return it with its children when it has come to where it waits."""
+def begun(
+    program: str, runtime: Path, says: str = "waits"
+) -> tuple["subprocess.Popen[str]", list[psutil.Process]]:
+    """Start a program; return it with its children when it has come to where it waits.
+
+    Args:
+        program: what it does there.
+        runtime: a directory of its own.
+        says: the end of the last line that it prints before that.
+    """
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", PROGRAM + textwrap.dedent(program)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "DRUMBEAT_RUNTIME_DIRECTORY": str(runtime)},
     )  # fmt: skip
     assert process.stdout is not None
-    assert process.stdout.readline() == "waits\n"
+    for line in process.stdout:
+        if line.endswith(f"{says}\n"):
+            break
+    else:
+        raise AssertionError(process.communicate()[1])
     time.sleep(0.3)
     return process, psutil.Process(process.pid).children(recursive=True)
 
@@ -101,7 +113,12 @@ def test_ctrl_c_ends_a_program_that_waits_with_all_that_it_started(way: str, run
 def test_ctrl_c_while_a_program_waits_for_its_executors_at_its_end_is_one_line(
     runtime: Path,
 ) -> None:
-    process, children = begun("drumbeat.Executor().submit(time.sleep, 60)", runtime)
+    program = """
+        import atexit
+        drumbeat.Executor().submit(time.sleep, 60)
+        atexit.register(print, "at its end", flush=True)  # the last one is called first
+        """
+    process, children = begun(program, runtime, "at its end")
     took_s, err = ended(process, children)
     assert took_s < 1.5, err
     assert err == "drumbeat: interrupted while executors had calls; these are cancelled\n"
@@ -131,6 +148,7 @@ def test_a_call_is_cancelled_when_ctrl_c_leads_out_of_its_executor(runtime: Path
                 print(refused)
         """,
         runtime,
+        "runs",
     )
     watch = Watch()
     os.killpg(process.pid, signal.SIGINT)

@@ -380,7 +380,7 @@ def test_for_a_cancel_the_value_wins(tmp_path: Path) -> None:
 
 
 def test_after_a_verdict_the_value_is_the_partial_one(tmp_path: Path) -> None:
-    ref = best_so_far.options(timeout=0.5).remote(tmp_path / "begun")
+    ref = best_so_far.options(timeout=2.0).remote(tmp_path / "begun")
     with pytest.raises(drumbeat.TaskTimedOut) as caught:
         drumbeat.get(ref, timeout=20)
     error = caught.value
