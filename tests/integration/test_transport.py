@@ -241,9 +241,7 @@ def test_a_message_that_does_not_fit_is_dropped_alone(pair: Pair) -> None:
 
 def test_a_process_that_dies_is_seen_at_once(tmp_path: Path) -> None:
     # Its silence alone would say nothing for long.
-    pair = Pair(
-        f"ipc://{tmp_path}/s", Settings(connection_lost_s=300.0, heartbeat_interval_s=100.0)
-    )
+    pair = Pair(f"ipc://{tmp_path}/s", Settings(connection_lost_s=300.0))
     pair.listen()
     keeper = pair.connect(B)
     code = (
