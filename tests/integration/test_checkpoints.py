@@ -64,9 +64,10 @@ class Ledger:
             raise ArithmeticError("the state is odd")
         if self.fault == "slow":
             time.sleep(1.0)
-        if self.fault.startswith("hang"):
-            if told := self.fault.partition(" ")[2]:
-                Path(told).touch()
+        fault, _, told = self.fault.partition(" ")
+        if told:
+            Path(told).write_text(f"{self.count}")
+        if fault == "hang":
             threading.Event().wait(1e6)
         return vars(self)
 
@@ -206,12 +207,17 @@ def test_with_each_tenth_call_saved_at_most_nine_answered_ones_are_lost_each_tim
             assert highest - 9 <= count <= highest
 
 
-def test_after_its_interval_the_state_is_told_though_nobody_calls(root: str) -> None:
+def test_after_its_interval_the_state_is_told_though_nobody_calls(
+    root: str, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
     with drumbeat.init(num_cpus=1, runtime_directory=root):
         ledger = Remote.options(checkpoint_interval_s=0.3, max_restarts=1).remote()
         pid = drumbeat.get(ledger.pid.remote(), timeout=20)
+        drumbeat.get(ledger.break_.remote(f"nothing {told}"), timeout=20)
         assert drumbeat.get([ledger.add.remote() for _ in range(3)], timeout=20)[-1] == 3
-        time.sleep(1.0)
+        until(lambda: told.exists() and told.read_text() == "3")
+        time.sleep(0.5)  # on its way
         os.kill(pid, signal.SIGKILL)
         until(lambda: not psutil.pid_exists(pid))
         assert drumbeat.get(ledger.told.remote(), timeout=20) == (3, "restored")
