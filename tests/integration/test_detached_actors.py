@@ -57,9 +57,9 @@ options = dict(name="counter", lifetime="detached", max_restarts=MAX_RESTARTS)
 def cluster(tmp_path: Path) -> Iterator[RemoteCluster]:
     """Nothing of it runs yet; afterwards nothing may be left."""
     cluster = RemoteCluster(tmp_path)
-    # So long a scheduler that was restarted waits for programs of before, which have ended, and
-    # for nodes; what nobody names until then is let go.
-    cluster.set(client_grace_s=1.0, lost_after_intervals=5.0, lease_margin_s=0.5)
+    # So long a scheduler that was restarted waits for programs of before, which have ended; what
+    # nobody names until then is let go.
+    cluster.set(client_grace_s=1.0)
     yield cluster
     drumbeat.shutdown()
     cluster.end()
@@ -179,6 +179,9 @@ def test_it_begins_anew_with_large_arguments_that_a_program_that_has_left_had_pu
 def test_a_node_and_the_scheduler_die_together_and_it_begins_on_another_node(
     cluster: RemoteCluster,
 ) -> None:
+    # So long it waits for nodes, too. Only here: an actor ends with its node's lease, and where it
+    # is to outlive a scheduler the next one must be there before that.
+    cluster.set(lost_after_intervals=5.0, lease_margin_s=0.5)
     scheduler = cluster.start_scheduler()
     one = cluster.start_node("one")
     pid, _ = made(cluster, max_restarts=1)
