@@ -21,11 +21,12 @@ END_S = 10.0
 LOOK_EACH_S = 0.005
 
 
-def free_port() -> int:
-    """Return a port of this machine where nobody listens."""
-    with socket.socket() as one:
-        one.bind((LOOPBACK, 0))
-        return int(one.getsockname()[1])
+def kept_port() -> socket.socket:
+    """Return a socket that keeps a port for who will listen there: nobody else is given it."""
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the scheduler says so, too
+    one.bind((LOOPBACK, 0))
+    return one
 
 
 class NetworkCluster:
@@ -46,7 +47,8 @@ class NetworkCluster:
         self.client_file = directory / "client.cluster"
         #: in the order in which they are ended
         self._processes: list[subprocess.Popen[bytes]] = []
-        listen = f"{LOOPBACK}:{free_port()}"
+        self._port = kept_port()
+        listen = f"{LOOPBACK}:{self._port.getsockname()[1]}"
         scheduler = ("scheduler", "--directory", str(directory), "--listen", listen)
         node = ("node", "--cluster", str(directory / "node.cluster"), "--num-cpus", str(num_cpus))
         try:
@@ -93,4 +95,5 @@ class NetworkCluster:
                 process.kill()
                 process.wait()
         self._processes.clear()
+        self._port.close()
         self._home.cleanup()

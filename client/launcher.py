@@ -140,7 +140,9 @@ class Launcher:
 
     def pids(self) -> dict[str, int]:
         """Return the process ids, by name."""
-        return {one.name: one.process.pid for one in self._members if one.process is not None}
+        # Looked at once each: the thread that watches may note its end at any moment.
+        found = [(one.name, one.process) for one in self._members]
+        return {name: process.pid for name, process in found if process is not None}
 
     def last_words(self) -> str:
         """Return the ends of all logs, for an error's text."""

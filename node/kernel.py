@@ -131,10 +131,14 @@ def memory_file(kind: str = "auto", name: str = "drumbeat") -> int:
                 raise
     import tempfile  # seldom needed, and it loads slowly
 
-    directory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    fd, path = tempfile.mkstemp(prefix="drumbeat-", dir=directory)
-    os.unlink(path)
-    return fd
+    directory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
+    try:
+        # It has a name at no time: whoever is killed amid this leaves nothing.
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except (AttributeError, OSError):  # not every system and not every file system can do that
+        fd, path = tempfile.mkstemp(prefix="drumbeat-", dir=directory)
+        os.unlink(path)
+        return fd
 
 
 class Bell:

@@ -13,6 +13,7 @@ import drumbeat
 import psutil
 import pytest
 from network.actor_trials import Act, acts_in, overlaps
+from support.stalls import Watch
 from support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -60,12 +61,13 @@ def test_the_actor_of_a_stopped_daemon_ends_with_its_lease_and_begins_elsewhere_
         actor = Busy.options(max_restarts=1).remote(str(path))
         pid, keeper = drumbeat.get(actor.pids.remote(), timeout=20)
         daemon = daemon_of(keeper)
+        watch = Watch()
         os.kill(daemon, signal.SIGSTOP)
         stopped_s = time.monotonic()
         try:
-            until(lambda: not psutil.pid_exists(pid), LEASE_S + 2.0)
-            lasted_s = last_of(path, pid).at_s - stopped_s
-            assert LEASE_S - 2 * INTERVAL_S < lasted_s < LEASE_S + 0.2
+            until(lambda: not psutil.pid_exists(pid))
+            lasted_s, slack_s = last_of(path, pid).at_s - stopped_s, watch.stalled_s()
+            assert LEASE_S - 2 * INTERVAL_S - slack_s < lasted_s < LEASE_S + 0.2 + slack_s
             again, elsewhere = drumbeat.get(actor.pids.remote(), timeout=20)
             assert again != pid
             assert elsewhere != keeper
@@ -79,12 +81,14 @@ def test_the_actor_of_a_stopped_daemon_ends_with_its_lease_and_begins_elsewhere_
 def test_a_daemon_that_stands_still_for_less_than_its_lease_is_a_non_event(
     root: str, tmp_path: Path
 ) -> None:
-    with drumbeat.init(nodes=2, num_cpus=1, runtime_directory=root, **SETTINGS):
+    # Three times as slow: a busy machine may keep us from ending this in time.
+    slowly = {**SETTINGS, "heartbeat_interval_s": 3 * INTERVAL_S}
+    with drumbeat.init(nodes=2, num_cpus=1, runtime_directory=root, **slowly):
         actor = Busy.remote(str(tmp_path / "acts"))
         before = drumbeat.get(actor.pids.remote(), timeout=20)
         daemon = daemon_of(before[1])
         os.kill(daemon, signal.SIGSTOP)
-        time.sleep(0.8 * LEASE_S - INTERVAL_S)
+        time.sleep(3 * (0.8 * LEASE_S - INTERVAL_S))
         os.kill(daemon, signal.SIGCONT)
         assert drumbeat.get(actor.pids.remote(), timeout=20) == before
 
@@ -99,7 +103,7 @@ def test_an_actor_that_waits_for_its_node_outlives_its_lease_and_is_replaced_by_
         daemon = daemon_of(keeper)
         os.kill(daemon, signal.SIGSTOP)
         try:
-            until(lambda: len(drumbeat.nodes()) == 1, 2 * LEASE_S)
+            until(lambda: len(drumbeat.nodes()) == 1)
             call = actor.pids.remote()
             assert drumbeat.wait([call], timeout=LEASE_S) == ([], [call])
             assert psutil.pid_exists(pid)

@@ -85,7 +85,8 @@ def test_several_values_and_none() -> None:
 
 
 def test_results_as_they_are_completed() -> None:
-    slow, quick = nap.remote(0.5), nap.remote(0.01)
+    drumbeat.get([nap.remote(0.2) for _ in range(2)])  # a worker for each is there
+    slow, quick = nap.remote(1.5), nap.remote(0.01)
     assert list(drumbeat.as_completed([slow, quick])) == [quick, slow]
 
 

@@ -28,8 +28,8 @@ STOPPED_S = 6.0
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    settings = {"results_backlog_bytes_max": BACKLOG_BYTES, "runtime_directory": str(tmp_path)}
+def cluster(root: str) -> Iterator[Cluster]:
+    settings = {"results_backlog_bytes_max": BACKLOG_BYTES, "runtime_directory": root}
     with drumbeat.init(num_cpus=2, **settings) as made:
         yield made
 
@@ -93,11 +93,11 @@ def noted(log: str, number: int, load: bytes) -> tuple[int, int]:
 
 
 @pytest.fixture
-def tight(tmp_path: Path) -> Iterator[Cluster]:
+def tight(root: str) -> Iterator[Cluster]:
     settings = {
         "submit_credit_bytes": CREDIT_BYTES,
         "results_backlog_bytes_max": BACKLOG_BYTES,
-        "runtime_directory": str(tmp_path),
+        "runtime_directory": root,
     }
     with drumbeat.init(num_cpus=2, **settings) as made:
         yield made

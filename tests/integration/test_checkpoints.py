@@ -64,7 +64,10 @@ class Ledger:
             raise ArithmeticError("the state is odd")
         if self.fault == "slow":
             time.sleep(1.0)
-        if self.fault == "hang":
+        fault, _, told = self.fault.partition(" ")
+        if told:
+            Path(told).write_text(f"{self.count}")
+        if fault == "hang":
             threading.Event().wait(1e6)
         return vars(self)
 
@@ -204,12 +207,17 @@ def test_with_each_tenth_call_saved_at_most_nine_answered_ones_are_lost_each_tim
             assert highest - 9 <= count <= highest
 
 
-def test_after_its_interval_the_state_is_told_though_nobody_calls(root: str) -> None:
+def test_after_its_interval_the_state_is_told_though_nobody_calls(
+    root: str, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
     with drumbeat.init(num_cpus=1, runtime_directory=root):
         ledger = Remote.options(checkpoint_interval_s=0.3, max_restarts=1).remote()
         pid = drumbeat.get(ledger.pid.remote(), timeout=20)
+        drumbeat.get(ledger.break_.remote(f"nothing {told}"), timeout=20)
         assert drumbeat.get([ledger.add.remote() for _ in range(3)], timeout=20)[-1] == 3
-        time.sleep(1.0)
+        until(lambda: told.exists() and told.read_text() == "3")
+        time.sleep(0.5)  # on its way
         os.kill(pid, signal.SIGKILL)
         until(lambda: not psutil.pid_exists(pid))
         assert drumbeat.get(ledger.told.remote(), timeout=20) == (3, "restored")
@@ -382,13 +390,16 @@ def test_a_checkpoint_that_does_not_end_is_under_a_limit_and_is_told_of_as_that(
         assert drumbeat.get(ledger.told.remote(), timeout=20) == (1, "restored")
 
 
-def test_one_that_does_not_end_while_nobody_calls_is_ended_when_somebody_does(root: str) -> None:
+def test_one_that_does_not_end_while_nobody_calls_is_ended_when_somebody_does(
+    root: str, tmp_path: Path
+) -> None:
+    hangs = tmp_path / "hangs"
     limits = {"checkpoint_timeout_s": 1.0, "cancel_grace_s": 0.2, "term_grace_s": 0.2}
     with drumbeat.init(num_cpus=1, runtime_directory=root, **limits):
         ledger = Remote.options(checkpoint_interval_s=2.0, max_restarts=3).remote(10)
-        assert drumbeat.get(ledger.add.remote(), timeout=20) == 11
-        drumbeat.get(ledger.break_.remote("hang"), timeout=20)
-        time.sleep(2.5)  # meanwhile it is to be saved, and never is
+        # One packet, so that it is not saved between the two.
+        drumbeat.get([ledger.add.remote(), ledger.break_.remote(f"hang {hangs}")], timeout=20)
+        until(hangs.exists)
         assert drumbeat.get(ledger.told.remote(), timeout=20) == (10, "constructor")
 
 

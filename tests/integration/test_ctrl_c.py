@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.stalls import Watch
 
 #: what the program does when it comes; each would take a minute
 WAYS = {
@@ -59,29 +60,41 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("c")  # short: the paths of sockets have little room
 
 
-def begun(program: str, runtime: Path) -> tuple["subprocess.Popen[str]", list[psutil.Process]]:
-    """Start a program; return it with its children when it has come to where it waits."""
+def begun(
+    program: str, runtime: Path, says: str = "waits"
+) -> tuple["subprocess.Popen[str]", list[psutil.Process]]:
+    """Start a program; return it with its children when it has come to where it waits.
+
+    Args:
+        program: what it does there.
+        runtime: a directory of its own.
+        says: the end of the last line that it prints before that.
+    """
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", PROGRAM + textwrap.dedent(program)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "DRUMBEAT_RUNTIME_DIRECTORY": str(runtime)},
     )  # fmt: skip
     assert process.stdout is not None
-    assert process.stdout.readline() == "waits\n"
+    for line in process.stdout:
+        if line.endswith(f"{says}\n"):
+            break
+    else:
+        raise AssertionError(process.communicate()[1])
     time.sleep(0.3)
     return process, psutil.Process(process.pid).children(recursive=True)
 
 
 def ended(process: "subprocess.Popen[str]", children: list[psutil.Process]) -> tuple[float, str]:
-    """Interrupt it; return how long it went on, and what it wrote."""
-    begun_s = time.monotonic()
+    """Interrupt it; return how long it went on of its own, and what it wrote."""
+    watch = Watch()
     os.killpg(process.pid, signal.SIGINT)
     try:
         _, err = process.communicate(timeout=20)
     finally:
         process.kill()
-    took_s = time.monotonic() - begun_s
-    _, left = psutil.wait_procs(children, timeout=2)
+    took_s = watch.own_s()
+    _, left = psutil.wait_procs(children, timeout=20)
     assert not left
     return took_s, err
 
@@ -91,7 +104,7 @@ def test_ctrl_c_ends_a_program_that_waits_with_all_that_it_started(way: str, run
     process, children = begun(WAYS[way], runtime)
     assert len(children) >= 4  # the scheduler, a keeper, its daemon, a worker
     took_s, err = ended(process, children)
-    assert took_s < 1.5, err  # it takes a third of a second; the rest is for a machine that is busy
+    assert took_s < 1.5, err  # it takes a third of a second
     assert process.returncode == -signal.SIGINT, err
     assert err.count("KeyboardInterrupt") == 1, err
     assert err.rstrip().endswith("KeyboardInterrupt"), err
@@ -100,7 +113,12 @@ def test_ctrl_c_ends_a_program_that_waits_with_all_that_it_started(way: str, run
 def test_ctrl_c_while_a_program_waits_for_its_executors_at_its_end_is_one_line(
     runtime: Path,
 ) -> None:
-    process, children = begun("drumbeat.Executor().submit(time.sleep, 60)", runtime)
+    program = """
+        import atexit
+        drumbeat.Executor().submit(time.sleep, 60)
+        atexit.register(print, "at its end", flush=True)  # the last one is called first
+        """
+    process, children = begun(program, runtime, "at its end")
     took_s, err = ended(process, children)
     assert took_s < 1.5, err
     assert err == "drumbeat: interrupted while executors had calls; these are cancelled\n"
@@ -130,15 +148,16 @@ def test_a_call_is_cancelled_when_ctrl_c_leads_out_of_its_executor(runtime: Path
                 print(refused)
         """,
         runtime,
+        "runs",
     )
-    begun_s = time.monotonic()
+    watch = Watch()
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=20)
-    assert time.monotonic() - begun_s < 5
+    assert watch.own_s() < 5
     assert process.returncode == 0, err
     assert "cancelled: True" in out
     assert "is cleaned up" in out + err
     assert "\n1\n" in out
     assert "cannot schedule new futures after shutdown" in out
-    _, left = psutil.wait_procs(children, timeout=5)
+    _, left = psutil.wait_procs(children, timeout=20)
     assert not left

@@ -1,6 +1,7 @@
 """Limits on real calls: the wait for a turn, one attempt, all attempts; tasks and actors."""
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import drumbeat
 import pytest
 from drumbeat.protocol.errors import TaskTimedOut
 from drumbeat.protocol.session import current
+from support.stalls import Watch
 from support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -87,12 +89,18 @@ class Counter:
         time.sleep(for_s)
 
 
-def ends(ref: Any) -> tuple[TaskTimedOut, float]:
-    """Wait for a call that is to time out; return its error, and how long that took."""
-    began_s = time.monotonic()
+def ends(ref: Any, not_before_s: float = 0.0) -> tuple[TaskTimedOut, float]:
+    """Wait for a call that is to time out; return its error, and how long that took of its own.
+
+    Args:
+        ref: of a call that has just been made.
+        not_before_s: the least that it may take at all.
+    """
+    watch = Watch()
     with pytest.raises(TaskTimedOut) as caught:
         drumbeat.get(ref, timeout=30)
-    return caught.value, time.monotonic() - began_s
+    assert watch.all_s() > not_before_s
+    return caught.value, watch.own_s()
 
 
 @pytest.fixture
@@ -109,8 +117,8 @@ def busy() -> Iterator[None]:
 @pytest.mark.usefixtures("busy")
 def test_what_gets_no_turn_in_its_queue_timeout_never_runs(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
-    error, took_s = ends(sleep.options(queue_timeout=0.5).remote(0, str(mark)))
-    assert 0.4 < took_s < 0.5 + SLACK_S
+    error, took_s = ends(sleep.options(queue_timeout=0.5).remote(0, str(mark)), 0.3)
+    assert took_s < 0.5 + SLACK_S
     assert (error.limit, error.limit_s, error.name) == ("queue_timeout", 0.5, "sleep")
     assert "did not start within its queue_timeout of 0.5 s" in str(error)
     assert not mark.exists()
@@ -124,8 +132,8 @@ def test_the_total_timeout_ends_what_waits() -> None:
 
 
 def test_the_total_timeout_ends_what_runs() -> None:
-    error, took_s = ends(sleep.options(total_timeout=0.5).remote(60))
-    assert 0.4 < took_s < 0.5 + SLACK_S
+    error, took_s = ends(sleep.options(total_timeout=2.0).remote(60), 1.5)
+    assert took_s < 2.0 + SLACK_S
     assert (error.limit, error.attempt, error.attempts) == ("total_timeout", 1, 4)
     assert error.pid
     assert error.node
@@ -139,8 +147,8 @@ def test_what_started_in_time_is_not_ended_by_its_queue_timeout() -> None:
 def test_the_total_timeout_counts_over_all_attempts(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     given = {"total_timeout": 2.0, "max_retries": 50, "retry_backoff_s": 0.01}
-    error, took_s = ends(die_after.options(**given).remote(0.4, str(mark)))
-    assert 1.5 < took_s < 2.0 + SLACK_S
+    error, took_s = ends(die_after.options(**given).remote(0.4, str(mark)), 1.5)
+    assert took_s < 2.0 + SLACK_S
     assert error.limit == "total_timeout"
     ran = len(mark.read_text())
     assert 2 <= ran <= 6
@@ -170,7 +178,7 @@ def test_who_swallows_everything_is_ended_all_the_same(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     error, took_s = ends(swallow.options(timeout=0.5).remote(str(mark)))
     assert took_s < 0.5 + 0.5 + 0.5 + SLACK_S
-    assert "cancel, no effect in 0.5" in error.actions
+    assert re.search(r"cancel, no effect in \d[\d.]* s", error.actions)
 
 
 def test_what_a_timed_out_task_had_submitted_is_cancelled(tmp_path: Path) -> None:

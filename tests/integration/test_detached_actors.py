@@ -33,8 +33,10 @@ class Counter:
     def where(self):
         return os.getpid(), drumbeat.current().fence
 
-    def slow(self, seconds):
-        time.sleep(seconds)
+    def slow(self, begun, go):
+        open(begun, "x").close()
+        while not os.path.exists(go):
+            time.sleep(0.01)
         self.count += 1000
         return self.count
 
@@ -55,9 +57,9 @@ options = dict(name="counter", lifetime="detached", max_restarts=MAX_RESTARTS)
 def cluster(tmp_path: Path) -> Iterator[RemoteCluster]:
     """Nothing of it runs yet; afterwards nothing may be left."""
     cluster = RemoteCluster(tmp_path)
-    # So long a scheduler that was restarted waits for programs of before, which have ended, and
-    # for nodes; what nobody names until then is let go.
-    cluster.set(client_grace_s=1.0, lost_after_intervals=5.0, lease_margin_s=0.5)
+    # So long a scheduler that was restarted waits for programs of before, which have ended; what
+    # nobody names until then is let go.
+    cluster.set(client_grace_s=1.0)
     yield cluster
     drumbeat.shutdown()
     cluster.end()
@@ -177,6 +179,9 @@ def test_it_begins_anew_with_large_arguments_that_a_program_that_has_left_had_pu
 def test_a_node_and_the_scheduler_die_together_and_it_begins_on_another_node(
     cluster: RemoteCluster,
 ) -> None:
+    # So long it waits for nodes, too. Only here: an actor ends with its node's lease, and where it
+    # is to outlive a scheduler the next one must be there before that.
+    cluster.set(lost_after_intervals=5.0, lease_margin_s=0.5)
     scheduler = cluster.start_scheduler()
     one = cluster.start_node("one")
     pid, _ = made(cluster, max_restarts=1)
@@ -191,19 +196,23 @@ def test_a_node_and_the_scheduler_die_together_and_it_begins_on_another_node(
 
 
 def test_what_a_program_calls_and_does_not_wait_for_comes_to_its_end(
-    cluster: RemoteCluster,
+    cluster: RemoteCluster, tmp_path: Path
 ) -> None:
     cluster.start_scheduler()
     cluster.start_node("one")
     pid, _ = made(cluster)
-    leaves = """
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    leaves = f"""
     counter = drumbeat.get_actor("counter")
-    slow = counter.slow.remote(1.5)
+    slow = counter.slow.remote({str(begun)!r}, {str(go)!r})
     rest = [counter.add.remote() for _ in range(50)]
-    time.sleep(0.5)
+    while not os.path.exists({str(begun)!r}):
+        time.sleep(0.01)
     print(json.dumps("leaves"))
     """
     program(cluster, leaves)
+    until(lambda: cluster.asked("status")["clients"] == 1)  # who asks
+    go.touch()
     count, *where = adds(cluster)
     assert where == [pid, 1]
     assert count == 1000 + 12, "what had begun came to its end, what had not never began"

@@ -49,11 +49,20 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-def test_an_event_loop_is_not_blocked_but_told_of_backpressure() -> None:
+@drumbeat.remote
+def held_up_by(gate: Path) -> float:
+    wait_for(gate)
+    return 0.2
+
+
+def test_an_event_loop_is_not_blocked_but_told_of_backpressure(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+
     async def submit_without_end() -> None:
-        refs = [sleep.remote(0.2) for _ in range(10)]
+        refs = [held_up_by.remote(gate) for _ in range(10)]
         with pytest.raises(drumbeat.Backpressure, match="submit_buffer_max"):
             sleep.remote(0.2)
+        gate.touch()
         assert await refs[0] == 0.2
         assert await sleep.remote(0.0) == 0.0
 

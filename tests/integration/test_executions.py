@@ -24,7 +24,7 @@ def linger(folder: str) -> None:
 @pytest.mark.parametrize("max_retries", [0, 1, 2])
 @pytest.mark.parametrize("scheduler_first", [True, False])
 def test_a_task_is_executed_at_most_once_more_than_it_may_be_retried_whoever_dies(
-    tmp_path: Path, max_retries: int, scheduler_first: bool
+    root: str, tmp_path: Path, max_retries: int, scheduler_first: bool
 ) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
@@ -36,7 +36,7 @@ def test_a_task_is_executed_at_most_once_more_than_it_may_be_retried_whoever_die
     def ran(count: int) -> bool:
         return len(executions()) >= count
 
-    with drumbeat.init(num_cpus=1, runtime_directory=str(tmp_path)) as cluster:
+    with drumbeat.init(num_cpus=1, runtime_directory=root) as cluster:
         ref = linger.options(max_retries=max_retries).remote(str(notes))
         for count in range(1, max_retries + 2):
             until(partial(ran, count))

@@ -20,6 +20,7 @@ import pytest
 from drumbeat.client import cli_commands
 from drumbeat.protocol.ids import show
 from drumbeat.protocol.session import current
+from support.stalls import Watch
 from support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -85,6 +86,12 @@ def said_of(tell: Tell, ref: Any, verdict: str) -> dict[str, Any]:
     return found
 
 
+def is_in(ref: Any, function: Callable[[], None]) -> bool:
+    """Say whether a task's stacks show a function."""
+    (row,) = current().query("stack", match=show(ref.id))
+    return f"in {function.__name__}\n" in row["stack"]
+
+
 # -------------------------------------------------------------------------------------- the faults
 
 
@@ -145,10 +152,11 @@ def sleeps_with_the_gil() -> None:
 def test_each_fault_is_seen_in_time_for_what_it_is(
     tell: Tell, running: list[Any], fault: Callable[[], None], verdict: str, wheres: set[str]
 ) -> None:
+    watch = Watch()
     ref = drumbeat.remote(fault).remote()
     running.append(ref)
     row = said_of(tell, ref, verdict)
-    assert row["ran_s"] <= SEEN_S, row
+    assert row["ran_s"] <= SEEN_S + watch.stalled_s(), row
     assert set(row["before"]) <= GOOD, row
     assert row["where"] in wheres
     assert row["phase"] == "running"
@@ -176,10 +184,10 @@ def test_a_deadlock_is_ended_after_hang_timeout_and_says_by_what_evidence(tell: 
     with pytest.raises(drumbeat.TaskHung) as caught:
         drumbeat.get(ref, timeout=30)
     assert caught.value.verdict.startswith("deadlock: GIL not released, no CPU and no IO for ")
-    assert "locks_twice_with_the_gil made no progress for 3" in str(caught.value)
+    assert "locks_twice_with_the_gil made no progress for " in str(caught.value)
     assert "locks_twice_with_the_gil" in caught.value.stack
     assert re.fullmatch(
-        r"stack \d\d:\d\d:\d\d · cancel, no effect in 0.3\d* s · SIGTERM(, no .* s · SIGKILL)?",
+        r"stack \d\d:\d\d:\d\d · cancel, no effect in \d[\d.]* s · SIGTERM(, no .* s · SIGKILL)?",
         caught.value.actions,
     )
     assert drumbeat.get(other) is None
@@ -276,10 +284,10 @@ def test_a_stopped_worker_is_called_stopped_and_runs_again_when_it_is_let_go(
     running.append(ref)
     pid = int(until(lambda: pid_file.exists() and pid_file.read_text().strip()))
     os.kill(pid, signal.SIGSTOP)
-    stopped_s = time.monotonic()
+    watch = Watch()
     try:
         said_of(tell, ref, "stopped")
-        assert time.monotonic() - stopped_s <= SEEN_S
+        assert watch.own_s() <= SEEN_S
         (row,) = current().query("stack", match=show(ref.id))
         assert row["why"] == "it is stopped, and cannot write its stacks"
         until(lambda: row_of(tell, ref)["verdict_s"] > HANG_S)
@@ -339,10 +347,12 @@ def test_where_a_worker_is_is_told_in_a_tenth_of_a_second(
     running.append(ref)
     until(lambda: row_of(tell, ref).get("phase") == "running")
     took_s = []
+    # Where it is begins with what it is told to run, a moment after it is said to run.
+    until(lambda: is_in(ref, fault))
     for _ in range(10):
-        began_s = time.monotonic()
+        watch = Watch()
         (row,) = current().query("stack", match=show(ref.id))
-        took_s.append(time.monotonic() - began_s)
+        took_s.append(watch.own_s())
         assert f"in {fault.__name__}\n" in row["stack"], row
     assert min(took_s) <= 0.1, took_s  # the others wait for a processor that others have
     for words in ([show(ref.id)], [str(row["pid"])], [f"{row['node']}/{row['pid']}"], ["--all"]):
@@ -365,6 +375,7 @@ def test_a_worker_whose_interpreter_turns_is_not_signalled_for_its_stacks(
     ref = drumbeat.remote(would_die).options(max_calls=1).remote()
     running.append(ref)
     until(lambda: row_of(tell, ref).get("phase") == "running")
+    until(lambda: is_in(ref, does) and is_in(ref, goes_up_and_down))
     for _ in range(10):
         (row,) = current().query("stack", match=show(ref.id))
         assert f"in {does.__name__}\n" in row["stack"], row

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from drumbeat.client.launcher import environment
 from support import ssh_server
+from support.ports import own_port
 from support.process_table import alive
 from support.waiting import until
 
@@ -33,7 +34,7 @@ class Machines:
         self.server = ssh_server.SshServer(directory, XDG_STATE_HOME=str(self.state))
         self.keys = directory / "keys"
         self.file = directory / "hosts.toml"
-        self.port = ssh_server.free_port()
+        self.port = own_port()
         self.scheduler: subprocess.Popen[bytes] | None = None
 
     def start_scheduler(self, *flags: str) -> None:
@@ -167,7 +168,7 @@ def test_each_machine_that_fails_says_why_and_the_others_join(
 ) -> None:
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
-    closed = ssh_server.free_port()
+    closed = own_port()
     machines.start_scheduler()
     machines.list(
         f"[hosts.good]\n[hosts.closed]\nport = {closed}\n"

@@ -22,6 +22,7 @@ import pytest
 from drumbeat.client.local import Cluster
 from drumbeat.protocol.ids import show
 from drumbeat.protocol.session import current
+from support.stalls import Lap, Watch
 from support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -132,20 +133,21 @@ class Bystanders:
         return right and count > 0 and self.squares == [number**2 for number in range(count)]
 
 
-def stopped(ref: Any, kind: type[BaseException]) -> tuple[Any, float]:
-    """Return the error that a reference ends with, and after how long."""
-    began_s = time.monotonic()
+def stopped(ref: Any, kind: type[BaseException]) -> tuple[Any, Lap]:
+    """Return the error that a reference ends with, and how long that took."""
+    watch = Watch()
     with pytest.raises(kind) as caught:
         drumbeat.get(ref, timeout=60)
-    return caught.value, time.monotonic() - began_s
+    return caught.value, watch.lap()
 
 
-def check(error: Any, fault: Callable[[], None], verdict: str) -> None:
+def check(error: Any, fault: Callable[[], None], verdict: str, lap: Lap) -> None:
     assert f"{fault.__name__}" in error.stack, error
     assert error.stacks.rstrip().count("\n") > 2
     # Without a processor for long enough, less is proven by then.
     assert error.verdict.partition(":")[0] in (verdict, "running"), error
-    assert LIMIT_S <= error.elapsed_s <= JUDGED_S
+    assert LIMIT_S <= error.elapsed_s <= JUDGED_S + lap.stalled_s
+    assert lap.own_s <= STOPPED_S
     assert re.match(r"stack \d\d:\d\d:\d\d · cancel", error.actions), error
     assert (error.limit, error.limit_s) == ("timeout", LIMIT_S)
     assert error.pid > 0
@@ -160,11 +162,10 @@ def test_a_task_with_a_limit_is_stopped_in_time_and_told_with_its_stack(
     fault: Callable[[], None], verdict: str, _: bool
 ) -> None:
     with Bystanders() as others:
-        error, took_s = stopped(
+        error, lap = stopped(
             drumbeat.remote(fault).options(timeout=LIMIT_S).remote(), drumbeat.TaskTimedOut
         )
-    check(error, fault, verdict)
-    assert LIMIT_S <= took_s <= STOPPED_S, took_s
+    check(error, fault, verdict, lap)
     assert error.attempt == 1, "it is not tried again"
     assert others.did_not_notice()
 
@@ -192,11 +193,10 @@ def test_an_actors_call_with_a_limit_is_stopped_and_what_is_queued_goes_on_in_or
     with Bystanders() as others:
         ref = victim.fails.remote(fault)
         queued = [victim.note.remote(number) for number in range(1, 21)]
-        error, took_s = stopped(ref, drumbeat.TaskTimedOut)
+        error, lap = stopped(ref, drumbeat.TaskTimedOut)
         noted = drumbeat.get(queued, timeout=30)
-    check(error, fault, verdict)
+    check(error, fault, verdict, lap)
     assert error.pid == pid
-    assert LIMIT_S <= took_s <= STOPPED_S, took_s
     assert {at for at, _ in noted} == {noted[0][0]}
     assert (noted[0][0] == pid) == survives
     assert noted[-1][1] == ([0] if survives else []) + list(range(1, 21))
@@ -218,7 +218,10 @@ def test_without_a_limit_each_of_an_actors_faults_shows_for_what_it_is_and_none_
     try:
         until(lambda: told() == expected)
         time.sleep(1.0)
-        assert told() == expected
+        # Who has had little of a processor since then is said to run, and no more.
+        left = told()
+        assert left.keys() == expected.keys()
+        assert all(left[id_] in (verdict, "running") for id_, verdict in expected.items()), left
     finally:
         for victim in victims:
             drumbeat.kill(victim)
@@ -238,10 +241,10 @@ def test_a_call_that_catches_the_interruption_hands_over_its_best_so_far() -> No
         except drumbeat.Interrupted as interrupted:
             return interrupted.reason, best
 
-    error, took_s = stopped(
+    error, lap = stopped(
         drumbeat.remote(searches).options(timeout=1.0).remote(), drumbeat.TaskTimedOut
     )
-    assert took_s <= 2.5 + CANCEL_S
+    assert lap.own_s <= 2.5 + CANCEL_S
     reason, best = error.partial
     assert (error.has_partial, reason) == (True, "timed_out")
     assert best > 10
@@ -256,10 +259,10 @@ def test_who_swallows_the_interruption_is_terminated(kind: type[BaseException]) 
             with contextlib.suppress(kind):
                 time.sleep(1e6)
 
-    error, took_s = stopped(
+    error, lap = stopped(
         drumbeat.remote(swallows).options(timeout=1.0).remote(kind), drumbeat.TaskTimedOut
     )
-    assert took_s <= 2.5 + CANCEL_S + TERM_S
+    assert lap.own_s <= 2.5 + CANCEL_S + TERM_S
     ended = ("SIGTERM" in error.actions, "SIGKILL" in error.actions)
     assert ended == ((False, False) if kind is Exception else (True, False)), error.actions
 
@@ -272,11 +275,11 @@ def test_who_ignores_sigterm_as_well_is_killed_with_all_its_children() -> None:
             with contextlib.suppress(BaseException):
                 time.sleep(1e6)
 
-    error, took_s = stopped(
+    error, lap = stopped(
         drumbeat.remote(ignores).options(timeout=1.0).remote(), drumbeat.TaskTimedOut
     )
     assert error.actions.endswith("SIGKILL"), error.actions
-    assert took_s <= 2.5 + CANCEL_S + TERM_S
+    assert lap.own_s <= 2.5 + CANCEL_S + TERM_S
 
 
 def test_what_says_that_it_progresses_runs_on_and_hangs_when_it_does_no_more() -> None:
@@ -288,10 +291,11 @@ def test_what_says_that_it_progresses_runs_on_and_hangs_when_it_does_no_more() -
 
     task = drumbeat.remote(works).options(heartbeat_timeout=1.0, max_retries=0)
     well, ill = task.remote(100), task.remote(5)
-    error, took_s = stopped(ill, drumbeat.TaskHung)
-    assert 1.5 <= took_s <= 0.5 + 1.0 + 1.5 + CANCEL_S, took_s
+    error, lap = stopped(ill, drumbeat.TaskHung)
+    assert lap.all_s >= 1.2
+    assert lap.own_s <= 0.5 + 1.0 + 1.5 + CANCEL_S
     assert re.search(r'progress: 5/30 "tile 5", \d s ago', str(error))
-    assert "made no progress for 1" in str(error)
+    assert "made no progress for " in str(error)
     assert error.last_details == "tile 5"
     assert drumbeat.get(well, timeout=30) == 30
 
@@ -316,12 +320,12 @@ def test_who_takes_more_memory_than_it_may_is_ended_and_told_the_peak() -> None:
             time.sleep(0.02)
 
     task = drumbeat.remote(hoards).options(memory_max="200 MiB", max_retries=0)
-    error, took_s = stopped(task.remote(), drumbeat.WorkerOutOfMemory)
+    error, lap = stopped(task.remote(), drumbeat.WorkerOutOfMemory)
     assert "more than its memory_max of 200 MiB" in str(error)
     assert 200 * MIB < error.peak_bytes < 500 * MIB
     assert error.limit_bytes == 200 * MIB
     assert "hoards" in error.stack
-    assert took_s < 5.0
+    assert lap.own_s < 5.0
 
 
 def test_an_actor_that_holds_too_much_memory_is_made_anew() -> None:

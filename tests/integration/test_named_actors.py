@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 
 import drumbeat
 import pytest
@@ -33,10 +32,11 @@ def adds(name: str) -> int:
 
 
 @drumbeat.remote
-def gets_or_makes(name: str, start: int) -> int:
+def gets_or_makes(name: str, start: int, of: int) -> int:
     counter = Counter.options(name=name, get_if_exists=True).remote(start)
     value = drumbeat.get(counter.add.remote())
-    time.sleep(0.3)  # whoever made it keeps it for so long
+    # Whoever made it keeps it until all have come.
+    until(lambda: drumbeat.get(counter.add.remote(0)) == start + of)
     return value
 
 
@@ -96,7 +96,7 @@ def test_a_name_may_be_the_same_in_another_namespace(root: str) -> None:
 
 def test_of_many_who_want_the_same_name_at_once_one_makes_the_actor(root: str) -> None:
     with drumbeat.init(num_cpus=4, runtime_directory=root):
-        values = drumbeat.get([gets_or_makes.remote("c", 0) for _ in range(4)], timeout=40)
+        values = drumbeat.get([gets_or_makes.remote("c", 0, 4) for _ in range(4)], timeout=40)
         assert sorted(values) == [1, 2, 3, 4]
         made: list[object] = []
 

@@ -10,6 +10,7 @@ import drumbeat
 import pytest
 from drumbeat.client.local import Cluster
 from drumbeat.protocol.session import current
+from support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -33,6 +34,19 @@ def span(seconds: float) -> Span:
     started_s = time.monotonic()
     time.sleep(seconds)
     return started_s, time.monotonic()
+
+
+@drumbeat.remote
+def meets(place: Path, number: int, of: int) -> int:
+    """Come to a place and stay until so many are there; return how many."""
+    (place / str(number)).touch()
+    until(lambda: len(list(place.iterdir())) >= of)
+    return len(list(place.iterdir()))
+
+
+@drumbeat.remote
+def keeps(gate: Path) -> None:
+    until(gate.exists, 60.0)
 
 
 @drumbeat.remote
@@ -72,14 +86,17 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines()
 
 
-def test_num_cpus_bounds_what_runs_at_once_and_fractions_share_a_cpu(nodes: dict[str, int]) -> None:
+def test_num_cpus_bounds_what_runs_at_once_and_fractions_share_a_cpu(
+    nodes: dict[str, int], tmp_path: Path
+) -> None:
     first = next(iter(nodes))
 
     wide = drumbeat.get([span.options(num_cpus=2, node=first).remote(0.05) for _ in range(4)])
-    narrow = drumbeat.get([span.options(num_cpus=0.5, node=first).remote(0.5) for _ in range(4)])
+    narrow = meets.options(num_cpus=0.5, node=first)
+    met = drumbeat.get([narrow.remote(tmp_path, number, 4) for number in range(4)], timeout=60)
 
     assert together_at_most(wide) == 1
-    assert together_at_most(narrow) == 4
+    assert met == [4] * 4
 
 
 def test_num_gpus_gives_each_task_devices_of_its_own(nodes: dict[str, int]) -> None:
@@ -186,11 +203,14 @@ def test_priority_lets_a_later_task_overtake(nodes: dict[str, int], tmp_path: Pa
     first = next(iter(nodes))
     path = tmp_path / "order"
     wide = write.options(node=first, num_cpus=2)
-    held = span.options(node=first, num_cpus=2).remote(0.3)
+    gate = tmp_path / "gate"
+    held = keeps.options(node=first, num_cpus=2).remote(gate)
     low = [wide.remote(str(path), "low") for _ in range(5)]
     urgent = wide.options(priority=5).remote(str(path), "urgent")
     last = wide.options(priority=-5).remote(str(path), "last")
     low += [wide.remote(str(path), "low") for _ in range(5)]
+    until(lambda: current().query("status")["tasks"]["queued"] == 12)  # type: ignore[union-attr]
+    gate.touch()
 
     drumbeat.get([held, urgent, last, *low], timeout=20)
 

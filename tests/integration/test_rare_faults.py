@@ -23,6 +23,7 @@ from drumbeat.protocol.machine import Memory
 from drumbeat.protocol.session import current
 from support.clocks import Clocks
 from support.process_table import alive, state_of
+from support.stalls import Watch
 from support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -181,15 +182,22 @@ def test_a_killed_worker_that_is_not_reaped_is_told_of_and_another_takes_its_pla
         held(1, tmp_path) as ((ref,), (pid,), (holder,)),
     ):
         later = drumbeat.remote(os.getpid).remote()
+        watch = Watch()
         drumbeat.cancel(ref, force=True)
-        began_s = time.monotonic()
         with pytest.raises(drumbeat.TaskCancelled):
             drumbeat.get(ref, timeout=20)
-        assert REAP_S - 0.1 <= time.monotonic() - began_s <= REAP_S + 2.0
+        assert watch.all_s() >= REAP_S - 0.1
+        assert watch.own_s() <= REAP_S + 2.0
         assert state_of(pid) == "Z"
         assert drumbeat.get(later, timeout=20) != pid, "the CPU is another worker's"
-        said = capfd.readouterr().out
-        assert f"(pid {pid}) has not ended 1 s after it was killed" in said
+        said = ""
+
+        def is_told() -> bool:
+            nonlocal said
+            said += capfd.readouterr().out
+            return f"(pid {pid}) has not ended 1 s after it was killed" in said
+
+        until(is_told)
         assert "(workers pid=" in said
         assert "(preload pid=" not in said
         assert current().query("nodes")[0]["state"] == "alive"  # type: ignore[union-attr]
@@ -234,7 +242,7 @@ def test_who_is_stopped_for_longer_than_the_settings_allow_is_ended_and_tried_ag
         path.unlink()
         with pytest.raises(drumbeat.TaskHung) as caught:
             drumbeat.get(task.options(max_retries=0).remote(str(path)), timeout=30)
-        assert caught.value.verdict.startswith("stopped: stopped or traced for 2")
+        assert caught.value.verdict.startswith("stopped: stopped or traced for ")
         assert caught.value.limit == "stopped_timeout_s"
         assert [row["kind"] for row in told("hung")] == ["hung"] * 2
 

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import drumbeat
 import pytest
+from support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -38,7 +40,10 @@ def wide() -> str:
 
 
 @drumbeat.remote
-def wants_a_wide_one() -> str:
+def wants_a_wide_one(place: Path, number: int) -> str:
+    """Wait until two of them are there: each keeps a CPU that it lends from then on."""
+    (place / str(number)).touch()
+    until(lambda: len(list(place.iterdir())) == 2)
     return drumbeat.get(wide.remote())
 
 
@@ -101,9 +106,9 @@ def test_a_get_with_a_timeout_ends_by_itself_and_is_told_of_nothing_else() -> No
     assert drumbeat.get(patient.remote(), timeout=20) == "in vain"
 
 
-def test_what_is_too_wide_for_what_waiting_tasks_leave_is_found_out() -> None:
+def test_what_is_too_wide_for_what_waiting_tasks_leave_is_found_out(tmp_path: Path) -> None:
     with drumbeat.init(num_cpus=2, workers_blocked_max=1, heartbeat_interval_s=0.2):
-        refs = [wants_a_wide_one.remote() for _ in range(2)]
+        refs = [wants_a_wide_one.remote(tmp_path, number) for number in range(2)]
         failures = [ref.exception(timeout=20) for ref in refs]
         (told,) = [failure for failure in failures if failure is not None]
         assert isinstance(told, drumbeat.ResourceDeadlock)

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import drumbeat
 import pytest
@@ -34,11 +33,11 @@ def double(number: int) -> int:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+def cluster(root: str) -> Iterator[Cluster]:
     settings = {
         "strangers_max": STRANGERS_MAX,
         "enter_timeout_s": 0.5,
-        "runtime_directory": str(tmp_path),
+        "runtime_directory": root,
     }
     with drumbeat.init(num_cpus=1, **settings) as made:
         yield made

@@ -78,7 +78,9 @@ def test_the_dialler_talks_with_a_router_of_zeromqs(bench: Bench) -> None:
     assert dialing.stage is Stage.OPEN
 
 
-BEATS = {"HEARTBEAT_IVL": 50, "HEARTBEAT_TIMEOUT": 200}
+#: whoever is not answered for so long hangs up: longer than a busy machine keeps us waiting
+SILENCE_S = 2.0
+BEATS = {"HEARTBEAT_IVL": 50, "HEARTBEAT_TIMEOUT": int(SILENCE_S * 1000)}
 
 
 @pytest.mark.parametrize("kind", [zmq.DEALER, zmq.ROUTER], ids=["dealer", "router"])
@@ -97,7 +99,7 @@ def test_who_asks_whether_we_are_alive_is_answered_as_long_as_we_are(
         bench.dial().send(b"hello")
         bench.until(lambda: other.poll(0))
     began_s = time.monotonic()
-    bench.until(lambda: time.monotonic() - began_s > 0.7)
+    bench.until(lambda: time.monotonic() - began_s > 1.5 * SILENCE_S)
     assert not monitor.poll(0)
     hold_until(lambda: monitor.poll(0))  # nobody answers any more: so it did ask
     other.disable_monitor()

@@ -37,6 +37,7 @@ class Threads:
         self.lock = threading.Lock()
         self.barrier = threading.Barrier(3, timeout=20)
         self.seen: list[Any] = []
+        self.begun = threading.Event()
         self.now = self.most = 0
 
     def sleep(self, seconds: float) -> float:
@@ -70,6 +71,7 @@ class Threads:
     def spin(self, seconds: float) -> str:
         end_s = time.monotonic() + seconds
         try:
+            self.begun.set()
             while time.monotonic() < end_s:
                 sum(range(100))
         except drumbeat.Interrupted as error:
@@ -77,11 +79,16 @@ class Threads:
             raise
         return "spun"
 
+    def one_has_begun(self) -> bool:
+        """Wait until one is where it can be interrupted."""
+        return self.begun.wait(20)
+
     def wait_for(self, refs: list[Any]) -> Any:
         return drumbeat.get(refs[0])
 
     def shielded(self, seconds: float) -> str:
         with drumbeat.shield():
+            self.begun.set()
             end_s = time.monotonic() + seconds
             while time.monotonic() < end_s:
                 sum(range(100))
@@ -135,7 +142,7 @@ def test_a_thread_is_interrupted_and_others_are_not() -> None:
     actor = Threads.options(max_concurrency=4).remote()
     beside = [actor.sleep.remote(1.0) for _ in range(2)]
     doomed = actor.spin.remote(60)
-    until(lambda: runs("Threads.spin"))
+    assert drumbeat.get(actor.one_has_begun.remote(), timeout=30)
     drumbeat.cancel(doomed)
     with pytest.raises(drumbeat.TaskCancelled):
         drumbeat.get(doomed, timeout=10)
@@ -158,7 +165,7 @@ def test_a_thread_that_waits_for_a_value_is_interrupted_there() -> None:
 def test_a_shield_in_a_thread_lets_it_end_what_it_began() -> None:
     actor = Threads.options(max_concurrency=2).remote()
     doomed = actor.shielded.remote(3.0)  # a beat comes meanwhile
-    until(lambda: runs("Threads.shielded"))
+    assert drumbeat.get(actor.one_has_begun.remote(), timeout=30)
     drumbeat.cancel(doomed)
     with pytest.raises(drumbeat.TaskCancelled):
         drumbeat.get(doomed, timeout=10)

@@ -239,7 +239,9 @@ def test_a_message_that_does_not_fit_is_dropped_alone(pair: Pair) -> None:
     assert shell.up
 
 
-def test_a_process_that_dies_is_seen_at_once(pair: Pair) -> None:
+def test_a_process_that_dies_is_seen_at_once(tmp_path: Path) -> None:
+    # Its silence alone would say nothing for long.
+    pair = Pair(f"ipc://{tmp_path}/s", Settings(connection_lost_s=300.0))
     pair.listen()
     keeper = pair.connect(B)
     code = (
@@ -253,11 +255,10 @@ def test_a_process_that_dies_is_seen_at_once(pair: Pair) -> None:
     with subprocess.Popen([sys.executable, "-c", code]) as process:
         pair.until(lambda: len(pair.came(Joined)) == 2)
         process.kill()
-        killed_s = time.monotonic()
         pair.until(lambda: pair.came(Disconnected))
-    assert time.monotonic() - killed_s < 0.7, "that is connection_lost_s"
     assert pair.came(Disconnected) == [Disconnected(A)]
     assert keeper.up
+    pair.close()
 
 
 def test_junk_is_dropped_and_counted_and_harms_nobody(pair: Pair) -> None:
@@ -265,6 +266,7 @@ def test_junk_is_dropped_and_counted_and_harms_nobody(pair: Pair) -> None:
     shell = pair.connect()
     with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
         stranger.setsockopt(zmq.LINGER, 0)
+        stranger.setsockopt(zmq.RECONNECT_IVL, -1)  # who is hung up on stays away
         stranger.connect(pair.endpoint)
         stranger.send(encode(Ack(0)))
         stranger.send(b"noise")

@@ -1,5 +1,6 @@
 """A cluster of which each part believes that it is on a machine of its own."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ class Machines:
     def kill(self, name: str) -> None:
         """Kill all processes of a node."""
         for process in self.nodes[name].family():
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # the death of its keeper may have ended it
+                process.kill()
 
     def init(self, **settings: Any) -> Any:
         return drumbeat.init(self.cluster.file("client"), machine="that of the program", **settings)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,18 +11,13 @@ from typing import Any
 
 import psutil
 
+from .ports import own_port
+from .stalls import Watch
 from .waiting import until
 
 COMMAND = (sys.executable, "-m", "drumbeat.client.cli")
 #: a person who has typed a command is told within this time
 SAYS_WITHIN_S = 5.0
-
-
-def free_port() -> int:
-    """Return a port of this machine where nobody listens."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 class Process:
@@ -32,7 +26,7 @@ class Process:
     def __init__(self, words: tuple[str, ...], log: Path, environ: dict[str, str]) -> None:
         self._log = log
         self.is_scheduler = "scheduler" in words
-        self.begun_s = time.monotonic()
+        self.watch = Watch()
         with log.open("wb") as file:
             self.popen = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environ, cwd="/"
@@ -46,7 +40,7 @@ class Process:
         return self._log.read_text(encoding="utf-8")
 
     def until_it_says(self, words: str, within_s: float = 20.0) -> float:
-        """Wait for words; return how long after the start they came."""
+        """Wait for words; return how long after the start they came, as far as that is its own."""
 
         def holds() -> bool:
             assert self.popen.poll() is None or words in self.said(), self.said()
@@ -56,7 +50,7 @@ class Process:
             until(holds, within_s)
         except AssertionError:
             raise AssertionError(f"never said {words!r}, but: {self.said()}") from None
-        return time.monotonic() - self.begun_s
+        return self.watch.own_s()
 
     def end(self, number: int = signal.SIGTERM, within_s: float = 20.0) -> int:
         """Signal it and wait for its end; return its exit code."""
@@ -83,7 +77,7 @@ class RemoteCluster:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.directory = home / ".local" / "state" / "drumbeat" / "cluster"
-        self.port = free_port()
+        self.port = own_port()
         self.processes: list[Process] = []
         self._environ = {
             name: value

@@ -6,6 +6,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+from support.ports import own_port
 from support.waiting import until
 
 #: it is not on everybody's PATH
@@ -20,13 +21,6 @@ def missing() -> str:
     return ""
 
 
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.socket() as asker:
-        asker.bind(("127.0.0.1", 0))
-        return int(asker.getsockname()[1])
-
-
 class SshServer:
     """Serves until it is closed.
 
@@ -36,7 +30,7 @@ class SshServer:
     """
 
     def __init__(self, directory: Path, **variables: str) -> None:
-        self.port = free_port()
+        self.port = own_port()
         self.identity = directory / "identity"
         host_key = directory / "host_key"
         for path in (self.identity, host_key):

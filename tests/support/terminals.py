@@ -3,6 +3,7 @@
 Knows of terminals only what `drumbeat top` uses: the whole screen is drawn anew from its corner.
 """
 
+import codecs
 import fcntl
 import os
 import pty
@@ -49,6 +50,7 @@ class Terminal:
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip
         self._other = other
+        self._letters = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self.raw = ""
 
     def resize(self, width: int, height: int, *, tell: bool = True) -> None:
@@ -61,14 +63,17 @@ class Terminal:
         """Type."""
         os.write(self._fd, keys.encode())
 
-    def read(self, for_s: float) -> None:
-        """Take in what is written for a while, or until it ends."""
+    def read(self, for_s: float) -> bool:
+        """Take in what is written for a while, or until it ends; say whether there was anything."""
         ready, _, _ = select.select([self._fd], [], [], for_s)
         if ready:
             try:
-                self.raw += os.read(self._fd, 65_536).decode(errors="replace")
+                # A letter of several bytes may come in two parts.
+                self.raw += self._letters.decode(os.read(self._fd, 65_536))
             except OSError:
                 time.sleep(min(for_s, 0.05))  # the other side is closed
+                return False
+        return bool(ready)
 
     def screen(self) -> list[str]:
         """Return the lines of the last whole picture, without colours."""
@@ -91,8 +96,10 @@ class Terminal:
         until_s = time.monotonic() + timeout_s
         while self.process.poll() is None and time.monotonic() < until_s:
             self.read(0.1)
-        self.read(0.1)
-        return self.process.wait(1.0)
+        code = self.process.wait(1.0)
+        while self.read(0.1):  # its last words may come in several parts
+            pass
+        return code
 
     def wait_until_stopped(self) -> None:
         """Return when the command has stopped itself; what it writes until then is read later."""

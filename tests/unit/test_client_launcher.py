@@ -56,6 +56,27 @@ def test_a_start_that_fails_once_is_tried_again(launcher: Launcher, told: Told) 
     member.process.wait()
 
 
+def test_who_asks_for_the_processes_while_the_end_of_one_is_noted_is_told_of_the_others(
+    launcher: Launcher,
+) -> None:
+    class Ending(Member):
+        """Is looked at, and has ended the next time."""
+
+        looks = iter([SimpleNamespace(pid=7)])
+
+        @property  # type: ignore[override]  # a plain attribute elsewhere
+        def process(self) -> Any:
+            return next(self.looks, None)
+
+        @process.setter
+        def process(self, _process: Any) -> None:
+            pass
+
+    launcher._members.append(Ending("lab1", "drumbeat.node", []))
+    assert launcher.pids() == {"lab1": 7}
+    assert launcher.pids() == {}
+
+
 def test_a_watch_that_fails_is_told_and_not_silent(
     launcher: Launcher, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:

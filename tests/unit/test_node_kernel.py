@@ -18,3 +18,19 @@ def test_when_a_process_was_started_is_told_by_our_clock() -> None:
 
 def test_of_a_process_that_is_not_there_nothing_is_told() -> None:
     assert kernel.started_s(2**22 + 1) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="each file has a name at first")
+def test_a_file_in_memory_has_a_name_at_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def has_a_name(path: str) -> None:
+        raise AssertionError(f"{path} would be left if its maker were killed now")
+
+    monkeypatch.setattr(os, "unlink", has_a_name)
+    fd = kernel.memory_file("file")
+    try:
+        assert os.fstat(fd).st_nlink == 0
+        assert not os.get_inheritable(fd)
+        os.write(fd, b"read again")
+        assert os.pread(fd, 20, 0) == b"read again"
+    finally:
+        os.close(fd)
