@@ -116,8 +116,8 @@ class ClientCore:
             messages.Shapes: self._on_shapes,
             HowFar: lambda message, _now_s: results.streams.asked(message.ids),
             messages.Credit: lambda message, _now_s: self._credits.granted(message),
-            messages.TakeStock: lambda message, _: self._send(
-                stock_of(message, self.home, self.kinds, self.tasks)
+            messages.TakeStock: lambda message, _: self._commands.append(
+                events.TellStock(stock_of(message, self.home, self.kinds, self.tasks))
             ),
             Recovered: lambda _, __: lives.recovered(self.home, self._budget, self._epoch),
         }

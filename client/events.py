@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from ..protocol.drain import Drain
 from ..protocol.ids import ObjectId, TaskId
-from ..protocol.messages import AnyMessage, KindRow, Options, Query, TaskRow, ValueRow
+from ..protocol.messages import AnyMessage, KindRow, Options, Query, Stock, TaskRow, ValueRow
 from ..protocol.stowage import Fullness
 
 # ------------------------------------------------------------------------------------------ events
@@ -166,6 +166,12 @@ class Stow(Struct, gc=False, frozen=True):
     """These objects' payloads lie in files: they count towards what memory may have."""
 
     rows: list[tuple[ObjectId, ValueRow]]
+
+
+class TellStock(Send, frozen=True):
+    """Send this, once it says which memory segments lie on disk."""
+
+    message: Stock
 
 
 class Free(Struct, gc=False, frozen=True):

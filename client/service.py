@@ -39,6 +39,7 @@ from .deferral import Deferral
 from .events import Free, Received, Resolve, Send
 from .inbox import Inbox, taken
 from .looks import Looks
+from .stock import placed
 
 #: the I/O thread takes over when nobody has turned the loop for so long
 ASIDE_S: Final = 0.003
@@ -355,6 +356,8 @@ class Service:
                 data = self._store.read_out(command.id)
                 if data is not None:  # else the session is being closed
                     self._shell.send_blob(command.id, data, command.id)
+            case events.TellStock():
+                self._shell.send(placed(command.message, self._store.is_spilled))
             case events.Reply():
                 self._board.reply(command.request, command.data)
             case events.Print() | events.ShapesKnown():

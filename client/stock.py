@@ -4,13 +4,14 @@ Never changes anything, and never looks at a value. A memory segment counts with
 needs it: nobody knows of it otherwise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 
 from ..protocol.ids import PEER_BYTES, ObjectId, TaskId, task_of
 from ..protocol.stock import (
     ACTOR,
     ARGUMENTS,
+    DISK,
     NAME_MAX,
     PARTS_MAX,
     PUT,
@@ -50,6 +51,19 @@ def stock_of(message: TakeStock, home: Home, kinds: Kinds, tasks: Mapping[TaskId
         rows = [_held(id_, entry) for id_ in known if (entry := home.entries.get(id_)) is not None]
         return Stock(message.number, rows)
     return _Look(message, home, kinds, tasks).told()
+
+
+def placed(stock: Stock, is_spilled: Callable[[bytes], bool]) -> Stock:
+    """Say of the values whose memory segments lie on disk that they do; return the stock.
+
+    Args:
+        stock: what is told.
+        is_spilled: whether the segment of that id lies there.
+    """
+    for row in stock.rows:
+        if row.place == SHARED and any(is_spilled(id_) for id_ in (row.id, *row.parts)):
+            row.place = DISK
+    return stock
 
 
 def _held(id_: ObjectId, entry: Entry) -> StockRow:

@@ -48,6 +48,8 @@ NOWHERE: Final = ""
 MEMORY: Final = "memory"
 #: in a memory file, which others of the machine can map
 SHARED: Final = "shared memory"
+#: there was no room in memory
+DISK: Final = "disk"
 
 
 class TakeStock(Message, tag="take_stock"):

@@ -280,6 +280,11 @@ class Store:
         self._segments[segment.id] = segment
         self._trim_to_budget(self._warm)
 
+    def is_spilled(self, id_: bytes) -> bool:
+        """Return whether a segment lies on disk."""
+        segment = self._segments.get(id_)
+        return segment is not None and segment.is_spilled
+
     def get(self, id_: bytes) -> Segment | None:
         """Return it, if it is kept."""
         segment = self._segments.get(id_)

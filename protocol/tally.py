@@ -10,8 +10,9 @@ from typing import Final
 
 from .ids import show
 from .messages import Outcome, ValueRow
-from .payload_files import may_be_file
+from .payload_files import file_of, may_be_file
 from .stock import (
+    DISK,
     FAILED,
     MEMORY,
     NOWHERE,
@@ -79,8 +80,10 @@ def place_of(row: ValueRow | None) -> str:
     """Return where a value lies."""
     if not size_of(row):
         return NOWHERE
-    is_shared = row is not None and (row.payload is None or may_be_file(row.payload))
-    return SHARED if is_shared else MEMORY
+    if row is None or (row.payload is not None and not may_be_file(row.payload)):
+        return MEMORY
+    file = file_of(row.payload)
+    return DISK if file is not None and file.is_spilled else SHARED
 
 
 def state_of(row: ValueRow | None, *, wanted: bool) -> str:

@@ -4,12 +4,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import drumbeat
 import numpy as np
 import pytest
 from drumbeat.client.local import Cluster
+from drumbeat.protocol.segments import are_to_be_had
+from drumbeat.protocol.spill import IN_MEMORY, kind_of
 from support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -120,3 +123,24 @@ def test_a_value_that_only_an_actor_holds_is_kept_by_its_home_and_said_to_be(
     until(lambda: "client" not in holders_of(row()), 30.0)
     assert holders_of(row()) == {"node": (1, 0)}
     assert (row()["role"], row()["state"]) == ("client", "ready")
+
+
+@drumbeat.remote
+def array(number: int) -> Any:
+    return np.full(4 * MB // 8, number, dtype=np.int64)
+
+
+def test_what_memory_has_no_room_for_is_told_to_lie_on_disk(root: str, tmp_path: Path) -> None:
+    if kind_of(str(tmp_path)) in IN_MEMORY or not are_to_be_had():
+        pytest.skip("temporary files lie in memory here, or no memory files are to be had")
+    settings: dict[str, Any] = {"store_bytes_max": 10 * MB, "spill_directory": str(tmp_path)}
+    with drumbeat.init(num_cpus=1, runtime_directory=root, **settings) as cluster:
+        puts = [drumbeat.put(np.full(4 * MB // 8, number, dtype=np.int64)) for number in range(3)]
+        results = [array.remote(number) for number in range(3)]
+        drumbeat.wait(results, num_returns=3)
+
+        def places() -> list[str]:
+            return sorted(row["place"] for row in told(cluster.address)["objects"])
+
+        until(lambda: places() == [*["disk"] * 4, *["shared memory"] * 2])
+        assert [drumbeat.get(ref)[0] for ref in puts + results] == [0, 1, 2, 0, 1, 2]

@@ -186,3 +186,13 @@ def test_several_values_of_one_task_are_objects_of_their_own() -> None:
     client = Client()
     client.submit({"num_returns": 3})
     assert [row.name for row in stock(client).rows] == ["work"] * 3
+
+
+def test_of_what_lies_in_files_it_is_said_which_lies_on_disk() -> None:
+    def row(id_: bytes, place: str, *parts: bytes) -> StockRow:
+        return StockRow(id_, "put", "", "ready", 1, place, 1, 0, parts)
+
+    told = Stock(1, [row(b"a", "shared memory"), row(b"b", "shared memory", b"p", b"q"),
+                     row(b"c", "shared memory", b"r"), row(b"q", "memory")])  # fmt: skip
+    placed = stock_room.placed(told, {b"a", b"q"}.__contains__)
+    assert [one.place for one in placed.rows] == ["disk", "disk", "shared memory", "memory"]
