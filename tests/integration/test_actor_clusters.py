@@ -69,7 +69,7 @@ def test_an_actor_of_a_node_that_dies_begins_anew_and_the_call_it_ran_is_lost(
     root: str, who: str
 ) -> None:
     with drumbeat.init(
-        nodes=2, num_cpus=1, runtime_directory=root, lost_after_intervals=3, lease_margin_s=0.5
+        nodes=2, num_cpus=1, runtime_directory=root, lost_after_intervals=5, lease_margin_s=0.5
     ):
         places = [Place.options(max_restarts=1).remote(n) for n in range(4)]
         nodes = drumbeat.get([place.daemon.remote() for place in places], timeout=20)

@@ -234,7 +234,7 @@ def test_a_large_state_comes_back_whole(root: str) -> None:
 
 def test_the_state_outlives_its_node(root: str) -> None:
     with drumbeat.init(
-        nodes=2, num_cpus=1, runtime_directory=root, lost_after_intervals=3, lease_margin_s=0.5
+        nodes=2, num_cpus=1, runtime_directory=root, lost_after_intervals=5, lease_margin_s=0.5
     ):
         ledger = Each.remote()
         assert drumbeat.get([ledger.add.remote() for _ in range(5)], timeout=20)[-1] == 5
