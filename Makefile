@@ -137,10 +137,10 @@ soak: .venv/dev.stamp
 	@$(RUN) tests/sim/run.py --seeds $(SEEDS) --start $(START)
 	@$(RUN) tests/fuzz/run.py --messages $(MESSAGES)
 
-bench: .venv/run.stamp
+bench: .venv/dev.stamp
 	@$(RUN) -m benchmarks $(if $(FAST),--fast)
 
-bench-peers: .venv/run.stamp
+bench-peers: .venv/dev.stamp
 	@$(RUN) -m benchmarks.environments ray dask
 	@$(RUN) -m benchmarks --peers $(if $(FAST),--fast)
 

@@ -27,8 +27,8 @@ class Caller(Protocol):
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run one task and wait for its value."""
 
-    def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> None:
-        """Submit a task for each argument list, then wait for all."""
+    def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> Any:
+        """Submit a task for each argument list, then wait for all; return their values."""
 
     def stop(self) -> None:
         """End it."""
@@ -161,9 +161,9 @@ class Executor:
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         return self.pool.submit(function, *args).result()
 
-    def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> None:
-        for future in [self.pool.submit(function, *arguments) for arguments in argument_lists]:
-            future.result()
+    def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> Any:
+        futures = [self.pool.submit(function, *arguments) for arguments in argument_lists]
+        return [future.result() for future in futures]
 
     def gather_errors(self, function: Callable[..., Any], count: int) -> int:
         futures = [self.pool.submit(function, number) for number in range(count)]
@@ -187,9 +187,9 @@ class Pool:
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         return self.pool.apply_async(function, args).get()
 
-    def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> None:
-        for result in [self.pool.apply_async(function, given) for given in argument_lists]:
-            result.get()
+    def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> Any:
+        results = [self.pool.apply_async(function, given) for given in argument_lists]
+        return [result.get() for result in results]
 
     def gather_errors(self, function: Callable[..., Any], count: int) -> int:
         raised = 0

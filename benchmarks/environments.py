@@ -18,8 +18,8 @@ from .results import ROOT
 
 #: by name; exactly these versions, so that runs can be compared
 PACKAGES = {
-    "ray": ("ray==2.60.0",),
-    "dask": ("distributed==2026.8.0",),
+    "ray": ("ray==2.60.0", "numpy==2.4.6"),
+    "dask": ("distributed==2026.8.0", "numpy==2.4.6"),
     "plots": ("matplotlib==3.11.2",),
 }
 #: of pip, which may have to fetch 80 MB

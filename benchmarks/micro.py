@@ -12,7 +12,7 @@ from typing import Any
 
 from . import workloads
 from .adapters import Adapter, ClusterAdapter, Waiter
-from .rows import BY_NAME, DURATIONS, PAYLOADS, WORKERS
+from .rows import ARRAYS, BY_NAME, DURATIONS, PAYLOADS, WORKERS
 
 AT_ONCE = 1_000
 WAIT_REFS = 1_000
@@ -120,6 +120,22 @@ def payload(name: str) -> Callable[[Adapter, bool], float]:
     return measure
 
 
+def array(name: str) -> Callable[[Any, bool], float]:
+    """Return the measurement of large arrays; NumPy is loaded only by who measures these."""
+
+    def measure(system: Any, fast: bool) -> float:
+        from . import arrays
+
+        works = {
+            "array_by_ref": arrays.by_reference,
+            "array_by_value": arrays.by_value,
+            "array_results": arrays.results,
+        }
+        return works[name](system, fast)
+
+    return measure
+
+
 SHARED: dict[str, Callable[[Any, bool], float]] = {
     "micro_tasks_sync": tasks_sync,
     "micro_tasks_async": tasks_async,
@@ -133,4 +149,5 @@ SHARED: dict[str, Callable[[Any, bool], float]] = {
     "micro_wait": wait,
     **{row.name: efficiency(row.name) for row in DURATIONS},
     **{row.name: payload(row.name) for row in PAYLOADS},
+    **{row.name: array(row.name) for row in ARRAYS},
 }

@@ -31,6 +31,7 @@ HEADS = {
     "micro": "The rows of Ray's micro-benchmark",
     "durations": "Efficiency by the duration of tasks",
     "payloads": "Payloads by size",
+    "arrays": "Large arrays",
 }
 
 

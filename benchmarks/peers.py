@@ -14,8 +14,8 @@ from typing import Any
 from .remote_api import RemoteApi
 from .rows import WORKERS
 
-#: of Ray's object store: its default is a third of the machine's memory
-STORE_BYTES = 512 << 20
+#: of Ray's object store: its default, about a third of the machine's memory, up to this
+STORE_BYTES = min(4 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 3)
 
 
 class Ray(RemoteApi):
@@ -90,8 +90,10 @@ class Dask:
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         return self.submit(function, *args).result()
 
-    def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> None:
-        self.client.gather([self.submit(function, *arguments) for arguments in argument_lists])
+    def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> Any:
+        return self.client.gather(
+            [self.submit(function, *arguments) for arguments in argument_lists]
+        )
 
     def gather_errors(self, function: Callable[..., Any], count: int) -> int:
         futures = [self.submit(function, number) for number in range(count)]

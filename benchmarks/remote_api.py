@@ -27,9 +27,9 @@ class RemoteApi:
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         return self.api.get(self.remote(function).remote(*args))
 
-    def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> None:
+    def gather(self, function: Callable[..., Any], argument_lists: list[tuple[Any, ...]]) -> Any:
         remote = self.remote(function).remote
-        self.api.get([remote(*arguments) for arguments in argument_lists])
+        return self.api.get([remote(*arguments) for arguments in argument_lists])
 
     def gather_errors(self, function: Callable[..., Any], count: int) -> int:
         remote = self.remote(function).remote

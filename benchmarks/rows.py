@@ -136,6 +136,17 @@ PAYLOADS = tuple(
     )
 )  # fmt: skip
 
-GROUPS = {"table": TABLE, "micro": MICRO, "durations": DURATIONS, "payloads": PAYLOADS}
+ARRAYS = tuple(
+    Row(name, title, "GB/s", True, systems, group="arrays")
+    for name, title, systems in (
+        ("array_by_ref", "an array of 100 MB by reference to 10 tasks", CLUSTERS),
+        ("array_by_value", "the same by value", (*EVERYONE, *PEERS)),
+        ("array_results", "ten results of 100 MB", (*EVERYONE, *PEERS)),
+    )
+)
+
+GROUPS = {
+    "table": TABLE, "micro": MICRO, "durations": DURATIONS, "payloads": PAYLOADS, "arrays": ARRAYS,
+}  # fmt: skip
 ROWS = tuple(row for rows in GROUPS.values() for row in rows)
 BY_NAME = {row.name: row for row in ROWS}
