@@ -249,7 +249,7 @@ class Traffic:
                 del self._refused[key]
 
     def end(self) -> None:
-        """This life has ended: what was sent in it, or was to be, is kept no more."""
+        """End this life: what was sent in it, or was to be, is kept no more."""
         self.over = True
         # Offers that were made in it name it for as long as others need them. Should one of them
         # have been on its way back to whoever had made it, they would keep each other for ever.
