@@ -31,7 +31,7 @@ from .attempts import (
 from .checkpoints import Checkpoints
 from .dispatch import Dispatch
 from .events import Revoke, Signal, WorkerExited
-from .handing import forget_gone, hand_out, note_begun
+from .handing import forget_gone, hand_out, held_back, note_begun
 from .lives import Lives
 from .packets import ActorMade, Begun, Finished, FinishedRow
 from .state import NodeState
@@ -154,6 +154,13 @@ class Actors:
         self._held.clear()
         self.refused.clear()
         self.checkpoints.clear()
+
+    def behind_arriving(self) -> list[Attempt]:
+        """Return calls that are whole and wait for earlier ones of their callers that are not."""
+        hosts = [worker.actor for worker in self._state.workers.values()]
+        return [
+            call for hosted in hosts if hosted is not None for call in held_back(hosted.waiting)
+        ]
 
     def restarted(self) -> None:
         """The scheduler is another: what was to be told is told in another way."""

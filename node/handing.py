@@ -109,6 +109,19 @@ def next_of(waiting: deque[Attempt]) -> int:
     return -1
 
 
+def held_back(waiting: Iterable[Attempt]) -> list[Attempt]:
+    """Return the whole calls among these that wait for earlier ones of their callers."""
+    held: dict[bytes, None] = {}
+    found: list[Attempt] = []
+    for attempt in waiting:
+        caller = attempt.row.id[:CALLER_BYTES]
+        if attempt.state == ARRIVING:
+            held[caller] = None
+        elif attempt.state == CALLED and caller in held:
+            found.append(attempt)
+    return found
+
+
 # ------------------------------------------------------------------------- beside each other
 
 

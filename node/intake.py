@@ -57,12 +57,14 @@ class Intake:
     def restarted(self) -> None:
         """The scheduler is another: what is not whole will not be, and kinds get other numbers.
 
-        Attempts that are here go on as they are, before all that this life brings.
+        Attempts that are here go on as they are, before all that this life brings: but for calls
+        whose callers have made earlier ones that are not whole, and come again.
         """
         state = self._state
-        for attempt in list(state.attempts.values()):
-            if attempt.state == ARRIVING:
-                state.forget(attempt)
+        behind = self._actors.behind_arriving()
+        arriving = [one for one in state.attempts.values() if one.state == ARRIVING]
+        for attempt in (*arriving, *behind):
+            state.forget(attempt)
         for refs in self.pins():
             state.objects.unpin(refs)
         self.blobs.clear()

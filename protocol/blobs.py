@@ -137,6 +137,15 @@ class Chunker:
         """What was promised has been queued, and is counted as such."""
         del self._lent[number]
 
+    def let_go(self) -> None:
+        """Keep nothing of what was queued or lent any more: there is no other side."""
+        self._waiting.clear()
+        self._lent.clear()
+        self.promised.clear()
+        self.kept_promises.clear()
+        self.pending_bytes = self.lent_bytes = self.pending_chunks = self._index = 0
+        self.pending = False
+
     def say(self, message: Bring | Taken) -> None:
         """Queue a message that stands for itself."""
         self._say_whole(message)

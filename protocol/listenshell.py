@@ -322,7 +322,7 @@ class ListenShell:
     def _life_over(self, peer: PeerId) -> None:
         traffic = self._traffic.pop(peer, None)
         if traffic is not None:
-            traffic.over = True
+            traffic.end()
             self._remotes.life_over(traffic)
 
     def _take_in_bulk(self, peer: PeerId, raws: list[Raw], out: list[ListenHappening]) -> None:

@@ -281,6 +281,13 @@ class Traffic:
             if not numbers:
                 del self._refused[key]
 
+    def end(self) -> None:
+        """End this life: what was sent in it, or was to be, is kept no more."""
+        self.over = True
+        # Offers that were made in it name it for as long as others need them. Should one of them
+        # have been on its way back to whoever had made it, they would keep each other for ever.
+        self.chunker.let_go()
+
     def mark(self, mark: int, control: Link, bulk: Link) -> None:
         """Set a mark behind all that was sent so far, payloads too that are not cut yet."""
         bulk_ever = bulk.queued_ever + self.chunker.pending_chunks

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from drumbeat.client.events import CancelAsked
+from drumbeat.protocol.codec import decoder, encode
 from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId, TaskId
 from drumbeat.protocol.messages import Outcome, ValueRow
 from drumbeat.scheduler.deeds import Course, Deed, Will
@@ -29,6 +30,7 @@ CALLER_BYTES = 9
 DETACHED = b"\xfe\xed"
 #: in one world
 ACTORS_MAX = 3
+_read = decoder(Deed)
 
 
 def detached_id(label: int) -> TaskId:
@@ -120,12 +122,13 @@ class Deeds:
 
     def __init__(self, oracle: "Oracle") -> None:
         self._oracle = oracle
-        self._deeds: dict[bytes, Deed] = {}
+        #: packed, as files are: nothing in them is of the life that wrote them
+        self._deeds: dict[bytes, bytes] = {}
         self._courses: dict[bytes, Course] = {}
 
     def keep(self, deed: Deed) -> None:
         self._oracle.count("actor written down")
-        self._deeds[deed.id] = deed
+        self._deeds[deed.id] = encode(deed)
 
     def keep_course(self, id_: bytes, course: Course) -> None:
         self._oracle.count("actor's course written down")
@@ -142,7 +145,10 @@ class Deeds:
 
     def wills(self) -> list[Will]:
         """Return what one life of the scheduler leaves to the next."""
-        wills = [Will(deed, self._courses.get(id_, Course())) for id_, deed in self._deeds.items()]
+        wills = [
+            Will(_read(packed), self._courses.get(id_, Course()))
+            for id_, packed in self._deeds.items()
+        ]
         if wills:
             self._oracle.count("actors left to the next life of the scheduler", len(wills))
         return wills

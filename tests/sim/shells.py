@@ -24,6 +24,8 @@ from drumbeat.protocol.standstill import Deadlock
 from drumbeat.scheduler import doubts
 from drumbeat.scheduler import events as scheduler_events
 from drumbeat.scheduler.core import SchedulerCore
+from drumbeat.scheduler.deeds import Deed
+from drumbeat.scheduler.gathering import Gathering
 
 from . import data_wire
 from .data_wire import MoverPlace, open_carriage
@@ -60,6 +62,7 @@ class SchedulerProcess(Process):
         keys = data_wire.KEYS if world.scenario.data else ()
         self.shell = listen(self.place, settings, epoch, keys)
         rng = Random(f"{world.scenario.seed} core {epoch}")
+        self._gathering = Gathering(self.shell.fetch, self._keep)
         wills = world.oracle.acts.deeds.wills()
         left = expected, gone, daemons, closed, wills, acting
         self.core = SchedulerCore(settings, epoch, rng, *left)
@@ -132,6 +135,12 @@ class SchedulerProcess(Process):
             case transport.Unread(holder):
                 return scheduler_events.Unread(holder)
 
+    def _keep(self, deed: Deed) -> None:
+        """Write down an actor that is whole; the core hears of it in the next turn."""
+        self.world.oracle.acts.deeds.keep(deed)
+        self._told.append(scheduler_events.Kept(deed.id))
+        self.wake()
+
     def _note(self, peer: PeerId, message: Any) -> None:
         """Know who has come, and who has come back."""
         if isinstance(message, Join):
@@ -177,12 +186,11 @@ class SchedulerProcess(Process):
                 case scheduler_events.Remember():
                     self.world.remember(self, command)
                 case scheduler_events.Keep():
-                    self.world.oracle.acts.deeds.keep(command.deed)
-                    self._told.append(scheduler_events.Kept(command.deed.id))
-                    self.wake()
+                    self._gathering.keep(command.deed)
                 case scheduler_events.KeepCourse():
                     self.world.oracle.acts.deeds.keep_course(command.id, command.course)
                 case scheduler_events.Unkeep():
+                    self._gathering.withdraw([command.id])
                     self.world.oracle.acts.deeds.drop(command.id)
                 case scheduler_events.Drop():
                     if command.error:

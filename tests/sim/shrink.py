@@ -25,7 +25,10 @@ def kind_of(outcome: Outcome) -> str:
     if " crashed:" in text:
         lines = [line for line in text.strip().splitlines() if line.strip()]
         return re.sub(r"[0-9a-f]{8,}|\d+|\W", " ", f"{lines[0]} {lines[-1]}")
-    text = text.split("\n")[0].split(":")[0]
+    text = text.split("\n")[0]
+    if text.startswith("not at rest: "):
+        return re.sub(r" = .*|(?<=: )\w+\.", "", text)  # the first that is left, whoever has it
+    text = text.split(":")[0]
     return re.sub(r"[0-9a-f]{8,}[.0-9a-f]*|\d+", "#", text)
 
 

@@ -454,7 +454,8 @@ class Worker:
             raise
         if lends:
             self.oracle.regained(execution)
-        return tuple(answered.data)
+        # Where its node has let go of the task nobody counts any more: it goes on, to its end.
+        return tuple(answered.data or reads)
 
     def _await_answer(self, request: int) -> Generator[Request, ToWorker | None, Answered]:
         while True:

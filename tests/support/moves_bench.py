@@ -161,7 +161,7 @@ class MovesBench:
         """End a peer's link life."""
         assert peer.there is not None
         traffic, peer.there = peer.there, None
-        traffic.over = True
+        traffic.end()
         self.remotes.life_over(traffic)
         self.talk()
 

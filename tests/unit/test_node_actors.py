@@ -18,6 +18,7 @@ from drumbeat.protocol.messages import (
     StopMode,
     ValueRow,
 )
+from drumbeat.protocol.recovery import Inventory
 from support.node_acting import CREATION, Stage
 from support.node_bench import (
     CLIENT,
@@ -147,6 +148,19 @@ def test_of_calls_whose_length_nobody_knows_two_are_in_the_workers_hands(stage):
     assert stage.ran() == {1: calls[:2]}
     stage.finish(1, 2)
     assert stage.ran() == {1: [calls[2]]}
+
+
+def test_calls_behind_one_that_is_not_whole_are_left_to_the_next_scheduler_with_it(stage):
+    (before,) = stage.call()
+    assert stage.ran() == {1: [before]}
+    (late,), (behind,) = stage.call(args=None, size=9), stage.call()
+    stage.feed(events.Disconnected())
+    stage.feed(events.Connected(2, False))
+    told = [row.id for message in stage.sent(Inventory) for row in message.rows]
+    assert told == [stage.actor, before]
+    assert stage.ran() == {}
+    stage.finish(1, 2)
+    assert stage.ran() == {}, f"{behind.hex()} would be run before {late.hex()}"
 
 
 def test_a_call_for_an_actor_that_is_not_here_goes_back():

@@ -190,6 +190,25 @@ def test_what_has_lost_its_holder_is_got_from_whoever_else_keeps_it(bench: Moves
     assert bench.got(late) == [(ONE, DATA)]
 
 
+def test_what_was_on_its_way_back_to_a_holder_that_went_is_not_kept_for_ever(
+    bench: MovesBench,
+) -> None:
+    holder, home, reader = (bench.peer() for _ in range(3))
+    payload = bench.offer(holder, ONE, DATA)
+    holder.is_deaf = True
+    bench.send(holder, ONE, payload)
+    bench.goes(holder)
+    bench.send(reader, ONE, payload)
+    again = bench.offer(home, ONE, DATA, b"the-same-another")
+    bench.restore(again)
+    assert bench.got(reader) == [(ONE, DATA)]
+    assert home.served == [again.id]
+    del payload, again
+    gc.collect()
+    bench.talk()
+    assert home.served == []
+
+
 def test_one_that_was_promised_it_gets_it_too(bench: MovesBench) -> None:
     holder, home, old = bench.peer(), bench.peer(), bench.peer(moves=False)
     payload = bench.offer(holder, ONE, DATA)
