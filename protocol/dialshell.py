@@ -172,6 +172,9 @@ class DialShell:
         if traffic.chunker.pending and bulk.dialer.up:
             traffic.feed(bulk.dialer.link)
             bulk.due_s = NOW_S
+            if self._carriage is not None and self._control.dialer.link.hurry(now_s):
+                # A result counts once its submitter has it, and all that it was told before.
+                self._control.due_s = NOW_S
         # Before the first turn a dialer knows of no time, though it is to begin at once.
         for line in self._lines if self._started else ():
             if now_s >= line.due_s:

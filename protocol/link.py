@@ -163,6 +163,14 @@ class Link:
         self.queued_bytes -= taken_bytes
         return messages
 
+    def hurry(self, now_s: float) -> bool:
+        """Have what has come be acknowledged with the next flush; return whether that is due."""
+        due_s = self.ack_due_s
+        if due_s is None:
+            return False
+        self.ack_due_s = min(due_s, now_s)
+        return True
+
     def acknowledge(self) -> bytes:
         """Return an Ack frame: due or not, it is also the sign of life and the probe."""
         self._told()

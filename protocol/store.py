@@ -126,7 +126,8 @@ class Store:
             with self.spilling:
                 while not self._claim(claim, size):
                     self.make_room(size)
-                yield
+            # Without it: who writes may wait for what somebody has who waits for it.
+            yield
         finally:
             self._claims.pop(claim, None)
 
@@ -167,9 +168,9 @@ class Store:
                 try:
                     self._spill(segment)
                 except (OSError, ValueError) as error:
-                    if segment.fd >= 0:
-                        why = f"no more can go there: {error}"
-                        raise self._full(size, why) from None
+                    if segment.fd < 0 or (beside is not None and beside.spill_older(None)):
+                        continue  # it has gone meanwhile, or something less does
+                    raise self._full(size, f"no more can go there: {error}") from None
 
     def _others_write(self) -> bool:
         thread = threading.get_ident()

@@ -67,11 +67,13 @@ class Stowage:
         self.why = ""
         #: nothing can, since when; and whether that was told
         self._full_since_s: float | None = None
+        self._full_why = ""
         self._is_told = False
         self._thread: threading.Thread | None = None
         # None: look what there is to do; payloads: let go of them; False: end. The one kind of
         # queue that may be filled amid anything, a finalizer included.
         self._due: SimpleQueue[bytes | bool | None] = SimpleQueue()
+        self._failure: BaseException | None = None
         self._is_closed = False
         store.beside = self
 
@@ -161,8 +163,10 @@ class Stowage:
         """A turn of the loop ends: return how full it is; None: there is room, as far as is known.
 
         All that had gone by this turn is known to have gone: only now it is told that there is no
-        room for more.
+        room for more. What has ended the thread is raised, since nothing would go to disk again.
         """
+        if self._failure is not None:
+            raise self._failure
         if not (self._coming_bytes or self._wanted_bytes or self._full_since_s is not None):
             self._is_told = self._is_asked = False
             return None
@@ -185,8 +189,8 @@ class Stowage:
         memory, spilled = store.all_bytes, store.all_spilled_bytes
         why = (
             f"this process keeps {memory:,} in memory (store_bytes_max {most:,}) and {spilled:,} "
-            f"on disk, and no more can go there: {self.why}; let go of references that are not "
-            "needed, or raise the setting, and call it again"
+            f"on disk, and no more can go there: {self._full_why}; let go of references that are "
+            "not needed, or raise the setting, and call it again"
         )
         return Fullness(max(0, most - memory), memory, spilled, why)
 
@@ -239,16 +243,21 @@ class Stowage:
 
     def _spill_one(self) -> bool:
         """Write down what was used least of all within the budget; return whether it could."""
-        store = self._store
+        store, why = self._store, ""
         with store.spilling:
             found = self._in_order()
-            try:
-                if store.spill_older(found[0][1].used if found else None):
-                    return True
-            except (OSError, ValueError) as error:
-                self.why = str(error)
-                return bool(found) and self.spill_older(None)
-            return self.spill_older(None)
+            oldest = found[0][1].used if found else None
+            # What was used later goes where nothing older can.
+            for spill, used in (
+                (store.spill_older, oldest), (self.spill_older, None), (store.spill_older, None)
+            ):  # fmt: skip
+                try:
+                    if spill(used):
+                        return True
+                except (OSError, ValueError) as error:
+                    why = str(error)
+            self.why = self.why or why
+        return False
 
     def _is_over(self) -> bool:
         """Return whether something is to be written down, and could be as far as is known."""
@@ -275,16 +284,20 @@ class Stowage:
         return True
 
     def _work(self) -> None:
-        while (gone := self._due.get()) is not False:
-            del gone
-            while self._is_over():
-                before = self._store.all_bytes
-                if not self._spill_one() and self._store.all_bytes >= before:
-                    self._is_full(self.why or "what is there cannot be written down")
-                self._wake()
+        try:
+            while (gone := self._due.get()) is not False:
+                del gone
+                while self._is_over():
+                    before = self._store.all_bytes
+                    if not self._spill_one() and self._store.all_bytes >= before:
+                        self._is_full(self.why or "what is there cannot be written down")
+                    self._wake()
+        except BaseException as error:  # noqa: BLE001  # raised in the owner's thread
+            self._failure = error
+            self._wake()
 
     def _is_full(self, why: str) -> None:
-        self.why, self._full_since_s = why, clock.now_s()
+        self._full_why, self._full_since_s = why, clock.now_s()
 
     def close(self) -> None:
         """Keep nothing more within the budget. In a forked child too."""

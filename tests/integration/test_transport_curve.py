@@ -1,6 +1,7 @@
 """Over the network nobody comes in without a key, and no key is good for more than its role."""
 
 import os
+import random
 import socket
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import zmq
 from drumbeat.protocol import sockets
+from drumbeat.protocol.carriage import carriage_of
 from drumbeat.protocol.clock import now_s
 from drumbeat.protocol.codec import encode
 from drumbeat.protocol.dialer import Down, Refused, Unreachable, Up
@@ -22,7 +24,7 @@ from drumbeat.protocol.messages import Answer as Reply
 from drumbeat.protocol.messages import Query
 from drumbeat.protocol.settings import Settings
 from drumbeat.protocol.sockets import new_keys, public_key
-from drumbeat.protocol.traffic import Blob, Message
+from drumbeat.protocol.traffic import Blob, Message, Reached
 from drumbeat.protocol.transport import DialShell, ListenShell
 from msgspec import Raw
 from support.pair import EPOCH, A, B, Keys, Pair
@@ -432,3 +434,24 @@ def test_shells_are_closed_without_waiting_for_anybody() -> None:
     pair.dialers.pop(B)
     pair.close()
     assert watch.own_s() < 5.0
+
+
+def test_who_says_what_became_of_a_payload_acknowledges_all_else_at_once() -> None:
+    """A result counts once its submitter has it: an acknowledgement that is late holds it up."""
+    pair = Pair(ANY_PORT, Settings(ack_delay_s=60.0, resend_after_s=60.0))
+    listener = pair.listen()
+    credentials = keys_of(pair).of(Role.CLIENT)
+    carriage = carriage_of(pair.settings, A, credentials, listens=False)
+    shell = DialShell(
+        pair.endpoint, Role.CLIENT, A, "me", pair.settings, random.Random(1), credentials,
+        carriage=carriage,
+    )  # fmt: skip
+    shell.attach(pair.poller)
+    pair.dialers[A], pair.said[A] = shell, []
+    pair.until(lambda: shell.up and pair.came(Joined))
+    assert listener.send(A, Reply(7, b"fine"))
+    listener.mark(A, 1)
+    pair.until(lambda: pair.went(Message))
+    shell.send_blob(b"k" * 16, b"x")
+    pair.until(lambda: pair.came(Reached))
+    pair.close()

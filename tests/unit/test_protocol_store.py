@@ -33,6 +33,7 @@ def is_memory(path: Path) -> bool:
 
 
 def opened_files() -> int:
+    gc.collect()
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -248,6 +249,28 @@ def test_who_finds_that_all_room_is_being_written_to_waits_for_that(store: Store
     assert first is not None
     assert (first.is_spilled, second.is_spilled) == (True, False)
     assert read(first) == content_of(0) * 4
+
+
+def test_who_writes_keeps_nobody_from_making_room_meanwhile(store: Store) -> None:
+    for number in range(4):
+        keep(store, number)
+    begun, written = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with store.room_for(SIZE):
+            begun.set()
+            written.wait()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    begun.wait()
+    other = threading.Thread(target=store.make_room, args=(SIZE,))
+    other.start()
+    other.join(20)
+    assert not other.is_alive(), "the writer may wait for what it has"
+    written.set()
+    writer.join()
+    other.join()
 
 
 def test_many_threads_that_put_stay_within_the_budget(store: Store) -> None:

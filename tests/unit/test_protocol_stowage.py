@@ -41,8 +41,8 @@ def content_of(number: int) -> bytes:
     return b"%010d" % number * (SIZE // 10)
 
 
-def row_of(number: int) -> ValueRow:
-    payload = Filing(1)(content_of(number), [])
+def row_of(number: int, times: int = 1) -> ValueRow:
+    payload = Filing(1)(content_of(number) * times, [])
     return ValueRow(b"object %07d" % number, Outcome.VALUE, payload)
 
 
@@ -215,6 +215,56 @@ def test_when_the_disk_is_full_too_it_is_told_at_the_end_of_a_turn_and_no_longer
     until(lambda: stowage.admits(FILE))
     assert [read(row) for row in rows] == [content_of(number) for number in range(1, 6)]
     house.close()
+
+
+def test_what_is_too_large_for_the_disk_keeps_nothing_smaller_from_going_there(disk: str) -> None:
+    house = House(Store(0, BUDGET, Disk(disk, 2 * FILE)))
+    large = row_of(0, 3)
+    house.come(large)
+    segment, _ = house.store.write(b"segment", [content_of(1)])
+    house.store.put(segment)
+    assert not house.stowage.admits(FILE)
+    until(lambda: segment.is_spilled)
+    assert house.stowage.turn() is None
+    assert house.stowage.admits(FILE)
+    assert not is_spilled(large)
+    house.close()
+
+
+def test_nor_is_what_is_put_refused_while_something_smaller_that_has_come_can_go(disk: str) -> None:
+    house = House(Store(0, BUDGET, Disk(disk, 2 * FILE)))
+    segment, _ = house.store.write(b"segment", [content_of(0) * 3])
+    house.store.put(segment)
+    row = row_of(1)
+    house.come(row)
+    house.store.make_room(SIZE)
+    assert is_spilled(row)
+    assert not segment.is_spilled
+    house.close()
+
+
+def test_why_it_is_full_is_told_though_somebody_has_looked_for_room_since(disk: str) -> None:
+    house = House(Store(0, BUDGET, Disk(disk, 2 * FILE)))
+    house.come(*[row_of(number) for number in range(6)])
+    house.settle()
+    fullness = house.until_full()
+    assert not house.stowage.spill_older(0), "none was used before that"
+    house.stowage.admits(FILE)
+    assert house.stowage.turn() == fullness
+    house.close()
+
+
+def test_if_nothing_goes_to_disk_any_more_for_a_mistake_of_ours_nobody_waits_for_that(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError("it cannot be written down")
+
+    monkeypatch.setattr("drumbeat.protocol.stowage.written_to", fail)
+    house.come(*[row_of(number) for number in range(5)])
+    until(lambda: house.woken > 0)
+    with pytest.raises(MemoryError, match="written down"):
+        house.stowage.turn()
 
 
 def test_a_disk_that_is_full_for_a_while_is_tried_again(
