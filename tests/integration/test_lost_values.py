@@ -222,13 +222,19 @@ def test_a_drained_node_stays_until_another_one_has_what_it_is_getting_there(
     machines.start("one")
     machines.start("two", DRUMBEAT_DATA_WINDOW_BYTES=str(SLOWLY // 4))
     with machines.init():
-        ref = work.made.options(node="one").remote(5, LARGE)
+        size = 2 * LARGE  # it is to take longer than to ask what the node waits for
+        ref = work.made.options(node="one").remote(5, size)
         needs = work.summed.options(node="two", max_retries=0).remote(ref)
         drumbeat.wait([ref])
         one = machines.nodes["one"].popen
         one.terminate()
-        waits = ["large values that others are getting there"]
-        until(lambda: waits in [row.get("waits_for") for row in machines.cluster.asked("nodes")])
-        assert drumbeat.get(needs, timeout=120) == ("two", 5 * LARGE)
+
+        def waits_for() -> list[str]:
+            return [
+                why for row in machines.cluster.asked("nodes") for why in row.get("waits_for", ())
+            ]
+
+        until(lambda: "large values that others are getting there" in waits_for())
+        assert drumbeat.get(needs, timeout=120) == ("two", 5 * size)
         assert one.wait(60) == 0
         assert machines.relays() == []
