@@ -158,11 +158,11 @@ class WorkerSession:
     def put(self, packed: Packed) -> ObjectId:
         """Keep a value in the node; see Session."""
         parent, depth = self._parent()
-        self._puts.wait()
+        self._puts.wait(packed.payload)
         with self._lock:
             id_ = ObjectId(self._ids())
             row = ValueRow(id_, _VALUE, packed.payload, 0, packed.contained)
-            self._puts.count(row)
+            self._puts.count(packed.payload)
             self._change((id_, OWN))
             self._keep(row)
             self._line.outbox.append(Made(parent, depth, None, None, row))

@@ -195,7 +195,7 @@ class Objects:
     def put(self, row: ValueRow, worker: Worker) -> None:
         """A worker put a value."""
         self.hold(worker, (row.id,))
-        size = counted(row)
+        size = counted(row.payload)
         if size:
             worker.put_bytes += size
             self.brought[worker.number] = worker.put_bytes

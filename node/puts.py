@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from ..protocol.messages import ValueRow
 from .page import GRANTED, Words
 
 #: so much may be on its way, or wait for room, when more is put
@@ -20,9 +19,9 @@ COUNTED_BYTES_MIN: Final = 64 << 10
 _LOOK_S: Final = 0.001
 
 
-def counted(row: ValueRow) -> int:
+def counted(payload: bytes | None) -> int:
     """Return how much a value that is put counts: worker and node must say the same."""
-    size = len(row.payload or b"")
+    size = len(payload or b"")
     return size if size >= COUNTED_BYTES_MIN else 0
 
 
@@ -41,17 +40,18 @@ class Puts:
         self._flush = flush
         self._bytes = 0
 
-    def wait(self) -> None:
-        """Wait until more may be put. In the main thread Interrupted may end it."""
-        if not self._is_ahead():
+    def wait(self, payload: bytes | None) -> None:
+        """Wait until this may be put. In the main thread Interrupted may end it."""
+        if not counted(payload):
             return
+        # What has gone before it makes room for it only if the node hears of that first.
         self._flush()
         while self._is_ahead():
             time.sleep(_LOOK_S)
 
-    def count(self, row: ValueRow) -> None:
+    def count(self, payload: bytes | None) -> None:
         """Count what is put now. Only one thread at a time does."""
-        self._bytes += counted(row)
+        self._bytes += counted(payload)
 
     def _is_ahead(self) -> bool:
         return self._bytes - int(self._words[GRANTED]) > AHEAD_BYTES_MAX

@@ -207,9 +207,7 @@ class Daemon:
             self._lag_s = late_s
         happened = pool.turn(at_s, self._pool_fd in readable)
         for event in happened:
-            if type(event) is Spoke:
-                self._judge_lag(at_s)
-            self._tell(event, at_s)
+            self._tell_of_worker(event, at_s)
         heard = shell.turn(at_s)
         if at_s >= self._confirm_due_s and shell.confirmed_s > self._confirmed_s:
             self._confirmed_s = shell.confirmed_s
@@ -233,6 +231,14 @@ class Daemon:
         self._ended_s = ended_s = now_s()
         if ended_s - at_s > self._lag_s:
             self._lag_s = ended_s - at_s
+
+    def _tell_of_worker(self, event: Event, at_s: float) -> None:
+        if type(event) is Spoke:
+            self._judge_lag(at_s)
+        self._tell(event, at_s)
+        if self._room.fullness is not None:
+            # What a worker has let go of makes room for what it puts next, perhaps in this turn.
+            self._act(at_s)
 
     def _wait(self, wait_s: float) -> list[int]:
         readable = self._poller.wait(wait_s)

@@ -32,45 +32,48 @@ class Worker:
 
     def _flush(self) -> None:
         self.flushes += 1
-        self.words[GRANTED] = self.grants.pop(0)
+        if self.grants:
+            self.words[GRANTED] = self.grants.pop(0)
 
     def put(self, size: int) -> None:
-        self.puts.wait()
-        self.puts.count(row(bytes(size)))
+        self.puts.wait(bytes(size))
+        self.puts.count(bytes(size))
 
 
-def test_a_worker_that_is_not_far_ahead_puts_and_sends_nothing_for_that() -> None:
+def test_a_worker_that_is_not_far_ahead_waits_for_nothing() -> None:
     worker = Worker()
     for _ in range(3):
         worker.put(HALF)
-    assert not worker.flushes
 
 
-def test_one_that_is_too_far_ahead_sends_what_it_has_and_puts_when_there_is_room() -> None:
-    worker = Worker([3 * HALF, 5 * HALF])
-    for _ in range(6):
-        worker.put(HALF)
-    assert worker.flushes == 1
+def test_what_has_gone_is_told_before_more_is_put_so_that_it_makes_room() -> None:
+    worker = Worker()
     worker.put(HALF)
-    assert worker.flushes == 2
+    assert worker.flushes == 1
+
+
+def test_one_that_is_too_far_ahead_puts_when_the_node_has_room() -> None:
+    worker = Worker([0, 0, 0, HALF, 4 * HALF])
+    for _ in range(7):
+        worker.put(HALF)
+    assert not worker.grants
 
 
 def test_one_large_value_may_be_on_its_way_however_large() -> None:
-    worker = Worker([10 * AHEAD_BYTES_MAX])
+    worker = Worker([0, 10 * AHEAD_BYTES_MAX])
     worker.put(10 * AHEAD_BYTES_MAX)
-    assert not worker.flushes
-    worker.put(1)
-    assert worker.flushes == 1
+    worker.put(HALF)
+    assert not worker.grants
 
 
-def test_who_waits_for_room_can_be_interrupted_and_has_put_nothing() -> None:
+def test_who_waits_for_room_can_be_interrupted() -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
     puts = Puts(PulsePage().slot(1), interrupted)
-    puts.count(row(bytes(3 * HALF)))
+    puts.count(bytes(3 * HALF))
     with pytest.raises(KeyboardInterrupt):
-        puts.wait()
+        puts.wait(bytes(HALF))
 
 
 def test_small_values_do_not_count() -> None:
@@ -78,7 +81,7 @@ def test_small_values_do_not_count() -> None:
     for _ in range(4 * AHEAD_BYTES_MAX // COUNTED_BYTES_MIN):
         worker.put(COUNTED_BYTES_MIN - 1)
     assert not worker.flushes
-    assert counted(row(None)) == 0
+    assert counted(None) == 0
 
 
 @pytest.mark.skipif(not are_to_be_had(), reason="no memory files that can be sealed")
@@ -90,5 +93,5 @@ def test_worker_and_node_count_the_same_whether_it_lies_in_a_file_or_in_the_pack
     packet = Packet(memoryview(data), tuple(os.dup(fd) for fd in fds))
     come = whole(decoder(ToDaemon), packet)
     assert isinstance(come, Submitted)
-    assert [counted(one) for one in come.puts] == [counted(one) for one in rows]
-    assert counted(come.puts[0]) == len(filed)
+    assert [counted(one.payload) for one in come.puts] == [counted(one.payload) for one in rows]
+    assert counted(come.puts[0].payload) == len(filed)
