@@ -223,13 +223,7 @@ class Home:
             self.filed.append((id_, row))
             return row
         self.refuse(row)
-        text = f"there is no room for this value of {size:,} bytes: {full.why}"
-        details: dict[str, str | int | float | bool | None] = {
-            "needed_bytes": size,
-            "memory_bytes": full.memory_bytes,
-            "spilled_bytes": full.spilled_bytes,
-        }
-        return ValueRow(id_, Outcome.FAILURE, failure=Failure("StoreFull", text, details))
+        return full.refusal(id_, size)
 
     def deliver(self, ids: Iterable[bytes]) -> None:
         """Count refs that the scheduler delivered inside a row; the row pins them."""

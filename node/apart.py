@@ -13,6 +13,7 @@ from ..protocol.codec import encode
 from ..protocol.errors import RemoteProtocolError
 from ..protocol.messages import TaskRow, ValueRow
 from ..protocol.payload_files import file_of, handed, may_be_file
+from ..protocol.segments import USES
 from .channel import Packet, close_all
 from .packets import Answered, Finished, FinishedRow, Item, Run, Submitted
 
@@ -45,6 +46,7 @@ class Files:
         file = file_of(payload)
         if file is None or len(self.fds) >= _files_max():
             return payload
+        file.used = next(USES)
         self.fds.append(file.fd)
         return _MARK + bytes((len(self.fds) - 1,))
 

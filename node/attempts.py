@@ -353,8 +353,8 @@ class Worker:
     __slots__ = (
         "actor", "asked", "calls", "crew", "defined", "dropped", "exiting", "exiting_since_s",
         "flight", "ghosts", "gpus", "holds", "lent", "long", "main", "name", "nested", "number",
-        "packets", "page_slot", "pid", "reading", "ready", "revoked", "seq", "shape", "since_s",
-        "started", "started_s", "taking", "unkillable", "until_s", "waits",
+        "packets", "page_slot", "pid", "put_bytes", "reading", "ready", "revoked", "seq", "shape",
+        "since_s", "started", "started_s", "taking", "unkillable", "until_s", "waits",
     )  # fmt: skip
 
     def __init__(self, number: int, page_slot: int, crew: Crew, now_s: float) -> None:
@@ -394,6 +394,8 @@ class Worker:
         self.holds: dict[bytes, None] = {}
         #: its kind numbers -> ours towards the scheduler
         self.nested: dict[int, int] = {}
+        #: so much of it was put, as `puts.counted` counts
+        self.put_bytes = 0
         self.waits: dict[int, Waiter] = {}
         #: the wait of its main thread
         self.main: Waiter | None = None

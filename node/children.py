@@ -167,6 +167,8 @@ class Children:
         """Let go of what nobody here needs any more, and tell whom that matters to."""
         objects = self._state.objects
         released = objects.sweep()
+        if objects.filed or objects.brought:
+            self._state.stow()
         if objects.uncalled:
             self._forget_calls()
         if objects.unheld:

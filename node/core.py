@@ -141,6 +141,7 @@ class NodeCore:
             events.Dumped: self._on_dumped,
             events.Measured: self._on_measured,
             events.StopAsked: lambda event, now: self._drain.asked(event.times > 1, now),
+            events.RoomLeft: lambda event, _: self._state.objects.has_room(event.fullness),
             events.TimePassed: lambda _, __: None,
         }
         self._messages = self._message_handlers()
@@ -214,10 +215,7 @@ class NodeCore:
         """Take in what has happened. What follows from it may come with `turn` only."""
         self._handlers[type(event)](event, now_s)
         state = self._state
-        commands = state.commands
-        if not commands:
-            return []
-        state.commands = []
+        commands, state.commands = state.commands, []
         return commands
 
     def turn(self, now_s: float) -> list[Command]:

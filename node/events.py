@@ -5,8 +5,9 @@ Never behaviour. Columnar: one object a peer and loop turn, holding rows.
 
 from msgspec import Struct, field
 
-from ..protocol.ids import PeerId
-from ..protocol.messages import AnyMessage, Environment
+from ..protocol.ids import ObjectId, PeerId
+from ..protocol.messages import AnyMessage, Environment, ValueRow
+from ..protocol.stowage import Fullness
 from .packets import ToDaemon, ToWorker
 
 # ------------------------------------------------------------------------------------------ events
@@ -196,6 +197,15 @@ class StopAsked(Struct, gc=False, frozen=True):
     times: int
 
 
+class RoomLeft(Struct, gc=False, frozen=True):
+    """Memory and disk are full but for that much: a larger value is refused; None: there is room.
+
+    It is so until told otherwise.
+    """
+
+    fullness: Fullness | None
+
+
 class TimePassed(Struct, gc=False, frozen=True):
     """Nothing but time."""
 
@@ -203,7 +213,7 @@ class TimePassed(Struct, gc=False, frozen=True):
 Event = (
     Connected | Disconnected | Received | Confirmed | SchedulerLags | BlobReceived | WorkerSpoke
     | WorkerExited | WorkerFailed | PacketsTaken | PageRead | Spoke | Noticed | Measured | StopAsked
-    | Seen | Dumped | TimePassed
+    | Seen | Dumped | RoomLeft | TimePassed
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- commands
@@ -222,6 +232,19 @@ class SendBlob(Struct, gc=False, frozen=True):
     payload: bytes
     #: names it wherever it lies; empty: the scheduler itself needs it
     id: bytes = b""
+
+
+class Stow(Struct, gc=False, frozen=True):
+    """Objects' payloads lie in files: they count towards what memory may have; None: it is gone."""
+
+    rows: list[tuple[ObjectId, ValueRow | None]]
+
+
+class Brought(Struct, gc=False, frozen=True):
+    """A worker has put so many bytes since it began: tell it when there is room for more."""
+
+    worker: int
+    bytes: int
 
 
 class StartWorker(Struct, gc=False, frozen=True):
@@ -319,5 +342,5 @@ class Finish(Struct, gc=False, frozen=True):
 Command = (
     Send | SendBlob | StartWorker | SendWorker
     | TakePackets | Revoke | ReadPage | LookAt | Dump | Interrupt | Signal | Lease
-    | LeaseUntil | Drains | Finish
+    | LeaseUntil | Drains | Finish | Stow | Brought
 )  # fmt: skip

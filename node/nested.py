@@ -37,6 +37,7 @@ from .page import (
     YIELDING,
     Words,
 )
+from .puts import Puts
 
 if TYPE_CHECKING:
     from ..protocol.session import Session
@@ -110,6 +111,7 @@ class WorkerSession:
         #: False: it cannot be known here whether all that runs waits
         self.can_be_stuck = True
         self._line = line
+        self._puts = Puts(words, line.flush)
         self._words = words
         self._held = held
         self._values = held.values
@@ -142,9 +144,7 @@ class WorkerSession:
         """Queue one call; see Session."""
         parent, depth = self._parent()
         with self._lock:
-            definition = None
-            if kind.session is not self:
-                definition = self._define(kind)
+            definition = self._define(kind) if kind.session is not self else None
             task = task or self._ids()
             ids = objects_of(task, kind.options.num_returns)
             row = TaskRow(task, kind.number, packed.payload, 0, packed.deps, packed.contained)
@@ -158,9 +158,11 @@ class WorkerSession:
     def put(self, packed: Packed) -> ObjectId:
         """Keep a value in the node; see Session."""
         parent, depth = self._parent()
+        self._puts.wait(packed.payload)
         with self._lock:
             id_ = ObjectId(self._ids())
             row = ValueRow(id_, _VALUE, packed.payload, 0, packed.contained)
+            self._puts.count(packed.payload)
             self._change((id_, OWN))
             self._keep(row)
             self._line.outbox.append(Made(parent, depth, None, None, row))
@@ -178,13 +180,8 @@ class WorkerSession:
         self._functions[function.hash] = None
         kind.number = next(self._kinds)
         kind.session = self
-        return NestedKind(
-            kind.number,
-            function.hash,
-            kind.name,
-            kind.options,
-            None if known else function.payload,
-        )
+        payload = None if known else function.payload
+        return NestedKind(kind.number, function.hash, kind.name, kind.options, payload)
 
     def _sent_soon(self, unsent: int) -> None:
         if unsent >= _CALLS_MAX:

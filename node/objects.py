@@ -13,7 +13,10 @@ from msgspec.structs import replace
 from ..protocol.ahead import Ahead
 from ..protocol.ids import TASK_BYTES, ObjectId, TaskId, home_of, objects_of, show, task_of
 from ..protocol.messages import Failure, Outcome, TaskRow, ValueRow
+from ..protocol.payload_files import may_be_file
+from ..protocol.stowage import Fullness
 from .attempts import Waiter, Worker
+from .puts import counted
 from .takings import Takings
 
 
@@ -92,6 +95,12 @@ class Objects:
         self.called: dict[bytes, list[int]] = {}
         #: kinds of calls of actors that nobody here can call any more
         self.uncalled: list[int] = []
+        #: values that lie in files, in order: kept from now on, or gone (None)
+        self.filed: list[tuple[ObjectId, ValueRow | None]] = []
+        #: worker -> so much of it was put by now, where that is new
+        self.brought: dict[int, int] = {}
+        #: how full memory and disk are; None: they have room
+        self.fullness: Fullness | None = None
         # Entries that may have lost their last reason to exist. Looked at once a turn, so that a
         # pin that moves from one owner to the next is never seen as gone.
         self.loose: dict[bytes, None] = {}
@@ -157,7 +166,8 @@ class Objects:
             del entries[id_]
             if id_ in self.called:
                 self.uncalled += self.called.pop(id_)
-            if entry.row is not None and entry.row.contained:
+            if entry.row is not None:
+                self._unfile(entry.row)
                 self.unpin(entry.row.contained)
         return released
 
@@ -185,6 +195,10 @@ class Objects:
     def put(self, row: ValueRow, worker: Worker) -> None:
         """A worker put a value."""
         self.hold(worker, (row.id,))
+        size = counted(row.payload)
+        if size:
+            worker.put_bytes += size
+            self.brought[worker.number] = worker.put_bytes
         self.resolve(row)
 
     def known(self, id_: bytes) -> ValueRow | None:
@@ -341,6 +355,9 @@ class Objects:
 
     def clear(self) -> None:
         """The link's life is over: nobody needs anything of this."""
+        for entry in self.entries.values():
+            if entry.row is not None:
+                self._unfile(entry.row)
         self.entries.clear()
         self.calls.clear()
         self.ahead.clear()
@@ -367,6 +384,8 @@ class Objects:
         entry = self.entries.get(row.id)
         if entry is None or entry.row is not None:
             return
+        if may_be_file(row.payload):
+            row = self._file(row)
         entry.row = row
         entry.pending = entry.fetched = False
         self.pin(row.contained)
@@ -376,6 +395,24 @@ class Objects:
         for waiter in entry.waiters:
             self._count(waiter, row)
         self.loose[row.id] = None
+
+    def _file(self, row: ValueRow) -> ValueRow:
+        """Count a value that lies in a file; return what stands for it if there is no room."""
+        full, id_, size = self.fullness, ObjectId(row.id), len(row.payload or b"")
+        if full is not None and size > full.room_bytes:
+            return full.refusal(id_, size)
+        if full is not None:
+            self.fullness = full._replace(room_bytes=full.room_bytes - size)
+        self.filed.append((id_, row))
+        return row
+
+    def _unfile(self, row: ValueRow) -> None:
+        if may_be_file(row.payload):
+            self.filed.append((ObjectId(row.id), None))
+
+    def has_room(self, fullness: Fullness | None) -> None:
+        """Memory and disk are full but for that much; None: they have room."""
+        self.fullness = fullness
 
     def _count(self, waiter: Waiter, row: ValueRow) -> None:
         waiter.ready += 1

@@ -47,6 +47,8 @@ PROGRESS_OF: Final = 12
 LOOP: Final = 13
 #: the system's number of the worker's witness, a thread that waits for the node; 0: there is none
 WITNESS: Final = 14
+#: written by the node: of what the worker has put so many bytes have room, see puts.py
+GRANTED: Final = 15
 
 # the phases of a worker
 STARTING: Final = 0

@@ -36,7 +36,7 @@ from .events import (
 from .house import House
 from .memory_kills import MemoryKills
 from .packets import Setup, ToDaemon, ToWorker
-from .page import BEAT, DAEMON_SLOT, ERRORS_AT, INTERRUPT, REASON, REASONS, REVOKED
+from .page import BEAT, DAEMON_SLOT, ERRORS_AT, INTERRUPT, REASON, REASONS
 from .pieces import pieces_of
 from .probe import look
 from .process import Process, signal_name
@@ -223,11 +223,11 @@ class Pool:
             self.signal(number, "KILL")
         self._happened(PacketsTaken(number, seqs))
 
-    def revoke(self, number: int, seq: int) -> None:
-        """Write into the page: start nothing from this seq on (0: all may be started)."""
+    def write(self, number: int, word: int, value: int) -> None:
+        """Write a word into a worker's slot of the page: one of those that are the node's."""
         worker = self._workers.get(number)
         if worker is not None:
-            self._page.slot(worker.command.page_slot)[REVOKED] = seq
+            self._page.slot(worker.command.page_slot)[word] = value
 
     def read_page(self, numbers: list[int], after_s: float = 0.0) -> None:
         """Have PageRead say what these workers have started, not sooner than `after_s` from now."""

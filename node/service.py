@@ -49,7 +49,9 @@ from .events import Event, Received, Send, SendWorker, Spoke
 from .house import House
 from .keeper import EXIT_BUG, EXIT_REFUSED
 from .lease import STEP, lasts_s
+from .page import REVOKED
 from .pool import Pool
+from .room import Room
 
 #: the loop comes round at least so often, so that the keeper sees the daemon's beat
 TURN_MAX_S = 1.0
@@ -115,6 +117,8 @@ class Daemon:
         os.set_blocking(self._stop_read, False)
         os.set_blocking(self._stop_write, False)
         self._poller.add(self._stop_read)
+        self._room = Room(settings, plan.name, self._pool.write, self._wake)
+        self._shell.admits = self._room.admits
         self._stopping = False
         #: how often TERM came, and was told to the core; None: this daemon ends with the first
         self._terms: int | None = 0 if house.drains else None
@@ -192,7 +196,7 @@ class Daemon:
         pool, shell, before_s = self._pool, self._shell, self._ended_s
         due_s = self._due_s(before_s)
         wait_s = due_s - before_s
-        readable = self._poller.wait(max(0.0, wait_s))
+        readable = self._wait(max(0.0, wait_s))
         at_s = now_s()
         if self._asked:
             self._say_sizes()
@@ -203,9 +207,7 @@ class Daemon:
             self._lag_s = late_s
         happened = pool.turn(at_s, self._pool_fd in readable)
         for event in happened:
-            if type(event) is Spoke:
-                self._judge_lag(at_s)
-            self._tell(event, at_s)
+            self._tell_of_worker(event, at_s)
         heard = shell.turn(at_s)
         if at_s >= self._confirm_due_s and shell.confirmed_s > self._confirmed_s:
             self._confirmed_s = shell.confirmed_s
@@ -229,6 +231,21 @@ class Daemon:
         self._ended_s = ended_s = now_s()
         if ended_s - at_s > self._lag_s:
             self._lag_s = ended_s - at_s
+
+    def _tell_of_worker(self, event: Event, at_s: float) -> None:
+        if type(event) is Spoke:
+            self._judge_lag(at_s)
+        self._tell(event, at_s)
+        if self._room.fullness is not None:
+            # What a worker has let go of makes room for what it puts next, perhaps in this turn.
+            self._act(at_s)
+
+    def _wait(self, wait_s: float) -> list[int]:
+        readable = self._poller.wait(wait_s)
+        if self._stop_read in readable:
+            # Before anybody looks at what it was about: what comes after that wakes it anew.
+            self._hush()
+        return readable
 
     def _due_s(self, at_s: float) -> float:
         due_s = min(at_s + self._turn_max_s, self._pool.due_s)
@@ -299,8 +316,13 @@ class Daemon:
             self._hush()
             self._tell(events.StopAsked(terms), at_s)
 
+    def _wake(self) -> None:
+        """End the sleep of the loop, from another thread."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._stop_write, b"\0")
+
     def _hush(self) -> None:
-        """Take in what a signal woke the loop with."""
+        """Take in what a signal, or a thread, woke the loop with."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._stop_read, 4096)
 
@@ -337,6 +359,8 @@ class Daemon:
             raise _CoreFailedError from None
         if commands:
             self._do(commands)
+        if self._room.turn():
+            self._tell(events.RoomLeft(self._room.fullness), at_s)
 
     def _do(self, commands: list[events.Command]) -> None:
         for command in commands:
@@ -357,7 +381,7 @@ class Daemon:
             case events.TakePackets():
                 pool.take_packets(command.worker)
             case events.Revoke():
-                pool.revoke(command.worker, command.seq)
+                pool.write(command.worker, REVOKED, command.seq)
             case events.ReadPage():
                 pool.read_page(command.workers, command.after_s)
             case events.LookAt():
@@ -370,10 +394,20 @@ class Daemon:
                 pool.signal(command.worker, command.name)
             case events.Lease():
                 pool.lease(command.worker)
+            case _:
+                self._do_apart(command)
+
+    def _do_apart(self, command: events.Command) -> None:
+        """Do what is about no one worker's process."""
+        match command:
+            case events.Stow():
+                self._room.stow(command.rows)
+            case events.Brought():
+                self._room.brought(command.worker, command.bytes)
             case events.LeaseUntil():
-                pool.lease_until(command.until_s)
+                self._pool.lease_until(command.until_s)
             case events.Drains():
-                pool.tell_keeper("drains")
+                self._pool.tell_keeper("drains")
             case events.Finish():
                 self._stopping = True
 

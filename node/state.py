@@ -16,7 +16,7 @@ from ..protocol.settings import Settings
 from ..protocol.yields import HowFar, ItemsTaken
 from .attempts import GONE, QUEUED, Attempt, Worker
 from .cases import ERRORS, TIMED_OUT, UNHEALTHY, Case
-from .events import Command, Send, SendBlob, SendWorker, WorkerExited
+from .events import Brought, Command, Send, SendBlob, SendWorker, Stow, WorkerExited
 from .lease import Lease
 from .objects import Objects
 from .packets import Answered
@@ -113,6 +113,16 @@ class NodeState:
         if objects.takings.news:
             self.send(ItemsTaken(objects.takings.told()))
 
+    def stow(self) -> None:
+        """Have what came and what went counted towards what memory may have."""
+        objects = self.objects
+        if objects.filed:
+            self.commands.append(Stow(objects.filed))
+            objects.filed = []
+        if objects.brought:
+            self.commands += [Brought(number, size) for number, size in objects.brought.items()]
+            objects.brought = {}
+
     def how_far(self, message: HowFar) -> None:
         """The scheduler asks about what is yielded, by tasks here or for tasks here."""
         self.streams.say_again(message)
@@ -128,6 +138,7 @@ class NodeState:
         """The link's life is over, and with it all that was here."""
         self._unsay()
         self.objects.clear()
+        self.stow()
         self.streams.clear()
 
     def _unsay(self) -> None:

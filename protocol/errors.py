@@ -108,7 +108,7 @@ class StoreFull(ClusterError):
 
     Attributes:
         needed_bytes: how large it is.
-        memory_bytes: what this process keeps in memory.
+        memory_bytes: what this process, or the node, keeps in memory.
         spilled_bytes: and on disk.
     """
 

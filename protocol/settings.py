@@ -110,7 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store_bytes_max: Annotated[
         int,
         NotNegative,
-        _help("Memory for the large values a program puts and holds; more goes to disk; 0: 30 %."),
+        _help("Memory for large values, of each program and node; more goes to disk; 0: 30 %."),
     ] = 0
     spill_bytes_max: Annotated[
         int, NotNegative, _help("Bytes of them on disk when memory may have no more; 0: none.")

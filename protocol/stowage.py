@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from . import clock
 from .ids import ObjectId
-from .messages import ValueRow
+from .messages import Failure, Outcome, ValueRow
 from .payload_files import file_of, written_to
 from .segments import Segment
 from .store import Store
@@ -30,6 +30,16 @@ class Fullness(NamedTuple):
     spilled_bytes: int
     #: why no more is there, and what to do; for people
     why: str
+
+    def refusal(self, id_: ObjectId, size: int) -> ValueRow:
+        """Return what stands for a value of that size, for which there is no room."""
+        text = f"there is no room for this value of {size:,} bytes: {self.why}"
+        details: dict[str, str | int | float | bool | None] = {
+            "needed_bytes": size,
+            "memory_bytes": self.memory_bytes,
+            "spilled_bytes": self.spilled_bytes,
+        }
+        return ValueRow(id_, Outcome.FAILURE, failure=Failure("StoreFull", text, details))
 
 
 class _Kept:
@@ -50,11 +60,13 @@ class Stowage:
     Args:
         store: whose budget it is.
         wake: called by another thread when `admits` or `turn` might answer otherwise than before.
+        who: has that store, for people.
     """
 
-    def __init__(self, store: Store, wake: Callable[[], None]) -> None:
+    def __init__(self, store: Store, wake: Callable[[], None], who: str = "this process") -> None:
         self._store = store
         self._wake = wake
+        self._who = who
         self._bytes_max = store.bytes_max
         #: held for a moment only
         self._lock = threading.RLock()
@@ -149,13 +161,13 @@ class Stowage:
         if not most or self._is_closed:
             return True
         with self._lock:
-            self._is_asked = True
+            if not self._is_asked:
+                self._is_asked, self._wanted_bytes = True, 0
             taken = self._store.all_bytes + self._coming_bytes
             if self._is_told or taken + size <= most or not taken:
                 self._coming_bytes += size
-                self._wanted_bytes = 0
                 return True
-            self._wanted_bytes = size
+            self._wanted_bytes = max(size, self._wanted_bytes)
         self._look()
         return False
 
@@ -184,11 +196,16 @@ class Stowage:
             self._wake()
         return told
 
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether more lies in memory than may."""
+        return bool(self._bytes_max) and self._store.all_bytes > self._bytes_max
+
     def _fullness(self) -> Fullness:
         store, most = self._store, self._bytes_max
         memory, spilled = store.all_bytes, store.all_spilled_bytes
         why = (
-            f"this process keeps {memory:,} in memory (store_bytes_max {most:,}) and {spilled:,} "
+            f"{self._who} keeps {memory:,} in memory (store_bytes_max {most:,}) and {spilled:,} "
             f"on disk, and no more can go there: {self._full_why}; let go of references that are "
             "not needed, or raise the setting, and call it again"
         )

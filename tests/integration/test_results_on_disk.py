@@ -6,17 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import drumbeat
 import numpy as np
-import psutil
 import pytest
-from drumbeat.protocol.segments import NAME, are_to_be_had
+from drumbeat.protocol.segments import are_to_be_had
 from drumbeat.protocol.spill import IN_MEMORY, kind_of
+from support.large_files import files_on, memory_bytes, processes
 from support.waiting import until
 
 pytestmark = [
@@ -57,36 +55,6 @@ def overwrite(values: Any) -> int:
 def make_many(count: int) -> Any:
     for number in range(count):
         yield np.full(BYTES // 8, number, dtype=np.int64)
-
-
-def processes() -> list[int]:
-    process = psutil.Process()
-    return [process.pid, *(child.pid for child in process.children(recursive=True))]
-
-
-def memory_bytes(pids: Iterable[int]) -> int:
-    """Return how much memory the files of large values take that these processes have open."""
-    found: dict[int, int] = {}
-    for pid in pids:
-        with suppress(OSError):
-            for fd in Path(f"/proc/{pid}/fd").iterdir():
-                with suppress(OSError):
-                    if NAME in os.readlink(fd):
-                        stat = os.stat(fd)
-                        found[stat.st_ino] = stat.st_blocks * 512
-    return sum(found.values())
-
-
-def files_on(disk: Path, pids: Iterable[int]) -> int:
-    """Return how many different files on disk these processes have open."""
-    found = set()
-    for pid in pids:
-        with suppress(OSError):
-            for fd in Path(f"/proc/{pid}/fd").iterdir():
-                with suppress(OSError):
-                    if os.readlink(fd).startswith(str(disk)):
-                        found.add(os.stat(fd).st_ino)
-    return len(found)
 
 
 def test_results_that_memory_has_no_room_for_lie_on_disk_and_all_read_right(

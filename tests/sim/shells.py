@@ -18,6 +18,7 @@ from drumbeat.protocol.drain import Draining
 from drumbeat.protocol.frames import Role
 from drumbeat.protocol.ids import PeerId
 from drumbeat.protocol.messages import Environment, Join, Leave
+from drumbeat.protocol.payload_files import may_be_file
 from drumbeat.protocol.recovery import Registered
 from drumbeat.protocol.remotes import Remote
 from drumbeat.protocol.standstill import Deadlock
@@ -304,6 +305,8 @@ class NodeProcess(_DiallingProcess):
         #: Reports that it could not answer: whoever waits for those would wait for ever
         self._unanswered = 0
         self._finishes = False
+        #: what counts towards the budget of memory
+        self._stowed: dict[bytes, None] = {}
         self.wake()
 
     def crash(self) -> None:
@@ -332,6 +335,12 @@ class NodeProcess(_DiallingProcess):
                 self.shell.send_blob(command.key, command.payload, command.id)
             elif isinstance(command, node_events.LeaseUntil):
                 self.pool.lease_until(self.host_clock.true_s(command.until_s))
+            elif isinstance(command, node_events.Stow):
+                for id_, row in command.rows:
+                    self._stowed.pop(id_, None)
+                    self._stowed |= {} if row is None else {id_: None}
+            elif isinstance(command, node_events.Brought):
+                self.world.oracle.count("put and waited for room")
             elif isinstance(command, node_events.Drains):
                 self.world.oracle.drain_begun(self.name, self.peer)
             elif isinstance(command, node_events.Finish):
@@ -341,6 +350,10 @@ class NodeProcess(_DiallingProcess):
 
     def _turn(self, now_s: float) -> None:
         super()._turn(now_s)
+        entries = self.core._state.objects.entries.items()
+        filed = {id_ for id_, one in entries if one.row and may_be_file(one.row.payload)}
+        if filed != self._stowed.keys():
+            self.world.oracle.wrong(f"{self.name} counts {self._stowed}, and has {filed}")
         unanswered = self.core.counters["reports_unanswered"]
         if unanswered != self._unanswered:
             self._unanswered = unanswered

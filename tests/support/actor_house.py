@@ -20,7 +20,7 @@ from drumbeat.node.packets import (
     RunRow,
     Want,
 )
-from drumbeat.node.page import IDLE
+from drumbeat.node.page import IDLE, REVOKED
 from drumbeat.protocol.actor_calls import MethodCall
 from drumbeat.protocol.messages import Outcome
 from drumbeat.protocol.payload import pack_call, pack_function, unpack_value
@@ -130,14 +130,14 @@ def taking_back(driver: Driver) -> Any:
     first = actor.send("pause", 0.5)
     driver.until(lambda: actor.phase()[1] == first)
     behind = [actor.send("add", 1) for _ in range(3)]
-    driver.pool.revoke(actor.worker, behind[1])
+    driver.pool.write(actor.worker, REVOKED, behind[1])
 
     def returned() -> list[int]:
         return [seq - first for p in driver.said(actor.worker, Returned) for seq in p.seqs]
 
     driver.until(lambda: len(returned()) == 2)
     shown = [returned()]
-    driver.pool.revoke(actor.worker, 0)
+    driver.pool.write(actor.worker, REVOKED, 0)
     shown.append(actor.call("add", 1))
     last = actor.send("pause", 30)
     driver.until(lambda: actor.phase()[1:] == (last, 3))

@@ -33,7 +33,7 @@ from drumbeat.node.packets import (
     Want,
     WantOver,
 )  # fmt: skip
-from drumbeat.node.page import WAITING
+from drumbeat.node.page import REVOKED, WAITING
 from drumbeat.node.pool import Pool
 from drumbeat.protocol.clock import now_s
 from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId
@@ -296,13 +296,13 @@ def taking_back(driver: Driver) -> Any:
     shown["after"] = driver.value(worker, tasks.add, 5, 5)
     first = driver.send(worker, (tasks.pause, 0.3), (tasks.nothing,), (tasks.nothing,))
     driver.until(lambda: driver.house.page.sample(worker).running == first)
-    driver.pool.revoke(worker, first + 1)
+    driver.pool.write(worker, REVOKED, first + 1)
     driver.pool.read_page([worker], 0.002)
     driver.until(lambda: driver.of(events.PageRead))
     shown["page"] = [driver.of(events.PageRead)[0].samples, first]
     driver.until(lambda: driver.said(worker, Returned))
     shown["returned"] = [driver.said(worker, Returned)[0].seqs, first]
-    driver.pool.revoke(worker, 0)
+    driver.pool.write(worker, REVOKED, 0)
     shown["again"] = driver.value(worker, tasks.add, 6, 6)
     stopped = driver.start()
     pid = driver.said(stopped, Ready)[0].pid

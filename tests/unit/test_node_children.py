@@ -33,6 +33,8 @@ from drumbeat.protocol.messages import (
     Values,
     Wanted,
 )
+from drumbeat.protocol.payload_files import Filing
+from drumbeat.protocol.stowage import Fullness
 from support.node_bench import CLIENT, NODE, OTHER, NodeBench, at_rest, nest, value
 
 LARGE = b"x" * (64 << 10) + b"y"
@@ -195,3 +197,38 @@ def test_cancels_and_questions_are_passed_on_and_answered(bench):
     assert (first.request, first.data) == (5, {"nodes": 1})
     assert (second.request, second.data) == (4, [True])
     assert bench.core.at_rest()["requests"] == 0
+
+
+def test_what_is_put_counts_towards_memory_and_its_worker_is_told_when_there_is_room(bench):
+    bench.assign()
+    worker = next(iter(bench.ran()))
+    payload = Filing(1)(LARGE, [])
+    if payload is None:
+        pytest.skip("no memory files that can be sealed")
+    put = IdFactory(NODE, worker)()
+    bench.say(worker, Submitted(b"p" * 14, 1, [], [], [value(put, payload)]))
+    (stow,) = bench.of(events.Stow)
+    assert [id_ for id_, _ in stow.rows] == [put]
+    assert bench.of(events.Brought) == [events.Brought(worker, len(payload))]
+    bench.say(worker, Refs([], [put]))
+    assert bench.of(events.Stow) == [events.Stow([(put, None)])]
+    bench.feed(events.RoomLeft(Fullness(0, 8, 4, "both are full")))
+    put = IdFactory(NODE, worker)()
+    bench.say(worker, Submitted(b"p" * 14, 1, [], [], [value(put, payload)]))
+    assert not bench.of(events.Stow)
+    assert bench.of(events.Brought) == [events.Brought(worker, 2 * len(payload))], "it goes on"
+    bench.want(worker, put)
+    assert bench.answers(worker)[0].rows[0].failure.error == "StoreFull"
+
+
+def test_nothing_counts_any_more_when_the_scheduler_has_given_the_node_up(bench):
+    bench.assign()
+    worker = next(iter(bench.ran()))
+    payload = Filing(1)(LARGE, [])
+    if payload is None:
+        pytest.skip("no memory files that can be sealed")
+    put = IdFactory(NODE, worker)()
+    bench.say(worker, Submitted(b"p" * 14, 1, [], [], [value(put, payload)]))
+    bench.feed(events.Disconnected())
+    bench.feed(events.Connected(1, False))
+    assert bench.of(events.Stow) == [events.Stow([(put, None)])]

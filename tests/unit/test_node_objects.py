@@ -3,8 +3,12 @@
 import pytest
 from drumbeat.node.attempts import Crew, Waiter, Worker, WorkerKey
 from drumbeat.node.objects import Call, Objects
+from drumbeat.node.puts import COUNTED_BYTES_MIN
 from drumbeat.protocol.ids import IdFactory, ObjectId, PeerId, TaskId, objects_of
 from drumbeat.protocol.messages import Failure, Outcome, TaskRow, ValueRow
+from drumbeat.protocol.payload_files import Filing
+from drumbeat.protocol.segments import are_to_be_had
+from drumbeat.protocol.stowage import Fullness
 
 NODE, CLIENT = PeerId(b"node01"), PeerId(b"client")
 
@@ -355,3 +359,64 @@ def test_ids_are_told_apart_by_their_home(home):
     home.objects.hold(home.worker, [mine, foreign])
     assert home.objects.entries[ObjectId(TaskId(mine))].home
     assert not home.objects.entries[foreign].home
+
+
+# ------------------------------------------------------------------------------- in memory and disk
+
+FULL = Fullness(1500, 8000, 4000, "memory and disk are full; let go of references")
+needs_files = pytest.mark.skipif(not are_to_be_had(), reason="no memory files that can be sealed")
+
+
+def filed(size):
+    return Filing(1)(b"x" * size, [])
+
+
+@needs_files
+def test_values_in_files_count_from_when_they_come_until_they_go():
+    home = Home()
+    put, result = home.put(filed(1000)), home.submit()
+    home.objects.result(value(result, filed(1000)))
+    home.put(b"small")
+    assert [(id_, row.id) for id_, row in home.objects.filed] == [(put, put), (result, result)]
+    home.objects.filed.clear()
+    home.drop(put)
+    home.objects.clear()
+    assert home.objects.filed == [(put, None), (result, None)]
+
+
+@needs_files
+@pytest.mark.parametrize("comes", ["put", "result", "value"])
+def test_a_value_for_which_memory_and_disk_have_no_room_is_refused_and_says_why(comes):
+    home = Home()
+    home.objects.has_room(FULL)
+    kept = home.put(filed(1000))
+    inside = home.mine()
+    home.objects.hold(home.worker, (inside,))
+    row = value(home.mine(), filed(1000), (inside,))
+    if comes == "put":
+        home.objects.put(row, home.worker)
+    elif comes == "result":
+        row.id = home.submit()
+        home.objects.result(row)
+    else:
+        row.id = home.foreign()
+        home.objects.hold(home.worker, (row.id,))
+        home.objects.value(row)
+    stands = home.objects.entries[row.id].row
+    assert stands.failure.error == "StoreFull"
+    assert "let go of references" in stands.failure.text
+    assert [id_ for id_, _ in home.objects.filed] == [kept], "what is held stays"
+    home.drop(row.id, inside, kept)
+    assert not home.objects.entries
+    home.objects.has_room(None)
+    home.put(filed(5000))
+    assert len(home.objects.filed) == 3
+
+
+def test_what_a_worker_puts_is_summed_up_and_small_values_are_not():
+    home = Home()
+    home.put(b"small")
+    assert not home.objects.brought
+    for _ in range(2):
+        home.put(bytes(COUNTED_BYTES_MIN))
+    assert home.objects.brought == {1: 2 * COUNTED_BYTES_MIN}

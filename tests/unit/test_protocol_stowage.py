@@ -342,3 +342,14 @@ def test_what_waited_on_a_link_that_is_over_wakes_nobody_any_more(house: House) 
     stowage.free([ObjectId(b"segment")])
     assert house.store.bytes == 0
     assert house.woken == 1
+
+
+def test_who_is_admitted_does_not_make_forgotten_who_asked_for_more_in_that_turn(
+    house: House,
+) -> None:
+    house.come(*(row_of(number) for number in range(4)))
+    assert not house.stowage.admits(3 * FILE)
+    assert house.stowage.admits(1)
+    until(lambda: house.stowage.spilled_bytes == 3 * FILE)
+    house.stowage.turn()
+    assert house.stowage.admits(3 * FILE)
