@@ -225,7 +225,8 @@ def test_a_drained_node_stays_until_another_one_has_what_it_is_getting_there(
         size = 2 * LARGE  # it is to take longer than to ask what the node waits for
         ref = work.made.options(node="one").remote(5, size)
         needs = work.summed.options(node="two", max_retries=0).remote(ref)
-        drumbeat.wait([ref])
+        # What only waits for its turn would get it from the program, and keeps no node.
+        until(lambda: "two" in [row["node"] for row in machines.cluster.asked("tasks")])
         one = machines.nodes["one"].popen
         one.terminate()
 

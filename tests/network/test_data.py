@@ -112,7 +112,7 @@ def test_a_node_that_dies_while_others_read_from_it_is_replaced_by_who_has_the_v
 ) -> None:
     size = 50 * MIB
     lab.program.do("put", "chained", size)
-    lab.links.slow(lab.network["n1"], "100mbit")
+    lab.links.slow(lab.network["n1"], "20mbit")
     lab.program.do("read", "first", "n1", "chained")
     lab.until_sent(PROGRAM, 4 * MIB)
     lab.program.do("read", "second", "n2", "chained")
