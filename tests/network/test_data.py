@@ -186,9 +186,10 @@ def test_a_slow_link_to_one_node_does_not_delay_what_others_are_sent(lab: DataLa
 def test_a_value_comes_over_a_link_that_carries_little_of_it_within_a_silence(
     lab: DataLab, way: str
 ) -> None:
-    # Whole, it would take four times as long as a silence may.
+    # Whole, it would take four times as long as a silence may. The program and this node have not
+    # been cut off from each other in a test before: that is remembered a while.
     size, before = MIB, len(lab.relays())
-    lab.links.slow(lab.network["n1"], "1mbit")
-    lab.program.do(way, f"trickles by {way}", "n1", size)
+    lab.links.slow(lab.network["n2"], "1mbit")
+    lab.program.do(way, f"trickles by {way}", "n2", size)
     assert lab.program.do("get", f"trickles by {way}")[1] == [lab.has(f"trickles by {way}", size)]
     assert lab.relays()[before:] == []
