@@ -158,7 +158,10 @@ PLOTS = {
 
 
 def draw(paths: Sequence[Path]) -> None:
-    """Draw the plots, where matplotlib could be installed."""
+    """Draw the plots, if there are any and matplotlib could be installed."""
+    paths = [path for path in paths if PLOTS[kind_of(path)]]
+    if not paths:
+        return
     if why := environments.missing("plots"):
         print(f"no plots: {why}", file=sys.stderr)
         return

@@ -207,7 +207,7 @@ class Traffic:
                 out.append(Blob(message.key, payload, peer))
 
     def _must_wait(self, message: Chunk | Lent | Offered | Pointed | Bring) -> bool:
-        """Return whether a payload is left where it is for now: none overtakes another."""
+        """Return whether a payload is left where it is until there is room; none overtakes one."""
         admits, waiting = self.admits, self._waiting
         if admits is None or not isinstance(message, (Lent, Pointed)):
             return False

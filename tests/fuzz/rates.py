@@ -62,7 +62,7 @@ class Attack:
             self._hear()
 
     def pause(self) -> int:
-        """Stop for now; return how many connections it has made since it began."""
+        """Stop until the next turn; return how many connections it has made since it began."""
         self._say()
         while (said := self._hear()) == ENOUGH:
             pass

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from drumbeat.protocol.spill import IN_MEMORY, kind_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,11 +103,9 @@ def test_how_fast_large_values_move_is_measured_beside_a_copy(runtime: Path) -> 
     assert all(len(row) == 5 and row[1] > 0.0 for row in figures)
 
 
-def test_what_memory_has_no_room_for_is_put_and_read_back(runtime: Path, tmp_path: Path) -> None:
-    if kind_of(str(tmp_path)) in IN_MEMORY:
-        pytest.skip("temporary files lie in memory here")
+def test_what_memory_has_no_room_for_is_put_and_read_back(runtime: Path, disk: Path) -> None:
     out = printed_by(
-        "spill", "--objects", "12", "--mb", "2", "--store-mb", "8", "--directory", str(tmp_path),
+        "spill", "--objects", "12", "--mb", "2", "--store-mb", "8", "--directory", str(disk),
         runtime=runtime,
     )  # fmt: skip
 

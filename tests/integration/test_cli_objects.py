@@ -11,8 +11,7 @@ import drumbeat
 import numpy as np
 import pytest
 from drumbeat.client.local import Cluster
-from drumbeat.protocol.segments import are_to_be_had
-from drumbeat.protocol.spill import IN_MEMORY, kind_of
+from support.large_files import needs_memory_files
 from support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -130,10 +129,9 @@ def array(number: int) -> Any:
     return np.full(4 * MB // 8, number, dtype=np.int64)
 
 
-def test_what_memory_has_no_room_for_is_told_to_lie_on_disk(root: str, tmp_path: Path) -> None:
-    if kind_of(str(tmp_path)) in IN_MEMORY or not are_to_be_had():
-        pytest.skip("temporary files lie in memory here, or no memory files are to be had")
-    settings: dict[str, Any] = {"store_bytes_max": 10 * MB, "spill_directory": str(tmp_path)}
+@needs_memory_files
+def test_what_memory_has_no_room_for_is_told_to_lie_on_disk(root: str, disk: Path) -> None:
+    settings: dict[str, Any] = {"store_bytes_max": 10 * MB, "spill_directory": str(disk)}
     with drumbeat.init(num_cpus=1, runtime_directory=root, **settings) as cluster:
         puts = [drumbeat.put(np.full(4 * MB // 8, number, dtype=np.int64)) for number in range(3)]
         results = [array.remote(number) for number in range(3)]

@@ -12,27 +12,18 @@ import numpy as np
 import psutil
 import pytest
 from drumbeat.node.puts import AHEAD_BYTES_MAX
-from drumbeat.protocol.segments import are_to_be_had
-from drumbeat.protocol.spill import IN_MEMORY, kind_of
-from support.large_files import files_on, memory_bytes, processes
+from support.large_files import files_on, memory_bytes, needs_memory_files, processes
 from support.waiting import until
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(not are_to_be_had(), reason="no memory files that can be sealed"),
+    needs_memory_files,
 ]
 
 MIB = 1 << 20
 BUDGET = 64 * MIB
 BYTES = 4 * MIB
 VALUES = 60
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Path:
-    if kind_of(str(tmp_path)) in IN_MEMORY:
-        pytest.skip("temporary files lie in memory here")
-    return tmp_path
 
 
 def array(number: int) -> Any:

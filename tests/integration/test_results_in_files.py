@@ -15,12 +15,13 @@ import numpy as np
 import psutil
 import pytest
 from drumbeat.client.local import Cluster
-from drumbeat.protocol.segments import NAME, are_to_be_had
+from drumbeat.protocol.segments import NAME
+from support.large_files import needs_memory_files
 from support.waiting import until
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(not are_to_be_had(), reason="no memory files that can be sealed"),
+    needs_memory_files,
 ]
 
 BYTES = 4 << 20

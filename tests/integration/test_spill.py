@@ -11,25 +11,18 @@ from typing import Any
 import drumbeat
 import numpy as np
 import pytest
-from drumbeat.protocol.segments import NAME, are_to_be_had
-from drumbeat.protocol.spill import IN_MEMORY, kind_of
+from drumbeat.protocol.segments import NAME
+from support.large_files import needs_memory_files
 from support.waiting import until
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(not are_to_be_had(), reason="no memory files that can be sealed"),
+    needs_memory_files,
 ]
 
 MIB = 1 << 20
 BUDGET = 8 * MIB
 OBJECTS = 64
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Path:
-    if kind_of(str(tmp_path)) in IN_MEMORY:
-        pytest.skip("temporary files lie in memory here")
-    return tmp_path
 
 
 def array(number: int) -> Any:

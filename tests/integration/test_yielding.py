@@ -12,6 +12,7 @@ import drumbeat
 import pytest
 from drumbeat.client.local import Cluster
 from drumbeat.protocol.yields import ITEMS_MAX
+from support.reading import read, settled
 from support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -49,24 +50,6 @@ def triple(number: int) -> int:
 
 def words(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split() if path.exists() else []
-
-
-def read(generator: Any) -> list[Any]:
-    """Return all values, and the type of the error at the end if there is one."""
-    found: list[Any] = []
-    for ref in generator:
-        try:
-            found.append(drumbeat.get(ref, timeout=20))
-        except drumbeat.TaskError as error:
-            found.append(error)
-    return found
-
-
-def settled() -> bool:
-    """Say whether nothing of any task is left in scheduler and nodes."""
-    status = drumbeat.client.api._session().query("status")
-    tasks = status["tasks"]
-    return not any(tasks[name] for name in ("waiting", "queued", "assigned", "blocked"))
 
 
 # ------------------------------------------------------------------------------------------ reading

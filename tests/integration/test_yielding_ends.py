@@ -12,6 +12,7 @@ from typing import Any
 import drumbeat
 import pytest
 from drumbeat.client.local import Cluster
+from support.reading import read, settled
 from support.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -28,23 +29,6 @@ def cluster() -> Iterator[Cluster]:
 @drumbeat.remote(num_returns="streaming")
 def count(number: int) -> Iterator[int]:
     yield from range(number)
-
-
-def read(generator: Any) -> list[Any]:
-    """Return all values, and the error at the end if there is one."""
-    found: list[Any] = []
-    for ref in generator:
-        try:
-            found.append(drumbeat.get(ref, timeout=20))
-        except drumbeat.TaskError as error:
-            found.append(error)
-    return found
-
-
-def settled() -> bool:
-    """Say whether nothing of any task is left in scheduler and nodes."""
-    tasks = drumbeat.client.api._session().query("status")["tasks"]
-    return not any(tasks[name] for name in ("waiting", "queued", "assigned", "blocked"))
 
 
 def pages(number: int) -> Iterator[bytes]:

@@ -6,7 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from drumbeat.protocol.segments import NAME
+import pytest
+from drumbeat.protocol.segments import NAME, are_to_be_had
+
+needs_memory_files = pytest.mark.skipif(
+    not are_to_be_had(), reason="this system has no memory files that can be sealed"
+)
 
 
 def processes() -> list[int]:

@@ -1,5 +1,6 @@
 """What benchmarks make of their figures: medians, ratios, tables and the page."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,3 +199,8 @@ def test_the_shares_of_a_task_stand_beside_each_other_in_the_page() -> None:
     text = page.shares({"machine": MACHINE, "turns": 2, "works": works})
     assert "| scheduler | 10 | 1.50 | 10 | 1.50 | 10 | 1.50 |" in text
     assert "| nobody | 30 |  | 30 |  | 30 |  |" in text
+
+
+def test_what_has_no_plot_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page.subprocess, "run", None)
+    page.draw([Path("breakdown-2026.json")])
