@@ -1,5 +1,7 @@
 """Large values and the nodes that had them: what is made again, and what is lost and says so."""
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import drumbeat
 import pytest
 from support.machines import Machines
+from support.process_table import is_daemon
 from support.waiting import until
 
 MIB = 1 << 20
@@ -219,11 +222,12 @@ def test_a_drained_node_stays_until_another_one_has_what_it_is_getting_there(
     machines: Machines, log: Path
 ) -> None:
     work = Work(log)
-    machines.start("one")
-    machines.start("two", DRUMBEAT_DATA_WINDOW_BYTES=str(SLOWLY // 4))
+    machines.start("one", "two")
+    (daemon,) = [each.pid for each in machines.nodes["two"].family() if is_daemon(each.pid)]
     with machines.init():
-        size = 2 * LARGE  # it is to take longer than to ask what the node waits for
-        ref = work.made.options(node="one").remote(5, size)
+        # For as long as it stands still it has not got anything.
+        os.kill(daemon, signal.SIGSTOP)
+        ref = work.made.options(node="one").remote(5, LARGE)
         needs = work.summed.options(node="two", max_retries=0).remote(ref)
         # What only waits for its turn would get it from the program, and keeps no node.
         until(lambda: "two" in [row["node"] for row in machines.cluster.asked("tasks")])
@@ -236,6 +240,7 @@ def test_a_drained_node_stays_until_another_one_has_what_it_is_getting_there(
             ]
 
         until(lambda: "large values that others are getting there" in waits_for())
-        assert drumbeat.get(needs, timeout=120) == ("two", 5 * size)
+        os.kill(daemon, signal.SIGCONT)
+        assert drumbeat.get(needs, timeout=120) == ("two", 5 * LARGE)
         assert one.wait(60) == 0
         assert machines.relays() == []

@@ -121,7 +121,8 @@ def house(tmp_path: Path) -> Iterator[House]:
             process.kill()
         if one.process is not None:
             one.process.kill()
-            one.process.communicate()
+            # Shown of tests that fail.
+            print(*one.process.communicate(), sep="\n", file=sys.stderr)
 
 
 kinds = pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from drumbeat.node import keeper, service
 from drumbeat.node.events import Event
 from drumbeat.node.pool import Pool
 from drumbeat.protocol.settings import Settings
+from process_table import children_of
 
 ENDPOINT = "ipc:///nobody/listens/here"
 
@@ -24,6 +25,10 @@ def mid_turn(daemon: service.Daemon, pool: Pool, keeper_pid: int) -> None:
     def turn(at_s: float, readable: bool = True) -> list[Event]:
         pool.turn = look  # type: ignore[method-assign]
         happened = look(at_s, readable)
+        # A template that has begun to serve would sweep, and end the daemon before it has written.
+        for pid in children_of(keeper_pid):
+            if pid != os.getpid():
+                os.kill(pid, signal.SIGKILL)
         os.kill(keeper_pid, signal.SIGKILL)
         # The kernel's TERM is there when its handler has written to this pipe.
         assert select.select([daemon._stop_read], [], [], 20.0)[0]
