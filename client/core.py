@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from ..protocol import messages
+from ..protocol.actors import ActorName
 from ..protocol.ahead import task_ahead
 from ..protocol.ids import ObjectId, PeerId, TaskId, home_of, objects_of
 from ..protocol.messages import AnyMessage, Environment, TaskRow
@@ -334,7 +335,12 @@ class ClientCore:
             self._on_cancel_asked(events.CancelAsked(tasks, False, True), now_s)
 
     def _cancel_unsent(self, task: TaskId) -> None:
-        self._credits.sent([self.tasks[task].row])
+        call = self.tasks[task]
+        self._credits.sent([call.row])
+        creates = call.options.creates
+        if creates is not None and creates.name:
+            named = ActorName(creates.name, creates.namespace, task, frees=True)
+            self._ask([Send(messages.Query(0, "name", named=named))])
         self.results.fail(task, "TaskCancelled", "was cancelled before it was sent")
 
     def _on_cancelled(self, message: messages.Cancelled, _now_s: float) -> None:

@@ -16,6 +16,9 @@ from .waits import Waits
 
 #: packets in a worker's hands: one that it works on, one that hides the way here and back
 PACKETS_IN_FLIGHT_MAX = 2
+#: what takes longer than so many windows has nothing behind it: the way here and back is nothing
+#: to it, and what waits would wait too long
+AHEAD_WINDOWS = 2
 #: a revoked worker sees the page before it starts anything else after this long
 PAGE_DELAY_S = 0.002
 
@@ -153,7 +156,12 @@ class Dispatch:
         lane = shape.lane()
         if lane is None:
             return False
-        return 0.0 <= lane[0].row.expected_s <= self._state.settings.packet_overdue_s
+        expected_s, settings = lane[0].row.expected_s, self._state.settings
+        if expected_s > settings.packet_overdue_s:
+            # What others would have to wait for is left to whoever is free first.
+            others = len(shape.workers) > 1
+            return expected_s <= AHEAD_WINDOWS * settings.window_s and shape.count > others
+        return expected_s >= 0.0
 
     # -------------------------------------------------------------------------------------- packets
 
@@ -199,7 +207,7 @@ class Dispatch:
                     continue
                 last = True
                 self._use_up(worker, attempt)
-        if expected_all_s > settings.packet_overdue_s:
+        if expected_all_s > AHEAD_WINDOWS * settings.window_s:
             worker.long = True
         if not worker.packets:
             worker.since_s = worker.until_s = now_s

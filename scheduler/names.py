@@ -2,7 +2,8 @@
 
 Never ends an actor, and keeps no name that nobody has. A name is taken before its actor is
 submitted, so that of two who want it one is told so at once; it is free again when its actor has
-ended for good, or when whoever took it leaves without having submitted anything.
+ended for good, or when its creation comes to nothing: is cancelled before it was sent, or refused,
+or its submitter leaves first.
 
 Whoever asks for the name of an actor that is being ended waits for that end: to be given a handle
 of it, or to be refused for it, would be of no use. But a process that does not die may not keep a
@@ -72,8 +73,10 @@ class Names:
             return
         entry = self._entries.get(_key(named))
         if named.frees:
-            if entry is not None and entry.id == named.id and not entry.is_born:
-                self._free(entry.id)
+            if entry is not None and entry.id == named.id:
+                self.comes_to_nothing(entry.id)
+            if not query.request:
+                return
             entry = None
         elif entry is not None and self._is_ending(entry) and not self._hand_on(entry):
             self.dying.append((peer, query, self._state.now_s + ENDING_S))
@@ -180,6 +183,12 @@ class Names:
         self._heirs[heir.id] = key, heir
         if self._is_ending(entry):
             self._hand_on(entry)
+
+    def comes_to_nothing(self, id_: bytes) -> None:
+        """A creation is not submitted after all, or refused: what was taken for it is free."""
+        key = self._keys.get(id_)
+        if key is not None and not self._entries[key].is_born:
+            self._free(id_)
 
     def over(self, id_: TaskId) -> None:
         """An actor has ended for good."""

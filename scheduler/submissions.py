@@ -204,6 +204,7 @@ class Submissions:
         if row.kind not in peer.kinds:
             raise PeerError(f"it submitted a task of kind {row.kind}, which it never defined")
         self.drop_args(peer, row)
+        self._state.hosts.names.comes_to_nothing(row.id)
         told = ValueRow(id=row.id, outcome=Outcome.FAILURE, failure=failure)
         self._state.out.results.setdefault(peer.id, []).append(told)
 

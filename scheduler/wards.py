@@ -139,6 +139,7 @@ class Wards:
             why = "its id is another's"  # which a node cannot know of what its tasks submit
         if why or client is None:
             record = TaskRecord(row, kind, peer, NO_TASK, 0, order, self._state.now_s)
+            self._state.hosts.names.comes_to_nothing(row.id)
             self._submissions.drop_args(peer, row)
             text = f"{kind.name} cannot be created: {why or 'whoever creates it has left'}"
             self._tell(peer, failed(record, "ActorDied", text))

@@ -4,6 +4,7 @@ What an actor has done lies in one place, in order: so a call that is lost, doub
 seen, whoever it came from. Never looks into a core.
 """
 
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from drumbeat.scheduler.deeds import Course, Deed, Will
 
 from . import operations as op
 from .operations import Scenario
-from .scripts import Spec, distinct
+from .scripts import Spec, distinct, options_of
 
 if TYPE_CHECKING:
     from drumbeat.node.packets import RunRow
@@ -52,8 +53,22 @@ class Cast:
         self.hand: dict[ObjectId, int] = {}
 
     def create(self, spec: Spec) -> None:
-        """Make an actor."""
-        for id_ in self._user.call(spec, 1):
+        """Make an actor; one that is to have a name asks for it first, as programs do."""
+        creates = options_of(spec).creates
+        if creates is not None and creates.name:
+            then = partial(self._answered, spec)
+            self._user.ask_for_name(creates.name, creates.namespace, then)
+        else:
+            self._create(spec)
+
+    def _answered(self, spec: Spec, task: TaskId, found: Any) -> None:
+        if found["id"] == task:
+            self._create(spec, task)
+        else:
+            self._user.oracle.count("name of another actor")
+
+    def _create(self, spec: Spec, task: TaskId | None = None) -> None:
+        for id_ in self._user.call(spec, 1, given=task):
             self.hand[id_] = 1
 
     def handed_over(self, id_: ObjectId, row: ValueRow) -> None:

@@ -4,11 +4,14 @@ A user holds refs, gets values, finds further refs inside them, and knows only w
 client's face would know. Never looks into the client's core.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from drumbeat.client import events
 from drumbeat.client.events import Call
 from drumbeat.protocol.absent import reason_of
+from drumbeat.protocol.actors import ActorName
 from drumbeat.protocol.drain import Drain
 from drumbeat.protocol.ids import IdFactory, ObjectId, TaskId, home_of, objects_of, task_of
 from drumbeat.protocol.messages import KindRow, Outcome, Query, TaskRow, ValueRow
@@ -59,7 +62,8 @@ class User:
         self.is_gone = False
         self._ids = IdFactory(process.peer)
         self._kinds: dict[bytes, int] = {}
-        self._requests: dict[int, list[TaskId] | None] = {}
+        #: by number: what takes the answer; None: nobody cares, or it has come
+        self._requests: dict[int, Callable[[Any], None] | None] = {}
         self._calls: list[events.Event] = []
         self._refs: list[tuple[ObjectId, int]] = []
         self._after: list[events.Event] = []
@@ -107,9 +111,14 @@ class User:
             self.hand[id_] = 1
 
     def call(
-        self, spec: Spec, copies: int, lets_go: bool = False, segment: int = 0
+        self,
+        spec: Spec,
+        copies: int,
+        lets_go: bool = False,
+        segment: int = 0,
+        given: TaskId | None = None,
     ) -> list[ObjectId]:
-        """The same; return the refs, which nobody has at hand yet."""
+        """The same; return the refs, which nobody has at hand yet. `given`: the id of the first."""
         options = scripts.options_of(spec)
         key = scripts.pack((spec.function, options))
         number = self._kinds.get(key)
@@ -130,7 +139,8 @@ class User:
                 fresh.append(self._segment(spec.label + copy, segment))
                 contained = list(dict.fromkeys((fresh[-1], *refs)))
             outlives = options.creates is not None and options.creates.detached
-            task = detached_id(spec.label + copy) if outlives else self._ids()
+            task = detached_id(spec.label + copy) if outlives else given or self._ids()
+            given = None
             named = scripts.named(spec, spec.label + copy)
             script = Script(named, list(contained), b"." * spec.weight)
             args = scripts.pack(script)
@@ -219,7 +229,7 @@ class User:
         request = 0
         if asks:
             request = len(self._requests) + 1
-            self._requests[request] = ids
+            self._requests[request] = partial(self.oracle.cancel_answered, list(ids))
         self.do(events.CancelAsked(ids, force, recursive, request), late=True)
 
     def query(self, what: str) -> None:
@@ -228,6 +238,13 @@ class User:
             request = len(self._requests) + 1
             self._requests[request] = None
             self.do(events.Asked(Query(request, asked, 20)), late=True)
+
+    def ask_for_name(self, name: str, namespace: str, then: Callable[[TaskId, Any], None]) -> None:
+        """Ask for the name of an actor to be; `then` takes the actor's id and the answer."""
+        request, task = len(self._requests) + 1, self._ids()
+        self._requests[request] = partial(then, task)
+        named = ActorName(name, namespace, task)
+        self.do(events.Asked(Query(request, "name", named=named)), late=True)
 
     def drain(self, node: str) -> None:
         """Have a node drained."""
@@ -287,10 +304,10 @@ class User:
         if request not in self._requests:
             self.oracle.wrong(f"{self.name} was answered {request}, which it had not asked")
             return
-        ids = self._requests.pop(request)
+        then = self._requests.pop(request)
         self._requests[-request] = None
-        if ids is not None:
-            self.oracle.cancel_answered(list(ids), list(data))
+        if then is not None:
+            then(data)
 
     def unanswered(self) -> int:
         """Return how many requests are still open."""

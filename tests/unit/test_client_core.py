@@ -21,6 +21,7 @@ from drumbeat.client.events import (
     TimePassed,
 )
 from drumbeat.client.lives import SUBMIT_ROWS_MAX
+from drumbeat.protocol.actors import ActorName, ActorOptions
 from drumbeat.protocol.ids import ObjectId, TaskId, objects_of
 from drumbeat.protocol.messages import (
     Answer,
@@ -399,6 +400,16 @@ def test_cancelling_what_was_never_sent_fails_it_here() -> None:
     assert [row.failure and row.failure.error for row in resolved(commands)] == ["TaskCancelled"]
     assert Reply(7, [True]) in commands
     assert not sent(client.connect(1), Submit)
+
+
+def test_the_name_of_an_actor_whose_creation_was_never_sent_is_let_go() -> None:
+    client = Client()
+    client.do(Disconnected())
+    creates = ActorOptions(name="one", namespace="space", told=b"class")
+    task = client.submit({"creates": creates})
+    commands = client.do(CancelAsked([task], False, True))
+    named = ActorName("one", "space", task, frees=True)
+    assert sent(commands, Query) == [Query(0, "name", named=named)]
 
 
 def test_a_request_to_cancel_is_answered_in_order_with_finished_ones_false() -> None:

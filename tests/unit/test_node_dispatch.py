@@ -67,8 +67,36 @@ def test_unknown_tasks_go_one_at_a_time(bench):
 
 
 def test_long_tasks_go_one_at_a_time(bench):
-    bench.assign(10, expected_s=0.02)
+    bench.assign(10, expected_s=0.05)
     assert {worker: len(tasks) for worker, tasks in bench.ran().items()} == {1: 1, 2: 1}
+
+
+def test_a_task_of_a_few_milliseconds_has_the_next_one_behind_it(bench):
+    tasks = bench.assign(10, expected_s=0.02)
+    assert bench.ran() == {2: [tasks[0], tasks[2]], 1: [tasks[1], tasks[3]]}
+    bench.finish(1, 1)
+    assert bench.ran() == {1: [tasks[4]]}
+
+
+def test_the_last_of_them_is_left_to_whoever_is_free_first(bench):
+    tasks = bench.assign(4, expected_s=0.02)
+    assert {worker: len(those) for worker, those in bench.ran().items()} == {2: 2, 1: 1}
+    bench.finish(1)
+    assert bench.ran() == {1: [tasks[3]]}
+
+
+def test_of_a_single_worker_s_no_task_waits_for_another_worker():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    tasks = bench.assign(2, expected_s=0.02)
+    assert bench.ran() == {1: tasks}
+
+
+def test_a_long_task_among_short_ones_has_nothing_behind_it(bench):
+    bench.assign(4, expected_s=0.05)
+    bench.ran()
+    bench.assign(4, 2, expected_s=0.001)
+    assert not bench.ran()
 
 
 def test_a_packet_holds_no_more_than_its_time(bench):

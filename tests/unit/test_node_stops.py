@@ -116,6 +116,16 @@ def test_a_worker_that_does_not_return_its_rows_is_not_waited_for():
     assert bench.started()
 
 
+def test_what_lies_behind_a_task_of_milliseconds_is_called_back_when_that_takes_longer():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    bench.assign(2, expected_s=0.02)
+    bench.after(0.044)
+    assert not bench.of(events.TakePackets)
+    bench.after(0.002)
+    assert bench.of(events.Revoke) == [events.Revoke(1, 2)]
+
+
 def test_a_single_row_is_never_called_back(bench):
     bench.assign(1)
     bench.after(60.0)

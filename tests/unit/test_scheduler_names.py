@@ -11,7 +11,7 @@ from drumbeat.scheduler import events
 from drumbeat.scheduler.names import ENDING_S
 from support.acting import Acting
 from support.restarts import CLIENT, NODE, Restarted, ids, row
-from support.scheduling import Stage, died, value_done
+from support.scheduling import Stage, died, ids_of, value_done
 
 SPACE = "space"
 
@@ -166,6 +166,33 @@ def test_a_name_that_was_taken_and_not_used_is_let_go() -> None:
     takes(stage, other)
     stage.say(other, Leave())
     stage.turn()
+    asks(stage, stage.caller)
+    assert said(stage, stage.caller) == [{}]
+
+
+def test_whoever_lets_a_name_go_need_not_wait_for_an_answer() -> None:
+    stage = Acting()
+    actor = takes(stage, stage.caller)
+    assert len(said(stage, stage.caller)) == 1
+    stage.say(stage.caller, Query(0, "name", named=ActorName("one", SPACE, actor, frees=True)))
+    assert said(stage, stage.caller) == []
+    asks(stage, stage.caller)
+    assert said(stage, stage.caller) == [{}]
+
+
+def test_the_name_that_a_task_has_taken_for_an_actor_that_no_node_can_run_is_free_again() -> None:
+    stage = Acting()
+    node = stage.node()
+    (parent,) = ids_of(stage.caller, 1)
+    stage.submit(stage.caller, stage.define(stage.caller), [parent])
+    stage.turn()
+    (actor,) = ids_of(node, 1, worker=1)
+    asks(stage, node, id=actor, told=b"class")
+    options = ActorOptions(name="one", namespace=SPACE, told=b"class")
+    kind = stage.define(node, stage.caller, name="Counter", creates=options, num_cpus=1000.0)
+    stage.submit(node, kind, [actor], stage.caller, parent, 1)
+    stage.turn()
+    assert list(stage.results(node)) == [actor]
     asks(stage, stage.caller)
     assert said(stage, stage.caller) == [{}]
 
