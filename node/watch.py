@@ -43,7 +43,7 @@ class DaemonWatch:
         """A new daemon: it may take its time until the first beat."""
         self._beats, self._seen_s, self._stale_s = beats, now_s, 0.0
         self._limit_s = self._start_max_s
-        self._aborted = False
+        self._aborted = self._stopped = False
 
     def end(self) -> None:
         """There is no daemon."""
@@ -55,14 +55,16 @@ class DaemonWatch:
         if self._limit_s == _NEVER_S:
             return LEAVE
         passed_s, self._seen_s = now_s - self._seen_s, now_s
+        was_stopped, self._stopped = self._stopped, stopped
         if beats != self._beats:
             self._beats, self._stale_s, self._aborted = beats, 0.0, False
             self._limit_s = self._stale_max_s
             self._alive(now_s)
             return LEAVE
-        # Late ourselves, we do not know whether it could run: one step counts, no more.
-        if not stopped:
-            self._stale_s += min(passed_s, self._step_max_s)
+        # Late ourselves, we do not know whether it could run: one step counts, no more, and is never
+        # enough. Nor do we when it was stopped the last time: it may have gone on just now.
+        if not (stopped or was_stopped):
+            self._stale_s += min(passed_s, self._step_max_s, self._limit_s / 2)
         if self._stale_s < self._limit_s:
             return LEAVE
         if self._aborted:

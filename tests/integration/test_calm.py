@@ -28,4 +28,5 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_looks_like_a_fault_harms_nobody(house: House, name: str) -> None:
     trial = TRIALS[name](house)
-    assert not trial.wrong, "\n".join([trial.line(), *trial.wrong])
+    said = [path.read_text(encoding="utf-8") for path in house.directory.glob("run/**/*.log")]
+    assert not trial.wrong, "\n".join([trial.line(), *trial.wrong, *said])

@@ -223,6 +223,7 @@ def test_a_drained_node_stays_until_another_one_has_what_it_is_getting_there(
 ) -> None:
     work = Work(log)
     machines.start("one", "two")
+    machines.cluster.until_nodes("one", "two")
     (daemon,) = [each.pid for each in machines.nodes["two"].family() if is_daemon(each.pid)]
     with machines.init():
         # For as long as it stands still it has not got anything.

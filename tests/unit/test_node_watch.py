@@ -39,7 +39,22 @@ def test_until_the_first_beat_it_may_take_as_long_as_a_start_may() -> None:
 
 def test_a_stopped_daemon_is_never_judged(watch: DaemonWatch) -> None:
     assert not any(verdicts(watch, range(2, 1000), stopped=True))
-    assert verdicts(watch, range(1000, 1009)) == [LEAVE] * 9
+    assert verdicts(watch, range(1000, 1010)) == [LEAVE] * 10
+
+
+def test_one_that_has_just_gone_on_is_not_judged_for_the_time_before() -> None:
+    watch = DaemonWatch(Settings(heartbeat_interval_s=0.1), tick_s=1.0)
+    watch.begin(0, 0.0)
+    watch.verdict(1, 1.0, stopped=False)
+    assert watch.verdict(1, 2.0, stopped=True) == LEAVE
+    assert watch.verdict(1, 3.0, stopped=False) == LEAVE
+
+
+def test_it_takes_two_looks_to_judge_however_short_the_limit_is() -> None:
+    watch = DaemonWatch(Settings(heartbeat_interval_s=0.1), tick_s=1.0)
+    watch.begin(0, 0.0)
+    watch.verdict(1, 1.0, stopped=False)
+    assert verdicts(watch, range(2, 4)) == [LEAVE, ABORT]
 
 
 def test_time_in_which_the_keeper_itself_stood_still_does_not_count(watch: DaemonWatch) -> None:
