@@ -61,8 +61,8 @@ class DaemonWatch:
             self._limit_s = self._stale_max_s
             self._alive(now_s)
             return LEAVE
-        # Late ourselves, we do not know whether it could run: one step counts, no more, and is never
-        # enough. Nor do we when it was stopped the last time: it may have gone on just now.
+        # Late ourselves, we do not know whether it could run: one step counts, no more, and never
+        # suffices. Nor do we when it was stopped the last time: it may have gone on just now.
         if not (stopped or was_stopped):
             self._stale_s += min(passed_s, self._step_max_s, self._limit_s / 2)
         if self._stale_s < self._limit_s:
