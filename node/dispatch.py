@@ -5,6 +5,7 @@ attempt take what an earlier one waits for.
 """
 
 from collections import deque
+from operator import attrgetter
 
 from .attempts import QUEUED, SENT, Attempt, Crew, Demand, Hosted, Shape, Worker, WorkerKey
 from .events import Lease, ReadPage, Revoke, SendWorker, TakePackets
@@ -21,6 +22,8 @@ PACKETS_IN_FLIGHT_MAX = 2
 AHEAD_WINDOWS = 2
 #: a revoked worker sees the page before it starts anything else after this long
 PAGE_DELAY_S = 0.002
+
+_UNTIL_S = attrgetter("until_s")
 
 
 class Dispatch:
@@ -133,10 +136,13 @@ class Dispatch:
             self._start_for(shape, now_s)
         if crew.key.hosts:
             return False  # those that have something are actors
-        hungry = [worker for worker in shape.workers.values() if self._hungry(worker, shape)]
+        workers = shape.workers.values()
+        hungry = [worker for worker in workers if self._hungry(worker, shape, now_s)]
         if not hungry:
             return False
-        self._send(hungry[0], shape, -(-shape.count // len(hungry)), now_s)
+        # Whoever has least left comes to it first.
+        next_one = hungry[0] if len(hungry) == 1 else min(hungry, key=_UNTIL_S)
+        self._send(next_one, shape, -(-shape.count // len(hungry)), now_s)
         return True
 
     def _is_closed(self, shape: Shape) -> bool:
@@ -147,7 +153,7 @@ class Dispatch:
             return True
         return any(closed.get(name, shape) is not shape for name, _ in demand.others)
 
-    def _hungry(self, worker: Worker, shape: Shape) -> bool:
+    def _hungry(self, worker: Worker, shape: Shape, now_s: float) -> bool:
         # May it have another packet behind the one it works on?
         if len(worker.packets) >= PACKETS_IN_FLIGHT_MAX or worker.long or worker.revoked:
             return False
@@ -157,11 +163,15 @@ class Dispatch:
         if lane is None:
             return False
         expected_s, settings = lane[0].row.expected_s, self._state.settings
-        if expected_s > settings.packet_overdue_s:
-            # What others would have to wait for is left to whoever is free first.
-            others = len(shape.workers) > 1
-            return expected_s <= AHEAD_WINDOWS * settings.window_s and shape.count > others
-        return expected_s >= 0.0
+        left_s, late_s = worker.until_s - now_s, settings.packet_overdue_s
+        if left_s <= -late_s:
+            return False  # what lay behind it has been called back, and would be again
+        if expected_s <= late_s:
+            # A short one is sooner begun by whoever is free first than behind a longer one.
+            return expected_s >= 0.0 and left_s <= late_s
+        # And the last one is left to whoever that is.
+        others = len(shape.workers) > 1
+        return expected_s <= AHEAD_WINDOWS * settings.window_s and shape.count > others
 
     # -------------------------------------------------------------------------------------- packets
 

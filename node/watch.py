@@ -64,7 +64,8 @@ class DaemonWatch:
         # Late ourselves, we do not know whether it could run: one step counts, no more, and never
         # suffices. Nor do we when it was stopped the last time: it may have gone on just now.
         if not (stopped or was_stopped):
-            self._stale_s += min(passed_s, self._step_max_s, self._limit_s / 2)
+            enough_s = _NEVER_S if self._aborted else self._limit_s / 2
+            self._stale_s += min(passed_s, self._step_max_s, enough_s)
         if self._stale_s < self._limit_s:
             return LEAVE
         if self._aborted:

@@ -12,7 +12,7 @@ from .forms import Count, Message
 class Query(Message, tag="query"):
     """Anyone -> scheduler: what is there, what runs, what happened; answered by Answer."""
 
-    #: 0: nobody waits for an answer
+    #: 0, of one that lets a name go: nobody waits for an answer
     request: int
     #: status, nodes, tasks, actors, objects, stack, events, top or name
     what: str

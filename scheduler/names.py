@@ -3,7 +3,7 @@
 Never ends an actor, and keeps no name that nobody has. A name is taken before its actor is
 submitted, so that of two who want it one is told so at once; it is free again when its actor has
 ended for good, or when its creation comes to nothing: is cancelled before it was sent, or refused,
-or its submitter leaves first.
+or the program or node leaves that has taken it.
 
 Whoever asks for the name of an actor that is being ended waits for that end: to be given a handle
 of it, or to be refused for it, would be of no use. But a process that does not die may not keep a

@@ -173,6 +173,7 @@ class Wards:
     def _hand_over_again(self, peer: Peer, ward: Ward, row: TaskRow) -> None:
         record = ward.record
         if row.id != record.row.id:
+            self._state.hosts.names.comes_to_nothing(row.id)
             row_ = failed(record, "ActorDied", "its id is another's")
             self._tell(peer, replace(row_, id=row.id))
             return

@@ -92,11 +92,23 @@ def test_of_a_single_worker_s_no_task_waits_for_another_worker():
     assert bench.ran() == {1: tasks}
 
 
-def test_a_long_task_among_short_ones_has_nothing_behind_it(bench):
-    bench.assign(4, expected_s=0.05)
-    bench.ran()
-    bench.assign(4, 2, expected_s=0.001)
+@pytest.mark.parametrize("expected_s", [0.05, 0.02])
+def test_a_short_task_is_not_put_behind_a_longer_one(bench, expected_s):
+    bench.assign(2, expected_s=expected_s)
+    assert len(bench.ran()) == 2
+    (short,) = bench.assign(1, expected_s=0.0005)
     assert not bench.ran()
+    bench.finish(1)
+    assert bench.ran() == {1: [short]}
+
+
+def test_the_next_one_goes_to_whoever_has_least_left(bench):
+    bench.assign(1, expected_s=0.04)
+    assert list(bench.ran()) == [2]
+    bench.assign(1, expected_s=0.01)
+    assert list(bench.ran()) == [1]
+    bench.assign(2, expected_s=0.02)
+    assert list(bench.ran()) == [1]
 
 
 def test_a_packet_holds_no_more_than_its_time(bench):

@@ -126,6 +126,18 @@ def test_what_lies_behind_a_task_of_milliseconds_is_called_back_when_that_takes_
     assert bench.of(events.Revoke) == [events.Revoke(1, 2)]
 
 
+def test_what_was_called_back_is_not_put_behind_the_same_task_again():
+    bench = NodeBench({"CPU": 1.0})
+    bench.ready()
+    tasks = bench.assign(3, expected_s=0.02)
+    assert bench.ran() == {1: tasks[:2]}
+    bench.after(0.046)
+    bench.feed(events.PacketsTaken(1, [2]), events.PageRead([(1, 1, True)]))
+    assert not bench.ran()
+    bench.finish(1)
+    assert bench.ran() == {1: tasks[1:]}
+
+
 def test_a_single_row_is_never_called_back(bench):
     bench.assign(1)
     bench.after(60.0)

@@ -47,14 +47,14 @@ def test_one_that_has_just_gone_on_is_not_judged_for_the_time_before() -> None:
     watch.begin(0, 0.0)
     watch.verdict(1, 1.0, stopped=False)
     assert watch.verdict(1, 2.0, stopped=True) == LEAVE
-    assert watch.verdict(1, 3.0, stopped=False) == LEAVE
+    assert verdicts(watch, range(3, 6)) == [LEAVE, LEAVE, ABORT]
 
 
 def test_it_takes_two_looks_to_judge_however_short_the_limit_is() -> None:
     watch = DaemonWatch(Settings(heartbeat_interval_s=0.1), tick_s=1.0)
     watch.begin(0, 0.0)
     watch.verdict(1, 1.0, stopped=False)
-    assert verdicts(watch, range(2, 4)) == [LEAVE, ABORT]
+    assert verdicts(watch, range(2, 5)) == [LEAVE, ABORT, KILL]
 
 
 def test_time_in_which_the_keeper_itself_stood_still_does_not_count(watch: DaemonWatch) -> None:
