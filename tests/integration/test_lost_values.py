@@ -10,6 +10,7 @@ from typing import Any
 
 import drumbeat
 import pytest
+from drumbeat.protocol.session import current
 from support.machines import Machines
 from support.process_table import is_daemon
 from support.waiting import until
@@ -222,23 +223,21 @@ def test_a_drained_node_stays_until_another_one_has_what_it_is_getting_there(
     machines: Machines, log: Path
 ) -> None:
     work = Work(log)
-    machines.start("one", "two")
-    machines.cluster.until_nodes("one", "two")
+    machines.start("one")
+    machines.start("two", DRUMBEAT_DATA_WINDOW_BYTES=str(SLOWLY))
     (daemon,) = [each.pid for each in machines.nodes["two"].family() if is_daemon(each.pid)]
     with machines.init():
-        # For as long as it stands still it has not got anything.
-        os.kill(daemon, signal.SIGSTOP)
         ref = work.made.options(node="one").remote(5, LARGE)
         needs = work.summed.options(node="two", max_retries=0).remote(ref)
         # What only waits for its turn would get it from the program, and keeps no node.
-        until(lambda: "two" in [row["node"] for row in machines.cluster.asked("tasks")])
+        until(lambda: "two" in [row["node"] for row in current().query("tasks")])  # type: ignore[union-attr]
+        # For as long as it stands still it does not get it all.
+        os.kill(daemon, signal.SIGSTOP)
         one = machines.nodes["one"].popen
         one.terminate()
 
         def waits_for() -> list[str]:
-            return [
-                why for row in machines.cluster.asked("nodes") for why in row.get("waits_for", ())
-            ]
+            return [why for row in drumbeat.nodes() for why in row.get("waits_for", ())]
 
         until(lambda: "large values that others are getting there" in waits_for())
         os.kill(daemon, signal.SIGCONT)
