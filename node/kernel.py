@@ -62,13 +62,13 @@ def adopt_orphans() -> bool:
 
 
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> bool:
-    """Have the kernel signal this process when `parent` ends; it ends at once if that has already.
+    """Have the kernel signal this process when `parent` ends; at once if that has already.
 
     It follows the parent's thread that made this process: for parents with one thread only.
     """
     done = _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
-        os._exit(1)
+        os.kill(os.getpid(), number)
     return done
 
 

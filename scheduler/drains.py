@@ -229,6 +229,8 @@ class Drains:
             peer = self._state.peers.get(holder)
             if peer is not None and holder != node.id:
                 waits.append(_count(count, "value", f"that {peer.role} {peer.name!r} holds"))
+        if not waits and self._roster.departs(node.id):
+            waits.append("all others to hear that it goes")
         if not waits and not self._unread.get(node.id, True):
             waits.append("large values that others are getting there")
         return waits or ["results to be handed over"]

@@ -136,6 +136,10 @@ class Roster:
         self.changed = True
         self._leave(peer, empty=True)
 
+    def departs(self, peer: PeerId) -> bool:
+        """Return whether a node has nothing left, and is about to go."""
+        return peer in self._departing
+
     def left(self, peer: PeerId) -> None:
         """A node is gone."""
         self._departing.pop(peer, None)

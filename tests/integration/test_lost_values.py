@@ -227,9 +227,11 @@ def test_a_drained_node_stays_until_another_one_has_what_it_is_getting_there(
     machines.start("two", DRUMBEAT_DATA_WINDOW_BYTES=str(SLOWLY))
     (daemon,) = [each.pid for each in machines.nodes["two"].family() if is_daemon(each.pid)]
     with machines.init():
-        ref = work.made.options(node="one").remote(5, LARGE)
+        # To pickle it for the first time takes as long as the program is large. What is submitted
+        # once the value has been made might get it from the program, and keeps no node.
+        assert drumbeat.get(work.summed.options(node="two").remote(b"\1")) == ("two", 1)
+        ref = work.made.options(node="one").remote(5, LARGE, 0.5)
         needs = work.summed.options(node="two", max_retries=0).remote(ref)
-        # What only waits for its turn would get it from the program, and keeps no node.
         until(lambda: "two" in [row["node"] for row in current().query("tasks")])  # type: ignore[union-attr]
         # For as long as it stands still it does not get it all.
         os.kill(daemon, signal.SIGSTOP)

@@ -290,6 +290,19 @@ def test_nothing_outlives_the_keeper(house: House, victim: str, settings: dict[s
     eventually(lambda: not house.left(), 5.0)
 
 
+def test_a_daemon_that_has_only_begun_sweeps_up_too_where_there_is_no_template(
+    house: House,
+) -> None:
+    # What runs in this house has no handler of its own, as a daemon that still imports has none.
+    house.begin("stays")
+    eventually(house.result_file.exists, 20.0)
+    pids = house.result()
+    os.kill(pids["keeper"], signal.SIGSTOP)  # it starts no other template
+    os.kill(pids["template"], signal.SIGKILL)
+    os.kill(pids["keeper"], signal.SIGKILL)
+    eventually(lambda: not house.left(), 5.0)
+
+
 @pytest.mark.parametrize(("scenario", "terms"), [("owned", None), ("drains", 0)])
 def test_a_daemon_whose_keeper_is_killed_in_the_middle_of_a_turn_takes_no_leave(
     house: House, scenario: str, terms: int | None

@@ -100,7 +100,12 @@ class House:
         return told[-1]
 
     def settle(self) -> None:
-        until(lambda: self.store.all_bytes <= BUDGET)
+        def is_settled() -> bool:
+            # With the lock, so that none is looked at that is just being moved.
+            with self.stowage._lock:
+                return self.store.all_bytes <= BUDGET
+
+        until(is_settled)
 
 
 @pytest.fixture

@@ -232,7 +232,7 @@ def test_who_asked_and_left_is_not_answered() -> None:
 
 def test_an_empty_node_is_struck_out_before_it_is_told_farewell() -> None:
     stage = Stage()
-    stage.client()
+    client = stage.client()
     node = stage.node()
     stage.turn()
     drains(stage, node)
@@ -241,6 +241,7 @@ def test_an_empty_node_is_struck_out_before_it_is_told_farewell() -> None:
     stage.turn().turn()
     assert stage.remembered[-1] == ["n"]
     assert not stage.take(node, Farewell), "not everybody knows what was charged there"
+    assert row_of(stage, client, "n")["waits_for"] == ["all others to hear that it goes"]
     for peer in list(stage.marks):
         stage.reach(peer)
     stage.turn()
