@@ -230,7 +230,7 @@ def test_a_drained_node_stays_until_another_one_has_what_it_is_getting_there(
         # To pickle it for the first time takes as long as the program is large. What is submitted
         # once the value has been made might get it from the program, and keeps no node.
         assert drumbeat.get(work.summed.options(node="two").remote(b"\1")) == ("two", 1)
-        ref = work.made.options(node="one").remote(5, LARGE, 0.5)
+        ref = work.made.options(node="one").remote(5, LARGE, 1.0)
         needs = work.summed.options(node="two", max_retries=0).remote(ref)
         until(lambda: "two" in [row["node"] for row in current().query("tasks")])  # type: ignore[union-attr]
         # For as long as it stands still it does not get it all.
