@@ -117,8 +117,16 @@ class Asks:
 
     def ask(self, event: Asked) -> list[Command]:
         """Ask the scheduler something."""
-        self.questions[event.message.request] = event.message
-        return [Send(event.message)]
+        message = event.message
+        if message.request:
+            self.questions[message.request] = message
+        elif isinstance(message, Query) and message.named is not None:
+            # Who has asked for that name has given up, and does not take it in a new link life.
+            id_ = message.named.id
+            for request, query in list(self.questions.items()):
+                if isinstance(query, Query) and query.named is not None and query.named.id == id_:
+                    del self.questions[request]
+        return [Send(message)]
 
     def told(self, message: Answer) -> Reply | None:
         """The scheduler answers; None: nobody asked."""

@@ -134,8 +134,7 @@ class InlineSession:
             return ids
         rows = self._outcome(kind, packed, task)
         for index, id_ in enumerate(ids):
-            row = rows[index if len(rows) == len(ids) else 0]
-            self._keep(id_, row)
+            self._keep(id_, rows[index if len(rows) == len(ids) else 0])
         if kind.options.creates is not None and kind.options.creates.detached:
             self.hold(ids[0])
         self._finished += 1
@@ -209,8 +208,7 @@ class InlineSession:
 
     def hold(self, id_: ObjectId) -> None:
         """Count one more reference."""
-        entry = self._objects.get(id_)
-        if entry is not None:
+        if (entry := self._objects.get(id_)) is not None:
             entry.holds += 1
 
     def drop(self, id_: ObjectId) -> None:
@@ -274,6 +272,10 @@ class InlineSession:
             "clients": 1,
             "tasks": {"finished": self._finished},
         }
+
+    def free_name(self, named: ActorName) -> None:
+        """Let a name go; see Session."""
+        self._whose(named.freed())
 
     def _whose(self, named: ActorName) -> dict[str, bytes]:
         """Say whose a name is, and give it to whoever may have it."""

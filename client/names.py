@@ -33,6 +33,7 @@ def create(
     creates = kind.options.creates
     assert creates is not None, "an actor's kind says how it is created"
     task = detached_id() if creates.detached else session.new_id()
+    named = None
     if creates.name:
         creates = replace(creates, namespace=_namespace(session, creates.namespace))
         if creates.detached and creates.namespace.startswith(ANONYMOUS):
@@ -42,22 +43,25 @@ def create(
             )
         creates = replace(creates, told=_packed(told))
         named = ActorName(creates.name, creates.namespace, task, creates.told)
-        other = _asked(session, named)
-        if other is not None:
-            if get_if_exists:
-                return other
-            raise ValueError(
-                f"there is an actor named {creates.name!r} in {_show(creates.namespace)} already; "
-                "get_if_exists=True returns that one"
-            )
         kind = Kind(kind.function, replace(kind.options, creates=creates), kind.name)
+    other = None
     try:
-        ids = session.submit(kind, packed, task)
+        if named is not None:
+            other = _asked(session, named)
+        ids = [] if other is not None else session.submit(kind, packed, task)
     except BaseException:
-        if creates.name:
+        # Ctrl-C too: it may have been taken by now, or be taken yet.
+        if named is not None:
             with contextlib.suppress(DrumbeatError):
-                session.query("name", named=replace(named, told=b"", frees=True))
+                session.free_name(named)
         raise
+    if other is not None:
+        if get_if_exists:
+            return other
+        raise ValueError(
+            f"there is an actor named {creates.name!r} in {_show(creates.namespace)} already; "
+            "get_if_exists=True returns that one"
+        )
     ref: ObjectRef[None] = ObjectRef(ids[0], session)
     if creates.detached:
         # It is the scheduler's from here on, or it is not at all.

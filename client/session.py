@@ -253,8 +253,7 @@ class ClusterSession:
         if home_of(ObjectId(id_)) == self.peer:
             raise ObjectLost(f"the bytes of {show(id_)} are gone: nobody held them any more")
         row = self.get((ObjectId(id_),), timeout_s)[-1]
-        error = error_of(row)
-        if error is not None:
+        if (error := error_of(row)) is not None:
             raise error
         return row.payload or b""
 
@@ -262,8 +261,7 @@ class ClusterSession:
 
     def get(self, ids: Sequence[ObjectId], timeout_s: float | None) -> list[ValueRow]:
         """Wait for all, or for the first that is not a VALUE."""
-        rows = self._rows(ids)
-        if rows is not None:
+        if (rows := self._rows(ids)) is not None:
             return rows
         waiter = AllWaiter(ids)
         if not self._wait_on_board(waiter, ids, timeout_s):
@@ -337,9 +335,7 @@ class ClusterSession:
             # it may have been registered after the end had called all there were
             self._call_off()
             return
-        self._inbox.awaited.append([id_])
-        if self._service.sleeping:
-            self._service.wake()
+        self._tell(self._inbox.awaited, [id_])
 
     # ---------------------------------------------------------------- cancelling, holding, asking
 
@@ -360,6 +356,10 @@ class ClusterSession:
     ) -> Any:
         """Ask the scheduler; plain data."""
         return self.answer_to(Query(0, what, limit, match, named=named))
+
+    def free_name(self, named: ActorName) -> None:
+        """Let a name go; see Session."""
+        self._tell(self._inbox.asked, Asked(Query(0, "name", named=named.freed())))
 
     def answer_to(self, message: Query | Drain) -> Any:
         """Return what the scheduler answers to a question, or to an admin's order."""
@@ -382,15 +382,18 @@ class ClusterSession:
         finally:
             self._board.requests.pop(request, None)
 
+    def _tell(self, queue: Any, event: Any) -> None:
+        queue.append(event)
+        if self._service.sleeping:
+            self._service.wake()
+
     def kill(self, id_: ObjectId, *, restart: bool) -> None:
         """Kill an actor; returns at once."""
         self._cancel(CancelAsked([task_of(id_)], True, True, restart=restart))
 
     def _cancel(self, asked: CancelAsked) -> None:
         self._must_be_alive()
-        self._inbox.cancels.append(asked)
-        if self._service.sleeping:
-            self._service.wake()
+        self._tell(self._inbox.cancels, asked)
 
     def hold(self, id_: ObjectId) -> None:
         """One more ObjectRef to this object lives here."""
@@ -404,9 +407,7 @@ class ClusterSession:
 
     def read(self, task: TaskId, count: int, *, over: bool) -> None:
         """Of what a task yields so many were read; see Session."""
-        self._inbox.reads.append((task, count, over))
-        if self._service.sleeping:
-            self._service.wake()
+        self._tell(self._inbox.reads, (task, count, over))
 
     def pin(self, id_: ObjectId) -> None:
         """A ref was pickled outside Drumbeat."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from ..protocol.actors import ActorName
 from ..protocol.ids import ObjectId, TaskId
 from ..protocol.messages import (
     Answer,
@@ -80,6 +81,8 @@ class Children:
         self.forgotten: list[int] = []
         #: by our number
         self.requests: dict[int, Request] = {}
+        #: by worker, by creation: names that it has asked for, for actors not submitted yet
+        self._names: dict[int, dict[bytes, ActorName]] = {}
 
     def submitted(self, worker: Worker, packet: Submitted) -> None:
         """A worker's task calls others, or puts values."""
@@ -92,6 +95,8 @@ class Children:
             self._state.objects.put(value, worker)
         rows = [row for task in packet.rows if (row := self._row(worker, packet, task)) is not None]
         if rows:
+            for row in rows if worker.number in self._names else ():
+                self._no_name(worker.number, row.id)
             self._state.send(Submit(client, packet.parent, packet.depth, rows))
 
     def cancel(self, worker: Worker, packet: CancelTasks) -> None:
@@ -115,9 +120,29 @@ class Children:
 
     def ask(self, worker: Worker, packet: Ask) -> None:
         """A worker asks the scheduler something."""
-        message = Query(0, packet.what, packet.limit, packet.match, named=packet.named)
-        message.request = self._ask(worker, packet.request, message)
+        named = packet.named
+        message = Query(0, packet.what, packet.limit, packet.match, named=named)
+        if named is None or not named.frees:
+            message.request = self._ask(worker, packet.request, message)
+            if named is not None and named.id:
+                self._names.setdefault(worker.number, {})[named.id] = named
+        else:
+            self._no_name(worker.number, named.id)
+            self._drop_requests(named.id)
         self._state.send(message)
+
+    def _no_name(self, worker: int, id_: bytes) -> None:
+        """An actor has been submitted, or will not be: its name is nothing to be let go."""
+        names = self._names.get(worker)
+        if names is not None and names.pop(id_, None) is not None and not names:
+            del self._names[worker]
+
+    def _drop_requests(self, id_: bytes) -> None:
+        """Whoever has asked for a name needs it no more: another scheduler is not asked again."""
+        for number, asked in list(self.requests.items()):
+            message = asked.message
+            if isinstance(message, Query) and message.named is not None and message.named.id == id_:
+                del self.requests[number]
 
     def answered(self, message: Answer | Cancelled) -> None:
         """The scheduler has answered a request."""
@@ -126,6 +151,9 @@ class Children:
         if request is not None and worker is not None and not worker.dropped:
             data: Any = message.data if isinstance(message, Answer) else list(message.dropped)
             self._state.answer(worker, Answered(request.number, data=data))
+            named = request.message.named if isinstance(request.message, Query) else None
+            if named is not None and data.get("id") != named.id:
+                self._no_name(worker.number, named.id)  # another actor has it
 
     def retried(self, message: Retried) -> None:
         """Attempts were charged, and others may start: those were the last we know of."""
@@ -147,6 +175,9 @@ class Children:
         gone = [number for number, asked in self.requests.items() if asked.worker == worker.number]
         for number in gone:
             del self.requests[number]
+        # What it has asked names for and not submitted comes to nothing.
+        for named in self._names.pop(worker.number, {}).values():
+            self._state.send(Query(0, "name", named=named.freed()))
 
     def forget_client(self, client: bytes) -> None:
         """A client has left: its kinds are not used again."""
@@ -216,6 +247,7 @@ class Children:
         self._users.clear()
         self.forgotten.clear()
         self.requests.clear()
+        self._names.clear()
 
     # ------------------------------------------------------------------- another scheduler life
 

@@ -25,7 +25,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from types import FrameType
 from typing import Any, Final
 
@@ -43,7 +42,7 @@ from .page import PulsePage
 from .reaper import Reaper
 from .restarts import CRASHES_MAX, CRASHES_WITHIN_S, Refusals, Restarts, ending
 from .safe import Safe
-from .sweep import sweep
+from .sweep import Sweeper
 from .template import Template
 from .watch import DaemonWatch
 
@@ -257,12 +256,13 @@ class Keeper:
         pid = os.fork()
         if not pid:
             status, workers = EXIT_BUG, dict[int, Any]()
+            sweeper = Sweeper(self._pid, self._mark, self._lifeline, workers)
             try:
                 kernel.name_process("daemon")
                 self._leave(mine)
                 # TERM, not KILL: it may have to end what the tasks have started; from now on, since
                 # to import what it needs takes it seconds where others are busy.
-                signal.signal(signal.SIGTERM, partial(self._daemon_told_to_end, workers))
+                signal.signal(signal.SIGTERM, sweeper.told_to_end)
                 kernel.die_with_parent(self._pid, signal.SIGTERM)
                 faulthandler.enable()
                 house = self._house(theirs, workers)
@@ -274,7 +274,7 @@ class Keeper:
             try:
                 kernel.flush_output()
                 # Whoever ends with an error may have seen the keeper's end before it was complete.
-                self._sweep_if_alone(workers, 0.1 if status else 0.0)
+                sweeper.sweep_if_alone(0.1 if status else 0.0)
             finally:
                 os._exit(status)
         theirs.close()
@@ -283,19 +283,6 @@ class Keeper:
         for text in self._notices:
             self._tell_daemon(text)
         self._introduce()
-
-    def _daemon_told_to_end(
-        self, workers: dict[int, Any], number: int, _frame: FrameType | None
-    ) -> None:
-        """In a daemon that has no handler of its own yet, or no more."""
-        self._sweep_if_alone(workers, 0.0)
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    def _sweep_if_alone(self, workers: dict[int, Any], within_s: float) -> None:
-        """In a daemon that ends: end what tasks have started, if the keeper cannot."""
-        if os.getppid() != self._pid or kernel.has_ended(self._lifeline, within_s):
-            sweep(self._mark, self._lifeline, workers, after=True)
 
     def _house(self, theirs: Channel, workers: dict[int, Any]) -> House:
         page, owned = self._page, self._ladder.is_owned

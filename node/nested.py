@@ -415,10 +415,9 @@ class WorkerSession:
 
     def cancel_queued(self, ids: Sequence[ObjectId]) -> list[bool]:
         """Cancel those that have not started; see Session."""
-        tasks = _tasks(ids)
-        answer = self.ask(lambda request: CancelTasks(tasks, False, True, request))
+        answer = self.ask(lambda request: CancelTasks(_tasks(ids), False, True, request))
         _raise(answer)
-        dropped = dict(zip(tasks, answer.data or (), strict=False))
+        dropped = dict(zip(_tasks(ids), answer.data or (), strict=False))
         return [bool(dropped.get(task_of(id_))) for id_ in ids]
 
     def kill(self, id_: ObjectId, *, restart: bool) -> None:
@@ -461,8 +460,7 @@ class WorkerSession:
         if answer.timed_out:
             raise GetTimeoutError(f"{show(id_)} was not there within {timeout_s} s")
         row = answer.rows[0]
-        error = error_of(row)
-        if error is not None:
+        if (error := error_of(row)) is not None:
             error.__dict__["object"] = show(id_)  # by this `arguments` knows what is missing
             raise error
         return row.payload or b""
@@ -480,6 +478,11 @@ class WorkerSession:
         answer = self.ask(lambda request: Ask(request, what, limit, match, named))
         _raise(answer)
         return answer.data
+
+    def free_name(self, named: ActorName) -> None:
+        """Let a name go; see Session."""
+        self._line.outbox.append(Ask(0, "name", 0, "", named.freed()))
+        self._line.flush()
 
 
 def _raise(answer: Answered) -> None:

@@ -335,6 +335,7 @@ class CancelTasks(Message, tag="cancel_tasks"):
 class Ask(Message, tag="ask"):
     """A query to the scheduler; answered with data."""
 
+    #: 0, of one that lets a name go: nobody waits for an answer
     request: int
     what: str
     limit: Count

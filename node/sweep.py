@@ -11,7 +11,8 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from types import FrameType
 from typing import Final
 
 from . import kernel
@@ -48,6 +49,34 @@ def sweep(mark: str, lifeline: int, groups: Iterable[int] = (), *, after: bool =
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(_PAUSE_S)
+
+
+class Sweeper:
+    """What a daemon does as it ends, from its first moment on: it sweeps up if the keeper cannot.
+
+    Args:
+        keeper_pid: its parent.
+        mark: of the node.
+        lifeline: the pipe that ends with the keeper.
+        workers: those that it has by now, by process id.
+    """
+
+    def __init__(self, keeper_pid: int, mark: str, lifeline: int, workers: Collection[int]) -> None:
+        self._keeper_pid = keeper_pid
+        self._mark = mark
+        self._lifeline = lifeline
+        self._workers = workers
+
+    def told_to_end(self, number: int, _frame: FrameType | None) -> None:
+        """Take a signal, as long as the daemon has no handler of its own."""
+        self.sweep_if_alone(0.0)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    def sweep_if_alone(self, within_s: float) -> None:
+        """End what tasks have started if the keeper has gone, or is found to go within a time."""
+        if os.getppid() != self._keeper_pid or kernel.has_ended(self._lifeline, within_s):
+            sweep(self._mark, self._lifeline, self._workers, after=True)
 
 
 def _session(pid: int) -> int:

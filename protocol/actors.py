@@ -61,6 +61,10 @@ class ActorName(Row):
     #: that creation comes to nothing: let its name go
     frees: bool = False
 
+    def freed(self) -> "ActorName":
+        """Return what lets this name go."""
+        return ActorName(self.name, self.namespace, self.id, frees=True)
+
 
 class ActorsUp(Message, tag="actors_up"):
     """Node -> scheduler: the constructors of these have returned; with each its incarnation.

@@ -178,6 +178,12 @@ class Session(Protocol):
     ) -> Any:
         """Ask the scheduler for "status", "nodes" or "tasks"; plain data."""
 
+    def free_name(self, named: ActorName) -> None:
+        """Let a name go that was, or may have been, taken for an actor that will not be.
+
+        Returns at once, and waits for nobody.
+        """
+
 
 _current: Session | None = None
 

@@ -73,18 +73,17 @@ class Names:
             return
         entry = self._entries.get(_key(named))
         if named.frees:
-            if entry is not None and entry.id == named.id:
-                self.comes_to_nothing(entry.id)
-            if not query.request:
-                return
-            entry = None
-        elif entry is not None and self._is_ending(entry) and not self._hand_on(entry):
+            self._frees(named)
+            if query.request:
+                self._answer(peer, query, {})
+            return
+        if entry is not None and self._is_ending(entry) and not self._hand_on(entry):
             self.dying.append((peer, query, self._state.now_s + ENDING_S))
             return
-        elif entry is None and self._state.claims.open:
+        if entry is None and self._state.claims.open:
             self._waiting.append((peer, query))
             return
-        elif entry is None and named.id:
+        if entry is None and named.id:
             if len(named.id) != TASK_BYTES:
                 self._answer(peer, query, {"error": "an actor's creation has an id of 14 bytes"})
                 return
@@ -93,6 +92,14 @@ class Names:
             entry = self._entries[_key(named)]  # it may be its heir's by now
         found = {} if entry is None else {"id": entry.id, "told": entry.told}
         self._answer(peer, query, found)
+
+    def _frees(self, named: "ActorName") -> None:
+        """Whoever has asked for a name needs it no more, and no answer to that either."""
+        entry = self._entries.get(_key(named))
+        if entry is not None and entry.id == named.id:
+            self.comes_to_nothing(entry.id)
+        self._waiting = [asked for asked in self._waiting if not _is_for(asked[1], named.id)]
+        self.dying = [asked for asked in self.dying if not _is_for(asked[1], named.id)]
 
     def _answer(self, peer: "Peer", query: Query, data: Any) -> None:
         self._state.out.letter(peer.id, Answer(query.request, data))
@@ -241,6 +248,10 @@ class Names:
         for id_, (_, heir) in self._heirs.items():
             assert id_ == heir.id not in self._keys
             assert self._state.hosts.known[heir.id].record is not None
+
+
+def _is_for(query: Query, id_: bytes) -> bool:
+    return query.named is not None and query.named.id == id_
 
 
 def _key(named: "ActorName") -> Key:

@@ -96,6 +96,8 @@ class FakeSession:
         self.killed: list[tuple[ObjectId, bool]] = []
         self.reads: list[tuple[TaskId, int, bool]] = []
         self.submitting: Exception | None = None
+        #: raised amid a question for a name, that may have been heard
+        self.asking: BaseException | None = None
         self._changed = threading.Condition()
         self._callbacks: dict[ObjectId, list[Callable[[ValueRow], Any]]] = {}
         self._ids = IdFactory(PeerId(b"faked!"))
@@ -256,14 +258,18 @@ class FakeSession:
             found = self.named.get(key)
             if found is None and named.id:
                 found = self.named[key] = named
-            elif found is not None and named.frees:
-                del self.named[key]
+            if self.asking is not None:
+                raise self.asking
             return {} if found is None else {"id": found.id, "told": found.told}
         return [
             {"name": "one", "state": "alive", "resources": {"CPU": 2.0}, "free": {"CPU": 0.5}},
             {"name": "two", "state": "suspect", "resources": {"CPU": 2.0, "tape": 1.0}, "free": {}},
             {"name": "old", "state": "lost", "resources": {"CPU": 9.0}, "free": {"CPU": 9.0}},
         ]
+
+    def free_name(self, named: ActorName) -> None:
+        self.asked.append(named.freed())
+        self.named.pop((named.namespace, named.name), None)
 
 
 def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> bool:

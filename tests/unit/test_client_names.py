@@ -68,6 +68,15 @@ def test_the_name_is_let_go_if_nothing_can_be_submitted(session: FakeSession) ->
     assert session.named == {}
 
 
+def test_the_name_is_let_go_if_asking_for_it_is_broken_off(session: FakeSession) -> None:
+    session.asking = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        Counter.options(name="one").remote()
+    assert [named.frees for named in session.asked] == [False, True]
+    assert session.named == {}
+    assert not session.calls
+
+
 def test_what_a_detached_actor_is_made_of_lies_in_nobodys_memory(session: FakeSession) -> None:
     FakeKeeper(session, 100)
     refs = [drumbeat.put(bytes(1000)) for _ in range(2)]

@@ -10,6 +10,7 @@ from drumbeat.node.packets import (
     Submitted,
     ToDaemon,
 )
+from drumbeat.protocol.actors import ActorName
 from drumbeat.protocol.codec import decoder, encode
 from drumbeat.protocol.ids import IdFactory, objects_of
 from drumbeat.protocol.messages import (
@@ -197,6 +198,52 @@ def test_cancels_and_questions_are_passed_on_and_answered(bench):
     assert (first.request, first.data) == (5, {"nodes": 1})
     assert (second.request, second.data) == (4, [True])
     assert bench.core.at_rest()["requests"] == 0
+
+
+def named_for(worker: int) -> ActorName:
+    return ActorName("one", "space", IdFactory(NODE, worker)(), b"told")
+
+
+def test_a_worker_that_ends_before_it_submits_an_actor_lets_the_actors_name_go(bench):
+    bench.assign(2)
+    first, second = list(bench.ran())[:2]
+    names = [named_for(first), named_for(second)]
+    bench.say(first, Ask(5, "name", 0, "", names[0]))
+    (asked,) = bench.sent(Query)
+    assert asked.named == names[0]
+    bench.say(second, Ask(5, "name", 0, "", names[1]))
+    bench.hear(Answer(asked.request, {"id": names[0].id, "told": b"told"}))
+    bench.feed(events.WorkerExited(first, -9, "SIGKILL", ""))
+    assert bench.sent(Query) == [Query(0, "name", named=names[0].freed())]
+    bench.feed(events.WorkerExited(second, -9, "SIGKILL", ""))
+    assert bench.sent(Query) == [Query(0, "name", named=names[1].freed())], "not answered yet"
+
+
+def test_names_of_actors_that_are_submitted_or_are_of_others_are_not_let_go(bench):
+    bench.assign(2)
+    first, second = list(bench.ran())[:2]
+    names = [named_for(first), named_for(second)]
+    bench.say(first, Ask(5, "name", 0, "", names[0]))
+    (one,) = bench.sent(Query)
+    bench.say(second, Ask(5, "name", 0, "", names[1]))
+    (two,) = bench.sent(Query)
+    bench.hear(Answer(one.request, {"id": names[0].id, "told": b"told"}))
+    bench.hear(Answer(two.request, {"id": b"o" * 14, "told": b"told"}))
+    nest(bench, first, TaskRow(names[0].id, 7, b"args"), number=7)
+    bench.feed(events.WorkerExited(first, -9, "SIGKILL", ""))
+    bench.feed(events.WorkerExited(second, -9, "SIGKILL", ""))
+    assert not bench.sent(Query)
+
+
+def test_a_worker_may_let_a_name_go_that_it_asks_for_and_another_scheduler_is_not_asked(bench):
+    bench.assign()
+    worker = next(iter(bench.ran()))
+    named = named_for(worker)
+    bench.say(worker, Ask(5, "name", 0, "", named), Ask(0, "name", 0, "", named.freed()))
+    assert [query.named for query in bench.sent(Query)] == [named, named.freed()]
+    assert bench.core.at_rest()["requests"] == 0
+    bench.feed(events.WorkerExited(worker, -9, "SIGKILL", ""))
+    assert not bench.sent(Query)
 
 
 def test_what_is_put_counts_towards_memory_and_its_worker_is_told_when_there_is_room(bench):

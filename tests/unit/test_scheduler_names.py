@@ -180,6 +180,16 @@ def test_whoever_lets_a_name_go_need_not_wait_for_an_answer() -> None:
     assert said(stage, stage.caller) == [{}]
 
 
+def test_who_has_given_up_waiting_for_a_name_does_not_get_it_later() -> None:
+    stage = Restarted("n")
+    other = stage.client("d")
+    asks(stage, other, id=b"d" * 14)
+    stage.say(other, Query(0, "name", named=ActorName("one", SPACE, b"d" * 14).freed()))
+    stage.at(40.0)
+    assert said(stage, other) == []
+    assert stage.core.at_rest()["names"] == stage.core.at_rest()["names_asked"] == 0
+
+
 def test_the_name_that_a_task_has_taken_for_an_actor_that_no_node_can_run_is_free_again() -> None:
     stage = Acting()
     node = stage.node()
